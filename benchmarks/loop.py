@@ -1,0 +1,154 @@
+"""Ten rounds of the thesis's loop beside a plain PyTorch loop and scikit-activeml, in one process.
+
+    make bench
+
+A pool of 55,000 x 30 Gaussian latents in 10 classes, MLP 512-512 with dropout 0.2, 20 epochs, batches of 100, margin
+over the whole pool. Seconds are medians of `--repeats` runs after one that compiles.
+"""
+
+import statistics
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from latent_al.base import Encoded
+from latent_al.loop import first_batch, fit_round, over_seeds, select_round
+from latent_al.models.classifiers import mlp
+from latent_al.strategies import STRATEGIES
+
+REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each contender.")
+PEERS = flags.DEFINE_bool("peers", True, "Run PyTorch and scikit-activeml too.")
+
+POOL, WIDTH, CLASSES, HIDDEN, EPOCHS, BATCH, ROUNDS = 55_000, 30, 10, 512, 20, 100, 10
+MULTIPLY_ADDS = WIDTH * HIDDEN + HIDDEN * HIDDEN + HIDDEN * CLASSES
+
+
+def make_pool():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, POOL)
+    return centres[labels] + rng.normal(size=(POOL, WIDTH)).astype(np.float32), labels
+
+
+def make_ours(points, labels, num_seeds):
+    """A function that plays all rounds of all seeds, as the experiment runner does."""
+    learner = mlp(
+        hidden=(HIDDEN, HIDDEN), dropout=0.2, learning_rate=1e-3, epochs=EPOCHS, batch=BATCH, num_classes=CLASSES
+    )
+    margin = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
+    random = STRATEGIES["random"]()
+    train, labels = Encoded(jnp.asarray(points), None), jnp.asarray(labels)
+    first = over_seeds(partial(first_batch, select=random, num=BATCH, capacity=BATCH * ROUNDS), 0, None)
+    fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, 0, None)
+    choose = partial(select_round, learner=learner, select=margin, num=BATCH, fraction=1)
+    select = over_seeds(choose, 0, 0, 0, None, None, 0, None)
+
+    def play():
+        keys = jax.random.split(jax.random.key(0), num_seeds)
+        bought = first(keys, train)
+        for index in range(ROUNDS):
+            count = jnp.int32(BATCH * (index + 1))
+            params, labelled, metrics = fit(keys, train, labels, bought, count)
+            chosen = select(keys, params, labelled, train, labels, bought, count)
+            bought = chosen if index + 1 < ROUNDS else bought
+        return jax.block_until_ready((bought, chosen, metrics))
+
+    return play
+
+
+def make_torch(points, labels):
+    import torch
+    from torch import nn
+
+    pool, targets = torch.from_numpy(points), torch.from_numpy(labels)
+
+    def play():
+        torch.manual_seed(0)
+        bought = torch.randperm(POOL)[:BATCH]
+        for _ in range(ROUNDS):
+            model = nn.Sequential(
+                *(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.2)),
+                *(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.2)),
+                nn.Linear(HIDDEN, CLASSES),
+            )
+            optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
+            for _ in range(EPOCHS):
+                for rows in bought[torch.randperm(len(bought))].split(BATCH):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(pool[rows]), targets[rows]).backward()
+                    optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                best = model(pool).softmax(1).topk(2, dim=1).values
+            score = 1 - (best[:, 0] - best[:, 1])
+            score[bought] = -torch.inf
+            bought = torch.cat([bought, score.topk(BATCH).indices])
+
+    return play
+
+
+def make_skactiveml(points, labels):
+    from skactiveml.classifier import SklearnClassifier
+    from skactiveml.pool import UncertaintySampling
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.utils._testing import ignore_warnings
+
+    @ignore_warnings(category=ConvergenceWarning)
+    def play():
+        seen = np.full(POOL, np.nan)
+        first = np.random.default_rng(0).permutation(POOL)[:BATCH]
+        seen[first] = labels[first]
+        query = UncertaintySampling(method="margin_sampling", random_state=0)
+        for _ in range(ROUNDS):
+            network = MLPClassifier((HIDDEN, HIDDEN), batch_size=BATCH, max_iter=EPOCHS, n_iter_no_change=EPOCHS)
+            classifier = SklearnClassifier(network, classes=range(CLASSES), random_state=0)
+            rows = query.query(points, seen, classifier, batch_size=BATCH)
+            seen[rows] = labels[rows]
+
+    return play
+
+
+def seconds(play, repeats):
+    play()
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        play()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def matrix_peak():
+    """Multiply-adds a second of a 2048^3 float32 matrix product."""
+    square = jax.random.normal(jax.random.key(0), (2048, 2048))
+    product = jax.jit(lambda a: a @ a)
+    return 2048**3 / seconds(lambda: jax.block_until_ready(product(square)), 9)
+
+
+def main(_):
+    points, labels = make_pool()
+    steps = EPOCHS * ROUNDS * (ROUNDS + 1) // 2
+    # Forward, and backward to the weights and to each layer's input but the first.
+    training = steps * BATCH * (3 * MULTIPLY_ADDS - WIDTH * HIDDEN)
+    arithmetic = training + ROUNDS * POOL * MULTIPLY_ADDS
+    peak = matrix_peak()
+    one = seconds(make_ours(points, labels, 1), REPEATS.value)
+    peak = max(peak, matrix_peak())
+    ten = seconds(make_ours(points, labels, 10), REPEATS.value)
+    print(f"matrix product peak      {2 * peak / 1e9:8.0f} GFLOP/s")
+    print(f"latent_al, one seed      {one:8.2f} s   {arithmetic / one / peak:.0%} of the peak")
+    print(f"latent_al, ten seeds     {ten:8.2f} s   {10 * arithmetic / ten / peak:.0%} of the peak")
+    print(f"ten seeds over one       {ten / one:8.2f} x")
+    if PEERS.value:
+        for name, make in (("PyTorch", make_torch), ("scikit-activeml", make_skactiveml)):
+            peer = seconds(make(points, labels), REPEATS.value)
+            print(f"{name + ', one seed':24} {peer:8.2f} s   {peer / one:.2f} x latent_al")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,49 @@
+"""Margin sampling against random sampling on 1,797 real 8x8 digits, in the latent space of a VAE.
+
+python launch.py --config=configs/digits_vae.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(size="full"):
+    smoke = {"full": False, "smoke": True}[size]
+    return ConfigDict(
+        dict(
+            num_seeds=2 if smoke else 20,
+            seeds_at_once=20,
+            data=dict(name="digits", num_validation=200, num_test=300),
+            encoders=dict(
+                vae=dict(
+                    name="dense_vae",
+                    hidden=(512, 256),
+                    latent=10,
+                    learning_rate=1e-3,
+                    epochs=2 if smoke else 100,
+                    batch=100,
+                    seed=0,
+                ),
+            ),
+            classifier=dict(
+                name="mlp",
+                hidden=(128, 128),
+                dropout=0.2,
+                learning_rate=1e-3,
+                epochs=2 if smoke else 100,
+                batch=10,
+            ),
+            initial=dict(name="random"),
+            first_batch=20,
+            batch=10,
+            rounds=2 if smoke else 19,
+            arms=dict(
+                random=dict(encoder="vae", subsample=1.0, strategy=dict(name="random")),
+                margin=dict(
+                    encoder="vae",
+                    subsample=1.0,
+                    strategy=dict(name="uncertainty", measure="margin", pick="top_k"),
+                ),
+            ),
+            baseline="random",
+        )
+    )

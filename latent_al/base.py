@@ -1,0 +1,87 @@
+"""The types that are passed around, and the lookup from a spec to a function."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+Key = PRNGKeyArray
+Params = PyTree
+UNLABELLED = -1
+"""The mark in `Pool.labels` of a row whose label has not been bought."""
+
+
+class BadInput(ValueError):
+    """What a user gave cannot be used; the message says what was found, what was expected and the cure."""
+
+
+class Split(NamedTuple):
+    """Images [n h w c] in [0, 1], float32, and class labels [n] in [0, num_classes), int32, or None."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+class Data(NamedTuple):
+    """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty."""
+
+    train: Split
+    validation: Split
+    test: Split
+    ids: np.ndarray
+    num_classes: int | None
+
+
+class Encoded(NamedTuple):
+    """A split as an encoder sees it. `log_sigma` is None where the encoder knows no spread."""
+
+    latents: Float[Array, "n d"]
+    log_sigma: Float[Array, "n d"] | None
+
+
+class Pool(NamedTuple):
+    """What a selector may see. For a first batch `features` and `probs` are None: there is no classifier yet.
+
+    Under subsampling the pool is the labelled rows and the subsample, and rows are numbered within it. Slots that hold
+    no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
+    """
+
+    latents: Float[Array, "n d"]
+    log_sigma: Float[Array, "n d"] | None
+    features: Float[Array, "n f"] | None
+    probs: Float[Array, "n c"] | None
+    taken: Bool[Array, " n"]
+    labels: Int[Array, " n"]
+
+
+@runtime_checkable
+class Select(Protocol):
+    """A strategy: `num` distinct rows of the pool, none of them taken. The key is consumed."""
+
+    def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
+
+
+class Learner(NamedTuple):
+    """A classifier as two pure functions.
+
+    fit: (key, inputs [n d], labels [n], rows [capacity], count) -> (params, loss): trained from scratch on the first
+        `count` of `rows`; the mean loss of the last epoch. `count` may be traced.
+    predict: (params, inputs [m d]) -> (features [m f], probs [m c]).
+    """
+
+    fit: Callable[..., tuple[Params, Float[Array, ""]]]
+    predict: Callable[..., tuple[Float[Array, "m f"], Float[Array, "m c"]]]
+
+
+def build(table: Mapping[str, Callable], spec: Mapping[str, Any], what: str) -> Any:
+    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec.
+
+    Raises:
+        BadInput: the table has no such name; a wrong keyword is Python's own TypeError.
+    """
+    keywords = dict(spec)
+    name = keywords.pop("name", None)
+    if name not in table:
+        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
+    return table[name](**keywords)

@@ -1,0 +1,54 @@
+"""Checkpoints with Orbax: written whole or not at all, and refused with a cure where they cannot be read."""
+
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+
+from latent_al.base import BadInput
+
+Tree = TypeVar("Tree")
+
+
+class Checkpoints:
+    """The last two states of one job in `folder`, each under the number of steps done.
+
+    Args:
+        folder: made where absent.
+        seconds_between: a save sooner after the one before is passed over, unless it is the last.
+    """
+
+    def __init__(self, folder: Path, seconds_between: float = 0):
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._seconds_between = seconds_between
+        self._saved_at = time.monotonic()
+
+    def restore(self, tree: Tree) -> tuple[int, Tree]:
+        """(steps done, the newest state), or (0, `tree`) where there is none. `tree` gives structure and shapes.
+
+        Raises:
+            BadInput: the newest state cannot be read, or is of another structure.
+        """
+        tree = jax.device_get(tree)
+        step = self._manager.latest_step()
+        if step is None:
+            return 0, tree
+        leaves, structure = jax.tree.flatten(tree)
+        try:
+            restored = self._manager.restore(step, args=ocp.args.StandardRestore(leaves))
+        except Exception as error:  # Orbax raises whatever its storage layers raise.
+            raise BadInput(
+                f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
+                "delete that folder and run again: the work goes on from the checkpoint before it, or from the start."
+            ) from error
+        return step, jax.tree.unflatten(structure, restored)
+
+    def save(self, step: int, tree: Tree, last: bool = True) -> None:
+        """Writes the state after `step` steps."""
+        if last or time.monotonic() - self._saved_at >= self._seconds_between:
+            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(jax.device_get(tree))))
+            self._saved_at = time.monotonic()

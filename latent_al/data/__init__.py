@@ -1,0 +1,84 @@
+"""The table of image sources, and the checks that each of them passes through."""
+
+import hashlib
+
+import numpy as np
+
+from latent_al.base import BadInput, Data, build
+from latent_al.data.digits import digits
+from latent_al.data.idx import idx
+from latent_al.data.image_folder import image_folder
+from latent_al.data.mnist import mnist
+from latent_al.data.npz import npz
+from latent_al.data.tfds import tfds
+
+SOURCES = {
+    "digits": digits,
+    "idx": idx,
+    "image_folder": image_folder,
+    "mnist": mnist,
+    "npz": npz,
+    "tfds": tfds,
+}
+
+
+def load(spec) -> Data:
+    """The images that `spec` names, checked.
+
+    Raises:
+        BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
+            shapes, labels of another length or outside the classes, a class that no training image has.
+    """
+    data = build(SOURCES, spec, "data source")
+    if not len(data.train.images):
+        raise BadInput("there are no training images left; give more images or lower num_validation and num_test.")
+    for name in ("train", "validation", "test"):
+        _check_split(name, getattr(data, name), data.train.images.shape[1:], data.num_classes)
+    if data.train.labels is not None:
+        _check_classes(data)
+    return data
+
+
+def digest(data: Data) -> str:
+    """A hash of every pixel, label and id: equal for equal data."""
+    sha = hashlib.sha256(repr(data.num_classes).encode())
+    for split in (data.train, data.validation, data.test):
+        for array in split:
+            sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
+            if array is not None:
+                sha.update(np.ascontiguousarray(array))
+    sha.update("\n".join(data.ids).encode())
+    return sha.hexdigest()
+
+
+def _check_split(name, split, image_shape, num_classes):
+    images, labels = split
+    if images.shape[1:] != image_shape:
+        raise BadInput(f"{name} images are {images.shape[1:]} but training images {image_shape}; give one shape.")
+    bad = ~(np.isfinite(images) & (images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+    if bad.any():
+        raise BadInput(
+            f"{bad.sum()} of {len(images)} {name} images have pixels that are NaN, infinite or outside [0, 1], "
+            f"the first is row {bad.argmax()}; give integers, or floats in [0, 1]."
+        )
+    if labels is None:
+        return
+    if labels.shape != (len(images),):
+        raise BadInput(f"{name} has {len(images)} images but labels of shape {labels.shape}; give one label an image.")
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        raise BadInput(
+            f"{name} label {labels[outside][0]} of row {outside.argmax()} is outside the {num_classes} classes, "
+            f"0 to {num_classes - 1}; correct the label file or the number of classes."
+        )
+
+
+def _check_classes(data):
+    if data.num_classes < 2:
+        raise BadInput(f"the labels show {data.num_classes} class; a classifier needs 2 or more.")
+    missing = sorted(set(range(data.num_classes)) - set(data.train.labels.tolist()))
+    if missing:
+        raise BadInput(
+            f"training labels show {data.num_classes - len(missing)} of {data.num_classes} classes; none of class "
+            f"{missing[:10]}: no query could find it. Give images of each class, or leave that class out everywhere."
+        )

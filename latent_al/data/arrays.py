@@ -1,0 +1,76 @@
+"""What the sources share: pixels in [0, 1], and rows held out of the training images."""
+
+import numpy as np
+
+from latent_al.base import BadInput, Data, Split
+
+
+def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
+    """Images [n h w] or [n h w c] of any integer type or float, scaled to [0, 1] by the type's largest value.
+
+    Raises:
+        BadInput: another number of axes, another type, labels that are not whole numbers.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise BadInput(f"images have shape {images.shape}; expected [n h w] or [n h w c].")
+    if images.dtype.kind == "u":
+        images = images / np.float32(np.iinfo(images.dtype).max)
+    elif images.dtype.kind not in "fb":
+        raise BadInput(f"images have type {images.dtype}; expected unsigned integers, or floats in [0, 1].")
+    if labels is None:
+        return Split(images.astype(np.float32, copy=False), None)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise BadInput(f"labels have type {labels.dtype}; expected whole numbers, one an image.")
+    return Split(images.astype(np.float32, copy=False), labels.astype(np.int32))
+
+
+def take(split: Split, rows) -> Split:
+    """The given rows (indices or a slice) of a split."""
+    return Split(split.images[rows], None if split.labels is None else split.labels[rows])
+
+
+def empty_like(split: Split) -> Split:
+    """No image, of the same shape and with labels where `split` has them."""
+    return take(split, slice(0, 0))
+
+
+def assemble(
+    train: Split,
+    test: Split | None,
+    *,
+    num_validation: int,
+    validation: Split | None = None,
+    ids: np.ndarray | None = None,
+    num_classes: int | None = None,
+) -> Data:
+    """Holds out the first `num_validation` training rows as validation, unless the set has a validation split.
+
+    `ids` name the training rows before the hold-out, by default `train/ROW`; `num_classes` is by default one more than
+    the largest label.
+
+    Raises:
+        BadInput: `num_validation` is negative or leaves no training row, or comes with a validation split.
+    """
+    size = len(train.images)
+    if num_validation < 0 or (num_validation and num_validation >= size):
+        raise BadInput(f"num_validation is {num_validation} of {size} training images; expected 0 to {size - 1}.")
+    if validation is not None and num_validation:
+        raise BadInput(f"num_validation is {num_validation} but the set has its own validation split; set it to 0.")
+    ids = np.array([f"train/{row}" for row in range(size)]) if ids is None else ids
+    splits = [
+        take(train, slice(num_validation, None)),
+        take(train, slice(num_validation)) if validation is None else validation,
+        empty_like(train) if test is None else test,
+    ]
+    if num_classes is None:
+        num_classes = _count_classes([split.labels for split in splits])
+    return Data(*splits, ids[num_validation:], num_classes)
+
+
+def _count_classes(labels):
+    largest = [int(each.max()) for each in labels if each is not None and len(each)]
+    return max(largest) + 1 if largest else None

@@ -1,0 +1,24 @@
+"""scikit-learn's digits: 1,797 real 8x8 greyscale images of 10 classes, which come with the package."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from latent_al.base import Data
+from latent_al.data.arrays import assemble, take, to_split
+
+
+def digits(*, num_validation: int, num_test: int) -> Data:
+    """The digits in one fixed random order, since the file runs writer by writer; ids are rows of the file.
+
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998).
+    """
+    file = load_digits()
+    order = np.random.default_rng(0).permutation(len(file.target))
+    rows = to_split(np.float32(file.images[order] / 16), file.target[order])
+    return assemble(
+        take(rows, slice(num_test, None)),
+        take(rows, slice(num_test)),
+        num_validation=num_validation,
+        ids=np.array([f"digits/{row}" for row in order[num_test:]]),
+        num_classes=10,
+    )

@@ -1,0 +1,15 @@
+"""MNIST, from TensorFlow Datasets or from its own files."""
+
+from latent_al.base import Data
+from latent_al.data.idx import idx
+from latent_al.data.tfds import tfds
+
+
+def mnist(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
+    """The IDX files in `root` where it is given, TFDS's `mnist` in `data_dir` otherwise.
+
+    The first `num_validation` training images are held out, 5,000 in the thesis. Ids are rows of the training file.
+    """
+    if root is None:
+        return tfds(dataset="mnist", data_dir=data_dir, num_validation=num_validation)
+    return idx(root=root, num_validation=num_validation)

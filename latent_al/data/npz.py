@@ -1,0 +1,48 @@
+"""One NumPy archive, with the array names that Keras uses."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from latent_al.base import BadInput, Data
+from latent_al.data.arrays import assemble, to_split
+
+
+def npz(*, root: str, num_validation: int) -> Data:
+    """`x_train` [n h w] or [n h w c], and where present `y_train`, `x_validation`, `y_validation`, `x_test`, `y_test`.
+
+    Args:
+        root: the `.npz` file.
+        num_validation: rows held out of `x_train`; 0 where the file has `x_validation`.
+
+    Raises:
+        BadInput: no such file, not a whole archive, no `x_train`, pickled objects, labels of another length.
+    """
+    path = Path(root)
+    if not path.is_file():
+        raise BadInput(f"{path} is not a file; set config.data.root to an .npz file.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error
+    if "x_train" not in arrays:
+        raise BadInput(f"{path} has arrays {sorted(arrays)} but no x_train; name the training images x_train.")
+    return assemble(
+        _split(arrays, "train"),
+        _split(arrays, "test"),
+        validation=_split(arrays, "validation"),
+        num_validation=num_validation,
+    )
+
+
+def _split(arrays, name):
+    if f"x_{name}" not in arrays:
+        return None
+    images, labels = arrays[f"x_{name}"], arrays.get(f"y_{name}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise BadInput(
+            f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
+        )
+    return to_split(images, labels)

@@ -1,0 +1,66 @@
+"""Any image-classification set of TensorFlow Datasets, prepared as array_record so that reading needs no TensorFlow."""
+
+import numpy as np
+
+from latent_al.base import BadInput, Data
+from latent_al.data.arrays import assemble, to_split
+
+
+def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
+    """The splits `train`, `test` and `validation` of `dataset`, the last two where it has them.
+
+    Preparing a set for the first time needs TensorFlow; reading a prepared one does not.
+
+    Args:
+        dataset: a TFDS name, such as `mnist`, `cifar10`, `cifar100` or `svhn_cropped`.
+        data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
+        num_validation: the first rows of `train` to hold out; 0 where the set has a validation split.
+
+    Raises:
+        BadInput: TFDS is not installed, the name is unknown, the set cannot be downloaded, has no images with class
+            labels, or has images of several sizes.
+    """
+    builder = _prepare(dataset, data_dir)
+    keys = builder.info.supervised_keys
+    if keys is None or len(keys) != 2 or not hasattr(builder.info.features[keys[1]], "num_classes"):
+        raise BadInput(f"TFDS set {dataset!r} has no images with class labels; choose an image-classification set.")
+    splits = {
+        name: _read(builder, name, *keys) for name in ("train", "validation", "test") if name in builder.info.splits
+    }
+    return assemble(
+        splits["train"],
+        splits.get("test"),
+        validation=splits.get("validation"),
+        num_validation=num_validation,
+        num_classes=builder.info.features[keys[1]].num_classes,
+    )
+
+
+def _prepare(dataset, data_dir):
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise BadInput(f"TFDS cannot be imported ({error}); pip install 'latent_al[tfds]'.") from error
+    try:
+        builder = tensorflow_datasets.builder(dataset, data_dir=data_dir, file_format="array_record")
+    except tensorflow_datasets.core.DatasetNotFoundError as error:
+        raise BadInput(
+            f"TFDS knows no set {dataset!r}; tensorflow_datasets.list_builders() gives the names."
+        ) from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises whatever its downloader or the set's own code raised.
+        raise BadInput(
+            f"TFDS set {dataset!r} cannot be downloaded or prepared ({type(error).__name__}: {str(error)[:300]}); "
+            "put a prepared copy under config.data.data_dir, or read files instead: --config.data.root=DIR where the "
+            "config has it, or a source such as idx, npz or image_folder."
+        ) from error
+    return builder
+
+
+def _read(builder, name, image_key, label_key):
+    rows = [(row[image_key], row[label_key]) for row in builder.as_data_source(split=name)]
+    shapes = {image.shape for image, _ in rows}
+    if len(shapes) > 1:
+        raise BadInput(f"images of {builder.name}'s split {name} have {len(shapes)} shapes; choose a set of one size.")
+    return to_split(np.stack([image for image, _ in rows]), np.array([label for _, label in rows]))

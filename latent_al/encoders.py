@@ -1,0 +1,158 @@
+"""Images to latents. An encoder is a factory that returns `encode(data, folder) -> Encodings`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from latent_al.base import BadInput, Data, Encoded
+from latent_al.checkpoints import Checkpoints
+from latent_al.fit import epoch, in_blocks, keras_rmsprop, start
+from latent_al.models.autoencoders import DenseVAE, vae_loss
+
+
+class Encodings(NamedTuple):
+    """The splits in latent space; `losses` [epochs 2] are the training and validation loss of each epoch, if any."""
+
+    train: Encoded
+    validation: Encoded
+    test: Encoded
+    losses: np.ndarray | None
+
+
+def identity():
+    """Flattened pixels."""
+
+    def encode(data, folder):
+        del folder
+        flat = [Encoded(jnp.asarray(s.images.reshape(len(s.images), -1)), None) for s in data[:3]]
+        return Encodings(*flat, None)
+
+    return encode
+
+
+def precomputed(*, train: str, validation: str | None, test: str | None):
+    """Embeddings [n d] from `.npy` files, one row an image, in the order of the data source.
+
+    Args:
+        train: the file for the training images, without those held out.
+        validation: the file for the validation images; None where there are none.
+        test: the file for the test images; None where there are none.
+
+    Raises:
+        BadInput: a missing or broken file, another shape or length, values that are NaN or infinite.
+    """
+
+    def encode(data, folder):
+        del folder
+        width = None
+        splits = []
+        for name, path in (("train", train), ("validation", validation), ("test", test)):
+            embeddings = _read_embeddings(name, path, len(getattr(data, name).images), width)
+            width = embeddings.shape[1]
+            splits.append(Encoded(jnp.asarray(embeddings), None))
+        return Encodings(*splits, None)
+
+    return encode
+
+
+def dense_vae(*, hidden: Sequence[int], latent: int, learning_rate: float, epochs: int, batch: int, seed: int):
+    """The thesis's dense VAE, trained on the training images alone; its latents are the means.
+
+    Args:
+        hidden: units of the encoder's hidden layers.
+        latent: dimensions of the latent space.
+        learning_rate: step size of RMSprop.
+        epochs: passes over the training images.
+        batch: images a step.
+        seed: of the initial weights, the order and the noise.
+
+    Raises:
+        BadInput: a size below 1; a loss that is NaN or infinite.
+    """
+    if min(*hidden, latent, epochs, batch) < 1 or learning_rate <= 0:
+        raise BadInput(
+            f"dense_vae has hidden {tuple(hidden)}, latent {latent}, epochs {epochs}, batch {batch} and learning_rate "
+            f"{learning_rate}; expected sizes of 1 or more and a positive learning_rate."
+        )
+
+    def encode(data, folder):
+        model = DenseVAE(tuple(hidden), latent, data.train.images.shape[1:])
+        settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
+        params, losses = train_autoencoder(model, vae_loss(model), data, folder, **settings)
+        run = jax.jit(in_blocks(lambda params, images: model.apply(params, images, method="encode")))
+        return Encodings(*[Encoded(*run(params, split.images)) for split in data[:3]], losses)
+
+    return encode
+
+
+GIVEN = {"identity": identity, "precomputed": precomputed}
+AUTOENCODERS = {"dense_vae": dense_vae}
+ENCODERS = GIVEN | AUTOENCODERS
+
+
+def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, epochs, batch, seed):
+    """Trains on the training images from where `folder` stopped: the params, and the losses [epochs 2] by epoch.
+
+    Raises:
+        BadInput: a loss that is NaN or infinite; the epochs before it stay in `folder`.
+    """
+    key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
+    optimizer = keras_rmsprop(learning_rate)
+    state = start(model.init(key_init, data.train.images[:1], key_noise), optimizer)
+    checkpoints = Checkpoints(folder, seconds_between=30)
+    done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
+    if done == epochs:
+        return state.params, losses
+    images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
+    run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
+    validate = jax.jit(_mean_loss(loss))
+    with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
+        for index in bar:
+            state, train_loss = run(jax.random.fold_in(key_epochs, index), state, images, rows, len(rows))
+            losses[index] = train_loss, validate(state.params, key_validation, data.validation.images)
+            if not np.isfinite(train_loss):
+                raise BadInput(
+                    f"the training loss is {train_loss} in epoch {index + 1} of {epochs}, before it "
+                    f"{losses[index - 1, 0] if index else 'none'}; lower learning_rate ({learning_rate})."
+                )
+            bar.set_postfix(train=f"{losses[index, 0]:.2f}", validation=f"{losses[index, 1]:.2f}")
+            checkpoints.save(index + 1, (state, losses), last=index + 1 == epochs)
+    return state.params, losses
+
+
+def _mean_loss(loss):
+    def run(params, key, images):
+        return in_blocks(lambda params, block: loss(params, key, block))(params, images).mean()
+
+    return run
+
+
+def _read_embeddings(name, path, size, width):
+    if path is None:
+        if size:
+            raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
+        return np.zeros((0, width), np.float32)
+    try:
+        embeddings = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
+    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or len(embeddings) != size:
+        raise BadInput(
+            f"{path} holds {embeddings.dtype} of shape {embeddings.shape}; expected numbers of shape [{size} d], "
+            f"one row for each {name} image."
+        )
+    if width not in (None, embeddings.shape[1]):
+        raise BadInput(f"{path} has {embeddings.shape[1]} columns but train {width}; embed all splits alike.")
+    embeddings = embeddings.astype(np.float32)
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise BadInput(
+            f"{path} has NaN or infinite values in {bad.sum()} of {size} rows, the first is row {bad.argmax()}; "
+            "embed those images again."
+        )
+    return embeddings

@@ -1,0 +1,131 @@
+"""The one loop that trains every model: epochs of shuffled mini-batches over a fixed-capacity buffer of rows.
+
+The number of rows in use may be traced, so one compilation serves all rounds.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from latent_al.base import Key, Params
+
+BLOCK = 1024
+"""Rows that a model is applied to at a time: activations stay in cache, and memory does not grow with the pool."""
+
+CACHE = 2**18
+
+Loss = Callable[[Params, Key, PyTree], Float[Array, " b"]]
+"""(params, key, examples) -> the loss of each example."""
+
+
+class State(NamedTuple):
+    params: Params
+    opt_state: PyTree
+
+
+def start(params: Params, optimizer: optax.GradientTransformation) -> State:
+    return State(params, optimizer.init(params))
+
+
+def keras_rmsprop(learning_rate: float) -> optax.GradientTransformation:
+    """RMSprop as Keras had it: decay 0.9, and epsilon 1e-7 outside the square root."""
+    return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, eps_in_sqrt=False)
+
+
+def epoch(
+    key: Key,
+    state: State,
+    examples: PyTree,
+    rows: Int[Array, " capacity"],
+    count: Int[Array, ""] | int,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    batch: int,
+) -> tuple[State, Float[Array, ""]]:
+    """One pass in random order over the first `count` of `rows`, the last batch smaller where they do not divide.
+
+    Args:
+        examples: arrays whose leading axis `rows` index.
+        rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
+        batch: rows a step.
+
+    Returns:
+        The state after ceil(count / batch) steps, and the mean loss over the pass.
+    """
+    key_order, key_loss = jax.random.split(key)
+    slot = jnp.arange(rows.shape[0])
+    order = jnp.argsort(jnp.where(slot < count, jax.random.uniform(key_order, slot.shape), jnp.inf))
+    shuffled = jnp.pad(rows[order], (0, -rows.shape[0] % batch))
+
+    def step(index, carry):
+        state, total = carry
+        chosen = jax.lax.dynamic_slice(shuffled, (index * batch,), (batch,))
+        used = index * batch + jnp.arange(batch) < count
+        drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
+
+        def mean_loss(params):
+            losses = loss(params, jax.random.fold_in(key_loss, index), drawn)
+            return jnp.where(used, losses, 0).sum() / used.sum()
+
+        value, gradients = jax.value_and_grad(mean_loss)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        return State(optax.apply_updates(state.params, updates), opt_state), total + value * used.sum()
+
+    num_steps = (count + batch - 1) // batch
+    state, total = jax.lax.fori_loop(0, num_steps, step, (state, jnp.zeros(())))
+    return state, total / count
+
+
+def fit(
+    key: Key,
+    params: Params,
+    examples: PyTree,
+    rows: Int[Array, " capacity"],
+    count: Int[Array, ""] | int,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    batch: int,
+    epochs: int,
+) -> tuple[Params, Float[Array, ""]]:
+    """`epochs` passes from `params` on; the trained params and the mean loss of the last pass."""
+
+    def train(key, params, examples, rows, count):
+        def one(carry, key):
+            state, last = epoch(key, carry[0], examples, rows, count, loss=loss, optimizer=optimizer, batch=batch)
+            return (state, last), None
+
+        begin = (start(params, optimizer), jnp.zeros(()))
+        (state, last), _ = jax.lax.scan(one, begin, jax.random.split(key, epochs))
+        return state.params, last
+
+    return _as_members(train, params)(key, params, examples, rows, count)
+
+
+def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree]) -> Callable:
+    """`apply(params, inputs)` in blocks of rows."""
+
+    def blocked(params, inputs):
+        whole = inputs.shape[0] // BLOCK * BLOCK
+        blocks = inputs[:whole].reshape(-1, BLOCK, *inputs.shape[1:])
+        head = jax.lax.map(lambda block: apply(params, block), blocks)
+        tail = apply(params, inputs[whole:])
+        return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
+
+    return lambda params, inputs: _as_members(blocked, params)(params, inputs)
+
+
+def _as_members(function, params):
+    """On a CPU, members of a `vmap` with params of more than `CACHE` bytes run one after the other.
+
+    Side by side they evict each other from the cache: ten 512-512 networks then train and predict more slowly than ten
+    times one.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    is_large = size > CACHE and jax.default_backend() == "cpu"
+    return jax.custom_batching.sequential_vmap(function) if is_large else function

@@ -1,0 +1,86 @@
+"""From scores to rows: each pick returns exactly `num` distinct rows, none of them taken.
+
+`taken [n]` is True for rows that may not be picked. Outside `jit` a pick refuses a pool with fewer than `num` rows left
+and a score that is not a number. Inside a caller's `jit` neither can be seen: there the caller makes sure that enough
+rows remain, and NaN counts as the lowest score.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
+    """The `num` rows of the highest score, best first; ties go to the lowest row.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
+    """
+    _check(score, taken, num)
+    return jax.lax.top_k(_open_scores(score, taken), num)[1]
+
+
+def random_partitions(
+    key: PRNGKeyArray, score: Float[Array, " n"], taken: Bool[Array, " n"], num: int
+) -> Int[Array, " num"]:
+    """The best row of each of `num` random partitions of the rows left; part sizes differ by at most one.
+
+    Ties within a part are broken at random. Source: the thesis on active learning in VAE latent space, section 3.4.3.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
+    """
+    _check(score, taken, num)
+    size = taken.shape[0]
+    shuffled = jnp.argsort(jnp.where(taken, jnp.inf, jax.random.uniform(key, (size,))))
+    base, longer = jnp.divmod(size - taken.sum(), num)
+    part = jnp.arange(num)
+    start = part * base + jnp.minimum(part, longer)
+    offset = jnp.arange(-(-size // num))
+    rows = shuffled.at[start[:, None] + offset[None, :]].get(mode="clip")
+    outside = offset[None, :] >= (base + (part < longer))[:, None]
+    best = _open_scores(score[rows], outside).argmax(axis=1)
+    return jnp.take_along_axis(rows, best[:, None], axis=1)[:, 0]
+
+
+def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], fraction: float) -> Bool[Array, " n"]:
+    """Marks all rows but a random `fraction` of the pool as taken, so that a pick sees the subsample only.
+
+    The subsample has `subsample_size(n, fraction)` rows, or all that are left where fewer are.
+
+    Args:
+        fraction: share of all n rows, in (0, 1].
+
+    Raises:
+        ValueError: `fraction` is outside (0, 1].
+    """
+    draw = jnp.where(taken, -1.0, jax.random.uniform(key, taken.shape))
+    rows = jax.lax.top_k(draw, subsample_size(taken.shape[0], fraction))[1]
+    return taken | jnp.ones_like(taken).at[rows].set(False)
+
+
+def subsample_size(size: int, fraction: float) -> int:
+    """The number of rows that `subsample` leaves open in a pool of `size` rows: at least one.
+
+    Raises:
+        ValueError: `fraction` is outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction}; expected a share of the pool in (0, 1].")
+    return max(1, round(fraction * size))
+
+
+def _open_scores(score, taken):
+    lowest = jnp.finfo(score.dtype).min
+    return jnp.where(taken, -jnp.inf, jnp.nan_to_num(score, nan=lowest, neginf=lowest, posinf=jnp.inf))
+
+
+def _check(score, taken, num):
+    if score.shape != taken.shape or taken.ndim != 1:
+        raise ValueError(f"score has shape {score.shape} and taken {taken.shape}; expected one of each a row.")
+    if not 1 <= num <= taken.shape[0]:
+        raise ValueError(f"num is {num}; expected at least 1 and at most the {taken.shape[0]} rows of the pool.")
+    if not isinstance(taken, jax.core.Tracer) and num > (left := taken.shape[0] - int(taken.sum())):
+        raise ValueError(f"{num} rows asked for but only {left} of {taken.shape[0]} are left; ask for fewer.")
+    if not isinstance(score, jax.core.Tracer) and (num_nan := int(jnp.isnan(score).sum())):
+        raise ValueError(f"{num_nan} of {score.shape[0]} scores are NaN; look for NaN in what they were made from.")

@@ -1,0 +1,120 @@
+"""The rounds of one seed, as pure functions for `jit` and `vmap`.
+
+A round fits the classifier on what has been bought, then selects the next batch. `bought` is a buffer of the final size
+whose empty slots hold n, the size of the pool. `count`, the number of rows bought, is an argument and the same for all
+seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select
+from latent_al.kernels.picks import subsample, subsample_size
+
+
+def over_seeds(function, *axes):
+    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0."""
+    return jax.jit(jax.vmap(function, in_axes=axes))
+
+
+def first_batch(key: Key, train: Encoded, *, select: Select, num: int, capacity: int) -> Int[Array, " capacity"]:
+    """The buffer with the first `num` rows bought: a selection from a pool with nothing taken and no predictions."""
+    size = train.latents.shape[0]
+    nothing = jnp.zeros(size, bool)
+    pool = Pool(train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED))
+    rows = select(key, pool, num).astype(jnp.int32)
+    return jnp.full(capacity, size, jnp.int32).at[:num].set(rows)
+
+
+def fit_round(
+    key: Key,
+    train: Encoded,
+    labels: Int[Array, " n"],
+    bought: Int[Array, " capacity"],
+    count: Int[Array, ""],
+    *,
+    learner: Learner,
+):
+    """Trains the classifier on the rows bought so far.
+
+    Returns:
+        The params; (features, probs) of each slot of `bought`; the loss of the last epoch and the accuracy on the
+        labelled rows, without dropout.
+    """
+    params, loss = learner.fit(key, train.latents, labels, bought, count)
+    rows = _filled(bought, labels.shape[0])
+    labelled = learner.predict(params, train.latents[rows])
+    right = labelled[1].argmax(axis=1) == labels[rows]
+    accuracy = jnp.where(jnp.arange(bought.shape[0]) < count, right, False).sum() / count
+    return params, labelled, {"loss": loss, "accuracy": accuracy}
+
+
+def score(
+    params: Params, latents: Float[Array, "m d"], labels: Int[Array, " m"], *, learner: Learner
+) -> Float[Array, ""]:
+    """Accuracy, in [0, 1]."""
+    return (learner.predict(params, latents)[1].argmax(axis=1) == labels).mean()
+
+
+def select_round(
+    key: Key,
+    params: Params,
+    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
+    train: Encoded,
+    labels: Int[Array, " n"],
+    bought: Int[Array, " capacity"],
+    count: Int[Array, ""],
+    *,
+    learner: Learner,
+    select: Select,
+    num: int,
+    fraction: float,
+) -> Int[Array, " capacity"]:
+    """Buys the next `num` rows.
+
+    Args:
+        labelled: what `fit_round` predicted for `bought`.
+        fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
+    """
+    key_subsample, key_select = jax.random.split(key)
+    if fraction == 1:
+        pool, rows = _whole_pool(params, train, labels, bought, learner), jnp.arange(labels.shape[0], dtype=jnp.int32)
+    else:
+        rows = _subsampled_rows(key_subsample, labels.shape[0], bought, fraction)
+        pool = _subsampled_pool(params, labelled, train, labels, rows, bought, learner)
+    return jax.lax.dynamic_update_slice(bought, rows[select(key_select, pool, num)], (count,))
+
+
+def _taken(size, bought):
+    return jnp.zeros(size, bool).at[bought].set(True, mode="drop")
+
+
+def _filled(rows, size):
+    """Empty slots repeat the first row, a labelled one, so that they change no distance to what is labelled."""
+    return jnp.where(rows < size, rows, rows[0])
+
+
+def _whole_pool(params, train, labels, bought, learner):
+    features, probs = learner.predict(params, train.latents)
+    taken = _taken(labels.shape[0], bought)
+    return Pool(train.latents, train.log_sigma, features, probs, taken, jnp.where(taken, labels, UNLABELLED))
+
+
+def _subsampled_rows(key, size, bought, fraction):
+    """The slots of `bought`, then the rows of the subsample; slots without a row hold `size`."""
+    open_rows = ~subsample(key, _taken(size, bought), fraction)
+    drawn = jnp.nonzero(open_rows, size=subsample_size(size, fraction), fill_value=size)[0]
+    return jnp.concatenate([bought, drawn.astype(jnp.int32)])
+
+
+def _subsampled_pool(params, labelled, train, labels, rows, bought, learner):
+    is_slot = jnp.arange(rows.shape[0]) < bought.shape[0]
+    filled = rows < labels.shape[0]
+    source = _filled(rows, labels.shape[0])
+    latents = train.latents[source]
+    drawn = learner.predict(params, latents[bought.shape[0] :])
+    features, probs = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
+    log_sigma = None if train.log_sigma is None else train.log_sigma[source]
+    seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
+    return Pool(latents, log_sigma, features, probs, is_slot | ~filled, seen)

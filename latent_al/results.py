@@ -1,0 +1,172 @@
+"""From histories of rounds to tidy tables, statistics and a summary."""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from sklearn.metrics import auc
+from statsmodels.stats.multitest import multipletests
+
+QUANTITIES = ("area", "test_accuracy")
+
+
+class History(NamedTuple):
+    """What one arm did with one block of seeds. NaN marks what was not measured.
+
+    bought: [seeds capacity] rows in the order of buying; n marks an empty slot.
+    accuracy: split -> [seeds rounds+1].
+    seconds: [rounds+1 2] spent on fitting and on selecting, for the whole block.
+    """
+
+    bought: np.ndarray
+    accuracy: dict[str, np.ndarray]
+    seconds: np.ndarray
+
+
+def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
+    """One row a measurement: arm, seed, round, num_labels, split, metric, value."""
+    frames = []
+    for split, values in history.accuracy.items():
+        seed, index = np.nonzero(~np.isnan(values))
+        columns = dict(arm=arm, seed=np.array(seeds)[seed], round=index, num_labels=num_labels[index])
+        frames.append(pd.DataFrame(columns | dict(split=split, metric="accuracy", value=values[seed, index])))
+    return pd.concat(frames).sort_values(["seed", "round", "split"], kind="stable")
+
+
+def queries_table(
+    arm: str, seeds: list[int], num_labels: np.ndarray, history: History, ids: np.ndarray
+) -> pd.DataFrame:
+    """One row a query: arm, seed, round, rank within the batch, row of the pool, id of the image."""
+    capacity = history.bought.shape[1]
+    index = np.searchsorted(num_labels, np.arange(capacity), side="right")
+    rank = np.arange(capacity) - np.concatenate([[0], num_labels])[index]
+    rows = history.bought.ravel()
+    columns = dict(arm=arm, seed=np.repeat(seeds, capacity), round=np.tile(index, len(seeds)))
+    return pd.DataFrame(columns | dict(rank=np.tile(rank, len(seeds)), row=rows, id=ids[rows]))
+
+
+def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
+    """Seconds of each round of a block of seeds; compilation falls into the first round."""
+    fit, select = history.seconds.T
+    columns = dict(arm=arm, first_seed=seeds[0], num_seeds=len(seeds), round=np.arange(len(fit)))
+    return pd.DataFrame(columns | dict(fit_seconds=fit, select_seconds=select))
+
+
+def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
+    """For each arm and seed: `area`, the mean validation accuracy over labels, and `test_accuracy` at the end.
+
+    A quantity that was not measured, or an area over a single round, is NaN.
+    """
+    by_seed = ["arm", "seed"]
+    test = metrics[metrics.split == "test"].groupby(by_seed, sort=False).value.last()
+    curves = metrics[metrics.split == "validation"].groupby(by_seed, sort=False)
+    area = curves[["num_labels", "value"]].apply(_mean_height)
+    index = pd.MultiIndex.from_frame(metrics[by_seed].drop_duplicates())
+    columns = {"area": area if len(area) else np.nan, "test_accuracy": test if len(test) else np.nan}
+    return pd.DataFrame({name: pd.Series(values, index=index) for name, values in columns.items()}, dtype=float)
+
+
+def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
+    """Mean and corrected standard deviation of each arm, and its paired difference from the baseline arm."""
+    quantities = seed_quantities(metrics)
+    arms = list(dict.fromkeys(metrics.arm))
+    values = {arm: quantities.loc[arm] for arm in arms}
+    others = [arm for arm in arms if arm != baseline]
+    compared = {name: _compare(name, values, others, baseline) for name in QUANTITIES}
+    return {
+        "baseline": baseline,
+        "num_seeds": len(values[baseline]),
+        "arms": {arm: {name: _spread(values[arm][name].to_numpy()) for name in QUANTITIES} for arm in arms},
+        "differences": {arm: {name: compared[name][arm] for name in QUANTITIES} for arm in others},
+    }
+
+
+def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
+    """Mean of `values - baseline` [seeds], its 95 % percentile bootstrap interval and the Wilcoxon signed-rank p-value.
+
+    The interval and p are None for fewer than two seeds, and where a value is missing.
+    """
+    gaps = np.asarray(values - baseline, float)
+    nothing = {"mean": None, "low": None, "high": None, "p": None}
+    if np.isnan(gaps).any():
+        return nothing
+    if len(gaps) < 2:
+        return nothing | {"mean": gaps.mean()}
+    # Rounded, so that equal gaps between accuracies tie as they should.
+    p = scipy.stats.wilcoxon(np.round(gaps, 9)).pvalue if np.abs(gaps).max() > 1e-9 else 1.0
+    if np.ptp(gaps) == 0:
+        return {"mean": gaps.mean(), "low": gaps[0], "high": gaps[0], "p": p}
+    settings = dict(method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
+    interval = scipy.stats.bootstrap((gaps,), np.mean, **settings).confidence_interval
+    return {"mean": gaps.mean(), "low": interval.low, "high": interval.high, "p": p}
+
+
+def format_table(summary: dict) -> str:
+    """The summary as text, one line an arm, accuracies in percent."""
+    lines = []
+    for arm, spread in summary["arms"].items():
+        line = {"arm": arm + (" (baseline)" if arm == summary["baseline"] else "")}
+        for name in QUANTITIES:
+            line[name] = _percent(spread[name]["mean"], spread[name]["std"])
+        for name, gap in summary["differences"].get(arm, {}).items():
+            line[f"{name} - baseline [95 %]"] = _interval(gap)
+            line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("").to_string(index=False)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` as a whole: a reader, or a kill, never meets half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_atomically(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def write_json(path: Path, tree: dict) -> None:
+    write_atomically(path, json.dumps(tree, indent=2) + "\n")
+
+
+def _mean_height(curve):
+    width = curve.num_labels.iloc[-1] - curve.num_labels.iloc[0]
+    return auc(curve.num_labels, curve.value) / width if width else np.nan
+
+
+def _compare(name, values, others, baseline):
+    gaps = {arm: paired_difference(values[arm][name].to_numpy(), values[baseline][name].to_numpy()) for arm in others}
+    tested = [arm for arm in others if gaps[arm]["p"] is not None]
+    corrected = multipletests([gaps[arm]["p"] for arm in tested], method="holm")[1] if tested else []
+    holm = dict(zip(tested, map(float, corrected), strict=True))
+    return {arm: _plain(gap) | {"p_holm": holm.get(arm)} for arm, gap in gaps.items()}
+
+
+def _spread(values):
+    mean, std = (None, None) if np.isnan(values).any() else (values.mean(), None)
+    if mean is not None and len(values) > 1:
+        std = values.std(ddof=1)
+    return _plain({"mean": mean, "std": std})
+
+
+def _plain(numbers):
+    return {name: None if number is None else float(number) for name, number in numbers.items()}
+
+
+def _percent(mean, std):
+    if mean is None:
+        return ""
+    return f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"
+
+
+def _interval(gap):
+    if gap["mean"] is None:
+        return ""
+    return f"{100 * gap['mean']:+.2f}" + (
+        "" if gap["low"] is None else f" [{100 * gap['low']:+.2f}, {100 * gap['high']:+.2f}]"
+    )

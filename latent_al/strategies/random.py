@@ -1,0 +1,15 @@
+"""Passive learning: the baseline of every comparison, and the thesis's first batch."""
+
+import jax
+
+from latent_al.base import Select
+from latent_al.kernels import picks
+
+
+def random() -> Select:
+    """Rows uniformly at random, without replacement."""
+
+    def select(key, pool, num):
+        return picks.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)
+
+    return select

@@ -1,0 +1,49 @@
+"""The folder of one experiment."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from latent_al.base import BadInput
+from latent_al.results import write_json
+
+
+def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
+    """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
+
+    Raises:
+        BadInput: the workdir holds another config or other data, or cannot be written.
+    """
+    identity = {"config": json.loads(json.dumps(config.to_dict())), "data": data_digest}
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        path = folder / "config.json"
+        if path.exists():
+            _compare_identity(json.loads(path.read_text(encoding="utf-8")), identity, folder)
+        write_json(path, identity)
+    except OSError as error:
+        raise BadInput(f"workdir {folder} cannot be written ({error}); choose another --workdir.") from error
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
+    return folder
+
+
+def _compare_identity(found, wanted, folder):
+    found, wanted = _flatten(found), _flatten(wanted)
+    differences = [
+        f"{name}: there {found.get(name, 'absent')}, now {wanted.get(name, 'absent')}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name, "absent") != wanted.get(name, "absent")
+    ]
+    if differences:
+        raise BadInput(
+            f"workdir {folder} holds another experiment ({'; '.join(differences)}); "
+            "choose another --workdir, or undo the difference to go on there."
+        )
+
+
+def _flatten(tree, prefix=""):
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.rstrip("."): tree}
+    return {k: v for name, child in tree.items() for k, v in _flatten(child, f"{prefix}{name}.").items()}

@@ -1,0 +1,36 @@
+"""Runs one config: `python launch.py --config=configs/digits_vae.py [--workdir=DIR] [--config.KEY=VALUE ...]`."""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from latent_al.base import BadInput
+from latent_al.experiment import run
+from latent_al.results import format_table
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; runs/CONFIG by default.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        sys.exit(f"launch.py: unknown arguments {argv[1:]}; flags begin with --.")
+    logging.set_verbosity(logging.WARNING)
+    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
+    try:
+        summary = run(CONFIG.value, workdir)
+    except BadInput as error:
+        sys.exit(f"launch.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+    if summary["arms"]:
+        print(f"\n{format_table(summary)}\n\nFigure: {workdir}/figures/learning_curves.png")
+    print(f"Queries, tables and summary: {workdir}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

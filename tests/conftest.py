@@ -1,0 +1,39 @@
+"""Strict settings, and where the real data is."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from latent_al.data.arrays import assemble, to_split
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def mnist_root():
+    """A folder of the four MNIST files."""
+    root = Path(os.environ.get("LATENT_AL_TEST_DATA", "")) / "mnist"
+    if "LATENT_AL_TEST_DATA" not in os.environ or not root.is_dir():
+        pytest.skip("LATENT_AL_TEST_DATA is not set to a folder that has mnist/")
+    return root
+
+
+@pytest.fixture
+def make_data():
+    """A factory of small image sets with random pixels, in which each class occurs."""
+
+    def make(num_train=60, num_validation=20, num_test=20, num_classes=3, labelled=True):
+        rng = np.random.default_rng(0)
+
+        def split(size):
+            labels = np.arange(size) % num_classes
+            images = rng.uniform(size=(size, 4, 4, 1)) * 0.5 + labels[:, None, None, None] / (2 * num_classes)
+            return to_split(images.astype(np.float32), labels if labelled else None)
+
+        train, test = split(num_train + num_validation), split(num_test)
+        return assemble(train, test, num_validation=num_validation)
+
+    return make

@@ -1,0 +1,294 @@
+"""Every source on small real files in its format, and every way in which such files are bad."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latent_al.base import BadInput
+from latent_al.data import digest, load
+from latent_al.data.arrays import to_split
+
+
+def write_idx(path, array):
+    content = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 5, 6), dtype=np.uint8)
+    return dict(
+        x_train=images[:20], y_train=np.arange(20) % 4, x_test=images[20:], y_test=np.arange(10, dtype=np.uint8) % 4
+    )
+
+
+@pytest.fixture(params=["", ".gz"])
+def idx_root(request, tmp_path, arrays):
+    for part, (x, y) in {"train": ("x_train", "y_train"), "t10k": ("x_test", "y_test")}.items():
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{request.param}", arrays[x])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{request.param}", arrays[y].astype(np.uint8))
+    return tmp_path
+
+
+def load_idx(root, num_validation=4):
+    return load(dict(name="idx", root=str(root), num_validation=num_validation))
+
+
+def load_npz(path, num_validation=4):
+    return load(dict(name="npz", root=str(path), num_validation=num_validation))
+
+
+def check_arrays(data, arrays):
+    """The splits hold the arrays over 255, the first four training rows as validation."""
+    expected = np.float32(arrays["x_train"][..., None] / 255)
+    np.testing.assert_allclose(data.validation.images, expected[:4], atol=1e-7)
+    np.testing.assert_allclose(data.train.images, expected[4:], atol=1e-7)
+    np.testing.assert_allclose(data.test.images, np.float32(arrays["x_test"][..., None] / 255), atol=1e-7)
+    assert data.train.labels.tolist() == arrays["y_train"][4:].tolist()
+    assert data.test.labels.tolist() == arrays["y_test"].tolist()
+    assert data.ids[0] == "train/4"
+    assert data.num_classes == 4
+
+
+class TestDigits:
+    def test_splits_cover_the_file_once(self):
+        data = load(dict(name="digits", num_validation=200, num_test=300))
+        assert [len(split.images) for split in data[:3]] == [1297, 200, 300]
+        assert data.train.images.shape[1:] == (8, 8, 1)
+        assert {split.images.max() for split in data[:3]} == {1}
+        rows = np.concatenate([split.images for split in data[:3]]).reshape(1797, -1)
+        from sklearn.datasets import load_digits
+
+        assert sorted(map(tuple, rows * 16)) == sorted(map(tuple, load_digits().data))
+
+    def test_ids_are_rows_of_the_file(self):
+        from sklearn.datasets import load_digits
+
+        data = load(dict(name="digits", num_validation=200, num_test=300))
+        row = int(data.ids[7].split("/")[1])
+        np.testing.assert_array_equal(data.train.images[7, :, :, 0] * 16, load_digits().images[row])
+
+
+class TestIdx:
+    def test_reads_plain_and_gzipped(self, idx_root, arrays):
+        check_arrays(load_idx(idx_root), arrays)
+
+    def test_labels_and_test_may_be_absent(self, idx_root):
+        for path in idx_root.glob("*labels*"):
+            path.unlink()
+        next(idx_root.glob("t10k-images*")).unlink()
+        data = load_idx(idx_root)
+        assert data.train.labels is None
+        assert data.num_classes is None
+        assert len(data.test.images) == 0
+
+    def test_missing_directory(self, tmp_path):
+        with pytest.raises(BadInput, match="not a directory; set config.data.root"):
+            load_idx(tmp_path / "none")
+
+    def test_missing_images(self, tmp_path):
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(BadInput, match=r"no file \*train-images\*.*notes.txt"):
+            load_idx(tmp_path)
+
+    @pytest.mark.parametrize("keep", [0, 3, 9, 200])
+    def test_truncated(self, idx_root, keep):
+        path = next(idx_root.glob("train-images*"))
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(BadInput, match=r"train-images.*(truncated|not a whole gzip|expected 000008)"):
+            load_idx(idx_root)
+
+    def test_foreign_file(self, idx_root):
+        next(idx_root.glob("train-images*")).write_bytes(b"P5 28 28 255 ....")
+        with pytest.raises(BadInput, match="expected 000008"):
+            load_idx(idx_root)
+
+    def test_label_file_of_another_length(self, idx_root):
+        path = next(idx_root.glob("train-labels*"))
+        write_idx(path, np.zeros(19, np.uint8))
+        with pytest.raises(BadInput, match="19 labels but .* 20 images"):
+            load_idx(idx_root)
+
+    def test_two_files_for_one_part(self, idx_root):
+        (idx_root / "more-train-images").touch()
+        with pytest.raises(BadInput, match="2 files for train-images"):
+            load_idx(idx_root)
+
+    def test_mnist_as_in_the_thesis(self, mnist_root):
+        data = load(dict(name="mnist", root=str(mnist_root), data_dir=None, num_validation=5000))
+        assert [len(split.images) for split in data[:3]] == [55_000, 5_000, 10_000]
+        assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+        assert data.validation.labels[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+class TestNpz:
+    def test_reads(self, tmp_path, arrays):
+        np.savez(tmp_path / "a.npz", **arrays)
+        check_arrays(load_npz(tmp_path / "a.npz"), arrays)
+
+    def test_float_images_and_own_validation(self, tmp_path):
+        images = np.random.default_rng(0).uniform(size=(6, 3, 3, 2))
+        np.savez(tmp_path / "a.npz", x_train=images, x_validation=images[:2])
+        data = load_npz(tmp_path / "a.npz", 0)
+        np.testing.assert_array_equal(data.train.images, np.float32(images))
+        assert len(data.validation.images) == 2
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(BadInput, match="is not a file; set config.data.root"):
+            load_npz(tmp_path / "none.npz")
+
+    @pytest.mark.parametrize("keep", [0, 100, 900])
+    def test_truncated(self, tmp_path, arrays, keep):
+        path = tmp_path / "a.npz"
+        np.savez(path, **arrays)
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(BadInput, match=r"not a whole \.npz"):
+            load_npz(path)
+
+    def test_pickles_are_refused(self, tmp_path):
+        np.savez(tmp_path / "a.npz", x_train=np.array([{}], object))
+        with pytest.raises(BadInput, match="plain arrays"):
+            load_npz(tmp_path / "a.npz")
+
+    def test_no_training_images(self, tmp_path, arrays):
+        np.savez(tmp_path / "a.npz", images=arrays["x_train"])
+        with pytest.raises(BadInput, match=r"arrays \['images'\] but no x_train"):
+            load_npz(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (dict(y_train=np.arange(19)), "shape .19,. but x_train holds 20"),
+            (dict(y_train=np.arange(20) - 1), "label -1 of row 0 is outside"),
+            (dict(y_train=np.linspace(0, 1, 20)), "labels have type float64"),
+            (dict(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "1 class; a classifier needs 2"),
+            (dict(y_train=np.arange(20) % 3), "3 of 4 classes; none of class .3."),
+            (dict(x_train=np.full((20, 5, 6), np.nan)), "16 of 16 train images have pixels that are NaN"),
+            (dict(x_train=np.full((20, 5, 6), np.inf)), "NaN, infinite or outside"),
+            (dict(x_train=np.full((20, 5, 6), 255.0)), r"outside \[0, 1\], the first is row 0"),
+            (dict(x_train=np.zeros((20, 5, 6), int)), "images have type int64"),
+            (dict(x_train=np.zeros((20, 30), np.uint8)), r"shape \(20, 30\); expected \[n h w\]"),
+            (dict(x_test=np.zeros((10, 6, 6), np.uint8)), r"test images are \(6, 6, 1\) but training images \(5, 6, 1\)"),
+        ],
+    )
+    def test_bad_arrays(self, tmp_path, arrays, change, message):
+        np.savez(tmp_path / "a.npz", **(arrays | change))
+        with pytest.raises(BadInput, match=message):
+            load_npz(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize("num_validation", [-1, 20, 21])
+    def test_bad_hold_out(self, tmp_path, arrays, num_validation):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(BadInput, match=f"num_validation is {num_validation} of 20"):
+            load_npz(tmp_path / "a.npz", num_validation)
+
+
+class TestImageFolder:
+    SPEC = dict(name="image_folder", size=None, channels=3, num_validation=0, num_test=0, skip_broken=False)
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        """Two classes of three images, one of each file format, whose red channel tells the class."""
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / name).mkdir()
+            for suffix in ("png", "bmp", "webp"):
+                colour = Image.new("RGB", (6, 4), (200 * label, 10, 20))
+                colour.save(tmp_path / name / f"a {suffix}.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+        return tmp_path
+
+    def load(self, root, **change):
+        return load(self.SPEC | dict(root=str(root)) | change)
+
+    def test_a_folder_a_class(self, root):
+        data = self.load(root)
+        assert data.train.images.shape == (6, 4, 6, 3)
+        assert data.num_classes == 2
+        np.testing.assert_allclose(data.train.images[:, 0, 0, 0], data.train.labels * 200 / 255)
+        assert {name.split("/")[0] for name in data.ids[data.train.labels == 1]} == {"dog"}
+
+    def test_train_and_test_folders(self, root):
+        (root / "train").mkdir()
+        for name in ("cat", "dog"):
+            (root / name).rename(root / "train" / name)
+        (root / "test" / "dog").mkdir(parents=True)
+        Image.new("RGB", (6, 4)).save(root / "test" / "dog" / "b.png")
+        data = self.load(root, num_validation=1)
+        assert [len(split.images) for split in data[:3]] == [5, 1, 1]
+        assert data.test.labels.tolist() == [1]
+
+    def test_hold_outs_are_disjoint_and_repeat(self, root):
+        data, again = (self.load(root, num_validation=1, num_test=2, channels=1) for _ in range(2))
+        assert [len(split.images) for split in data[:3]] == [3, 1, 2]
+        assert digest(data) == digest(again)
+
+    def test_a_flat_folder_has_no_labels(self, tmp_path):
+        for index in range(3):
+            Image.new("L", (4, 4), index).save(tmp_path / f"{index}.png")
+        data = self.load(tmp_path, channels=1)
+        assert data.train.labels is None
+        assert sorted(data.ids) == ["0.png", "1.png", "2.png"]
+
+    def test_resized_as_asked(self, root):
+        Image.new("RGB", (9, 9)).save(root / "cat" / "other.png")
+        assert self.load(root, size=(3, 2)).train.images.shape == (7, 3, 2, 3)
+
+    def test_sixteen_bits_keep_their_scale(self, tmp_path):
+        Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "a.png")
+        np.testing.assert_allclose(self.load(tmp_path, channels=1).train.images, 128 / 255)
+
+    def test_mixed_sizes(self, root):
+        Image.new("RGB", (9, 9)).save(root / "dog" / "other.png")
+        with pytest.raises(BadInput, match=r"other.png is \(9, 9\) pixels.*set config.data.size"):
+            self.load(root)
+
+    def test_broken_image_is_named_and_skipped_only_when_asked(self, root):
+        whole = (root / "cat" / "a png.png").read_bytes()
+        (root / "cat" / "torn.png").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BadInput, match=r"torn.png cannot be read.*skip_broken=True"):
+            self.load(root)
+        assert len(self.load(root, skip_broken=True).train.images) == 6
+
+    def test_no_images(self, tmp_path):
+        (tmp_path / "readme.txt").touch()
+        with pytest.raises(BadInput, match="no image files in"):
+            self.load(tmp_path)
+        with pytest.raises(BadInput, match="not a directory"):
+            self.load(tmp_path / "none")
+
+    def test_none_readable(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        with pytest.raises(BadInput, match="none of the 1 image files can be read"):
+            self.load(tmp_path, skip_broken=True)
+
+    def test_images_beside_class_folders(self, root):
+        Image.new("RGB", (6, 4)).save(root / "stray.png")
+        with pytest.raises(BadInput, match="stray.png lies beside class folders"):
+            self.load(root)
+
+    @pytest.mark.parametrize("change", [dict(channels=4), dict(size=(0, 3)), dict(num_test=6), dict(num_test=-1)])
+    def test_bad_settings(self, root, change):
+        with pytest.raises(BadInput, match=f"{next(iter(change))} is"):
+            self.load(root, **change)
+
+
+def test_unknown_source_lists_the_known():
+    with pytest.raises(BadInput, match="unknown data source 'imagenet'; known: digits, idx, image_folder"):
+        load(dict(name="imagenet"))
+
+
+@pytest.mark.parametrize("dtype, top", [(np.uint8, 255), (np.uint16, 65535), (bool, 1), (np.float64, 1.0)])
+def test_each_pixel_type_scales_to_one(dtype, top):
+    assert to_split(np.full((1, 2, 2), top, dtype), None).images.max() == 1
+
+
+def test_digest_tells_data_apart(make_data):
+    data = make_data()
+    pixels = data.train.images.copy()
+    pixels[0, 0, 0, 0] += 1e-3
+    changed = data._replace(train=data.train._replace(images=pixels))
+    assert digest(data) == digest(make_data())
+    assert len({digest(each) for each in (data, changed, make_data(num_train=59), make_data(labelled=False))}) == 4

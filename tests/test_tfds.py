@@ -1,0 +1,100 @@
+"""TFDS on sets in their original format, put where its downloads go: nothing is downloaded."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from latent_al.base import BadInput
+from latent_al.data import load
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def put_download(data_dir, dataset, url, content):
+    """Writes a file, under the name that TFDS gives it, into the download cache of `data_dir`."""
+    from tensorflow_datasets.core.download import checksums, resource
+
+    info = checksums.get_all_url_infos()[url]
+    path = data_dir / "downloads" / dataset / resource.get_dl_fname(url, info.checksum)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    resource.write_info_file(url=url, path=path, dataset_name=dataset, original_fname=url.rsplit("/", 1)[-1])
+
+
+def cifar10_archive(images, labels, num_test):
+    """The binary version's layout: a label byte and 3,072 pixel bytes, channel by channel, an image."""
+    records = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(images), -1)], axis=1)
+    files = {"test_batch.bin": records[:num_test]}
+    files |= {f"data_batch_{i + 1}.bin": part for i, part in enumerate(np.array_split(records[num_test:], 5))}
+    files = {name: rows.astype(np.uint8).tobytes() for name, rows in files.items()}
+    files["batches.meta.txt"] = "\n".join(
+        "airplane automobile bird cat deer dog frog horse ship truck".split()
+    ).encode()
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def load_tfds(dataset, data_dir, num_validation=0):
+    return load(dict(name="tfds", dataset=dataset, data_dir=str(data_dir), num_validation=num_validation))
+
+
+def test_cifar10_in_its_original_format(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8), np.arange(80) % 10
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    put_download(tmp_path, "cifar10", url, cifar10_archive(images, labels, num_test=20))
+    data = load_tfds("cifar10", tmp_path, num_validation=10)
+    assert [split.images.shape for split in data[:3]] == [(50, 32, 32, 3), (10, 32, 32, 3), (20, 32, 32, 3)]
+    assert data.num_classes == 10
+
+    def rows(images, labels):
+        return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
+
+    train = [np.concatenate([getattr(split, name) for split in (data.train, data.validation)]) for name in split_names]
+    assert rows(np.uint8(np.round(train[0] * 255)), train[1]) == rows(images[20:], labels[20:])
+    assert rows(np.uint8(np.round(data.test.images * 255)), data.test.labels) == rows(images[:20], labels[:20])
+    assert list((tmp_path / "cifar10").rglob("*.array_record*"))
+
+
+split_names = ("images", "labels")
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(BadInput, match="TFDS knows no set 'mnits'"):
+        load_tfds("mnits", tmp_path)
+
+
+def test_no_download_says_how_to_use_files(tmp_path):
+    """The download is refused by a proxy at a closed port, whatever the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        patch.setenv("NO_GCE_CHECK", "true")
+        with pytest.raises(BadInput, match=r"cannot be downloaded.*--config.data.root=DIR"):
+            load(dict(name="mnist", root=None, data_dir=str(tmp_path), num_validation=0))
+
+
+def test_a_set_without_class_labels(tmp_path):
+    with pytest.raises(BadInput, match="(no images with class labels|cannot be downloaded)"):
+        load_tfds("coco/2017", tmp_path)
+
+
+@pytest.mark.slow
+def test_mnist_from_tfds_is_mnist_from_its_files(tmp_path, mnist_root):
+    for path in mnist_root.glob("*.gz"):
+        url = f"https://storage.googleapis.com/cvdf-datasets/mnist/{path.name}"
+        put_download(tmp_path, "mnist", url, path.read_bytes())
+    spec = dict(name="mnist", num_validation=0)
+    prepared = load(spec | dict(root=None, data_dir=str(tmp_path)))
+    files = load(spec | dict(root=str(mnist_root), data_dir=None))
+    for ours, theirs in zip(prepared[:3], files[:3], strict=True):
+        order, other = (np.lexsort(split.images.reshape(len(split.images), -1).T) for split in (ours, theirs))
+        np.testing.assert_array_equal(ours.images[order], theirs.images[other])
+        np.testing.assert_array_equal(ours.labels[order], theirs.labels[other])
