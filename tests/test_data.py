@@ -172,7 +172,10 @@ class TestNpz:
             (dict(x_train=np.full((20, 5, 6), 255.0)), r"outside \[0, 1\], the first is row 0"),
             (dict(x_train=np.zeros((20, 5, 6), int)), "images have type int64"),
             (dict(x_train=np.zeros((20, 30), np.uint8)), r"shape \(20, 30\); expected \[n h w\]"),
-            (dict(x_test=np.zeros((10, 6, 6), np.uint8)), r"test images are \(6, 6, 1\) but training images \(5, 6, 1\)"),
+            (
+                dict(x_test=np.zeros((10, 6, 6), np.uint8)),
+                r"test images are \(6, 6, 1\) but training images \(5, 6, 1\)",
+            ),
         ],
     )
     def test_bad_arrays(self, tmp_path, arrays, change, message):
@@ -197,7 +200,9 @@ class TestImageFolder:
             (tmp_path / name).mkdir()
             for suffix in ("png", "bmp", "webp"):
                 colour = Image.new("RGB", (6, 4), (200 * label, 10, 20))
-                colour.save(tmp_path / name / f"a {suffix}.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+                colour.save(
+                    tmp_path / name / f"a {suffix}.{suffix}", **({"lossless": True} if suffix == "webp" else {})
+                )
         return tmp_path
 
     def load(self, root, **change):

@@ -23,7 +23,7 @@ def npz(*, root: str, num_validation: int) -> Data:
     if not path.is_file():
         raise BadInput(f"{path} is not a file; set config.data.root to an .npz file.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
         raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error

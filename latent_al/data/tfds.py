@@ -20,23 +20,24 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
         BadInput: TFDS is not installed, the name is unknown, the set cannot be downloaded, has no images with class
             labels, or has images of several sizes.
     """
-    builder = _prepare(dataset, data_dir)
-    keys = builder.info.supervised_keys
-    if keys is None or len(keys) != 2 or not hasattr(builder.info.features[keys[1]], "num_classes"):
-        raise BadInput(f"TFDS set {dataset!r} has no images with class labels; choose an image-classification set.")
+    builder = _find(dataset, data_dir)
+    image, label = builder.info.supervised_keys
+    _prepare(builder)
     splits = {
-        name: _read(builder, name, *keys) for name in ("train", "validation", "test") if name in builder.info.splits
+        name: _read(builder, name, image, label)
+        for name in ("train", "validation", "test")
+        if name in builder.info.splits
     }
     return assemble(
         splits["train"],
         splits.get("test"),
         validation=splits.get("validation"),
         num_validation=num_validation,
-        num_classes=builder.info.features[keys[1]].num_classes,
+        num_classes=builder.info.features[label].num_classes,
     )
 
 
-def _prepare(dataset, data_dir):
+def _find(dataset, data_dir):
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -47,15 +48,22 @@ def _prepare(dataset, data_dir):
         raise BadInput(
             f"TFDS knows no set {dataset!r}; tensorflow_datasets.list_builders() gives the names."
         ) from error
+    wanted = (tensorflow_datasets.features.Image, tensorflow_datasets.features.ClassLabel)
+    found = [builder.info.features[key] for key in builder.info.supervised_keys or ()]
+    if len(found) != 2 or not all(map(isinstance, found, wanted)):
+        raise BadInput(f"TFDS set {dataset!r} is not images with class labels; choose an image-classification set.")
+    return builder
+
+
+def _prepare(builder):
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises whatever its downloader or the set's own code raised.
         raise BadInput(
-            f"TFDS set {dataset!r} cannot be downloaded or prepared ({type(error).__name__}: {str(error)[:300]}); "
+            f"TFDS set {builder.name!r} cannot be downloaded or prepared ({type(error).__name__}: {str(error)[:300]}); "
             "put a prepared copy under config.data.data_dir, or read files instead: --config.data.root=DIR where the "
             "config has it, or a source such as idx, npz or image_folder."
         ) from error
-    return builder
 
 
 def _read(builder, name, image_key, label_key):
