@@ -44,7 +44,7 @@ def make_ours(points, labels, num_seeds):
     train, labels = Encoded(jnp.asarray(points), None), jnp.asarray(labels)
     first = over_seeds(partial(first_batch, select=random, num=BATCH, capacity=BATCH * ROUNDS), 0, None)
     fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, 0, None)
-    choose = partial(select_round, learner=learner, select=margin, num=BATCH, fraction=1)
+    choose = partial(select_round, learner=learner, select=margin, num=BATCH, fraction=1.0)
     select = over_seeds(choose, 0, 0, 0, None, None, 0, None)
 
     def play():

@@ -1,0 +1,202 @@
+"""Losses, the optimizer and the training loop beside hand-written NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from latent_al.base import BadInput, build
+from latent_al.fit import BLOCK, CACHE, epoch, fit, in_blocks, keras_rmsprop, start
+from latent_al.models.autoencoders import DenseVAE, vae_loss
+from latent_al.models.classifiers import CLASSIFIERS, MLP, Dropout, mlp
+
+MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch=4, num_classes=3)
+
+
+def test_vae_loss_equals_the_textbook():
+    """Equation 2.2 in NumPy float64, from the decoder's logits for the same noise."""
+    model = DenseVAE((8, 5), 2, (3, 3, 1))
+    images = jnp.float32(np.random.default_rng(0).uniform(size=(6, 3, 3, 1)))
+    key = jax.random.key(1)
+    params = model.init(jax.random.key(0), images, key)
+    logits, mu, log_sigma = map(np.float64, model.apply(params, images, key))
+    pixels, x = 1 / (1 + np.exp(-logits)), np.float64(images)
+    expected = np.zeros(6)
+    for i in range(6):
+        expected[i] -= (x[i] * np.log(pixels[i]) + (1 - x[i]) * np.log(1 - pixels[i])).sum()
+        for m, s in zip(mu[i], np.exp(log_sigma[i]), strict=True):
+            expected[i] -= 0.5 * (1 + np.log(s**2) - m**2 - s**2)
+    np.testing.assert_allclose(vae_loss(model)(params, key, images), expected, rtol=1e-5)
+
+
+def test_vae_samples_with_its_sigma():
+    model = DenseVAE((4,), 2, (2, 2, 1))
+    images = jnp.zeros((4000, 2, 2, 1))
+    params = model.init(jax.random.key(0), images[:1], jax.random.key(0))
+    params["params"]["log_sigma"]["bias"] = jnp.log(jnp.array([0.5, 3.0]))
+    params["params"]["decoder_0"]["kernel"] = jnp.eye(2, 4)
+    _, state = model.apply(params, images, jax.random.key(1), capture_intermediates=True)
+    sample = state["intermediates"]["decoder_0"]["__call__"][0][:, :2]
+    np.testing.assert_allclose(sample.std(axis=0), [0.5, 3.0], rtol=0.05)
+
+
+def test_rmsprop_is_kerass():
+    """The update is a <- 0.9 a + 0.1 g^2; w <- w - lr g / (sqrt(a) + 1e-7)."""
+    optimizer = keras_rmsprop(0.01)
+    weights, average = 1.0, 0.0
+    params = jnp.float32(1.0)
+    state = optimizer.init(params)
+    for gradient in (0.5, -1e-6, 2.0, 0.0):
+        updates, state = optimizer.update(jnp.float32(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        average = 0.9 * average + 0.1 * gradient**2
+        weights -= 0.01 * gradient / (np.sqrt(average) + 1e-7)
+    np.testing.assert_allclose(params, weights, rtol=1e-5)
+
+
+def counting_loss(params, key, examples):
+    """The gradient of the sum counts how often each example was drawn, over the size of its batch."""
+    del key
+    return examples @ params
+
+
+class TestEpoch:
+    def run(self, count, capacity=13, batch=4, seed=0):
+        optimizer = optax.sgd(1.0)
+        state = start(jnp.zeros(20), optimizer)
+        rows = jnp.full(capacity, 20).at[:count].set(jnp.arange(20)[::-1][:count])
+        run = jax.jit(
+            lambda count: epoch(
+                jax.random.key(seed),
+                state,
+                jnp.eye(20),
+                rows,
+                count,
+                loss=counting_loss,
+                optimizer=optimizer,
+                batch=batch,
+            )
+        )
+        return np.asarray(run(count)[0].params), np.asarray(rows)
+
+    @pytest.mark.parametrize("count", [1, 3, 4, 5, 12, 13])
+    def test_each_row_once_and_no_other(self, count):
+        params, rows = self.run(count)
+        used = rows[:count]
+        assert (params[used] < 0).all()
+        assert not np.delete(params, used).any()
+        sizes = [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+        np.testing.assert_allclose(sorted(-params[used]), sorted(1 / size for size in sizes for _ in range(size)))
+
+    def test_the_key_sets_the_order(self):
+        orders = [self.run(13, seed=seed)[0] for seed in (0, 0, 1)]
+        np.testing.assert_array_equal(orders[0], orders[1])
+        assert (orders[0] != orders[2]).any()
+
+    def test_the_loss_is_the_mean_over_rows(self):
+        optimizer = optax.sgd(0.0)
+        values = jnp.arange(10.0)
+        _, mean = epoch(
+            jax.random.key(0),
+            start(jnp.ones(()), optimizer),
+            values,
+            jnp.arange(10),
+            7,
+            loss=lambda params, key, x: params * x,
+            optimizer=optimizer,
+            batch=3,
+        )
+        np.testing.assert_allclose(mean, values[:7].mean(), rtol=1e-6)
+
+
+def test_one_trace_for_any_count():
+    traces = []
+
+    def loss(params, key, examples):
+        traces.append(1)
+        return counting_loss(params, key, examples)
+
+    optimizer = optax.sgd(0.1)
+    run = jax.jit(
+        lambda count: fit(
+            jax.random.key(0),
+            jnp.zeros(8),
+            jnp.eye(8),
+            jnp.arange(8),
+            count,
+            loss=loss,
+            optimizer=optimizer,
+            batch=2,
+            epochs=3,
+        )
+    )
+    run(jnp.int32(2))
+    first = len(traces)
+    for count in (3, 8):
+        run(jnp.int32(count))
+    assert len(traces) == first
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.35, 0.5])
+@pytest.mark.parametrize("width", [7, 512])
+def test_dropout_rate_and_mean(rate, width):
+    outputs = Dropout(rate).apply({}, jnp.ones((4000, width)), rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_allclose((outputs == 0).mean(), rate, atol=0.01)
+    np.testing.assert_allclose(outputs.mean(), 1, atol=0.02)
+    assert len(np.unique(outputs)) == 2
+
+
+class TestMLP:
+    def problem(self, size=60):
+        labels = jnp.arange(size) % 3
+        noise = 0.1 * jax.random.normal(jax.random.key(9), (size, 5))
+        return jax.nn.one_hot(labels, 5) + noise, labels
+
+    @pytest.mark.parametrize("hidden", [(16,), (300, 300)], ids=["side by side", "one after the other"])
+    def test_vmap_equals_singles(self, hidden):
+        learner = mlp(**MLP_SETTINGS | dict(hidden=hidden))
+        inputs, labels = self.problem()
+        keys = jax.random.split(jax.random.key(0), 3)
+
+        def play(key):
+            params, loss = learner.fit(key, inputs, labels, jnp.arange(60), 40)
+            return loss, learner.predict(params, inputs)[1]
+
+        batched = jax.jit(jax.vmap(play))(keys)
+        singles = [jax.jit(play)(key) for key in keys]
+        num_bytes = 4 * sum(a * b for a, b in zip((5, *hidden), (*hidden, 3), strict=True))
+        assert (num_bytes > CACHE) == (hidden != (16,))
+        for got, expected in zip(batched, zip(*singles, strict=True), strict=True):
+            np.testing.assert_allclose(got, jnp.stack(expected), atol=2e-5)
+
+    def test_learns_from_the_rows_it_is_given_only(self):
+        """Rows 0 to 29 are all labelled 0; a network trained on them says 0 everywhere, whatever the others say."""
+        inputs, labels = self.problem()
+        labels = jnp.where(jnp.arange(60) < 30, 0, labels)
+        learner = mlp(**MLP_SETTINGS | dict(epochs=60))
+        params, _ = learner.fit(jax.random.key(0), inputs, labels, jnp.arange(60), 30)
+        assert (learner.predict(params, inputs)[1].argmax(axis=1) == 0).all()
+        params, _ = learner.fit(jax.random.key(0), inputs, self.problem()[1], jnp.arange(60), 60)
+        assert (learner.predict(params, inputs)[1].argmax(axis=1) == self.problem()[1]).mean() > 0.9
+
+    @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 5])
+    def test_blocks_equal_the_whole(self, size):
+        model = MLP((6,), 0.2, 3)
+        inputs = jax.random.normal(jax.random.key(0), (size, 4))
+        params = model.init(jax.random.key(1), inputs[:1], train=False)
+        run = in_blocks(lambda params, block: model.apply(params, block, train=False))
+        for got, expected in zip(run(params, inputs), model.apply(params, inputs, train=False), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "change", [dict(hidden=(0,)), dict(epochs=0), dict(batch=-1), dict(dropout=1.0), dict(learning_rate=0.0)]
+    )
+    def test_bad_sizes(self, change):
+        with pytest.raises(BadInput, match="expected sizes of 1 or more"):
+            mlp(**MLP_SETTINGS | change)
+
+
+def test_unknown_classifier_lists_the_known():
+    with pytest.raises(BadInput, match="unknown classifier 'svm'; known: mlp"):
+        build(CLASSIFIERS, dict(name="svm"), "classifier")

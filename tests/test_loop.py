@@ -1,0 +1,147 @@
+"""The rounds: what is bought, what a selector sees, and how often anything is compiled."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_al.base import UNLABELLED, Encoded
+from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
+from latent_al.models.classifiers import mlp
+from latent_al.strategies import STRATEGIES
+
+SIZE, CAPACITY, NUM = 80, 50, 10
+LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
+MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
+
+
+@pytest.fixture
+def train():
+    latents = jax.random.normal(jax.random.key(0), (SIZE, 4))
+    return Encoded(latents, -jnp.ones_like(latents))
+
+
+@pytest.fixture
+def labels():
+    return jnp.arange(SIZE) % 3
+
+
+def play(key, train, labels, *, fraction=1.0, select=MARGIN, rounds=4):
+    """All rounds of one seed, as a caller would scan over them in a `jit` of their own."""
+    key_first, key_rounds = jax.random.split(key)
+    bought = first_batch(key_first, train, select=STRATEGIES["random"](), num=NUM, capacity=CAPACITY)
+
+    def one(bought, index):
+        key_fit, key_select = jax.random.split(jax.random.fold_in(key_rounds, index))
+        count = NUM * (index + 1)
+        params, labelled, metrics = fit_round(key_fit, train, labels, bought, count, learner=LEARNER)
+        settings = dict(learner=LEARNER, select=select, num=NUM, fraction=fraction)
+        return select_round(key_select, params, labelled, train, labels, bought, count, **settings), metrics
+
+    return jax.lax.scan(one, bought, jnp.arange(rounds))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.4])
+def test_never_buys_twice(train, labels, fraction):
+    keys = jax.random.split(jax.random.key(1), 3)
+    bought, metrics = jax.jit(jax.vmap(partial(play, train=train, labels=labels, fraction=fraction)))(keys)
+    for rows in np.asarray(bought):
+        assert len(set(rows.tolist())) == CAPACITY
+        assert rows.min() >= 0
+        assert rows.max() < SIZE
+    assert (bought[0] != bought[1]).any()
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def test_vmap_equals_singles(train, labels):
+    keys = jax.random.split(jax.random.key(1), 3)
+    run = partial(play, train=train, labels=labels)
+    batched, _ = jax.jit(jax.vmap(run))(keys)
+    singles = jnp.stack([jax.jit(run)(key)[0] for key in keys])
+    np.testing.assert_array_equal(batched, singles)
+
+
+def test_one_trace_over_the_rounds(train, labels):
+    traces = []
+
+    def select(key, pool, num):
+        traces.append(1)
+        return MARGIN(key, pool, num)
+
+    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, 0, None)
+    choose = over_seeds(
+        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0), 0, 0, 0, None, None, 0, None
+    )
+    keys = jax.random.split(jax.random.key(1), 2)
+    bought = jnp.full((2, CAPACITY), SIZE).at[:, :NUM].set(jnp.arange(NUM))
+    for index in range(4):
+        count = jnp.int32(NUM * (index + 1))
+        params, labelled, _ = fit(keys, train, labels, bought, count)
+        bought = choose(keys, params, labelled, train, labels, bought, count)
+    assert len(traces) == 1
+    assert fit._cache_size() == choose._cache_size() == 1
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.4])
+def test_a_selector_sees_bought_labels_only(train, labels, fraction):
+    """Runs outside `jit`, where the pool can be looked at."""
+    seen = []
+
+    def look(key, pool, num):
+        seen.append(pool)
+        return MARGIN(key, pool, num)
+
+    bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(30, 45))
+    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(15), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(15))
+    after = select_round(*args, learner=LEARNER, select=look, num=5, fraction=fraction)
+    pool = seen[0]
+    is_labelled = pool.labels != UNLABELLED
+    assert is_labelled.sum() == 15
+    assert pool.taken[is_labelled].all()
+    assert (~pool.taken).sum() == (SIZE - 15 if fraction == 1 else round(fraction * SIZE))
+    probs = LEARNER.predict(params, train.latents)[1]
+    for row in np.flatnonzero(is_labelled | ~pool.taken):
+        source = int(np.flatnonzero((np.asarray(train.latents) == np.asarray(pool.latents[row])).all(axis=1))[0])
+        assert (30 <= source < 45) == bool(is_labelled[row])
+        assert not is_labelled[row] or pool.labels[row] == labels[source]
+        np.testing.assert_allclose(pool.probs[row], probs[source], atol=1e-5)
+    np.testing.assert_array_equal(after[:15], bought[:15])
+    assert not set(after[15:20].tolist()) & set(range(30, 45))
+    assert (after[20:] == SIZE).all()
+
+
+def test_only_the_subsample_is_predicted(train, labels):
+    rows_predicted = []
+
+    def predict(params, inputs):
+        rows_predicted.append(len(inputs))
+        return LEARNER.predict(params, inputs)
+
+    learner = LEARNER._replace(predict=predict)
+    bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(15))
+    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(15), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(15))
+    select_round(*args, learner=learner, select=MARGIN, num=5, fraction=0.1)
+    assert rows_predicted == [8]
+
+
+def test_subsample_of_a_nearly_empty_pool(train, labels):
+    """Six rows are left where the subsample would hold 32: all six can be bought."""
+    bought = jnp.full(80, SIZE).at[:74].set(jnp.arange(74))
+    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(74), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(74))
+    after = select_round(*args, learner=LEARNER, select=MARGIN, num=6, fraction=0.4)
+    assert sorted(after.tolist()) == list(range(80))
+
+
+def test_accuracies(train, labels):
+    bought = jnp.full(CAPACITY, SIZE).at[:20].set(jnp.arange(20))
+    params, labelled, metrics = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(20), learner=LEARNER)
+    predicted = LEARNER.predict(params, train.latents)[1].argmax(axis=1)
+    assert metrics["accuracy"] == np.mean(predicted[:20] == labels[:20])
+    np.testing.assert_allclose(labelled[1][:20].argmax(axis=1), predicted[:20])
+    expected = np.mean(predicted[40:] == labels[40:])
+    np.testing.assert_allclose(score(params, train.latents[40:], labels[40:], learner=LEARNER), expected, atol=1e-6)
