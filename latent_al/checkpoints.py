@@ -20,7 +20,7 @@ class Checkpoints:
         seconds_between: a save sooner after the one before is passed over, unless it is the last.
     """
 
-    def __init__(self, folder: Path, seconds_between: float = 0):
+    def __init__(self, folder: Path, seconds_between: int = 0):
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)

@@ -1,5 +1,6 @@
 """Images to latents. An encoder is a factory that returns `encode(data, folder) -> Encodings`."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +30,9 @@ def identity():
 
     def encode(data, folder):
         del folder
-        flat = [Encoded(jnp.asarray(s.images.reshape(len(s.images), -1)), None) for s in data[:3]]
-        return Encodings(*flat, None)
+        width = math.prod(data.train.images.shape[1:])
+        flat = [jnp.asarray(split.images.reshape(len(split.images), width)) for split in data[:3]]
+        return Encodings(*[Encoded(latents, None) for latents in flat], None)
 
     return encode
 
@@ -85,7 +87,7 @@ def dense_vae(*, hidden: Sequence[int], latent: int, learning_rate: float, epoch
         settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
         params, losses = train_autoencoder(model, vae_loss(model), data, folder, **settings)
         run = jax.jit(in_blocks(lambda params, images: model.apply(params, images, method="encode")))
-        return Encodings(*[Encoded(*run(params, split.images)) for split in data[:3]], losses)
+        return Encodings(*[Encoded(*run(params, jnp.asarray(split.images))) for split in data[:3]], losses)
 
     return encode
 
@@ -103,22 +105,23 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
     """
     key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
     optimizer = keras_rmsprop(learning_rate)
-    state = start(model.init(key_init, data.train.images[:1], key_noise), optimizer)
+    images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
+    state = start(model.init(key_init, images[:1], key_noise), optimizer)
     checkpoints = Checkpoints(folder, seconds_between=30)
     done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
     if done == epochs:
         return state.params, losses
-    images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
+    validation = jnp.asarray(data.validation.images)
     run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
     validate = jax.jit(_mean_loss(loss))
     with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
         for index in bar:
             state, train_loss = run(jax.random.fold_in(key_epochs, index), state, images, rows, len(rows))
-            losses[index] = train_loss, validate(state.params, key_validation, data.validation.images)
+            losses[index] = train_loss, validate(state.params, key_validation, validation)
             if not np.isfinite(train_loss):
                 raise BadInput(
                     f"the training loss is {train_loss} in epoch {index + 1} of {epochs}, before it "
-                    f"{losses[index - 1, 0] if index else 'none'}; lower learning_rate ({learning_rate})."
+                    f"{losses[index - 1, 0] if index else 'none'}; lower learning_rate ({learning_rate:g})."
                 )
             bar.set_postfix(train=f"{losses[index, 0]:.2f}", validation=f"{losses[index, 1]:.2f}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == epochs)

@@ -34,7 +34,7 @@ class DenseVAE(nn.Module):
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
         """Mean and log standard deviation of each image's latent."""
-        x = images.reshape(images.shape[0], -1)
+        x = images.reshape(images.shape[0], math.prod(self.image_shape))
         for layer in self.encoder:
             x = nn.relu(layer(x))
         return self.mu(x), self.log_sigma(x)
@@ -44,7 +44,7 @@ class DenseVAE(nn.Module):
         x = latents
         for layer in self.decoder:
             x = nn.relu(layer(x))
-        return self.pixels(x).reshape(-1, *self.image_shape)
+        return self.pixels(x).reshape(latents.shape[0], *self.image_shape)
 
     def __call__(self, images, key):
         mu, log_sigma = self.encode(images)

@@ -1,0 +1,124 @@
+"""Encoders: the same bytes after a stop, and embeddings that cannot be used."""
+
+import jax
+import numpy as np
+import pytest
+
+from latent_al import encoders
+from latent_al.base import BadInput
+from latent_al.checkpoints import Checkpoints
+from latent_al.encoders import dense_vae, identity, precomputed
+
+VAE = dict(hidden=(8,), latent=2, learning_rate=1e-3, epochs=4, batch=16, seed=0)
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Saves each epoch, where a real run saves every half minute."""
+    monkeypatch.setattr(encoders, "Checkpoints", lambda folder, seconds_between: Checkpoints(folder))
+
+
+def equal(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+class TestDenseVAE:
+    def test_latents_and_losses(self, make_data, tmp_path):
+        result = dense_vae(**VAE | dict(epochs=30))(make_data(), tmp_path / "vae")
+        assert result.train.latents.shape == result.train.log_sigma.shape == (60, 2)
+        assert result.validation.latents.shape == result.test.latents.shape == (20, 2)
+        assert result.losses.shape == (30, 2)
+        assert (result.losses[-1] < result.losses[0]).all()
+
+    def test_again_in_its_folder_trains_nothing(self, make_data, tmp_path, monkeypatch):
+        first = dense_vae(**VAE)(make_data(), tmp_path / "vae")
+        monkeypatch.setattr(encoders, "epoch", None)
+        assert equal(first, dense_vae(**VAE)(make_data(), tmp_path / "vae"))
+
+    def test_a_stopped_training_ends_with_the_same_bytes(self, make_data, tmp_path, every_epoch, monkeypatch):
+        whole = dense_vae(**VAE)(make_data(), tmp_path / "whole")
+        save = Checkpoints.save
+
+        def stop_after_two(self, step, tree, last=True):
+            save(self, step, tree, last)
+            if step == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Checkpoints, "save", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            dense_vae(**VAE)(make_data(), tmp_path / "stopped")
+        monkeypatch.setattr(Checkpoints, "save", save)
+        assert equal(whole, dense_vae(**VAE)(make_data(), tmp_path / "stopped"))
+
+    def test_learns_from_training_images_only(self, make_data, tmp_path):
+        data = make_data()
+        changed = data._replace(test=data.test._replace(images=1 - data.test.images))
+        first, second = (dense_vae(**VAE)(each, tmp_path / str(i)) for i, each in enumerate((data, changed)))
+        assert equal(first.train, second.train)
+
+    def test_no_validation_images(self, make_data, tmp_path):
+        result = dense_vae(**VAE)(make_data(num_validation=0), tmp_path / "vae")
+        assert np.isnan(result.losses[:, 1]).all()
+
+    def test_a_loss_that_is_not_finite_stops_early(self, make_data, tmp_path):
+        with pytest.raises(
+            BadInput, match=r"training loss is (nan|inf) in epoch \d of 9.*lower learning_rate \(1e\+12\)"
+        ):
+            dense_vae(**VAE | dict(learning_rate=1e12, epochs=9))(make_data(), tmp_path / "vae")
+
+    @pytest.mark.parametrize("change", [dict(latent=0), dict(epochs=-1), dict(hidden=(4, 0)), dict(batch=0)])
+    def test_bad_sizes(self, change):
+        with pytest.raises(BadInput, match="expected sizes of 1 or more"):
+            dense_vae(**VAE | change)
+
+
+def test_identity_flattens(make_data, tmp_path):
+    data = make_data(num_validation=0)
+    result = identity()(data, tmp_path)
+    np.testing.assert_array_equal(result.train.latents, data.train.images.reshape(60, 16))
+    assert result.validation.latents.shape == (0, 16)
+    assert result.train.log_sigma is None
+
+
+class TestPrecomputed:
+    @pytest.fixture
+    def save(self, tmp_path):
+        def write(**arrays):
+            for name, array in arrays.items():
+                np.save(tmp_path / f"{name}.npy", array)
+            paths = {name: str(tmp_path / f"{name}.npy") for name in arrays}
+            return precomputed(**(dict(validation=None, test=None) | paths))
+
+        return write
+
+    def test_reads(self, save, make_data, tmp_path):
+        arrays = {name: np.random.default_rng(0).normal(size=(n, 5)) for name, n in dict(train=60, test=20).items()}
+        result = save(**arrays)(make_data(num_validation=0), tmp_path)
+        np.testing.assert_array_equal(result.train.latents, np.float32(arrays["train"]))
+        assert result.validation.latents.shape == (0, 5)
+
+    @pytest.mark.parametrize(
+        "train, message",
+        [
+            (np.zeros((59, 5)), r"float64 of shape \(59, 5\); expected numbers of shape \[60 d\]"),
+            (np.zeros(60), r"expected numbers of shape \[60 d\]"),
+            (np.full((60, 5), "a"), "expected numbers"),
+            (np.where(np.arange(60)[:, None] == 7, np.nan, np.zeros((60, 5))), "1 of 60 rows, the first is row 7"),
+            (np.full((60, 5), np.inf), "NaN or infinite values in 60 of 60"),
+            (np.zeros((60, 4)), "test.npy has 5 columns but train 4"),
+        ],
+    )
+    def test_bad_embeddings(self, save, make_data, tmp_path, train, message):
+        encode = save(train=train, test=np.zeros((20, 5)))
+        with pytest.raises(BadInput, match=message):
+            encode(make_data(num_validation=0), tmp_path)
+
+    def test_missing_and_broken_files(self, make_data, tmp_path):
+        (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+        for path in ("none.npy", "torn.npy"):
+            with pytest.raises(BadInput, match=f"{path} cannot be read as .npy"):
+                precomputed(train=str(tmp_path / path), validation=None, test=None)(make_data(), tmp_path)
+
+    def test_a_split_without_its_file(self, save, make_data, tmp_path):
+        with pytest.raises(BadInput, match="20 validation images but no embeddings"):
+            save(train=np.zeros((60, 5)))(make_data(), tmp_path)

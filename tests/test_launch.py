@@ -1,0 +1,237 @@
+"""The program as a user runs it: each config's smoke size, kills and resumes, and what it refuses."""
+
+import json
+import os
+import random
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_collections import ConfigDict
+from test_data import write_idx
+
+from latent_al.base import BadInput
+from latent_al.experiment import run
+
+ROOT = Path(__file__).parents[1]
+SMOKE = "--config=configs/digits_vae.py:smoke"
+
+
+def command(*flags):
+    return [sys.executable, "launch.py", *map(str, flags)]
+
+
+def launch(*flags):
+    return subprocess.run(command(*flags), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def succeed(*flags):
+    done = launch(*flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_demo(workdir, **changes):
+    """The demo's smoke size in this process; `__` in a name stands for a dot."""
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return run(config, str(workdir))
+
+
+def refuse(workdir, message, **changes):
+    """The run ends with the message before anything is trained."""
+    with pytest.raises(BadInput, match=re.escape(message)):
+        run_demo(workdir, **changes)
+    assert not list(Path(workdir).glob("encoders/*"))
+
+
+@pytest.fixture(scope="module")
+def tiny_mnist(tmp_path_factory):
+    """MNIST-style files with 300 images of noise."""
+    root = tmp_path_factory.mktemp("idx")
+    rng = np.random.default_rng(0)
+    for part, size in dict(train=300, t10k=50).items():
+        write_idx(root / f"{part}-images-idx3-ubyte.gz", rng.integers(0, 256, (size, 28, 28), dtype=np.uint8))
+        write_idx(root / f"{part}-labels-idx1-ubyte.gz", np.arange(size, dtype=np.uint8) % 10)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of one whole smoke run of the demo, six rounds long."""
+    workdir = tmp_path_factory.mktemp("finished")
+    stdout = succeed(SMOKE, "--config.rounds=6", f"--workdir={workdir}")
+    (workdir / "stdout").write_text(stdout)
+    return workdir
+
+
+def same_results(one, other):
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in ("metrics.csv", "queries.csv"))
+
+
+def test_every_config_has_a_launch():
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"digits_vae", "mnist_vae"}
+
+
+def test_digits_vae(finished):
+    metrics, queries = (pd.read_csv(finished / f"{name}.csv") for name in ("metrics", "queries"))
+    assert list(metrics) == ["arm", "seed", "round", "num_labels", "split", "metric", "value"]
+    assert metrics.groupby("split", sort=True).size().to_dict() == dict(labelled=28, test=4, validation=28)
+    assert metrics.query("split == 'test'").num_labels.unique().tolist() == [80]
+    assert metrics.value.between(0, 1).all()
+    assert list(queries) == ["arm", "seed", "round", "rank", "row", "id"]
+    assert not queries.duplicated(["arm", "seed", "row"]).any()
+    assert queries.groupby(["arm", "seed"]).size().tolist() == [80] * 4
+    first = queries[queries["round"] == 0]
+    by_arm = [first[first.arm == arm][["seed", "rank", "row"]].to_numpy() for arm in ("random", "margin")]
+    np.testing.assert_array_equal(*by_arm)
+    assert not np.array_equal(*(first[first.seed == seed].row for seed in (0, 1)))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["arms"].keys() == {"margin", "random"}
+    assert summary["encoders"]["vae"]["validation_loss"] > 0
+    assert (finished / "figures" / "learning_curves.png").stat().st_size > 10_000
+    timings = pd.read_csv(finished / "timings.csv")
+    assert (timings.fit_seconds > 0).all()
+    assert timings.select_seconds.isna().sum() == 2
+    stdout = (finished / "stdout").read_text()
+    assert "margin" in stdout
+    assert f"{finished}/figures/learning_curves.png" in stdout
+
+
+@pytest.mark.parametrize("size", ["smoke", "all_labels"])
+def test_mnist_vae(size, tiny_mnist, tmp_path):
+    small = ["--config.num_seeds=1", "--config.classifier.epochs=1", "--config.encoders.vae.epochs=1"]
+    if size == "all_labels":
+        small += ["--config.first_batch=200"]
+    else:
+        small += ["--config.first_batch=50", "--config.batch=10", "--config.arms.latents_margin.subsample=0.2"]
+    flags = [f"--config.data.root={tiny_mnist}", "--config.data.num_validation=100", *small]
+    assert "latents_random" in succeed(f"--config=configs/mnist_vae.py:{size}", *flags, f"--workdir={tmp_path}")
+
+
+def test_killed_at_random_rounds_ends_with_the_same_bytes(finished, tmp_path):
+    flags = [SMOKE, "--config.rounds=6", f"--workdir={tmp_path}"]
+    seed = random.SystemRandom().randrange(1000)
+    print("kill seed", seed)
+    for wanted in random.Random(seed).sample(range(1, 13), 2):
+        process = subprocess.Popen(command(*flags), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and num_rounds(tmp_path) < wanted:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    succeed(*flags)
+    assert same_results(finished, tmp_path)
+    run_demo(tmp_path, rounds=6)
+    assert same_results(finished, tmp_path)
+
+
+def num_rounds(workdir):
+    """Rounds done over both arms: the newest checkpoint of each carries its number."""
+    arms = workdir.glob("checkpoints/*/*")
+    return sum(max((int(p.name) for p in arm.iterdir() if p.name.isdigit()), default=0) for arm in arms)
+
+
+def test_interrupt_says_how_to_resume(tmp_path):
+    flags = ["--config=configs/digits_vae.py", "--config.num_seeds=1", f"--workdir={tmp_path}"]
+    process = subprocess.Popen(command(*flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not num_rounds(tmp_path):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert "The same command goes on where it stopped" in process.communicate()[1]
+    assert process.returncode == 1
+
+
+def test_blocks_of_seeds_have_the_same_first_batches(finished, tmp_path):
+    run_demo(tmp_path, rounds=1, seeds_at_once=1)
+    queries = [pd.read_csv(folder / "queries.csv").query("round == 0") for folder in (finished, tmp_path)]
+    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in queries))
+
+
+def test_without_labels_it_chooses_a_first_batch(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (50, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "pool.npz", x_train=images)
+    data = ConfigDict(dict(name="npz", root=str(tmp_path / "pool.npz"), num_validation=0))
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
+    config.data = data
+    with pytest.raises(BadInput, match="need the labels of the training images and the data has none; set rounds=0"):
+        run(config, str(tmp_path / "run"))
+    config.rounds = 0
+    run(config, str(tmp_path / "run"))
+    queries = pd.read_csv(tmp_path / "run" / "queries.csv")
+    assert queries.groupby(["arm", "seed"]).row.nunique().tolist() == [20] * 4
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
+    done = launch(SMOKE, "--config.rounds=5", f"--workdir={finished}")
+    assert done.returncode == 1
+    assert "holds another experiment (config.rounds: there 6, now 5)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    newest = workdir / "checkpoints" / "margin" / "seeds-0" / "7"
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cure = f"checkpoint {newest} cannot be read .*; delete that folder and run again"
+    with pytest.raises(BadInput, match=cure):
+        run_demo(workdir, rounds=6)
+    shutil.rmtree(newest)
+    run_demo(workdir, rounds=6)
+    assert same_results(finished, workdir)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(rounds=200), "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or"),
+        (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
+        (dict(batch=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
+        (dict(baseline="best"), "baseline 'best' is not an arm; arms: margin, random"),
+        (dict(arms__margin__encoder="pixels"), "arm 'margin' uses encoder 'pixels'; encoders: vae"),
+        (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
+        (dict(arms__margin__strategy__measure="doubt"), "unknown measure 'doubt' of uncertainty; known: entropy"),
+        (dict(arms__random__strategy__name="best"), "unknown strategy 'best'; known: random, uncertainty"),
+        (dict(encoders__vae__name="gan"), "unknown encoder 'gan'; known: dense_vae, identity, precomputed"),
+        (dict(encoders__vae__latent=0), "latent 0"),
+        (dict(classifier__name="svm"), "unknown classifier 'svm'; known: mlp"),
+        (dict(data__name="imagenet"), "unknown data source 'imagenet'; known: digits"),
+        (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),
+    ],
+)
+def test_bad_configs_are_refused_before_any_work(change, message, tmp_path):
+    refuse(tmp_path, message, **change)
+
+
+def test_an_unwritable_workdir_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    refuse(tmp_path / "file" / "run", "cannot be written")
+
+
+def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
+    cure = "in arm 'margin', seed 0, round 0; lower config.classifier.learning_rate"
+    with pytest.raises(BadInput, match=cure):
+        run_demo(tmp_path, classifier__learning_rate=1e38)
+
+
+def test_margin_beats_random_as_the_demo_claims(tmp_path):
+    """The demo with 8 of its 20 seeds, 9 of its 19 rounds and a shorter training of its VAE."""
+    short = ["--config.num_seeds=8", "--config.encoders.vae.epochs=40", "--config.rounds=9"]
+    succeed("--config=configs/digits_vae.py", *short, f"--workdir={tmp_path}")
+    gap = json.loads((tmp_path / "summary.json").read_text())["differences"]["margin"]["area"]
+    assert gap["low"] > 0
+
+
+def test_importing_the_package_needs_no_tensorflow():
+    code = "import sys, latent_al.experiment; sys.exit(any(name.startswith('tensorflow') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0

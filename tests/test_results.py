@@ -1,0 +1,122 @@
+"""Tables and statistics beside numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from latent_al.results import (
+    History,
+    format_table,
+    metrics_table,
+    paired_difference,
+    queries_table,
+    summarise,
+    write_csv,
+)
+
+NUM_LABELS = np.array([10, 20, 40])
+
+
+def history(validation, test):
+    accuracy = {"validation": np.float32(validation), "test": np.full_like(np.float32(validation), np.nan)}
+    accuracy["test"][:, -1] = test
+    bought = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
+    return History(bought, accuracy, np.zeros((3, 2)))
+
+
+@pytest.fixture
+def metrics():
+    base = history([[0.2, 0.4, 0.6], [0.4, 0.4, 0.4], [0.1, 0.3, 0.5]], [0.6, 0.4, 0.5])
+    better = history([[0.4, 0.6, 0.8], [0.5, 0.5, 0.5], [0.2, 0.4, 0.6]], [0.8, 0.5, 0.6])
+    worse = history([[0.1, 0.2, 0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3]], [0.3, 0.3, 0.3])
+    arms = dict(base=base, better=better, worse=worse)
+    return pd.concat([metrics_table(arm, [4, 5, 6], NUM_LABELS, each) for arm, each in arms.items()])
+
+
+def test_metrics_are_tidy(metrics):
+    assert list(metrics) == ["arm", "seed", "round", "num_labels", "split", "metric", "value"]
+    assert len(metrics) == 3 * 3 * 4
+    row = metrics.query("arm == 'better' and seed == 4 and round == 1 and split == 'validation'")
+    assert row.num_labels.item() == 20
+    assert row.value.item() == pytest.approx(0.6)
+    assert metrics.query("split == 'test'").num_labels.unique().tolist() == [40]
+
+
+def test_queries_name_each_row_once():
+    each = history(np.zeros((2, 3)), [0, 0])
+    table = queries_table("arm", [4, 5], NUM_LABELS, each, np.array([f"id{i}" for i in range(50)]))
+    assert list(table) == ["arm", "seed", "round", "rank", "row", "id"]
+    second = table[table.seed == 5]
+    assert second["round"].tolist() == [0] * 10 + [1] * 10 + [2] * 20
+    assert second["rank"].tolist() == [*range(10), *range(10), *range(20)]
+    assert second["row"].tolist() == each.bought[1].tolist()
+    assert (table["id"] == "id" + table["row"].astype(str)).all()
+
+
+def test_area_is_the_mean_height(metrics):
+    """Trapezoids over 10..20..40 labels: (0.3 * 10 + 0.5 * 20) / 30 for base's first seed."""
+    summary = summarise(metrics, "base")
+    areas = [(0.3 * 10 + 0.5 * 20) / 30, 0.4, (0.2 * 10 + 0.4 * 20) / 30]
+    assert summary["arms"]["base"]["area"]["mean"] == pytest.approx(np.mean(areas))
+    assert summary["arms"]["base"]["area"]["std"] == pytest.approx(np.std(areas, ddof=1))
+    assert summary["arms"]["worse"]["test_accuracy"]["std"] == 0
+
+
+def test_differences_are_paired_and_holm_corrected(metrics):
+    summary = summarise(metrics, "base")
+    assert summary["differences"].keys() == {"better", "worse"}
+    gap = summary["differences"]["better"]["test_accuracy"]
+    assert gap["mean"] == pytest.approx(np.mean([0.2, 0.1, 0.1]))
+    assert 0.1 - 1e-6 <= gap["low"] < gap["high"] <= 0.2 + 1e-6
+    assert gap["p"] == pytest.approx(0.25)
+    assert gap["p_holm"] == pytest.approx(0.5)
+    assert "+13.33 [+10.00" in format_table(summary)
+
+
+def test_holm_by_hand(metrics):
+    """Sorted p-values times 2 and 1, made monotone."""
+    rng = np.random.default_rng(0)
+    values = {"base": rng.uniform(size=20)}
+    values |= {"clear": values["base"] + 0.3 + 0.01 * rng.normal(size=20)}
+    values |= {"weak": values["base"] + 0.02 + 0.1 * rng.normal(size=20)}
+    frame = pd.concat(
+        [
+            pd.DataFrame(dict(arm=arm, seed=range(20), round=2, num_labels=40, split="test", metric="a", value=value))
+            for arm, value in values.items()
+        ]
+    )
+    gaps = {arm: gap["test_accuracy"] for arm, gap in summarise(frame, "base")["differences"].items()}
+    expected = {arm: scipy.stats.wilcoxon(np.round(values[arm] - values["base"], 9)).pvalue for arm in gaps}
+    assert gaps["clear"]["p"] == pytest.approx(expected["clear"])
+    assert gaps["clear"]["p_holm"] == pytest.approx(2 * expected["clear"])
+    assert gaps["weak"]["p_holm"] == pytest.approx(max(expected["weak"], 2 * expected["clear"]))
+
+
+def test_bootstrap_interval_near_the_normal_one():
+    gaps = np.random.default_rng(0).normal(0.5, 1, 400)
+    result = paired_difference(gaps, np.zeros(400))
+    half = 1.96 * gaps.std() / 20
+    assert result["low"] == pytest.approx(gaps.mean() - half, abs=0.02)
+    assert result["high"] == pytest.approx(gaps.mean() + half, abs=0.02)
+
+
+def test_equal_arms_and_single_seeds():
+    equal = paired_difference(np.ones(5), np.ones(5))
+    assert equal == {"mean": 0, "low": 0, "high": 0, "p": 1}
+    assert paired_difference(np.array([0.5]), np.array([0.25])) == {"mean": 0.25, "low": None, "high": None, "p": None}
+    single = metrics_table("base", [0], NUM_LABELS, history([[0.2, 0.4, 0.6]], [0.6]))
+    assert summarise(single, "base")["arms"]["base"]["area"]["std"] is None
+    assert "60.00" in format_table(summarise(single, "base"))
+
+
+def test_one_round_has_no_area():
+    table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]))
+    assert summarise(table, "base")["arms"]["base"]["area"] == {"mean": None, "std": None}
+
+
+def test_a_write_replaces_the_whole_file(tmp_path):
+    for length in (9, 2):
+        write_csv(tmp_path / "a.csv", pd.DataFrame(dict(value=np.linspace(0, 1, length))))
+    assert (tmp_path / "a.csv").read_text() == "value\n0.000000\n1.000000\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
