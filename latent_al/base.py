@@ -74,8 +74,8 @@ class Learner(NamedTuple):
     predict: Callable[..., tuple[Float[Array, "m f"], Float[Array, "m c"]]]
 
 
-def build(table: Mapping[str, Callable], spec: Mapping[str, Any], what: str) -> Any:
-    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec.
+def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
+    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec, a dict or a ConfigDict.
 
     Raises:
         BadInput: the table has no such name; a wrong keyword is Python's own TypeError.

@@ -1,5 +1,6 @@
 """Images to latents. An encoder is a factory that returns `encode(data, folder) -> Encodings`."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,18 +47,19 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
         test: the file for the test images; None where there are none.
 
     Raises:
-        BadInput: a missing or broken file, another shape or length, values that are NaN or infinite.
+        BadInput: a missing or broken file, another shape or length, values that are NaN or infinite, other values than
+            when the workdir was begun.
     """
 
     def encode(data, folder):
-        del folder
         width = None
         splits = []
         for name, path in (("train", train), ("validation", validation), ("test", test)):
             embeddings = _read_embeddings(name, path, len(getattr(data, name).images), width)
             width = embeddings.shape[1]
-            splits.append(Encoded(jnp.asarray(embeddings), None))
-        return Encodings(*splits, None)
+            splits.append(embeddings)
+        _pin(folder, splits)
+        return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits], None)
 
     return encode
 
@@ -133,6 +135,18 @@ def _mean_loss(loss):
         return in_blocks(lambda params, block: loss(params, key, block))(params, images).mean()
 
     return run
+
+
+def _pin(folder, arrays):
+    """Refuses to go on in `folder` with other arrays than those it was begun with."""
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    pinned = folder / "sha256"
+    if pinned.exists() and pinned.read_text() != digest:
+        raise BadInput(
+            "the embeddings have changed since this workdir was begun; restore them or choose another workdir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pinned.write_text(digest)
 
 
 def _read_embeddings(name, path, size, width):

@@ -97,6 +97,14 @@ class TestPrecomputed:
         np.testing.assert_array_equal(result.train.latents, np.float32(arrays["train"]))
         assert result.validation.latents.shape == (0, 5)
 
+    def test_changed_embeddings_are_refused_in_the_same_workdir(self, save, make_data, tmp_path):
+        data, test = make_data(num_validation=0), np.zeros((20, 5))
+        for _ in range(2):
+            save(train=np.zeros((60, 5)), test=test)(data, tmp_path / "run")
+        encode = save(train=np.ones((60, 5)), test=test)
+        with pytest.raises(BadInput, match="embeddings have changed since this workdir was begun"):
+            encode(data, tmp_path / "run")
+
     @pytest.mark.parametrize(
         "train, message",
         [

@@ -92,6 +92,11 @@ class TestPicks:
         batched = jax.jit(jax.vmap(lambda *each: pick(*each, num)))
         chex.assert_trees_all_equal(batched(keys, score, taken), singles)
 
+    def test_inside_jit_over_known_arrays(self, pick):
+        score, taken = jax.random.uniform(jax.random.key(1), (30,)), jnp.arange(30) < 4
+        rows = jax.jit(lambda key: pick(key, score, taken, 5))(jax.random.key(0))
+        chex.assert_trees_all_equal(rows, pick(jax.random.key(0), score, taken, 5))
+
     def test_same_key_same_rows(self, pick):
         score, taken = jnp.zeros(30), jnp.zeros(30, bool)
         first, again = (pick(jax.random.key(3), score, taken, 5) for _ in range(2))

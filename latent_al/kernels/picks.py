@@ -80,7 +80,10 @@ def _check(score, taken, num):
         raise ValueError(f"score has shape {score.shape} and taken {taken.shape}; expected one of each a row.")
     if not 1 <= num <= taken.shape[0]:
         raise ValueError(f"num is {num}; expected at least 1 and at most the {taken.shape[0]} rows of the pool.")
-    if not isinstance(taken, jax.core.Tracer) and num > (left := taken.shape[0] - int(taken.sum())):
+    # What is known is looked at in NumPy, since a `jnp` sum of a known array is unknown inside a caller's `jit`.
+    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
         raise ValueError(f"{num} rows asked for but only {left} of {taken.shape[0]} are left; ask for fewer.")
-    if not isinstance(score, jax.core.Tracer) and (num_nan := int(jnp.isnan(score).sum())):
-        raise ValueError(f"{num_nan} of {score.shape[0]} scores are NaN; look for NaN in what they were made from.")
+    if not isinstance(score, jax.core.Tracer):
+        known = jax.device_get(score)
+        if num_nan := (known != known).sum():
+            raise ValueError(f"{num_nan} of {score.shape[0]} scores are NaN; look for NaN in what they were made from.")
