@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from latent_al import fit as fit_module
 from latent_al.base import BadInput, build
-from latent_al.fit import BLOCK, CACHE, epoch, fit, in_blocks, keras_rmsprop, start
+from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_rmsprop, start
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, Dropout, mlp
 
@@ -153,8 +154,10 @@ class TestMLP:
         noise = 0.1 * jax.random.normal(jax.random.key(9), (size, 5))
         return jax.nn.one_hot(labels, 5) + noise, labels
 
-    @pytest.mark.parametrize("hidden", [(16,), (300, 300)], ids=["side by side", "one after the other"])
-    def test_vmap_equals_singles(self, hidden):
+    @pytest.mark.parametrize("at_a_time", [0, 1, 2, 3, 9])
+    def test_vmap_equals_singles(self, at_a_time, monkeypatch):
+        hidden, num_bytes = (16,), 4 * (5 * 16 + 16 + 16 * 3 + 3)
+        monkeypatch.setattr(fit_module, "CACHE", at_a_time * num_bytes)
         learner = mlp(**MLP_SETTINGS | dict(hidden=hidden))
         inputs, labels = self.problem()
         keys = jax.random.split(jax.random.key(0), 3)
@@ -165,8 +168,6 @@ class TestMLP:
 
         batched = jax.jit(jax.vmap(play))(keys)
         singles = [jax.jit(play)(key) for key in keys]
-        num_bytes = 4 * sum(a * b for a, b in zip((5, *hidden), (*hidden, 3), strict=True))
-        assert (num_bytes > CACHE) == (hidden != (16,))
         for got, expected in zip(batched, zip(*singles, strict=True), strict=True):
             np.testing.assert_allclose(got, jnp.stack(expected), atol=2e-5)
 
