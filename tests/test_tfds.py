@@ -92,7 +92,7 @@ def test_mnist_from_tfds_is_mnist_from_its_files(tmp_path, mnist_root):
     spec = dict(name="mnist", num_validation=0)
     prepared = load(spec | dict(root=None, data_dir=str(tmp_path)))
     files = load(spec | dict(root=str(mnist_root), data_dir=None))
-    for ours, theirs in zip(prepared[:3], files[:3], strict=True):
+    for ours, theirs in ((prepared.train, files.train), (prepared.test, files.test)):
         order, other = (np.lexsort(split.images.reshape(len(split.images), -1).T) for split in (ours, theirs))
         np.testing.assert_array_equal(ours.images[order], theirs.images[other])
         np.testing.assert_array_equal(ours.labels[order], theirs.labels[other])
