@@ -116,7 +116,8 @@ def format_table(summary: dict) -> str:
             line[f"{name} - baseline [95 %]"] = _interval(gap)
             line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
-    return pd.DataFrame(lines).fillna("").to_string(index=False)
+    table = pd.DataFrame(lines).fillna("").to_string(index=False)
+    return f"{table}\n(percent; area: mean validation accuracy over the labels bought; differences are paired by seed)"
 
 
 def write_atomically(path: Path, text: str) -> None:
