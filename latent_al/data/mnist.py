@@ -8,8 +8,8 @@ from latent_al.data.tfds import tfds
 def mnist(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
     """The IDX files in `root` where it is given, TFDS's `mnist` in `data_dir` otherwise.
 
-    The first `num_validation` training images are held out, 5,000 in the thesis. TFDS stores the same images in an order
-    of its own, so its held-out rows and ids are not those of the files.
+    The first `num_validation` training images are held out, 5,000 in the thesis. TFDS stores the same images in its own
+    order, so its held-out rows and ids are not those of the files.
     """
     if root is None:
         return tfds(dataset="mnist", data_dir=data_dir, num_validation=num_validation)
