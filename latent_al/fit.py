@@ -105,7 +105,7 @@ def fit(
         (state, last), _ = jax.lax.scan(one, begin, jax.random.split(key, epochs))
         return state.params, last
 
-    return _as_members(train, params)(key, params, examples, rows, count)
+    return _as_members(train, params, CACHE)(key, params, examples, rows, count)
 
 
 def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree]) -> Callable:
@@ -118,18 +118,19 @@ def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree]) -> Calla
         tail = apply(params, inputs[whole:])
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 
-    return lambda params, inputs: _as_members(blocked, params)(params, inputs)
+    # The activations of a block need the other half of the cache.
+    return lambda params, inputs: _as_members(blocked, params, CACHE // 2)(params, inputs)
 
 
-def _as_members(function, params):
-    """`function`, whose `vmap` on a CPU takes only as many members at a time as have `CACHE` bytes of params.
+def _as_members(function, params, cache):
+    """`function`, whose `vmap` on a CPU takes only as many members at a time as have `cache` bytes of params.
 
     More members evict each other from the cache: ten 512-512 networks side by side take longer than ten times one, in
     pairs they take less.
     """
     if jax.default_backend() != "cpu":
         return function
-    group = max(1, CACHE // sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
+    group = max(1, cache // sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
     member = jax.custom_batching.custom_vmap(function)
 
     @member.def_vmap
