@@ -10,6 +10,7 @@ from latent_al.data.idx import idx
 from latent_al.data.image_folder import image_folder
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
+from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 
 SOURCES = {
@@ -18,6 +19,7 @@ SOURCES = {
     "image_folder": image_folder,
     "mnist": mnist,
     "npz": npz,
+    "svhn": svhn,
     "tfds": tfds,
 }
 

@@ -1,0 +1,106 @@
+"""SVHN's cropped digits in grey, from TensorFlow Datasets or from their own files (ufldl.stanford.edu/housenumbers)."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from latent_al.base import BadInput, Data, Split
+from latent_al.data.arrays import assemble
+from latent_al.data.tfds import tfds
+
+
+def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
+    """`train_32x32.mat` and `test_32x32.mat` in `root` where it is given, TFDS's `svhn_cropped` otherwise.
+
+    Images [n 32 32 1] are grey as in the thesis (section 4.1.2), 0.299 R + 0.587 G + 0.114 B, and classes are the
+    digits 0 to 9. TFDS stores the same images in its own order, so its held-out rows and ids are not those of the
+    files.
+
+    Args:
+        root: the folder of the files, of which the test file may be absent; None for TFDS.
+        data_dir: where TFDS keeps its sets. The first time it downloads 1.6 GB, most of it a split that is not read.
+        num_validation: the first training images to hold out, 5,000 in the thesis.
+
+    Raises:
+        BadInput: no directory, no training file, a file that is no MATLAB file up to version 7, fields missing or of
+            another shape or type, labels outside 1 to 10; whatever `tfds` refuses.
+    """
+    if root is None:
+        data = tfds(dataset="svhn_cropped", data_dir=data_dir, num_validation=num_validation)
+        splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+        return data._replace(**{name: Split(_grey(x, white=1), y) for name, (x, y) in splits.items()})
+    train, test = _find(Path(root))
+    return assemble(_read(train), test and _read(test), num_validation=num_validation, num_classes=10)
+
+
+def _find(folder):
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of train_32x32.mat.")
+    train, test = folder / "train_32x32.mat", folder / "test_32x32.mat"
+    if not train.is_file():
+        raise BadInput(
+            f"no file train_32x32.mat in {folder}, which holds {sorted(p.name for p in folder.iterdir())[:8]}; "
+            "set config.data.root to the folder of SVHN's cropped digits."
+        )
+    return train, test if test.exists() else None
+
+
+def _read(path):
+    fields = _read_fields(path)
+    # A field that is no array, such as a sparse matrix, becomes one of no axes here.
+    images, labels = np.asarray(fields["X"]), np.asarray(fields["y"])
+    _check_images(path, images)
+    _check_labels(path, labels, images.shape[3])
+    # The files write the digit 0 as 10, for MATLAB counts from 1.
+    return Split(_grey(images.transpose(3, 0, 1, 2), white=255), labels[:, 0].astype(np.int32) % 10)
+
+
+def _read_fields(path):
+    try:
+        with path.open("rb") as file:
+            fields = loadmat(file)
+    except Exception as error:  # Foreign bytes lead loadmat into errors of any type.
+        raise BadInput(
+            f"{path} is not a whole MATLAB file of version 7 or lower ({type(error).__name__}: {str(error)[:200]}); "
+            "fetch it again."
+        ) from error
+    if not {"X", "y"} <= set(fields):
+        names = sorted(name for name in fields if not name.startswith("__"))
+        raise BadInput(
+            f"{path} has fields {names}; expected X and y; set config.data.root to the folder of SVHN's cropped digits "
+            "(format 2)."
+        )
+    return fields
+
+
+def _check_images(path, images):
+    if images.ndim != 4 or images.shape[:3] != (32, 32, 3) or images.dtype != np.uint8:
+        raise BadInput(
+            f"X of {path} has shape {images.shape} and type {images.dtype}; expected (32, 32, 3, n) and uint8; "
+            "set config.data.root to the folder of SVHN's cropped digits (format 2)."
+        )
+
+
+def _check_labels(path, labels, num):
+    if labels.shape != (num, 1) or labels.dtype.kind not in "iuf":
+        raise BadInput(
+            f"y of {path} has shape {labels.shape} and type {labels.dtype} but X holds {num} images; "
+            f"expected ({num}, 1) and numbers; give the file as it was fetched."
+        )
+    bad = ~np.isin(labels[:, 0], np.arange(1, 11))
+    if bad.any():
+        raise BadInput(
+            f"y of {path} has {bad.sum()} labels outside 1 to 10, the first is {labels[bad][0, 0]} of row "
+            f"{bad.argmax()}; digit 0 is label 10 there; give the file as it was fetched."
+        )
+
+
+def _grey(rgb: np.ndarray, *, white: int) -> np.ndarray:
+    """Colours [n h w 3], from 0 to `white`, as grey [n h w 1] in [0, 1]."""
+    # In thousandths all sums are whole numbers that float32 holds, so white is 1 and both sources give equal pixels.
+    grey = np.zeros((*rgb.shape[:3], 1), np.float32)
+    for channel, weight in enumerate((299, 587, 114)):
+        grey += weight * np.rint(rgb[..., channel : channel + 1] * np.float32(255 / white))
+    grey /= 255_000
+    return grey
