@@ -1,32 +1,245 @@
-"""Figures, one function each."""
+"""Figures, one function each: arrays or a table in, a PNG at `path` out.
 
+Images are in [0, 1], grey (c = 1) or colour (c = 3).
+"""
+
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import norm
 
-# Okabe and Ito's palette, which stays apart for the colour-blind; line styles repeat the distinction.
+# Okabe and Ito's palette, which stays apart for the colour-blind; line styles or markers repeat the distinction.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+DPI = 110
 
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
     """Accuracy over labels on validation and on what is labelled: mean over seeds, band of one standard deviation."""
     splits = [split for split in ("validation", "labelled") if (metrics.split == split).any()]
-    figure = Figure(figsize=(5.5 * len(splits), 4), layout="constrained")
+    arms = list(dict.fromkeys(metrics.arm))
+    columns = max(1, int(5.5 * len(splits) / (0.7 + 0.08 * max(map(len, arms)))))
+    height = 4 + 0.2 * len(arms) / columns
+    figure = Figure(figsize=(5.5 * len(splits), height), layout="constrained")
     for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
-        measured = metrics[metrics.split == split]
-        for index, (arm, rows) in enumerate(measured.groupby("arm", sort=False)):
-            curve = rows.groupby("num_labels").value.agg(["mean", "std"])
-            colour = COLOURS[index % len(COLOURS)]
-            style = STYLES[index % len(STYLES)]
-            marker = "o" if len(curve) == 1 else None
-            axes.plot(curve.index, 100 * curve["mean"], style, color=colour, label=arm, marker=marker)
-            low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
-            axes.fill_between(curve.index, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+        _mean_curves(axes, metrics[metrics.split == split], arms)
         axes.set(xlabel="labels bought", ylabel=f"{split} accuracy (%)")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
     num_seeds = metrics.seed.nunique()
     figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def single_runs(metrics: pd.DataFrame, path: Path) -> None:
+    """Validation accuracy over labels, a thin line a seed and a panel an arm; `metrics` has validation rows."""
+    measured = metrics[metrics.split == "validation"]
+    figure, panels = _panels(measured.arm.unique(), height=2.3, sharex=True, sharey=True)
+    for axes, (_, rows) in zip(panels, measured.groupby("arm", sort=False), strict=True):
+        for index, (_, run) in enumerate(rows.groupby("seed")):
+            colour = COLOURS[index % len(COLOURS)]
+            axes.plot(run.num_labels, 100 * run.value, color=colour, linewidth=0.7, marker="o", markersize=1.5)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("labels bought")
+    figure.supylabel("validation accuracy (%)")
+    figure.suptitle(f"One line a seed, {measured.seed.nunique()} in all")
+    _save(figure, path)
+
+
+def manifold_latents(side: int) -> np.ndarray:
+    """The latents [side*side 2], float32, whose decoded images `manifold` shows, from the 5th to the 95th percentile.
+
+    Percentiles of N(0, 1) are linearly spaced. Reshaped to [side side 2], the second latent grows along axis 0 and the
+    first along axis 1.
+    """
+    values = norm.ppf(np.linspace(0.05, 0.95, side))
+    first, second = np.meshgrid(values, values)
+    return np.stack([first, second], axis=-1).reshape(side * side, 2).astype(np.float32)
+
+
+def manifold(images: np.ndarray, path: Path) -> None:
+    """A mosaic of `images` [k k h w c], k > 1, decoded from `manifold_latents(k)`.
+
+    Axis 0 of `images` goes upwards along the second latent, axis 1 to the right along the first.
+    """
+    side, _, height, width, _ = images.shape
+    figure = Figure(figsize=(7, 7 * height / width), layout="constrained")
+    axes = figure.subplots()
+    low, high = 5 - 45 / (side - 1), 95 + 45 / (side - 1)
+    _mosaic(axes, images[::-1], extent=(low, high, low, high))
+    ticks = range(5, 100, 15)
+    axes.set(xticks=ticks, yticks=ticks, xlabel="first latent (percentile of N(0, 1))")
+    axes.set_ylabel("second latent (percentile of N(0, 1))")
+    _save(figure, path)
+
+
+def latent_classes(latents: np.ndarray, labels: np.ndarray, path: Path) -> None:
+    """Where each class of `labels` [n], ints, lies in `latents` [n 2]."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    classes = np.unique(labels)
+    for index, label in enumerate(classes):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        # Hollow where the colours come round again.
+        face = colour if index // len(COLOURS) % 2 == 0 else "none"
+        style = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=marker)
+        axes.scatter(*latents[labels == label].T, s=9, alpha=0.6, label=label, **style)
+    axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
+    outside = dict(loc="outside right center", ncols=-(-len(classes) // 25), frameon=False)
+    for handle in figure.legend(title="class", markerscale=2.5, **outside).legend_handles:
+        handle.set_alpha(1)
+    _save(figure, path)
+
+
+def reconstructions(images: np.ndarray, reconstructed: np.ndarray, path: Path) -> None:
+    """Images [k h w c] above what the auto-encoder makes of them, [k h w c]."""
+    figure, axes = _image_rows(np.stack([images, reconstructed]), ["image", "reconstruction"])
+    axes.set_xticks([])
+    _save(figure, path)
+
+
+def interpolations(images: np.ndarray, path: Path) -> None:
+    """Images [pairs steps h w c], decoded at equal steps on the straight way between the latents of two images."""
+    pairs, steps = images.shape[:2]
+    figure, axes = _image_rows(images, [f"pair {index + 1}" for index in range(pairs)])
+    shares = [f"{share:.2g}" for share in np.linspace(0, 1, steps)]
+    shares[0], shares[-1] = "0\nfirst image", "1\nsecond image"
+    axes.set_xticks(range(steps), shares)
+    axes.set_xlabel("share of the way in latent space")
+    _save(figure, path)
+
+
+def latent_ranges(latents: np.ndarray, path: Path) -> None:
+    """How many dimensions of `latents` [n d] reach how far down and up: those that stay near zero are not used."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    ends = {"minimum": latents.min(axis=0), "maximum": latents.max(axis=0)}
+    for axes, (name, values) in zip(figure.subplots(1, 2, sharey=True), ends.items(), strict=True):
+        axes.hist(values, bins=30, color=COLOURS[2])
+        axes.set(xlabel=f"{name} of a dimension over {len(latents):,} images", ylabel="latent dimensions")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.label_outer()
+    _save(figure, path)
+
+
+def representativeness_histograms(measures: dict[str, np.ndarray], path: Path) -> None:
+    """How each measure's values, [n] in [0, 1], are spread over the images."""
+    figure, panels = _panels(measures, height=2.2, sharex=True)
+    for axes, values in zip(panels, measures.values(), strict=True):
+        # Rounding may leave a value just outside [0, 1], where no bin would count it.
+        counts, edges = np.histogram(np.clip(values, 0, 1), bins=40, range=(0, 1))
+        axes.stairs(100 * counts / len(values), edges, fill=True, color=COLOURS[2])
+        axes.set_xlim(0, 1)
+    figure.supxlabel("representativeness (1: most)")
+    figure.supylabel("share of images (%)")
+    _save(figure, path)
+
+
+def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray], path: Path) -> None:
+    """Each measure's values, [n] in [0, 1], as the colours of `latents` [n 2]."""
+    figure, panels = _panels(measures, height=2.7, sharex=True, sharey=True)
+    for axes, values in zip(panels, measures.values(), strict=True):
+        # Opaque: seen through, a colour would no longer be the bar's.
+        points = axes.scatter(*latents.T, c=values, s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
+        axes.set_aspect("equal")
+    _colour_bar(figure, panels, points, "representativeness (1: most)")
+    figure.supxlabel("first latent")
+    figure.supylabel("second latent")
+    _save(figure, path)
+
+
+def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
+    """The first queries of each arm in order: `images` [arms k h w c], one caption an arm."""
+    figure, axes = _image_rows(images, captions)
+    axes.set_xticks(range(images.shape[1]), range(1, images.shape[1] + 1))
+    axes.set_xlabel("query, in order")
+    _save(figure, path)
+
+
+def queried_classes(counts: pd.DataFrame, path: Path) -> None:
+    """Which classes each arm queries when. `counts` has columns arm, round, label and count, a mean over seeds.
+
+    What has no row counts zero.
+    """
+    figure, panels = _panels(counts.arm.unique(), height=2.3, sharex=True, sharey=True)
+    rounds, labels = (np.arange(counts[name].min(), counts[name].max() + 1) for name in ("round", "label"))
+    extent = (rounds[0] - 0.5, rounds[-1] + 0.5, labels[0] - 0.5, labels[-1] + 0.5)
+    scale = dict(cmap="cividis", vmin=0, vmax=counts["count"].max(), interpolation="nearest")
+    for axes, (_, rows) in zip(panels, counts.groupby("arm", sort=False), strict=True):
+        table = rows.pivot(index="label", columns="round", values="count")
+        table = table.reindex(index=labels, columns=rounds).fillna(0)
+        image = axes.imshow(table, origin="lower", aspect="auto", extent=extent, **scale)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+    _colour_bar(figure, panels, image, "queries a round (mean over seeds)")
+    figure.supxlabel("round")
+    figure.supylabel("class")
+    _save(figure, path)
+
+
+def _mean_curves(axes, measured, arms):
+    for index, arm in enumerate(arms):
+        curve = measured[measured.arm == arm].groupby("num_labels").value.agg(["mean", "std"])
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
+        marker = MARKERS[index // len(COLOURS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
+        every = max(1, len(curve) // 8)
+        marks = dict(marker=marker, markersize=4, markevery=(index % every, every))
+        axes.plot(curve.index, 100 * curve["mean"], style, color=colour, label=arm, **marks)
+        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        axes.fill_between(curve.index, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _panels(names, *, height, **sharing):
+    """A figure and a list of axes, one titled panel a name, at most four side by side, each `height` inches high."""
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(2.6 * columns + 1, height * rows + 0.5), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    panels, spare = list(every[: len(names)]), every[len(names) :]
+    for axes in spare:
+        axes.remove()
+    for axes, name in zip(panels, names, strict=True):
+        # A name wraps at its underscores too.
+        axes.set_title(textwrap.fill(name.replace("_", "_ "), 34).replace("_ ", "_"), fontsize="small")
+    for axes in panels[-columns:]:
+        axes.tick_params(labelbottom=True)
+    return figure, panels
+
+
+def _colour_bar(figure, panels, shown, label):
+    """One bar beside all panels, equally thick however many rows they make."""
+    figure.colorbar(shown, ax=panels, label=label, aspect=12 * panels[0].get_gridspec().nrows)
+
+
+def _image_rows(images, names):
+    """A figure and its axes: `images` [rows columns h w c] in cells with centres 0, 1, ..., one named row a name."""
+    rows, columns, height, width, _ = images.shape
+    size = (0.5 * columns + 0.09 * max(map(len, names)) + 0.3, 0.5 * rows * height / width + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    _mosaic(axes, images, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
+    axes.set_yticks(range(rows), names)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _mosaic(axes, images, *, extent):
+    """Shows `images` [rows columns h w c] without gaps, the first row on top."""
+    rows, columns, height, width, channels = images.shape
+    tiled = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    shown = tiled[..., 0] if channels == 1 else tiled
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=extent, aspect=height / width)
+
+
+def _save(figure, path):
+    # Tight, so that no name is cut off, however long.
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
