@@ -1,0 +1,245 @@
+"""How typical each row is of the whole set: in [0, 1], 1 = most representative.
+
+A density is one minus the mean distance to all rows, itself among them, over the largest such mean. The means of the
+squared Euclidean distance, of the cosine similarity and of the J-divergence factor into means over the set: O(n d), and
+exact. The Euclidean one is quadratic and goes tile by tile. `unit_cube` says that every coordinate lies in [0, 1], such
+as a pixel's: then a distance is divided by its bound, and cosine similarity needs no shift.
+
+A row that has no value, and a coordinate outside the unit cube, are refused; inside a caller's `jit` or `vmap`, where
+neither can be seen, the first is NaN and the second is clipped.
+
+Source: the thesis on active learning in VAE latent space, section 3.4.2.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+TILE = 1024
+"""Rows of a tile of distances, which stays in cache."""
+
+
+def cosine_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """Mean cosine similarity to all rows, as (1 + mean) / 2, or as it is where `unit_cube`.
+
+    Raises:
+        ValueError: a row is zero, NaN or infinite, or lies outside the unit cube.
+    """
+    _check_cube(x, unit_cube)
+    return _checked(_cosine_density(x, unit_cube), "a row is zero, and has no direction")
+
+
+def squared_euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """One minus the mean squared Euclidean distance to all rows, scaled.
+
+    Raises:
+        ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
+    """
+    _check_cube(x, unit_cube)
+    return _checked(_squared_euclidean_density(x, unit_cube), "all rows are equal")
+
+
+def euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """One minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
+
+    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size.
+
+    Raises:
+        ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
+    """
+    _check_cube(x, unit_cube)
+    return _checked(_euclidean_density(x, unit_cube), "all rows are equal")
+
+
+def euclidean_density_estimate(
+    key: PRNGKeyArray, x: Float[Array, "n d"], *, fraction: float, unit_cube: bool = False
+) -> Float[Array, " n"]:
+    """`euclidean_density` with each mean taken over a random `fraction` of the other rows, another one for each row.
+
+    The rows are shuffled once, and each is compared with those that follow it, the first after the last. Each mean is
+    unbiased; over the largest of them the density is not.
+
+    Raises:
+        ValueError: `fraction` is outside (0, 1], there is a single row, all rows are equal, one is NaN or infinite, or
+            one lies outside the unit cube.
+    """
+    if not 0 < fraction <= 1 or x.shape[0] < 2:
+        raise ValueError(f"fraction is {fraction} of {x.shape[0]} rows; expected a share in (0, 1] of 2 rows or more.")
+    _check_cube(x, unit_cube)
+    num = max(1, round(fraction * (x.shape[0] - 1)))
+    return _checked(_euclidean_density_estimate(key, x, num, unit_cube), "all rows compared are equal")
+
+
+def j_density(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """One minus the mean J-divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
+
+    Raises:
+        ValueError: all rows are equal, or one is NaN or infinite.
+    """
+    return _checked(_j_density(mu, log_sigma), "all rows are equal")
+
+
+def kl_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """One minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value.
+
+    Raises:
+        ValueError: all rows are N(0, I), or one is NaN or infinite.
+    """
+    return _checked(_kl_to_prior(mu, log_sigma), "all rows are N(0, I)")
+
+
+def distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """One minus the Euclidean distance to the origin over its largest value.
+
+    Raises:
+        ValueError: all rows are zero, or one is NaN or infinite.
+    """
+    return _checked(_distance_to_origin(mu), "all rows are zero")
+
+
+def squared_distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """One minus the squared Euclidean distance to the origin over its largest value.
+
+    Raises:
+        ValueError: all rows are zero, or one is NaN or infinite.
+    """
+    return _checked(_squared_distance_to_origin(mu), "all rows are zero")
+
+
+@partial(jax.jit, static_argnums=1)
+def _cosine_density(x, unit_cube):
+    norms = jnp.linalg.norm(x, axis=1)
+    unit = jnp.where(norms[:, None] == 0, 0, x / norms[:, None])
+    # Not a matrix product, in which equal rows may come out unequal by a rounding.
+    mean = (unit * unit.mean(axis=0, keepdims=True)).sum(axis=1)
+    return jnp.where(norms == 0, jnp.nan, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1))
+
+
+@partial(jax.jit, static_argnums=1)
+def _squared_euclidean_density(x, unit_cube):
+    x = _centred(x)
+    squares = (x**2).sum(axis=1)
+    return _reversed(squares + squares.mean(), x.shape[1] if unit_cube else None)
+
+
+@partial(jax.jit, static_argnums=1)
+def _euclidean_density(x, unit_cube):
+    n, d = x.shape
+    num_tiles = -(-n // TILE)
+    left, right = (_tiled(side, num_tiles) for side in _factors(_centred(x)))
+    exists = _tiled(jnp.ones((n, 1), x.dtype), num_tiles)[:, :, 0]
+    first, second = jnp.triu_indices(num_tiles)
+
+    def add_tile(sums, pair):
+        """A tile off the diagonal stands for itself and its mirror image."""
+        i, j = pair
+        tile = _distances(left[i], right[j])
+        sums = sums.at[i].add((tile * exists[j][None, :]).sum(axis=1))
+        return sums.at[j].add(jnp.where(i == j, 0, (tile * exists[i][:, None]).sum(axis=0))), None
+
+    sums, _ = jax.lax.scan(add_tile, jnp.zeros((num_tiles, TILE), x.dtype), (first, second))
+    return _reversed(sums.reshape(-1)[:n] / n, d**0.5 if unit_cube else None)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _euclidean_density_estimate(key, x, num, unit_cube):
+    n, d = x.shape
+    order = jax.random.permutation(key, n)
+    left, right = _factors(_centred(x)[order])
+    num_tiles = -(-n // TILE)
+    width = TILE + num - 1
+    following = jnp.take(right, 1 + jnp.arange(num_tiles * TILE + num), axis=0, mode="wrap")
+    behind = jnp.arange(width)[None, :] - jnp.arange(TILE)[:, None]
+    used = (behind >= 0) & (behind < num)
+
+    def tile_sums(args):
+        rows, start = args
+        tile = _distances(rows, jax.lax.dynamic_slice_in_dim(following, start, width))
+        return jnp.where(used, tile, 0).sum(axis=1)
+
+    sums = jax.lax.map(tile_sums, (_tiled(left, num_tiles), TILE * jnp.arange(num_tiles))).reshape(-1)[:n]
+    means = jnp.zeros(n, x.dtype).at[order].set(sums / num * (n - 1) / n)
+    return _reversed(means, d**0.5 if unit_cube else None)
+
+
+@jax.jit
+def _j_density(mu, log_sigma):
+    # J is the same in units of the first row's sigma, in which equal rows cancel exactly.
+    mu, log_sigma = (mu - mu[:1]) * jnp.exp(-log_sigma[:1]), log_sigma - log_sigma[:1]
+    precision = jnp.exp(-2 * log_sigma)
+    mean_precision = precision.mean(axis=0)
+    mean, weighted_mean = mu.mean(axis=0), (mu * precision).mean(axis=0) / mean_precision
+    to_mean, to_weighted = (mu - mean[None, :]) ** 2, (mu - weighted_mean[None, :]) ** 2
+    # The mean over u of s_x / s_u + s_u / s_x - 2, of variances s, in terms that are small where the spread is:
+    # s - 1, 1 / s - 1 and s + 1 / s - 2.
+    wider = jnp.expm1(2 * log_sigma)
+    narrower, apart = -wider * precision, wider**2 * precision
+    mean_wider, mean_narrower, mean_apart = (each.mean(axis=0)[None, :] for each in (wider, narrower, apart))
+    ratios = apart + mean_apart + wider * mean_narrower + narrower * mean_wider
+    gaps = (to_mean + to_mean.mean(axis=0)[None, :]) * precision + to_weighted * mean_precision[None, :]
+    return _reversed(0.5 * (ratios + gaps + (to_weighted * precision).mean(axis=0)[None, :]).sum(axis=1), None)
+
+
+@jax.jit
+def _kl_to_prior(mu, log_sigma):
+    return _reversed(0.5 * (jnp.expm1(2 * log_sigma) - 2 * log_sigma + mu**2).sum(axis=1), None)
+
+
+@jax.jit
+def _distance_to_origin(mu):
+    return _reversed(jnp.linalg.norm(mu, axis=1), None)
+
+
+@jax.jit
+def _squared_distance_to_origin(mu):
+    return _reversed((mu**2).sum(axis=1), None)
+
+
+def _reversed(distances, bound):
+    """0 / 0, where all distances are zero, is NaN."""
+    return jnp.clip(1 - distances / (distances.max() if bound is None else bound), 0, 1)
+
+
+def _centred(x):
+    """About the mean; equal rows become zero exactly, however far they lie from the origin."""
+    x = x - x[:1]
+    return x - x.mean(axis=0, keepdims=True)
+
+
+def _factors(x):
+    """Rows whose products are the squared distances."""
+    squares, one = (x**2).sum(axis=1, keepdims=True), jnp.ones((x.shape[0], 1), x.dtype)
+    return jnp.concatenate([-2 * x, squares, one], axis=1), jnp.concatenate([x, one, squares], axis=1)
+
+
+def _distances(left, right):
+    # `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU.
+    squares = jnp.matmul(left, right.T, precision="highest")
+    return jnp.sqrt(jnp.where(squares < 0, 0, squares))
+
+
+def _tiled(rows, num_tiles):
+    return jnp.pad(rows, ((0, num_tiles * TILE - rows.shape[0]), (0, 0))).reshape(num_tiles, TILE, -1)
+
+
+def _check_cube(x, unit_cube):
+    if unit_cube and not isinstance(x, jax.core.Tracer):
+        known = jax.device_get(x)
+        if known.min() < 0 or known.max() > 1:
+            raise ValueError(
+                f"coordinates run from {known.min():g} to {known.max():g}; expected [0, 1] where unit_cube is set: "
+                "it is for pixels."
+            )
+
+
+def _checked(values, cause):
+    if not isinstance(values, jax.core.Tracer):
+        known = jax.device_get(values)
+        if num_nan := (known != known).sum():
+            raise ValueError(
+                f"{num_nan} of {known.shape[0]} rows have no representativeness: {cause}, or NaN or infinite; "
+                "look at what the rows were made from, or choose another measure."
+            )
+    return values
