@@ -20,6 +20,8 @@ lint: $(VENV)/installed
 bench: $(VENV)/peers
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/densities.py
+	$(BIN)/python benchmarks/conv_vae.py
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

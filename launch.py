@@ -1,5 +1,6 @@
 """Runs one config: `python launch.py --config=configs/digits_vae.py [--workdir=DIR] [--config.KEY=VALUE ...]`."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from latent_al.results import format_table
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; runs/CONFIG by default.")
+ENCODERS = flags.DEFINE_string(
+    "encoders", None, "Trained encoders, shared by experiments; WORKDIR/encoders by default."
+)
 
 
 def main(argv):
@@ -20,15 +24,16 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
+    command = shlex.join(["python", *sys.argv])
     try:
-        summary = run(CONFIG.value, workdir)
+        summary = run(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
     except BadInput as error:
         sys.exit(f"launch.py: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
     if summary["arms"]:
-        print(f"\n{format_table(summary)}\n\nFigure: {workdir}/figures/learning_curves.png")
-    print(f"Queries, tables and summary: {workdir}")
+        print(f"\n{format_table(summary)}\n")
+    print(f"Report: {workdir}/report.html\nQueries, tables and summary: {workdir}")
 
 
 if __name__ == "__main__":

@@ -27,22 +27,25 @@ def get_config(size="full"):
                     seed=0,
                 ),
             ),
-            classifier=dict(
-                name="mlp",
-                hidden=(128, 128),
-                dropout=0.2,
-                learning_rate=1e-3,
-                epochs=2 if smoke else 100,
-                batch=10,
+            classifiers=dict(
+                mlp=dict(
+                    name="mlp",
+                    hidden=(128, 128),
+                    dropout=0.2,
+                    learning_rate=1e-3,
+                    epochs=2 if smoke else 100,
+                    batch=10,
+                ),
             ),
             initial=dict(name="random"),
             first_batch=20,
             batch=10,
             rounds=2 if smoke else 19,
             arms=dict(
-                random=dict(encoder="vae", subsample=1.0, strategy=dict(name="random")),
+                random=dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="random")),
                 margin=dict(
                     encoder="vae",
+                    classifier="mlp",
                     subsample=1.0,
                     strategy=dict(name="uncertainty", measure="margin", pick="top_k"),
                 ),

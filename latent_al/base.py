@@ -1,6 +1,6 @@
 """The types that are passed around, and the lookup from a spec to a function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +45,8 @@ class Pool(NamedTuple):
 
     Under subsampling the pool is the labelled rows and the subsample, and rows are numbered within it. Slots that hold
     no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
+
+    `rows` are each row's number in the whole training set, and `prepared` is what the strategy prepared from that set.
     """
 
     latents: Float[Array, "n d"]
@@ -53,25 +55,46 @@ class Pool(NamedTuple):
     probs: Float[Array, "n c"] | None
     taken: Bool[Array, " n"]
     labels: Int[Array, " n"]
+    rows: Int[Array, " n"]
+    prepared: PyTree
 
 
 @runtime_checkable
 class Select(Protocol):
-    """A strategy: `num` distinct rows of the pool, none of them taken. The key is consumed."""
+    """A selection: `num` distinct rows of the pool, none of them taken. The key is consumed."""
 
     def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
+
+
+class Strategy(NamedTuple):
+    """How to choose.
+
+    prepare: what the selection needs to know of the whole training set, found once, before the first round. Its errors
+        are ValueErrors.
+    """
+
+    select: Select
+    prepare: Callable[[Encoded], PyTree] = lambda train: None
 
 
 class Learner(NamedTuple):
     """A classifier as two pure functions.
 
-    fit: (key, inputs [n d], labels [n], rows [capacity], count) -> (params, loss): trained from scratch on the first
-        `count` of `rows`; the mean loss of the last epoch. `count` may be traced.
+    fit: (key, dropout, inputs [n d], labels [n], rows [capacity], count) -> (params, loss): trained from scratch on the
+        first `count` of `rows`; the mean loss of the last epoch. `dropout` and `count` may be traced.
     predict: (params, inputs [m d]) -> (features [m f], probs [m c]).
+    dropouts: the rates to compare; they share one program.
     """
 
     fit: Callable[..., tuple[Params, Float[Array, ""]]]
     predict: Callable[..., tuple[Float[Array, "m f"], Float[Array, "m c"]]]
+    dropouts: tuple[float, ...]
+
+
+def check_name(name: Any, table: Collection[str], what: str) -> None:
+    """Raises BadInput, and lists what is known, where `table` has no such name."""
+    if name not in table:
+        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
 
 
 def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
@@ -82,6 +105,5 @@ def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
     """
     keywords = dict(spec)
     name = keywords.pop("name", None)
-    if name not in table:
-        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
+    check_name(name, table, what)
     return table[name](**keywords)

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +14,24 @@ from tqdm import tqdm
 
 from latent_al.base import BadInput, Data, Encoded
 from latent_al.checkpoints import Checkpoints
-from latent_al.fit import epoch, in_blocks, keras_rmsprop, start
-from latent_al.models.autoencoders import DenseVAE, vae_loss
+from latent_al.fit import BLOCK, epoch, in_blocks, keras_rmsprop, start
+from latent_al.models.autoencoders import AUTOENCODERS
 
 
 class Encodings(NamedTuple):
-    """The splits in latent space; `losses` [epochs 2] are the training and validation loss of each epoch, if any."""
+    """The splits in latent space, and what a trained encoder knows besides.
+
+    losses: [epochs 2], the training and validation loss of each epoch.
+    decode: latents [n d] to images [n h w c] in [0, 1].
+    unit_cube: whether the latents are pixels, in [0, 1].
+    """
 
     train: Encoded
     validation: Encoded
     test: Encoded
-    losses: np.ndarray | None
+    losses: np.ndarray | None = None
+    decode: Callable | None = None
+    unit_cube: bool = False
 
 
 def identity():
@@ -33,7 +41,7 @@ def identity():
         del folder
         width = math.prod(data.train.images.shape[1:])
         flat = [jnp.asarray(split.images.reshape(len(split.images), width)) for split in data[:3]]
-        return Encodings(*[Encoded(latents, None) for latents in flat], None)
+        return Encodings(*[Encoded(latents, None) for latents in flat], unit_cube=True)
 
     return encode
 
@@ -59,44 +67,68 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
             width = embeddings.shape[1]
             splits.append(embeddings)
         _pin(folder, splits)
-        return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits], None)
+        return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits])
 
     return encode
 
 
-def dense_vae(*, hidden: Sequence[int], latent: int, learning_rate: float, epochs: int, batch: int, seed: int):
-    """The thesis's dense VAE, trained on the training images alone; its latents are the means.
+def trained(
+    make: Callable,
+    *,
+    image_shape: tuple[int, int, int],
+    learning_rate: float,
+    epochs: int,
+    batch: int,
+    seed: int,
+    **sizes,
+):
+    """An auto-encoder, trained on the training images alone; its latents are the means.
 
     Args:
-        hidden: units of the encoder's hidden layers.
-        latent: dimensions of the latent space.
+        make: the auto-encoder's factory, called with `image_shape` and `sizes`.
+        image_shape: (h, w, c).
         learning_rate: step size of RMSprop.
         epochs: passes over the training images.
         batch: images a step.
         seed: of the initial weights, the order and the noise.
 
     Raises:
-        BadInput: a size below 1; a loss that is NaN or infinite.
+        BadInput: what the factory refuses; a size below 1; initial weights to which all images are the same; a loss
+            that is NaN or infinite.
     """
-    if min(*hidden, latent, epochs, batch) < 1 or learning_rate <= 0:
+    if min(epochs, batch) < 1 or learning_rate <= 0:
         raise BadInput(
-            f"dense_vae has hidden {tuple(hidden)}, latent {latent}, epochs {epochs}, batch {batch} and learning_rate "
-            f"{learning_rate}; expected sizes of 1 or more and a positive learning_rate."
+            f"the auto-encoder has epochs {epochs}, batch {batch} and learning_rate {learning_rate}; "
+            "expected sizes of 1 or more and a positive learning_rate."
         )
+    model, loss = make(image_shape=image_shape, **sizes)
 
     def encode(data, folder):
-        model = DenseVAE(tuple(hidden), latent, data.train.images.shape[1:])
         settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
-        params, losses = train_autoencoder(model, vae_loss(model), data, folder, **settings)
+        params, losses = train_autoencoder(model, loss, data, folder, **settings)
         run = jax.jit(in_blocks(lambda params, images: model.apply(params, images, method="encode")))
-        return Encodings(*[Encoded(*run(params, jnp.asarray(split.images))) for split in data[:3]], losses)
+        to_images = jax.jit(lambda params, latents: jax.nn.sigmoid(model.apply(params, latents, method="decode")))
+        splits = [Encoded(*run(params, jnp.asarray(split.images))) for split in data[:3]]
+        return Encodings(*splits, losses, partial(to_images, params))
 
     return encode
 
 
 GIVEN = {"identity": identity, "precomputed": precomputed}
-AUTOENCODERS = {"dense_vae": dense_vae}
-ENCODERS = GIVEN | AUTOENCODERS
+TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
+ENCODERS = GIVEN | TRAINED
+
+
+def describe(encodings: Encodings) -> dict:
+    """The losses of a trained encoder's last epoch, its latent dimensions and how many of them it uses.
+
+    A dimension is used where its mean varies over the training images with a variance above 0.01. Source: Burda,
+    Grosse and Salakhutdinov, Importance Weighted Autoencoders (2016), section 2.
+    """
+    training_loss, validation_loss = encodings.losses[-1].tolist()
+    latents = encodings.train.latents
+    used = int((latents.var(axis=0) > 0.01).sum())
+    return dict(training_loss=training_loss, validation_loss=validation_loss, latent=latents.shape[1], used=used)
 
 
 def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, epochs, batch, seed):
@@ -108,7 +140,7 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
     key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
     optimizer = keras_rmsprop(learning_rate)
     images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
-    state = start(model.init(key_init, images[:1], key_noise), optimizer)
+    state = start(_init(model, key_init, key_noise, images), optimizer)
     checkpoints = Checkpoints(folder, seconds_between=30)
     done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
     if done == epochs:
@@ -128,6 +160,16 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
             bar.set_postfix(train=f"{losses[index, 0]:.2f}", validation=f"{losses[index, 1]:.2f}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == epochs)
     return state.params, losses
+
+
+def _init(model, key, key_noise, images):
+    """The initial weights, refused where a layer dies on all images: ReLUs that never fire never learn."""
+    params = model.init(key, images[:1], key_noise)
+    some = images[:BLOCK]
+    mu, _ = jax.jit(partial(model.apply, method="encode"))(params, some)
+    if jnp.ptp(some, axis=0).any() and not jnp.ptp(mu, axis=0).any():
+        raise BadInput("the encoder's initial weights map all images to one point, a dead layer; choose another seed.")
+    return params
 
 
 def _mean_loss(loss):

@@ -14,14 +14,15 @@ import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from latent_al import plots, results
-from latent_al.base import BadInput, Data, Pool, Select, build
+from latent_al import pictures, results
+from latent_al.base import BadInput, Data, Encoded, Pool, Strategy, build, check_name
 from latent_al.checkpoints import Checkpoints
 from latent_al.data import digest, load
-from latent_al.encoders import AUTOENCODERS, ENCODERS, Encodings
+from latent_al.encoders import ENCODERS, TRAINED, Encodings, describe
 from latent_al.kernels.picks import subsample_size
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
 from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.report import write_report
 from latent_al.results import History
 from latent_al.strategies import STRATEGIES
 from latent_al.workdir import open_workdir
@@ -30,17 +31,30 @@ SPLITS = ("train", "validation", "test")
 
 
 class Arm(NamedTuple):
-    """One row of the comparison, its functions vmapped over seeds and compiled."""
+    """One row of the comparison, its functions vmapped over members and compiled.
+
+    A member is a seed with one of the classifier's dropouts; all seeds of the first dropout come first. `strategies`
+    are that of the first batch and that of the rounds, `prepared` what they prepared.
+    """
 
     encoder: str
+    dropouts: tuple[float, ...]
+    strategies: list[Strategy]
     first: Any
     fit: Any
     score: Any
     select: Any
+    prepared: Any = None
 
 
-def run(config: ConfigDict, workdir: str) -> dict:
+def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict:
     """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
+
+    Args:
+        config: see `configs/`.
+        workdir: the folder of this one experiment.
+        encoders_dir: where trained encoders are kept, for other experiments too; `workdir/encoders` by default.
+        command: what the report says was run.
 
     Returns:
         What `summary.json` holds.
@@ -52,16 +66,23 @@ def run(config: ConfigDict, workdir: str) -> dict:
     data = load(config.data)
     _check_budget(config, data)
     arms = {name: _build_arm(config, name, data) for name in config.arms}
-    encoders = {name: build(ENCODERS, spec, "encoder") for name, spec in config.encoders.items()}
+    check_name(config.baseline, dict.fromkeys(_labels(arms)), "baseline arm")
+    encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
     data_digest = digest(data)
     folder = open_workdir(Path(workdir), config, data_digest)
-    encodings = _encode(config, encoders, data, data_digest, folder)
-    histories = {
-        (name, block[0]): (block, _play(config, name, arm, block, data, encodings[arm.encoder], folder))
-        for block in _blocks(config)
-        for name, arm in arms.items()
-    }
-    return _write_results(config, data, encodings, histories, folder)
+    trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
+    encodings, ready = {}, {}
+    for encoder, each in _encode(config, encoders, data, data_digest, folder / "encoders", trained):
+        encodings[encoder] = each
+        ready |= {name: _prepare(name, arm, each.train) for name, arm in arms.items() if arm.encoder == encoder}
+    arms = {name: ready[name] for name in arms}
+    histories = {}
+    for block in _blocks(config):
+        for name, arm in arms.items():
+            played = _play(config, name, arm, block, data, encodings[arm.encoder], folder)
+            histories |= {(label, block[0]): (block, each) for label, each in _by_dropout(name, arm, played)}
+    ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
+    return _write_results(config, data, encodings, ordered, folder, command)
 
 
 def _check_sizes(config):
@@ -72,8 +93,6 @@ def _check_sizes(config):
         raise BadInput(f"rounds is {config.rounds} and batch {config.batch}; expected rounds >= 0 and batch >= 1.")
     if not config.arms:
         raise BadInput("config.arms is empty; name at least one arm.")
-    if config.baseline not in config.arms:
-        raise BadInput(f"baseline {config.baseline!r} is not an arm; arms: {', '.join(config.arms)}.")
 
 
 def _check_budget(config, data):
@@ -113,28 +132,37 @@ def _blocks(config):
 
 def _build_arm(config, name, data: Data) -> Arm:
     spec = config.arms[name]
-    if spec.encoder not in config.encoders:
-        raise BadInput(f"arm {name!r} uses encoder {spec.encoder!r}; encoders: {', '.join(config.encoders)}.")
+    check_name(spec.encoder, config.encoders, f"encoder in arm {name!r},")
+    check_name(spec.classifier, config.classifiers, f"classifier in arm {name!r},")
     initial = build(STRATEGIES, config.initial, "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
-    size = len(data.train.images)
-    _rehearse(initial, size, config.first_batch, None)
-    first = partial(first_batch, select=initial, num=config.first_batch, capacity=_capacity(config))
+    size, has_spread = len(data.train.images), config.encoders[spec.encoder].name in TRAINED
+    _rehearse(initial, size, has_spread, config.first_batch, None)
+    first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
+    first = over_seeds(first, 0, None, None)
     if data.train.labels is None:
-        return Arm(spec.encoder, over_seeds(first, 0, None), None, None, None)
-    _rehearse(strategy, size, config.batch, data.num_classes)
-    learner = build(CLASSIFIERS, dict(config.classifier, num_classes=data.num_classes), "classifier")
-    select = partial(select_round, learner=learner, select=strategy, num=config.batch, fraction=spec.subsample)
+        return Arm(spec.encoder, (0.0,), [initial], first, None, None, None)
+    _rehearse(strategy, size, has_spread, config.batch, data.num_classes)
+    learner_spec = dict(config.classifiers[spec.classifier], num_classes=data.num_classes)
+    learner = build(CLASSIFIERS, learner_spec, "classifier")
+    select = partial(select_round, learner=learner, select=strategy.select, num=config.batch, fraction=spec.subsample)
     return Arm(
         spec.encoder,
-        over_seeds(first, 0, None),
-        over_seeds(partial(fit_round, learner=learner), 0, None, None, 0, None),
+        learner.dropouts,
+        [initial, strategy],
+        first,
+        over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None),
         over_seeds(partial(score, learner=learner), 0, None, None),
-        over_seeds(select, 0, 0, 0, None, None, 0, None),
+        over_seeds(select, 0, 0, 0, None, None, None, 0, None),
     )
 
 
-def _rehearse(select: Select, size, num, num_classes):
+def _build_encoder(spec, data):
+    known = {"image_shape": data.train.images.shape[1:]} if spec.get("name") in TRAINED else {}
+    return build(ENCODERS, dict(spec, **known), "encoder")
+
+
+def _rehearse(strategy: Strategy, size, has_spread, num, num_classes):
     """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work."""
 
     def floats(*shape):
@@ -142,19 +170,28 @@ def _rehearse(select: Select, size, num, num_classes):
 
     latents = floats(size, 1)
     features, probs = (None, None) if num_classes is None else (latents, floats(size, num_classes))
-    taken, labels = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
-    pool = Pool(latents, latents, features, probs, taken, labels)
-    jax.eval_shape(partial(select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
+    taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
+    train = Encoded(latents, latents if has_spread else None)
+    prepared = jax.eval_shape(strategy.prepare, train)
+    pool = Pool(*train, features, probs, taken, rows, rows, prepared)
+    jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
-def _encode(config, encoders, data, data_digest, folder) -> dict[str, Encodings]:
-    """Each encoder's latents; those that need no training come first, so that their errors do too."""
-    encodings = {}
-    for name in sorted(encoders, key=lambda name: config.encoders[name].name in AUTOENCODERS):
+def _encode(config, encoders, data, data_digest, given_folder, trained_folder):
+    """Yields each encoder's name and `Encodings`; those that need no training come first, so that errors do too."""
+    for name in sorted(encoders, key=lambda name: config.encoders[name].name in TRAINED):
+        kind = config.encoders[name].name
         spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
         cache = hashlib.sha256(f"{data_digest} {spec}".encode()).hexdigest()[:16]
-        encodings[name] = encoders[name](data, folder / "encoders" / f"{name}-{cache}")
-    return encodings
+        where = trained_folder if kind in TRAINED else given_folder
+        yield name, encoders[name](data, where / f"{kind}-{cache}")
+
+
+def _prepare(name, arm: Arm, train: Encoded) -> Arm:
+    try:
+        return arm._replace(prepared=[strategy.prepare(train) for strategy in arm.strategies])
+    except ValueError as error:
+        raise BadInput(f"arm {name!r} on encoder {arm.encoder!r}: {error}") from error
 
 
 def _empty_history(num_seeds, num_labels, size) -> History:
@@ -168,12 +205,14 @@ def _empty_history(num_seeds, num_labels, size) -> History:
 
 def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folder) -> History:
     """All rounds of one arm for one block of seeds, from where its checkpoints stopped."""
-    key_first, key_rounds = jax.vmap(jax.random.split)(jax.vmap(jax.random.key)(jnp.array(seeds))).T
+    members = [(dropout, seed) for dropout in arm.dropouts for seed in seeds]
+    keys = jax.vmap(jax.random.key)(jnp.array([seed for _, seed in members]))
+    key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
     num_labels = _num_labels(config)
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
-    done, history = checkpoints.restore(_empty_history(len(seeds), num_labels, len(data.train.images)))
+    done, history = checkpoints.restore(_empty_history(len(members), num_labels, len(data.train.images)))
     if not done:
-        history = history._replace(bought=arm.first(key_first, encodings.train))
+        history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
     if data.train.labels is None:
         return jax.device_get(history)
     labels = {split: getattr(data, split).labels for split in SPLITS}
@@ -181,22 +220,23 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            history = _play_round(name, arm, seeds, index, keys, num_labels, encodings, labels, history)
+            history = _play_round(name, arm, members, index, keys, num_labels, encodings, labels, history)
             bar.set_postfix(_show(history, index))
             checkpoints.save(index + 1, history)
     return history
 
 
-def _play_round(name, arm: Arm, seeds, index, keys, num_labels, encodings, labels, history: History) -> History:
+def _play_round(name, arm: Arm, members, index, keys, num_labels, encodings, labels, history: History) -> History:
     """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
+    dropouts = jnp.array([dropout for dropout, _ in members])
     is_last = index + 1 == len(num_labels)
     count = jnp.int32(num_labels[index])
-    pool = encodings.train, labels["train"], history.bought
+    train, known = encodings.train, (labels["train"], history.bought, count)
     started = time.perf_counter()
-    params, labelled, metrics = jax.block_until_ready(arm.fit(keys[:, 0], *pool, count))
+    params, labelled, metrics = jax.block_until_ready(arm.fit(keys[:, 0], dropouts, train, *known))
     fitted = time.perf_counter()
-    _check_loss(np.asarray(metrics["loss"]), name, seeds, index)
-    bought = history.bought if is_last else arm.select(keys[:, 1], params, labelled, *pool, count)
+    _check_loss(np.asarray(metrics["loss"]), name, members, index)
+    bought = history.bought if is_last else arm.select(keys[:, 1], params, labelled, train, arm.prepared[1], *known)
     bought = np.asarray(bought)
     seconds = fitted - started, np.nan if is_last else time.perf_counter() - fitted
     accuracy = {"labelled": metrics["accuracy"]}
@@ -216,12 +256,31 @@ def _set(table, index, column):
     return table
 
 
-def _check_loss(loss, name, seeds, index):
+def _by_dropout(name, arm: Arm, history: History):
+    """The history of each of the arm's dropouts, under its label."""
+    num_seeds = len(history.bought) // len(arm.dropouts)
+    for index, label in enumerate(_labels({name: arm})):
+        own = slice(index * num_seeds, (index + 1) * num_seeds)
+        accuracy = {split: values[own] for split, values in history.accuracy.items()}
+        yield label, History(history.bought[own], accuracy, history.seconds)
+
+
+def _labels(arms):
+    """The arms' names, with the dropout where an arm has several."""
+    return [
+        name if len(arm.dropouts) == 1 else f"{name}_dropout_{dropout:g}"
+        for name, arm in arms.items()
+        for dropout in arm.dropouts
+    ]
+
+
+def _check_loss(loss, name, members, index):
     if not np.isfinite(loss).all():
         worst = (~np.isfinite(loss)).argmax()
         raise BadInput(
-            f"the classifier's training loss is {loss[worst]} in arm {name!r}, seed {seeds[worst]}, round {index}; "
-            "lower config.classifier.learning_rate. What was bought before it is kept in the checkpoints."
+            f"the classifier's training loss is {loss[worst]} in arm {name!r}, seed {members[worst][1]}, "
+            f"round {index}; lower its learning_rate in config.classifiers. "
+            "What was bought before it is kept in the checkpoints."
         )
 
 
@@ -230,23 +289,37 @@ def _show(history, index):
     return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}
 
 
-def _write_results(config, data, encodings, histories, folder) -> dict:
-    """The tables, arm by arm and seed by seed, the summary and the figure."""
+def _write_results(config, data, encodings, ordered, folder, command) -> dict:
+    """The tables, arm by arm and seed by seed, then the summary, the figures and the report.
+
+    `ordered` are (arm, seeds, history).
+    """
     num_labels = _num_labels(config)
-    ordered = [(name, *histories[name, block[0]]) for name in config.arms for block in _blocks(config)]
-    queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in ordered]
-    results.write_csv(folder / "queries.csv", pd.concat(queries))
+    queries = pd.concat([results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in ordered])
+    results.write_csv(folder / "queries.csv", queries)
     if data.train.labels is None:
-        summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
+        metrics, summary = None, {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
     else:
         metrics = pd.concat([results.metrics_table(*each[:2], num_labels, each[2]) for each in ordered])
         results.write_csv(folder / "metrics.csv", metrics)
         results.write_csv(folder / "timings.csv", pd.concat([results.timings_table(*each) for each in ordered]))
-        plots.learning_curves(metrics, folder / "figures" / "learning_curves.png")
         summary = results.summarise(metrics, config.baseline)
-    losses = {name: each.losses[-1].tolist() for name, each in encodings.items() if each.losses is not None}
-    summary["encoders"] = {
-        name: dict(zip(("training_loss", "validation_loss"), each, strict=True)) for name, each in losses.items()
-    }
+    summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
     results.write_json(folder / "summary.json", summary)
+    _write_report(data, encodings, metrics, queries, summary, folder, command)
     return summary
+
+
+def _write_report(data, encodings, metrics, queries, summary, folder, command):
+    figures = {"Arms": pictures.draw_arms(metrics, queries, data, folder / "figures")}
+    for name, each in encodings.items():
+        figures[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, folder / "figures")
+    tables = {"Results (percent)": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
+    write_report(
+        folder / "report.html",
+        title=f"latent_al: {folder.name}",
+        command=command,
+        config=(folder / "config.json").read_text(encoding="utf-8"),
+        tables={heading: table for heading, table in tables.items() if len(table)},
+        figures={heading: each for heading, each in figures.items() if each},
+    )

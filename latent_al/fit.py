@@ -19,8 +19,8 @@ BLOCK = 2048
 CACHE = 3 * 2**20
 """Bytes of params that train side by side on a CPU."""
 
-Loss = Callable[[Params, Key, PyTree], Float[Array, " b"]]
-"""(params, key, examples) -> the loss of each example."""
+Loss = Callable[..., Float[Array, " b"]]
+"""(params, key, examples, *context) -> the loss of each example."""
 
 
 class State(NamedTuple):
@@ -43,7 +43,7 @@ def epoch(
     examples: PyTree,
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
-    *,
+    *context: PyTree,
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batch: int,
@@ -53,6 +53,7 @@ def epoch(
     Args:
         examples: arrays whose leading axis `rows` index.
         rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
+        context: what `loss` takes besides, the same in each step.
         batch: rows a step.
 
     Returns:
@@ -70,7 +71,7 @@ def epoch(
         drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
 
         def mean_loss(params):
-            losses = loss(params, jax.random.fold_in(key_loss, index), drawn)
+            losses = loss(params, jax.random.fold_in(key_loss, index), drawn, *context)
             return jnp.where(used, losses, 0).sum() / used.sum()
 
         value, gradients = jax.value_and_grad(mean_loss)(state.params)
@@ -88,7 +89,7 @@ def fit(
     examples: PyTree,
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
-    *,
+    *context: PyTree,
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batch: int,
@@ -96,16 +97,15 @@ def fit(
 ) -> tuple[Params, Float[Array, ""]]:
     """`epochs` passes from `params` on; the trained params and the mean loss of the last pass."""
 
-    def train(key, params, examples, rows, count):
+    def train(key, params, *arrays):
         def one(carry, key):
-            state, last = epoch(key, carry[0], examples, rows, count, loss=loss, optimizer=optimizer, batch=batch)
-            return (state, last), None
+            return epoch(key, carry[0], *arrays, loss=loss, optimizer=optimizer, batch=batch), None
 
         begin = (start(params, optimizer), jnp.zeros(()))
         (state, last), _ = jax.lax.scan(one, begin, jax.random.split(key, epochs))
         return state.params, last
 
-    return _as_members(train, params, CACHE)(key, params, examples, rows, count)
+    return _as_members(train, params, CACHE)(key, params, examples, rows, count, *context)
 
 
 def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree]) -> Callable:

@@ -7,7 +7,7 @@ seeds: in a seed's own carry it would make the trip count of the training loop d
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select
 from latent_al.kernels.picks import subsample, subsample_size
@@ -18,17 +18,20 @@ def over_seeds(function, *axes):
     return jax.jit(jax.vmap(function, in_axes=axes))
 
 
-def first_batch(key: Key, train: Encoded, *, select: Select, num: int, capacity: int) -> Int[Array, " capacity"]:
+def first_batch(
+    key: Key, train: Encoded, prepared: PyTree, *, select: Select, num: int, capacity: int
+) -> Int[Array, " capacity"]:
     """The buffer with the first `num` rows bought: a selection from a pool with nothing taken and no predictions."""
     size = train.latents.shape[0]
     nothing = jnp.zeros(size, bool)
-    pool = Pool(train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED))
+    pool = Pool(*train, None, None, nothing, jnp.full(size, UNLABELLED), jnp.arange(size), prepared)
     rows = select(key, pool, num).astype(jnp.int32)
     return jnp.full(capacity, size, jnp.int32).at[:num].set(rows)
 
 
 def fit_round(
     key: Key,
+    dropout: Float[Array, ""],
     train: Encoded,
     labels: Int[Array, " n"],
     bought: Int[Array, " capacity"],
@@ -42,7 +45,7 @@ def fit_round(
         The params; (features, probs) of each slot of `bought`; the loss of the last epoch and the accuracy on the
         labelled rows, without dropout.
     """
-    params, loss = learner.fit(key, train.latents, labels, bought, count)
+    params, loss = learner.fit(key, dropout, train.latents, labels, bought, count)
     rows = _filled(bought, labels.shape[0])
     labelled = learner.predict(params, train.latents[rows])
     right = labelled[1].argmax(axis=1) == labels[rows]
@@ -62,6 +65,7 @@ def select_round(
     params: Params,
     labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
     train: Encoded,
+    prepared: PyTree,
     labels: Int[Array, " n"],
     bought: Int[Array, " capacity"],
     count: Int[Array, ""],
@@ -75,15 +79,16 @@ def select_round(
 
     Args:
         labelled: what `fit_round` predicted for `bought`.
+        prepared: what the strategy prepared from `train`.
         fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
     """
     key_subsample, key_select = jax.random.split(key)
     if fraction == 1:
-        pool, rows = _whole_pool(params, train, labels, bought, learner), jnp.arange(labels.shape[0], dtype=jnp.int32)
+        pool = _whole_pool(params, train, prepared, labels, bought, learner)
     else:
         rows = _subsampled_rows(key_subsample, labels.shape[0], bought, fraction)
-        pool = _subsampled_pool(params, labelled, train, labels, rows, bought, learner)
-    return jax.lax.dynamic_update_slice(bought, rows[select(key_select, pool, num)], (count,))
+        pool = _subsampled_pool(params, labelled, train, prepared, labels, rows, bought, learner)
+    return jax.lax.dynamic_update_slice(bought, pool.rows[select(key_select, pool, num)], (count,))
 
 
 def _taken(size, bought):
@@ -95,10 +100,11 @@ def _filled(rows, size):
     return jnp.where(rows < size, rows, rows[0])
 
 
-def _whole_pool(params, train, labels, bought, learner):
-    features, probs = learner.predict(params, train.latents)
+def _whole_pool(params, train, prepared, labels, bought, learner):
+    predicted = learner.predict(params, train.latents)
     taken = _taken(labels.shape[0], bought)
-    return Pool(train.latents, train.log_sigma, features, probs, taken, jnp.where(taken, labels, UNLABELLED))
+    rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
+    return Pool(*train, *predicted, taken, jnp.where(taken, labels, UNLABELLED), rows, prepared)
 
 
 def _subsampled_rows(key, size, bought, fraction):
@@ -108,7 +114,7 @@ def _subsampled_rows(key, size, bought, fraction):
     return jnp.concatenate([bought, drawn.astype(jnp.int32)])
 
 
-def _subsampled_pool(params, labelled, train, labels, rows, bought, learner):
+def _subsampled_pool(params, labelled, train, prepared, labels, rows, bought, learner):
     is_slot = jnp.arange(rows.shape[0]) < bought.shape[0]
     filled = rows < labels.shape[0]
     source = _filled(rows, labels.shape[0])
@@ -117,4 +123,4 @@ def _subsampled_pool(params, labelled, train, labels, rows, bought, learner):
     features, probs = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
     log_sigma = None if train.log_sigma is None else train.log_sigma[source]
     seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
-    return Pool(latents, log_sigma, features, probs, is_slot | ~filled, seen)
+    return Pool(latents, log_sigma, features, probs, is_slot | ~filled, seen, source, prepared)

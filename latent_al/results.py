@@ -107,6 +107,12 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
 
 def format_table(summary: dict) -> str:
     """The summary as text, one line an arm, accuracies in percent."""
+    table = arms_table(summary).to_string(index=False)
+    return f"{table}\n(percent; area: mean validation accuracy over the labels bought; differences are paired by seed)"
+
+
+def arms_table(summary: dict) -> pd.DataFrame:
+    """The summary as texts, one row an arm, accuracies in percent."""
     lines = []
     for arm, spread in summary["arms"].items():
         line = {"arm": arm + (" (baseline)" if arm == summary["baseline"] else "")}
@@ -116,8 +122,12 @@ def format_table(summary: dict) -> str:
             line[f"{name} - baseline [95 %]"] = _interval(gap)
             line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
-    table = pd.DataFrame(lines).fillna("").to_string(index=False)
-    return f"{table}\n(percent; area: mean validation accuracy over the labels bought; differences are paired by seed)"
+    return pd.DataFrame(lines).fillna("")
+
+
+def encoders_table(summary: dict) -> pd.DataFrame:
+    """The trained encoders, one row each: latent dimensions, how many are used, and the losses of the last epoch."""
+    return pd.DataFrame([dict(encoder=name, **each) for name, each in summary["encoders"].items()])
 
 
 def write_atomically(path: Path, text: str) -> None:

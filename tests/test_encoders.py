@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from latent_al import encoders
-from latent_al.base import BadInput
+from latent_al.base import BadInput, build
 from latent_al.checkpoints import Checkpoints
-from latent_al.encoders import dense_vae, identity, precomputed
+from latent_al.data import load
+from latent_al.encoders import ENCODERS, identity, precomputed
 
-VAE = dict(hidden=(8,), latent=2, learning_rate=1e-3, epochs=4, batch=16, seed=0)
+VAE = dict(
+    name="dense_vae", image_shape=(4, 4, 1), hidden=(8,), latent=2, learning_rate=1e-3, epochs=4, batch=16, seed=0
+)
 
 
 @pytest.fixture
@@ -18,25 +21,29 @@ def every_epoch(monkeypatch):
     monkeypatch.setattr(encoders, "Checkpoints", lambda folder, seconds_between: Checkpoints(folder))
 
 
+def build_encoder(**spec):
+    return build(ENCODERS, spec, "encoder")
+
+
 def equal(one, other):
-    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+    return jax.tree.all(jax.tree.map(np.array_equal, one[:4], other[:4]))
 
 
 class TestDenseVAE:
     def test_latents_and_losses(self, make_data, tmp_path):
-        result = dense_vae(**VAE | dict(epochs=30))(make_data(), tmp_path / "vae")
+        result = build_encoder(**VAE | dict(epochs=30))(make_data(), tmp_path / "vae")
         assert result.train.latents.shape == result.train.log_sigma.shape == (60, 2)
         assert result.validation.latents.shape == result.test.latents.shape == (20, 2)
         assert result.losses.shape == (30, 2)
         assert (result.losses[-1] < result.losses[0]).all()
 
     def test_again_in_its_folder_trains_nothing(self, make_data, tmp_path, monkeypatch):
-        first = dense_vae(**VAE)(make_data(), tmp_path / "vae")
+        first = build_encoder(**VAE)(make_data(), tmp_path / "vae")
         monkeypatch.setattr(encoders, "epoch", None)
-        assert equal(first, dense_vae(**VAE)(make_data(), tmp_path / "vae"))
+        assert equal(first, build_encoder(**VAE)(make_data(), tmp_path / "vae"))
 
     def test_a_stopped_training_ends_with_the_same_bytes(self, make_data, tmp_path, every_epoch, monkeypatch):
-        whole = dense_vae(**VAE)(make_data(), tmp_path / "whole")
+        whole = build_encoder(**VAE)(make_data(), tmp_path / "whole")
         save = Checkpoints.save
 
         def stop_after_two(self, step, tree, last=True):
@@ -46,30 +53,65 @@ class TestDenseVAE:
 
         monkeypatch.setattr(Checkpoints, "save", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
-            dense_vae(**VAE)(make_data(), tmp_path / "stopped")
+            build_encoder(**VAE)(make_data(), tmp_path / "stopped")
         monkeypatch.setattr(Checkpoints, "save", save)
-        assert equal(whole, dense_vae(**VAE)(make_data(), tmp_path / "stopped"))
+        assert equal(whole, build_encoder(**VAE)(make_data(), tmp_path / "stopped"))
 
     def test_learns_from_training_images_only(self, make_data, tmp_path):
         data = make_data()
         changed = data._replace(test=data.test._replace(images=1 - data.test.images))
-        first, second = (dense_vae(**VAE)(each, tmp_path / str(i)) for i, each in enumerate((data, changed)))
-        assert equal(first.train, second.train)
+        first, second = (build_encoder(**VAE)(each, tmp_path / str(i)) for i, each in enumerate((data, changed)))
+        assert equal([first.train], [second.train])
 
     def test_no_validation_images(self, make_data, tmp_path):
-        result = dense_vae(**VAE)(make_data(num_validation=0), tmp_path / "vae")
+        result = build_encoder(**VAE)(make_data(num_validation=0), tmp_path / "vae")
         assert np.isnan(result.losses[:, 1]).all()
 
     def test_a_loss_that_is_not_finite_stops_early(self, make_data, tmp_path):
         with pytest.raises(
             BadInput, match=r"training loss is (nan|inf) in epoch \d of 9.*lower learning_rate \(1e\+12\)"
         ):
-            dense_vae(**VAE | dict(learning_rate=1e12, epochs=9))(make_data(), tmp_path / "vae")
+            build_encoder(**VAE | dict(learning_rate=1e12, epochs=9))(make_data(), tmp_path / "vae")
 
     @pytest.mark.parametrize("change", [dict(latent=0), dict(epochs=-1), dict(hidden=(4, 0)), dict(batch=0)])
     def test_bad_sizes(self, change):
         with pytest.raises(BadInput, match="expected sizes of 1 or more"):
-            dense_vae(**VAE | change)
+            build_encoder(**VAE | change)
+
+    def test_decode_gives_images(self, make_data, tmp_path):
+        result = build_encoder(**VAE)(make_data(), tmp_path / "vae")
+        images = result.decode(result.test.latents)
+        assert images.shape == (20, 4, 4, 1)
+        assert ((images >= 0) & (images <= 1)).all()
+
+
+class TestConvVAE:
+    CONV = dict(name="conv_vae", image_shape=(4, 4, 1), latent=2, kl_weight=1.0, dtype="float32")
+    CONV |= dict(learning_rate=1e-3, epochs=10, batch=16, seed=0)
+
+    def test_learns(self, tmp_path):
+        digits = load(dict(name="digits", num_validation=1000, num_test=500))
+        result = build_encoder(**self.CONV | dict(image_shape=(8, 8, 1), epochs=6))(digits, tmp_path / "vae")
+        assert result.train.latents.shape == result.train.log_sigma.shape == (297, 2)
+        assert (result.losses[-1] < 0.9 * result.losses[0]).all()
+
+    def test_a_dead_first_layer_is_refused(self, make_data, tmp_path):
+        with pytest.raises(BadInput, match="map all images to one point, a dead layer; choose another seed"):
+            build_encoder(**self.CONV | dict(seed=34))(make_data(), tmp_path / "vae")
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (dict(image_shape=(27, 27, 1)), r"images of shape \(27, 27, 1\); expected even sides and one channel"),
+            (dict(image_shape=(28, 28, 3)), "expected even sides and one channel"),
+            (dict(latent=0), "latent 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
+            (dict(kl_weight=-1.0), "kl_weight -1.0"),
+            (dict(dtype="float16"), "dtype 'float16'; expected 1 or more, 0 or more, and float32 or bfloat16"),
+        ],
+    )
+    def test_what_it_refuses(self, change, message):
+        with pytest.raises(BadInput, match=message):
+            build_encoder(**self.CONV | change)
 
 
 def test_identity_flattens(make_data, tmp_path):

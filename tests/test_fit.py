@@ -10,7 +10,7 @@ from latent_al import fit as fit_module
 from latent_al.base import BadInput, build
 from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_rmsprop, start
 from latent_al.models.autoencoders import DenseVAE, vae_loss
-from latent_al.models.classifiers import CLASSIFIERS, MLP, Dropout, mlp
+from latent_al.models.classifiers import CLASSIFIERS, MLP, drop, mlp
 
 MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch=4, num_classes=3)
 
@@ -28,7 +28,10 @@ def test_vae_loss_equals_the_textbook():
         expected[i] -= (x[i] * np.log(pixels[i]) + (1 - x[i]) * np.log(1 - pixels[i])).sum()
         for m, s in zip(mu[i], np.exp(log_sigma[i]), strict=True):
             expected[i] -= 0.5 * (1 + np.log(s**2) - m**2 - s**2)
-    np.testing.assert_allclose(vae_loss(model)(params, key, images), expected, rtol=1e-5)
+    np.testing.assert_allclose(vae_loss(model, 1.0)(params, key, images), expected, rtol=1e-5)
+    reconstruction = vae_loss(model, 0.0)(params, key, images)
+    halfway = vae_loss(model, 0.5)(params, key, images)
+    np.testing.assert_allclose(halfway, (reconstruction + expected) / 2, rtol=1e-5)
 
 
 def test_vae_samples_with_its_sigma():
@@ -142,7 +145,7 @@ def test_one_trace_for_any_count():
 @pytest.mark.parametrize("rate", [0.2, 0.35, 0.5])
 @pytest.mark.parametrize("width", [7, 512])
 def test_dropout_rate_and_mean(rate, width):
-    outputs = Dropout(rate).apply({}, jnp.ones((4000, width)), rngs={"dropout": jax.random.key(0)})
+    outputs = jax.jit(drop)(jax.random.key(0), jnp.ones((4000, width)), rate)
     np.testing.assert_allclose((outputs == 0).mean(), rate, atol=0.01)
     np.testing.assert_allclose(outputs.mean(), 1, atol=0.02)
     assert len(np.unique(outputs)) == 2
@@ -163,7 +166,7 @@ class TestMLP:
         keys = jax.random.split(jax.random.key(0), 3)
 
         def play(key):
-            params, loss = learner.fit(key, inputs, labels, jnp.arange(60), 40)
+            params, loss = learner.fit(key, jnp.float32(0.2), inputs, labels, jnp.arange(60), 40)
             return loss, learner.predict(params, inputs)[1]
 
         batched = jax.jit(jax.vmap(play))(keys)
@@ -176,22 +179,30 @@ class TestMLP:
         inputs, labels = self.problem()
         labels = jnp.where(jnp.arange(60) < 30, 0, labels)
         learner = mlp(**MLP_SETTINGS | dict(epochs=60))
-        params, _ = learner.fit(jax.random.key(0), inputs, labels, jnp.arange(60), 30)
+        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, labels, jnp.arange(60), 30)
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == 0).all()
-        params, _ = learner.fit(jax.random.key(0), inputs, self.problem()[1], jnp.arange(60), 60)
+        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, self.problem()[1], jnp.arange(60), 60)
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == self.problem()[1]).mean() > 0.9
 
     @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 5])
     def test_blocks_equal_the_whole(self, size):
-        model = MLP((6,), 0.2, 3)
+        model = MLP((6,), 3)
         inputs = jax.random.normal(jax.random.key(0), (size, 4))
-        params = model.init(jax.random.key(1), inputs[:1], train=False)
-        run = in_blocks(lambda params, block: model.apply(params, block, train=False))
-        for got, expected in zip(run(params, inputs), model.apply(params, inputs, train=False), strict=True):
+        params = model.init(jax.random.key(1), inputs[:1])
+        run = in_blocks(lambda params, block: model.apply(params, block))
+        for got, expected in zip(run(params, inputs), model.apply(params, inputs), strict=True):
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
     @pytest.mark.parametrize(
-        "change", [dict(hidden=(0,)), dict(epochs=0), dict(batch=-1), dict(dropout=1.0), dict(learning_rate=0.0)]
+        "change",
+        [
+            dict(hidden=(0,)),
+            dict(epochs=0),
+            dict(batch=-1),
+            dict(dropout=1.0),
+            dict(dropout=()),
+            dict(learning_rate=0.0),
+        ],
     )
     def test_bad_sizes(self, change):
         with pytest.raises(BadInput, match="expected sizes of 1 or more"):
@@ -201,3 +212,13 @@ class TestMLP:
 def test_unknown_classifier_lists_the_known():
     with pytest.raises(BadInput, match="unknown classifier 'svm'; known: mlp"):
         build(CLASSIFIERS, dict(name="svm"), "classifier")
+
+    def test_dropouts_under_vmap_equal_one_by_one(self):
+        learner = mlp(**MLP_SETTINGS | dict(dropout=(0.2, 0.5)))
+        assert learner.dropouts == (0.2, 0.5)
+        inputs, labels = self.problem()
+        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40)[1]  # noqa: E731
+        rates = jnp.array(learner.dropouts)
+        losses = jax.jit(jax.vmap(play))(rates)
+        np.testing.assert_allclose(losses, [jax.jit(play)(rate) for rate in rates], rtol=1e-4)
+        assert losses[0] < losses[1]

@@ -1,5 +1,6 @@
 """The program as a user runs it: each config's smoke size, kills and resumes, and what it refuses."""
 
+import itertools
 import json
 import os
 import random
@@ -16,10 +17,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
+from scipy.io import savemat
 from test_data import write_idx
+from test_svhn import make_fields
 
-from latent_al.base import BadInput
+from latent_al.base import BadInput, build
+from latent_al.encoders import ENCODERS, TRAINED
 from latent_al.experiment import run
+from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "--config=configs/digits_vae.py:smoke"
@@ -42,7 +49,8 @@ def succeed(*flags):
 def run_demo(workdir, **changes):
     """The demo's smoke size in this process; `__` in a name stands for a dot."""
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
-    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    with config.ignore_type():
+        config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return run(config, str(workdir))
 
 
@@ -78,7 +86,12 @@ def same_results(one, other):
 
 
 def test_every_config_has_a_launch():
-    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"digits_vae", "mnist_vae"}
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {
+        "cifar10_vae",
+        "digits_vae",
+        "mnist_vae",
+        "svhn_vae",
+    }
 
 
 def test_digits_vae(finished):
@@ -103,18 +116,96 @@ def test_digits_vae(finished):
     assert timings.select_seconds.isna().sum() == 2
     stdout = (finished / "stdout").read_text()
     assert "margin" in stdout
-    assert f"{finished}/figures/learning_curves.png" in stdout
+    assert f"{finished}/report.html" in stdout
+
+
+FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
+BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
+    f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
+]
 
 
 @pytest.mark.parametrize("size", ["smoke", "all_labels"])
 def test_mnist_vae(size, tiny_mnist, tmp_path):
-    small = ["--config.num_seeds=1", "--config.classifier.epochs=1", "--config.encoders.vae.epochs=1"]
-    if size == "all_labels":
-        small += ["--config.first_batch=200"]
-    else:
-        small += ["--config.first_batch=50", "--config.batch=10", "--config.arms.latents_margin.subsample=0.2"]
-    flags = [f"--config.data.root={tiny_mnist}", "--config.data.num_validation=100", *small]
+    small = (
+        ["--config.first_batch=200"]
+        if size == "all_labels"
+        else [*BATCHES, "--config.arms.pixels_margin.subsample=0.2"]
+    )
+    flags = [f"--config.data.root={tiny_mnist}", "--config.data.num_validation=100", *FEW, *small]
     assert "latents_random" in succeed(f"--config=configs/mnist_vae.py:{size}", *flags, f"--workdir={tmp_path}")
+
+
+def test_svhn_vae(tmp_path):
+    savemat(tmp_path / "train_32x32.mat", make_fields(300, 0))
+    savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))
+    flags = [f"--config.data.root={tmp_path}", "--config.data.num_validation=100", *FEW, *BATCHES]
+    encoders = tmp_path / "encoders"
+    smoke = "--config=configs/svhn_vae.py:smoke"
+    assert "latents_greedy" in succeed(smoke, *flags, f"--workdir={tmp_path / 'one'}", f"--encoders={encoders}")
+    [trained] = encoders.glob("conv_vae-*")
+    before = sorted(path.stat().st_mtime_ns for path in trained.rglob("*"))
+    # Another experiment finds the encoder trained.
+    succeed(smoke, *flags, "--config.rounds=1", f"--workdir={tmp_path / 'two'}", f"--encoders={encoders}")
+    assert sorted(path.stat().st_mtime_ns for path in trained.rglob("*")) == before
+
+
+def test_cifar10_vae(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "test"), ("cat", "dog", "ship")):
+        (tmp_path / split / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / name / f"{index}.png")
+    flags = ["--config=configs/cifar10_vae.py:smoke", f"--config.data.root={tmp_path}", f"--workdir={tmp_path / 'run'}"]
+    assert "greedy" in succeed(*flags)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_size_names_what_exists(path):
+    """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
+    module = runpy.run_path(str(path))
+    kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
+    sizes = [kind + name for kind in kinds for name in module.get("ARMS", ("full", "smoke"))]
+    for config in map(module["get_config"], sizes):
+        for spec in config.encoders.values():
+            extra = dict(image_shape=(32, 32, 1)) if spec.name in TRAINED else {}
+            build(ENCODERS, dict(spec, **extra), "encoder")
+        for spec in config.classifiers.values():
+            build(CLASSIFIERS, dict(spec, num_classes=10), "classifier")
+        for arm in config.arms.values():
+            build(STRATEGIES, arm.strategy, "strategy")
+            assert arm.encoder in config.encoders
+            assert arm.classifier in config.classifiers
+    assert len(sizes) > 1
+
+
+def test_several_dropouts_share_a_program_and_stay_apart(tmp_path):
+    few = dict(rounds=1, num_seeds=2, arms__margin__subsample=0.5)
+    both = run_demo(tmp_path / "both", classifiers__mlp__dropout=(0.2, 0.5), baseline="random_dropout_0.5", **few)
+    assert list(both["arms"]) == [f"{arm}_dropout_{rate}" for arm in ("margin", "random") for rate in (0.2, 0.5)]
+    run_demo(tmp_path / "one", classifiers__mlp__dropout=(0.5,), **few)
+    found, alone = (pd.read_csv(tmp_path / name / "queries.csv") for name in ("both", "one"))
+    for arm in ("margin", "random"):
+        own = found[found.arm == f"{arm}_dropout_0.5"]
+        np.testing.assert_array_equal(own[own.columns[1:]], alone[alone.arm == arm][alone.columns[1:]])
+
+
+def test_the_report_holds_every_picture(finished):
+    page = (finished / "report.html").read_text()
+    pictures = sorted(path.stem for path in (finished / "figures").glob("*.png"))
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert {"learning_curves", "single_runs", "queried_classes", "queries_round_1", "queries_round_6"} <= set(pictures)
+    assert {"vae_reconstructions", "vae_interpolations", "vae_ranges", "vae_representativeness"} <= set(pictures)
+    assert "launch.py --config=configs/digits_vae.py:smoke" in page
+    assert "&#34;num_seeds&#34;: 2" in page
+
+
+def test_two_dimensions_are_mapped(tmp_path):
+    run_demo(tmp_path, encoders__vae__latent=2, rounds=0)
+    pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"vae_manifold", "vae_classes", "vae_representativeness_map", "queries_round_0"} <= pictures
+    assert "learning_curves" not in pictures
 
 
 def test_killed_at_random_rounds_ends_with_the_same_bytes(finished, tmp_path):
@@ -197,14 +288,17 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tm
         (dict(rounds=200), "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or"),
         (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
         (dict(batch=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
-        (dict(baseline="best"), "baseline 'best' is not an arm; arms: margin, random"),
-        (dict(arms__margin__encoder="pixels"), "arm 'margin' uses encoder 'pixels'; encoders: vae"),
+        (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
+        (dict(arms__margin__encoder="pixels"), "unknown encoder in arm 'margin', 'pixels'; known: vae"),
         (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
-        (dict(arms__margin__strategy__measure="doubt"), "unknown measure 'doubt' of uncertainty; known: entropy"),
-        (dict(arms__random__strategy__name="best"), "unknown strategy 'best'; known: random, uncertainty"),
-        (dict(encoders__vae__name="gan"), "unknown encoder 'gan'; known: dense_vae, identity, precomputed"),
+        (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
+        (
+            dict(arms__random__strategy__name="best"),
+            "unknown strategy 'best'; known: greedy_diverse, informativeness, random",
+        ),
+        (dict(encoders__vae__name="gan"), "unknown encoder 'gan'; known: conv_vae, dense_vae, identity, precomputed"),
         (dict(encoders__vae__latent=0), "latent 0"),
-        (dict(classifier__name="svm"), "unknown classifier 'svm'; known: mlp"),
+        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: mlp"),
         (dict(data__name="imagenet"), "unknown data source 'imagenet'; known: digits"),
         (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),
     ],
@@ -213,15 +307,40 @@ def test_bad_configs_are_refused_before_any_work(change, message, tmp_path):
     refuse(tmp_path, message, **change)
 
 
+@pytest.mark.parametrize(
+    "strategy, message",
+    [
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="j_divergence"), "j_divergence needs the spread"),
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="reversed_cosine"), "1 of 60 latents are zero"),
+        (dict(name="informativeness", representativeness=dict(name="kl_to_prior")), "kl_to_prior needs the spread"),
+        (dict(name="informativeness", representativeness=dict(name="cosine_density")), "1 of 60 rows have no repres"),
+    ],
+)
+def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, message, make_data, tmp_path):
+    """The strategy's encoder has no spread, and an image is blank; the other encoder would be trained."""
+    train, test = make_data(num_train=60, num_validation=0).train, make_data().test
+    train.images[7] = 0
+    arrays = dict(x_train=train.images, y_train=train.labels, x_test=test.images, y_test=test.labels)
+    np.savez(tmp_path / "noise.npz", **arrays)
+    rest = dict(representativeness=None) if "beta" in strategy else dict(gamma=0.5, pick="top_k")
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["data"] = dict(name="npz", root=str(tmp_path / "noise.npz"), num_validation=0)
+    config["encoders"]["given"] = dict(name="identity")
+    config["arms"]["margin"] |= dict(encoder="given", strategy=dict(measure="margin", **rest) | strategy)
+    with pytest.raises(BadInput, match=message):
+        run(ConfigDict(config), str(tmp_path / "run"))
+    assert not list(tmp_path.glob("run/encoders/dense_vae*"))
+
+
 def test_an_unwritable_workdir_is_refused(tmp_path):
     (tmp_path / "file").touch()
     refuse(tmp_path / "file" / "run", "cannot be written")
 
 
 def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
-    cure = "in arm 'margin', seed 0, round 0; lower config.classifier.learning_rate"
+    cure = "in arm 'margin', seed 0, round 0; lower its learning_rate in config.classifiers"
     with pytest.raises(BadInput, match=cure):
-        run_demo(tmp_path, classifier__learning_rate=1e38)
+        run_demo(tmp_path, classifiers__mlp__learning_rate=1e38)
 
 
 def test_margin_beats_random_as_the_demo_claims(tmp_path):

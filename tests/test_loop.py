@@ -14,7 +14,8 @@ from latent_al.strategies import STRATEGIES
 
 SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
-MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
+MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions").select
+DROPOUT = jnp.float32(0.1)
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def labels():
 def play(key, train, labels, *, fraction=1.0, select=MARGIN, rounds=4):
     """All rounds of one seed, as a caller would scan over them in a `jit` of their own."""
     key_first, key_rounds = jax.random.split(key)
-    bought = first_batch(key_first, train, select=STRATEGIES["random"](), num=NUM, capacity=CAPACITY)
+    bought = first_batch(key_first, train, None, select=STRATEGIES["random"]().select, num=NUM, capacity=CAPACITY)
 
     def one(bought, index):
         key_fit, key_select = jax.random.split(jax.random.fold_in(key_rounds, index))
         count = NUM * (index + 1)
-        params, labelled, metrics = fit_round(key_fit, train, labels, bought, count, learner=LEARNER)
+        params, labelled, metrics = fit_round(key_fit, DROPOUT, train, labels, bought, count, learner=LEARNER)
         settings = dict(learner=LEARNER, select=select, num=NUM, fraction=fraction)
-        return select_round(key_select, params, labelled, train, labels, bought, count, **settings), metrics
+        return select_round(key_select, params, labelled, train, None, labels, bought, count, **settings), metrics
 
     return jax.lax.scan(one, bought, jnp.arange(rounds))
 
@@ -70,16 +71,16 @@ def test_one_trace_over_the_rounds(train, labels):
         traces.append(1)
         return MARGIN(key, pool, num)
 
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, 0, None)
+    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None)
     choose = over_seeds(
-        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0), 0, 0, 0, None, None, 0, None
+        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0), 0, 0, 0, None, None, None, 0, None
     )
     keys = jax.random.split(jax.random.key(1), 2)
     bought = jnp.full((2, CAPACITY), SIZE).at[:, :NUM].set(jnp.arange(NUM))
     for index in range(4):
         count = jnp.int32(NUM * (index + 1))
-        params, labelled, _ = fit(keys, train, labels, bought, count)
-        bought = choose(keys, params, labelled, train, labels, bought, count)
+        params, labelled, _ = fit(keys, DROPOUT, train, labels, bought, count)
+        bought = choose(keys, params, labelled, train, None, labels, bought, count)
     assert len(traces) == 1
     assert fit._cache_size() == choose._cache_size() == 1
 
@@ -94,10 +95,11 @@ def test_a_selector_sees_bought_labels_only(train, labels, fraction):
         return MARGIN(key, pool, num)
 
     bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(30, 45))
-    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(15), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(15))
+    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(15), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(15))
     after = select_round(*args, learner=LEARNER, select=look, num=5, fraction=fraction)
     pool = seen[0]
+    np.testing.assert_array_equal(pool.latents, train.latents[pool.rows])
     is_labelled = pool.labels != UNLABELLED
     assert is_labelled.sum() == 15
     assert pool.taken[is_labelled].all()
@@ -122,8 +124,8 @@ def test_only_the_subsample_is_predicted(train, labels):
 
     learner = LEARNER._replace(predict=predict)
     bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(15))
-    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(15), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(15))
+    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(15), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(15))
     select_round(*args, learner=learner, select=MARGIN, num=5, fraction=0.1)
     assert rows_predicted == [8]
 
@@ -131,15 +133,17 @@ def test_only_the_subsample_is_predicted(train, labels):
 def test_subsample_of_a_nearly_empty_pool(train, labels):
     """Six rows are left where the subsample would hold 32: all six can be bought."""
     bought = jnp.full(80, SIZE).at[:74].set(jnp.arange(74))
-    params, labelled, _ = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(74), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, labels, bought, jnp.int32(74))
+    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(74), learner=LEARNER)
+    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(74))
     after = select_round(*args, learner=LEARNER, select=MARGIN, num=6, fraction=0.4)
     assert sorted(after.tolist()) == list(range(80))
 
 
 def test_accuracies(train, labels):
     bought = jnp.full(CAPACITY, SIZE).at[:20].set(jnp.arange(20))
-    params, labelled, metrics = fit_round(jax.random.key(0), train, labels, bought, jnp.int32(20), learner=LEARNER)
+    params, labelled, metrics = fit_round(
+        jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(20), learner=LEARNER
+    )
     predicted = LEARNER.predict(params, train.latents)[1].argmax(axis=1)
     assert metrics["accuracy"] == np.mean(predicted[:20] == labels[:20])
     np.testing.assert_allclose(labelled[1][:20].argmax(axis=1), predicted[:20])

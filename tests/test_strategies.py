@@ -8,11 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.base import UNLABELLED, BadInput, Pool, build
+from latent_al.base import UNLABELLED, BadInput, Encoded, Pool, build
 from latent_al.strategies import STRATEGIES
+from latent_al.strategies.diversity import DISTANCES
+from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import MEASURES, PICKS
 
+ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
+PRIOR = dict(name="kl_to_prior")
 SETTINGS = {
+    "greedy_diverse": [
+        dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
+        for distance in DISTANCES
+    ]
+    + [dict(measure="entropy", representativeness=PRIOR, alpha=0.4, beta=0.3, distance="euclidean")],
+    "informativeness": [
+        dict(
+            measure="margin",
+            representativeness=dict(name=name, **(ESTIMATE if "estimate" in name else {})),
+            gamma=0.5,
+            pick="random_partitions",
+        )
+        for name in REPRESENTATIVENESS
+    ],
     "random": [{}],
     "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
 }
@@ -20,17 +38,19 @@ COLD = ["random"]
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]
 
 
-def make_pool(size=50, num_taken=20, seed=0):
+def make_pool(strategy, size=50, num_taken=20, seed=0):
     key_latents, key_probs, key_taken = jax.random.split(jax.random.key(seed), 3)
     latents = jax.random.normal(key_latents, (size, 3))
     latents = latents.at[1].set(latents[0])
     taken = jnp.zeros(size, bool).at[jax.random.permutation(key_taken, size)[:num_taken]].set(True)
     probs = jax.random.dirichlet(key_probs, jnp.ones(4), (size,))
-    return Pool(latents, -jnp.ones_like(latents), latents, probs, taken, jnp.where(taken, 0, UNLABELLED))
+    train = Encoded(latents, -jnp.ones_like(latents))
+    labels = jnp.where(taken, 0, UNLABELLED)
+    return Pool(*train, latents, probs, taken, labels, jnp.arange(size), strategy.prepare(train))
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
-def select(request):
+def strategy(request):
     return build(STRATEGIES, request.param, "strategy")
 
 
@@ -39,50 +59,52 @@ def test_every_strategy_has_settings():
 
 
 @pytest.mark.parametrize("num_taken, num", [(0, 50), (20, 7), (45, 5), (49, 1)])
-def test_num_distinct_open_rows(select, num_taken, num):
-    pool = make_pool(num_taken=num_taken)
-    rows = np.asarray(select(jax.random.key(0), pool, num))
+def test_num_distinct_open_rows(strategy, num_taken, num):
+    pool = make_pool(strategy, num_taken=num_taken)
+    rows = np.asarray(strategy.select(jax.random.key(0), pool, num))
     assert rows.shape == (num,)
     assert len(set(rows.tolist())) == num
     assert not np.asarray(pool.taken)[rows].any()
 
 
-def test_too_few_rows_are_refused(select):
+def test_too_few_rows_are_refused(strategy):
     with pytest.raises(ValueError, match="6 rows asked for but only 5"):
-        select(jax.random.key(0), make_pool(num_taken=45), 6)
+        strategy.select(jax.random.key(0), make_pool(strategy, num_taken=45), 6)
 
 
-def test_same_key_same_rows_in_and_out_of_jit(select):
-    pool = make_pool()
-    eager = select(jax.random.key(5), pool, 7)
-    compiled = jax.jit(lambda key, pool: select(key, pool, 7))(jax.random.key(5), pool)
+def test_same_key_same_rows_in_and_out_of_jit(strategy):
+    pool = make_pool(strategy)
+    eager = strategy.select(jax.random.key(5), pool, 7)
+    compiled = jax.jit(lambda key, pool: strategy.select(key, pool, 7))(jax.random.key(5), pool)
     chex.assert_trees_all_equal(eager, compiled)
 
 
-def test_vmap_equals_singles(select):
-    pools = [make_pool(seed=seed) for seed in range(3)]
+def test_vmap_equals_singles(strategy):
+    pools = [make_pool(strategy, seed=seed) for seed in range(3)]
     keys = jax.random.split(jax.random.key(0), 3)
-    singles = jnp.stack([select(key, pool, 7) for key, pool in zip(keys, pools, strict=True)])
+    singles = jnp.stack([strategy.select(key, pool, 7) for key, pool in zip(keys, pools, strict=True)])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools)
-    chex.assert_trees_all_equal(jax.vmap(lambda key, pool: select(key, pool, 7))(keys, stacked), singles)
+    chex.assert_trees_all_equal(jax.vmap(lambda key, pool: strategy.select(key, pool, 7))(keys, stacked), singles)
 
 
 @pytest.mark.parametrize("name", COLD)
 def test_first_batch_needs_no_predictions(name):
-    pool = make_pool(num_taken=0)._replace(features=None, probs=None)
-    assert STRATEGIES[name]()(jax.random.key(0), pool, 10).shape == (10,)
+    strategy = STRATEGIES[name]()
+    pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
+    assert strategy.select(jax.random.key(0), pool, 10).shape == (10,)
 
 
 def test_uncertainty_refuses_a_first_batch():
-    select = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
+    strategy = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
     with pytest.raises(BadInput, match="first batch has none.*config.initial"):
-        select(jax.random.key(0), make_pool(num_taken=0)._replace(probs=None), 10)
+        strategy.select(jax.random.key(0), make_pool(strategy, num_taken=0)._replace(probs=None), 10)
 
 
 def test_uncertainty_takes_the_least_sure():
-    pool = make_pool()
     for measure, score in MEASURES.items():
-        rows = STRATEGIES["uncertainty"](measure=measure, pick="top_k")(jax.random.key(0), pool, 5)
+        strategy = STRATEGIES["uncertainty"](measure=measure, pick="top_k")
+        pool = make_pool(strategy)
+        rows = strategy.select(jax.random.key(0), pool, 5)
         left = np.where(pool.taken, -1, score(pool.probs))
         assert rows.tolist() == np.argsort(-left, kind="stable")[:5].tolist()
 
@@ -91,3 +113,92 @@ def test_uncertainty_takes_the_least_sure():
 def test_unknown_settings_list_the_known(spec):
     with pytest.raises(BadInput, match="known: .*(margin|top_k)"):
         STRATEGIES["uncertainty"](**spec)
+
+
+def test_informativeness_weighs_by_row_of_the_whole_set():
+    """Under subsampling the pool's rows are numbered anew; what was prepared is not."""
+    spec = dict(measure="margin", representativeness=dict(name="distance_to_origin"), gamma=0.3, pick="top_k")
+    strategy = STRATEGIES["informativeness"](**spec)
+    pool = make_pool(strategy)
+    drawn = np.random.default_rng(0).permutation(50)[:30]
+    part = jax.tree.map(lambda each: each[drawn], pool)._replace(prepared=pool.prepared)
+    norms = np.linalg.norm(pool.latents, axis=1)
+    score = 0.3 * MEASURES["margin"](pool.probs) + 0.7 * (1 - norms / norms.max())
+    left = np.where(pool.taken, -1, score)[drawn]
+    assert strategy.select(jax.random.key(0), part, 5).tolist() == np.argsort(-left, kind="stable")[:5].tolist()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_greedy_equals_the_thesis_word_for_word(distance):
+    spec = dict(measure="margin", representativeness=PRIOR, alpha=0.3, beta=0.2, distance=distance)
+    strategy = STRATEGIES["greedy_diverse"](**spec)
+    pool = make_pool(strategy)
+    latents, sigma = np.float64(pool.latents), np.exp(np.float64(pool.log_sigma))
+    divergence = 0.5 * (sigma**2 + latents**2 - 1 - 2 * np.log(sigma)).sum(axis=1)
+    score = 0.3 * np.float64(MEASURES["margin"](pool.probs)) + 0.2 * (1 - divergence / divergence.max())
+
+    def between(x, sigma_x, y, sigma_y):
+        squared = ((x - y) ** 2).sum()
+        if distance == "j_divergence":
+            ratio = sigma_x**2 / sigma_y**2 + sigma_y**2 / sigma_x**2
+            return 0.5 * (ratio - 2 + (x - y) ** 2 * (1 / sigma_x**2 + 1 / sigma_y**2)).sum()
+        if distance == "reversed_cosine":
+            return (1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y)) / 2
+        return squared if distance == "squared_euclidean" else np.sqrt(squared)
+
+    scale = 1
+    if distance != "reversed_cosine":
+        scale = 2 * max(between(latents[i], sigma[i], np.zeros(3), np.ones(3)) for i in range(50))
+    batch = [int(np.where(pool.taken, -1, score).argmax())]
+    while len(batch) < 8:
+        near = [min(between(latents[i], sigma[i], latents[j], sigma[j]) for j in batch) for i in range(50)]
+        total = np.where(pool.taken, -1, score + 0.5 * np.array(near) / scale)
+        total[batch] = -1
+        batch.append(int(total.argmax()))
+    assert strategy.select(jax.random.key(0), pool, 8).tolist() == batch
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        ("informativeness", dict(gamma=1.1), "gamma is 1.1; expected a weight in"),
+        ("informativeness", dict(gamma=float("nan")), "gamma is nan"),
+        (
+            "informativeness",
+            dict(representativeness=dict(name="typical")),
+            "unknown representativeness measure 'typical'",
+        ),
+        ("informativeness", dict(measure="bald"), "unknown uncertainty measure 'bald'"),
+        ("informativeness", dict(pick="best"), "unknown pick 'best'"),
+        ("greedy_diverse", dict(alpha=0.8), "alpha is 0.8 and beta 0.3; expected weights .* sum to at most 1"),
+        ("greedy_diverse", dict(alpha=-0.1), "alpha is -0.1"),
+        ("greedy_diverse", dict(alpha=float("nan")), "alpha is nan"),
+        ("greedy_diverse", dict(beta=0.0), "beta is 0.0 and representativeness .*; give both, or 0 and None"),
+        ("greedy_diverse", dict(representativeness=None), "beta is 0.3 and representativeness None"),
+        ("greedy_diverse", dict(distance="manhattan"), "unknown distance 'manhattan'; known: euclidean"),
+    ],
+)
+def test_settings_outside_their_range(name, change, message):
+    with pytest.raises(BadInput, match=message):
+        build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]) | change, "strategy")
+
+
+@pytest.mark.parametrize("name", ["j_density", "kl_to_prior"])
+def test_measures_of_gaussians_need_a_spread(name):
+    spec = dict(measure="margin", representativeness=dict(name=name), gamma=0.5, pick="top_k")
+    with pytest.raises(BadInput, match=f"{name} needs the spread of each latent"):
+        STRATEGIES["informativeness"](**spec).prepare(Encoded(jnp.ones((4, 2)), None))
+
+
+@pytest.mark.parametrize(
+    "distance, latents, message",
+    [
+        ("j_divergence", jnp.ones((4, 2)), "j_divergence needs the spread"),
+        ("reversed_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero, and have no direction"),
+        ("euclidean", jnp.zeros((4, 2)), "largest distance from the origin, where all points lie"),
+    ],
+)
+def test_distances_that_cannot_be_scaled(distance, latents, message):
+    spec = dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
+    with pytest.raises(ValueError, match=message):
+        STRATEGIES["greedy_diverse"](**spec).prepare(Encoded(latents, None))

@@ -2,14 +2,14 @@
 
 import jax
 
-from latent_al.base import Select
+from latent_al.base import Strategy
 from latent_al.kernels import picks
 
 
-def random() -> Select:
+def random() -> Strategy:
     """Rows uniformly at random, without replacement."""
 
     def select(key, pool, num):
         return picks.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)
 
-    return select
+    return Strategy(select)

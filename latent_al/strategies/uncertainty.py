@@ -1,7 +1,9 @@
 """Uncertainty sampling: the thesis on active learning in VAE latent space, section 3.4.1."""
 
+from jaxtyping import Array, Float
+
 from latent_al import kernels
-from latent_al.base import BadInput, Select
+from latent_al.base import BadInput, Pool, Strategy, check_name
 
 MEASURES = {
     "least_confident": kernels.least_confident,
@@ -14,7 +16,7 @@ PICKS = {
 }
 
 
-def uncertainty(*, measure: str, pick: str) -> Select:
+def uncertainty(*, measure: str, pick: str) -> Strategy:
     """Rows that the classifier is least sure of.
 
     Args:
@@ -24,16 +26,24 @@ def uncertainty(*, measure: str, pick: str) -> Select:
     Raises:
         BadInput: an unknown measure or pick, or a pool without predictions.
     """
-    for name, table, what in ((measure, MEASURES, "measure"), (pick, PICKS, "pick")):
-        if name not in table:
-            raise BadInput(f"unknown {what} {name!r} of uncertainty; known: {', '.join(sorted(table))}.")
+    check_name(measure, MEASURES, "uncertainty measure")
+    check_name(pick, PICKS, "pick")
 
     def select(key, pool, num):
-        if pool.probs is None:
-            raise BadInput(
-                "uncertainty needs a classifier's predictions and a first batch has none; "
-                "set config.initial to a strategy that reads latents only, such as random."
-            )
-        return PICKS[pick](key, MEASURES[measure](pool.probs), pool.taken, num)
+        return PICKS[pick](key, measured(measure, pool), pool.taken, num)
 
-    return select
+    return Strategy(select)
+
+
+def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
+    """The uncertainty of each row, in [0, 1].
+
+    Raises:
+        BadInput: a pool without predictions.
+    """
+    if pool.probs is None:
+        raise BadInput(
+            "uncertainty needs a classifier's predictions and a first batch has none; "
+            "set config.initial to a strategy that reads latents only, such as random."
+        )
+    return MEASURES[measure](pool.probs)

@@ -1,0 +1,138 @@
+"""What a run shows: which pictures are drawn of which data, encoders and arms, and their captions."""
+
+from functools import partial
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from absl import logging
+
+from latent_al import kernels, plots
+from latent_al.base import Data, Encoded
+from latent_al.encoders import Encodings
+
+SAMPLE = 10_000
+"""Training images whose representativeness is drawn."""
+
+DENSITIES = {
+    "Density (cosine)": kernels.cosine_density,
+    "Density (Euclidean)": kernels.euclidean_density,
+    "Density (squared Euclidean)": kernels.squared_euclidean_density,
+}
+DISTANCES = {
+    "Distance to origin": kernels.distance_to_origin,
+    "Squared distance to origin": kernels.squared_distance_to_origin,
+}
+DIVERGENCES = {"Density (J-divergence)": kernels.j_density, "KL to prior": kernels.kl_to_prior}
+
+
+class Album:
+    """Draws pictures into a folder and keeps (caption, PNG) of each."""
+
+    def __init__(self, folder: Path, prefix: str = ""):
+        self.folder, self.prefix, self.pictures = folder, prefix, []
+
+    def add(self, name, caption, draw, *arrays):
+        path = self.folder / f"{self.prefix}{name}.png"
+        draw(*arrays, path)
+        self.pictures.append((caption, path))
+
+
+def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> list[tuple[str, Path]]:
+    """The pictures of one encoder, (caption, PNG in `folder`) of each.
+
+    All show how representative the training images are; a trained one also what it decodes and how far its dimensions
+    reach, and one with two dimensions how classes and representativeness lie in the plane.
+    """
+    album = Album(folder, f"{name}_")
+    shown = next(split for split in ("test", "validation", "train") if len(getattr(data, split).images))
+    if encodings.decode is not None:
+        _draw_decoder(album, encodings, shown, getattr(data, shown).images)
+    sample = np.random.default_rng(0).permutation(len(data.train.images))[:SAMPLE]
+    latents = np.asarray(encodings.train.latents)[sample]
+    measures = measure(Encoded(*(each if each is None else each[sample] for each in encodings.train)), encodings)
+    if measures:
+        caption = f"Representativeness of {len(sample):,} training images"
+        album.add("representativeness", caption, plots.representativeness_histograms, measures)
+    if latents.shape[1] == 2:
+        labels = getattr(data, shown).labels
+        if labels is not None:
+            where = np.asarray(getattr(encodings, shown).latents)
+            album.add("classes", f"Classes of the {shown} images", plots.latent_classes, where, labels)
+        if measures:
+            caption = "Representativeness over the latent space"
+            album.add("representativeness_map", caption, plots.representativeness_maps, latents, measures)
+    return album.pictures
+
+
+def draw_arms(metrics: pd.DataFrame | None, queries: pd.DataFrame, data: Data, folder: Path) -> list[tuple[str, Path]]:
+    """The pictures of the comparison, (caption, PNG in `folder`) of each. Without labels there are no `metrics`."""
+    album = Album(folder)
+    if metrics is not None and metrics["round"].max() > 0:
+        album.add("learning_curves", "Accuracy over the labels bought", plots.learning_curves, metrics)
+        if (metrics.split == "validation").any():
+            album.add("single_runs", "Validation accuracy of every seed", plots.single_runs, metrics)
+    last = queries["round"].max()
+    for index in sorted({min(1, last), last}):
+        captions, images = _first_queries(queries[queries["round"] == index], data)
+        name = f"queries_round_{index}"
+        caption = f"First queries of batch {index}, seed 0"
+        album.add(name, caption, plots.queried_images, images, captions)
+    if data.train.labels is not None:
+        counts = _count_classes(queries[queries["round"] >= min(1, last)], data.train.labels)
+        album.add("queried_classes", "Classes queried in each batch", plots.queried_classes, counts)
+    return album.pictures
+
+
+def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:
+    """Each measure that the encoder allows, [n] in [0, 1]; one that the data does not allow is left out and logged."""
+    if encodings.unit_cube:
+        table = {name: partial(kernel, train.latents, unit_cube=True) for name, kernel in DENSITIES.items()}
+    else:
+        table = {name: partial(kernel, train.latents) for name, kernel in (DENSITIES | DISTANCES).items()}
+    if train.log_sigma is not None:
+        table |= {name: partial(kernel, *train) for name, kernel in DIVERGENCES.items()}
+    measured = {}
+    for name, compute in table.items():
+        try:
+            measured[name] = np.asarray(compute())
+        except ValueError as error:
+            logging.warning("%s is not drawn: %s", name, error)
+    return measured
+
+
+def _draw_decoder(album, encodings, shown, images):
+    rng = np.random.default_rng(0)
+    latents = getattr(encodings, shown).latents
+    rows = rng.permutation(len(images))[:10]
+    reconstructed = np.asarray(encodings.decode(latents[rows]))
+    caption = f"Random {shown} images and their reconstructions"
+    album.add("reconstructions", caption, plots.reconstructions, images[rows], reconstructed)
+    ends = latents[rng.integers(len(images), size=(5, 2))]
+    share = jnp.linspace(0, 1, 10)[None, :, None]
+    between = (1 - share) * ends[:, :1] + share * ends[:, 1:]
+    decoded = np.asarray(encodings.decode(between.reshape(50, -1)))
+    decoded = decoded.reshape(5, 10, *images.shape[1:])
+    album.add("interpolations", "From one image to another in latent space", plots.interpolations, decoded)
+    train = np.asarray(encodings.train.latents)
+    album.add("ranges", "Minimum and maximum of each latent dimension", plots.latent_ranges, train)
+    if train.shape[1] == 2:
+        side = 15
+        decoded = np.asarray(encodings.decode(jnp.asarray(plots.manifold_latents(side))))
+        decoded = decoded.reshape(side, side, *images.shape[1:])
+        album.add("manifold", "Images decoded from percentiles of N(0, I)", plots.manifold, decoded)
+
+
+def _first_queries(queries, data):
+    """The names of the arms, and images [arms k h w c] of the first rows that each queries with seed 0."""
+    own = queries[queries.seed == queries.seed.min()].sort_values("rank", kind="stable").groupby("arm", sort=False)
+    rows = {arm: each.row.to_numpy()[:10] for arm, each in own}
+    return list(rows), np.stack([data.train.images[each] for each in rows.values()])
+
+
+def _count_classes(queries, labels):
+    """Queries of each class in each round, the mean over seeds."""
+    by = ["arm", "round", "label"]
+    counted = queries.assign(label=labels[queries.row]).groupby(by, sort=False).size() / queries.seed.nunique()
+    return counted.rename("count").reset_index()

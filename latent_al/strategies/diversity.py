@@ -1,0 +1,88 @@
+"""Batches whose members lie apart: the thesis on active learning in VAE latent space, section 3.4.3."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from latent_al import kernels
+from latent_al.base import BadInput, Strategy, build, check_name
+from latent_al.kernels import distances
+from latent_al.strategies.representativeness import REPRESENTATIVENESS
+from latent_al.strategies.uncertainty import MEASURES, measured
+
+DISTANCES = {
+    "euclidean": distances.euclidean_to,
+    "squared_euclidean": distances.squared_to,
+    "reversed_cosine": distances.reversed_cosine_to,
+    "j_divergence": distances.j_to,
+}
+
+
+def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta: float, distance: str) -> Strategy:
+    """Row by row the largest sum of uncertainty, representativeness and distance to the batch so far, weighted.
+
+    The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from.
+
+    Distances are divided by twice the largest one from the origin in the whole training set, the reversed cosine
+    excepted, which lies in [0, 1] as it is.
+
+    Args:
+        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        representativeness: a spec from the table, or None where beta is 0.
+        alpha: weight of uncertainty.
+        beta: weight of representativeness; alpha + beta is at most 1.
+        distance: `euclidean`, `squared_euclidean`, `reversed_cosine` or `j_divergence`.
+
+    Raises:
+        BadInput: an unknown name, weights outside their range, a J-divergence over an encoder without spread, zero
+            vectors under cosine, all points at the origin, a pool without predictions.
+    """
+    check_name(measure, MEASURES, "uncertainty measure")
+    check_name(distance, DISTANCES, "distance")
+    if not (alpha >= 0 and beta >= 0 and alpha + beta <= 1):
+        raise BadInput(f"alpha is {alpha} and beta {beta}; expected weights of 0 or more that sum to at most 1.")
+    if (representativeness is None) != (beta == 0):
+        raise BadInput(f"beta is {beta} and representativeness {representativeness}; give both, or 0 and None.")
+    represent = build(REPRESENTATIVENESS, representativeness, "representativeness measure") if beta else None
+    to = DISTANCES[distance]
+
+    def prepare(train):
+        return represent and represent(train), (1 - alpha - beta) / _scale(distance, _points(distance, *train))
+
+    def select(key, pool, num):
+        del key
+        represented, weight = pool.prepared
+        score = alpha * measured(measure, pool)
+        if beta:
+            score = score + beta * represented[pool.rows]
+        points = _points(distance, pool.latents, pool.log_sigma)
+        return kernels.greedy_diverse(score, points, pool.taken, num, to=to, weight=weight)
+
+    return Strategy(select, prepare)
+
+
+def _points(distance, latents, log_sigma):
+    if distance != "j_divergence":
+        return latents
+    if log_sigma is None:
+        raise BadInput(
+            "j_divergence needs the spread of each latent, which this encoder does not give; "
+            "choose a variational auto-encoder, or a distance of points such as euclidean."
+        )
+    return latents, log_sigma
+
+
+def _scale(distance, points):
+    """What a distance is divided by."""
+    if distance == "reversed_cosine":
+        _refuse(~points.any(axis=1), "are zero, and have no direction for a cosine")
+        return jnp.float32(1)
+    scale = distances.diameter(DISTANCES[distance], points)
+    _refuse(scale[None] <= 0, "is the largest distance from the origin, where all points lie")
+    return scale
+
+
+def _refuse(bad, what):
+    if not isinstance(bad, jax.core.Tracer) and bad.any():
+        raise ValueError(f"{bad.sum()} of {bad.size} latents {what}; choose another distance, or another encoder.")

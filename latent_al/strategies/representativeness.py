@@ -1,0 +1,71 @@
+"""Uncertainty weighed with representativeness: the thesis on active learning in VAE latent space, section 3.4.2."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from latent_al import kernels
+from latent_al.base import BadInput, Encoded, Strategy, build, check_name
+from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
+
+Measure = Callable[[Encoded], Float[Array, " n"]]
+
+
+def _of_points(kernel):
+    return lambda **settings: lambda train: kernel(train.latents, **settings)
+
+
+def _of_gaussians(kernel):
+    def measure(train):
+        if train.log_sigma is None:
+            raise BadInput(
+                f"{kernel.__name__} needs the spread of each latent, which this encoder does not give; "
+                "choose a variational auto-encoder, or a measure of points such as distance_to_origin."
+            )
+        return kernel(*train)
+
+    return lambda: measure
+
+
+def _estimate(*, seed: int, fraction: float, unit_cube: bool) -> Measure:
+    key = jax.random.key(seed)
+    return lambda train: kernels.euclidean_density_estimate(key, train.latents, fraction=fraction, unit_cube=unit_cube)
+
+
+REPRESENTATIVENESS = {
+    "cosine_density": _of_points(kernels.cosine_density),
+    "euclidean_density": _of_points(kernels.euclidean_density),
+    "euclidean_density_estimate": _estimate,
+    "squared_euclidean_density": _of_points(kernels.squared_euclidean_density),
+    "j_density": _of_gaussians(kernels.j_density),
+    "kl_to_prior": _of_gaussians(kernels.kl_to_prior),
+    "distance_to_origin": _of_points(kernels.distance_to_origin),
+    "squared_distance_to_origin": _of_points(kernels.squared_distance_to_origin),
+}
+
+
+def informativeness(*, measure: str, representativeness: Any, gamma: float, pick: str) -> Strategy:
+    """Rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
+
+    Args:
+        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        representativeness: a spec from the table; what each row is compared with is the whole training set.
+        gamma: weight of uncertainty, in [0, 1].
+        pick: `top_k` or `random_partitions`.
+
+    Raises:
+        BadInput: an unknown name, gamma outside [0, 1], a pool without predictions, a measure of Gaussians over an
+            encoder without spread.
+    """
+    check_name(measure, MEASURES, "uncertainty measure")
+    check_name(pick, PICKS, "pick")
+    if not 0 <= gamma <= 1:
+        raise BadInput(f"gamma is {gamma}; expected a weight in [0, 1].")
+
+    def select(key, pool, num):
+        score = gamma * measured(measure, pool) + (1 - gamma) * pool.prepared[pool.rows]
+        return PICKS[pick](key, score, pool.taken, num)
+
+    return Strategy(select, build(REPRESENTATIVENESS, representativeness, "representativeness measure"))

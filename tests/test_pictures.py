@@ -1,0 +1,61 @@
+"""Pictures of data that some measures are not defined for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latent_al.base import Encoded
+from latent_al.encoders import Encodings
+from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, draw_arms, draw_encoder, measure
+
+LATENTS = jax.random.uniform(jax.random.key(0), (30, 4))
+
+
+def encoded(latents, log_sigma=None, **settings):
+    train = Encoded(latents, log_sigma)
+    return train, Encodings(train, train, train, **settings)
+
+
+def test_what_an_encoder_gives_decides_what_is_measured():
+    gaussians = measure(*encoded(LATENTS, -jnp.ones_like(LATENTS)))
+    assert gaussians.keys() == DENSITIES.keys() | DISTANCES.keys() | DIVERGENCES.keys()
+    assert measure(*encoded(LATENTS)).keys() == DENSITIES.keys() | DISTANCES.keys()
+    pixels = measure(*encoded(LATENTS, unit_cube=True))
+    assert pixels.keys() == DENSITIES.keys()
+    gaps = np.float64(LATENTS)[:, None] - np.float64(LATENTS)
+    np.testing.assert_allclose(pixels["Density (squared Euclidean)"], 1 - (gaps**2).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_a_measure_that_is_undefined_is_left_out(caplog):
+    """A blank image has no direction: the report is written all the same."""
+    measured = measure(*encoded(LATENTS.at[3].set(0)))
+    assert measured.keys() == (DENSITIES.keys() | DISTANCES.keys()) - {"Density (cosine)"}
+    assert "Density (cosine) is not drawn: 1 of 30 rows" in caplog.text
+
+
+def test_equal_latents_draw_nothing_and_do_not_fail(make_data, tmp_path):
+    data = make_data(num_validation=0, num_test=0)
+    nothing = Encoded(jnp.zeros((0, 2)), None)
+    encodings = Encodings(Encoded(jnp.zeros((60, 2)), None), nothing, nothing)
+    drawn = draw_encoder("flat", encodings, data, tmp_path)
+    assert [path.name for _, path in drawn] == ["flat_classes.png"]
+
+
+def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
+    from latent_al import plots, results
+
+    seen = {}
+    for name in ("queried_images", "queried_classes"):
+        monkeypatch.setattr(plots, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
+    data = make_data()
+    bought = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
+    history = results.History(bought, {}, np.zeros((2, 2)))
+    queries = results.queries_table("margin", [0, 1], np.array([12, 20]), history, data.ids)
+    draw_arms(None, queries, data, tmp_path)
+    [(images, captions)] = seen["queried_images"]
+    assert captions == ["margin"]
+    np.testing.assert_array_equal(images[0], data.train.images[bought[0, 12:20]])
+    [(counts,)] = seen["queried_classes"]
+    expected = np.bincount(data.train.labels[bought[:, 12:]].ravel(), minlength=3) / 2
+    assert counts.set_index("label")["count"].reindex(range(3), fill_value=0).tolist() == expected.tolist()
+    assert counts["round"].unique().tolist() == [1]
