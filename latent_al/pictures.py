@@ -73,7 +73,7 @@ def draw_arms(metrics: pd.DataFrame | None, queries: pd.DataFrame, data: Data, f
         album.add("learning_curves", "Accuracy over the labels bought", plots.learning_curves, metrics)
         if (metrics.split == "validation").any():
             album.add("single_runs", "Validation accuracy of every seed", plots.single_runs, metrics)
-    last = queries["round"].max()
+    queries, last = _distinct(queries), queries["round"].max()
     for index in sorted({min(1, last), last}):
         captions, images = _first_queries(queries[queries["round"] == index], data)
         name = f"queries_round_{index}"
@@ -122,6 +122,16 @@ def _draw_decoder(album, encodings, shown, images):
         decoded = np.asarray(encodings.decode(jnp.asarray(plots.manifold_latents(side))))
         decoded = decoded.reshape(side, side, *images.shape[1:])
         album.add("manifold", "Images decoded from percentiles of N(0, I)", plots.manifold, decoded)
+
+
+def _distinct(queries):
+    """The queries of one arm of those that have queried the same, such as one first batch for several classifiers."""
+    same = {}
+    for arm, own in queries.groupby("arm", sort=False):
+        same.setdefault(own.row.to_numpy().tobytes(), []).append(arm)
+    names = {first: f"{first} and {len(rest)} more" if rest else first for first, *rest in same.values()}
+    kept = queries[queries.arm.isin(names)]
+    return kept.assign(arm=kept.arm.map(names))
 
 
 def _first_queries(queries, data):

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
+from latent_al import plots, results
 from latent_al.base import Encoded
 from latent_al.encoders import Encodings
 from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, draw_arms, draw_encoder, measure
@@ -42,18 +44,17 @@ def test_equal_latents_draw_nothing_and_do_not_fail(make_data, tmp_path):
 
 
 def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
-    from latent_al import plots, results
-
     seen = {}
     for name in ("queried_images", "queried_classes"):
         monkeypatch.setattr(plots, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
     bought = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
     history = results.History(bought, {}, np.zeros((2, 2)))
-    queries = results.queries_table("margin", [0, 1], np.array([12, 20]), history, data.ids)
-    draw_arms(None, queries, data, tmp_path)
+    arms = ("margin", "same", "too")
+    tables = [results.queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
+    draw_arms(None, pd.concat(tables), data, tmp_path)
     [(images, captions)] = seen["queried_images"]
-    assert captions == ["margin"]
+    assert captions == ["margin and 2 more"]
     np.testing.assert_array_equal(images[0], data.train.images[bought[0, 12:20]])
     [(counts,)] = seen["queried_classes"]
     expected = np.bincount(data.train.labels[bought[:, 12:]].ravel(), minlength=3) / 2
