@@ -1,6 +1,5 @@
 """Images to latents. An encoder is a factory that returns `encode(data, folder) -> Encodings`."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -55,18 +54,17 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
         test: the file for the test images; None where there are none.
 
     Raises:
-        BadInput: a missing or broken file, another shape or length, values that are NaN or infinite, other values than
-            when the workdir was begun.
+        BadInput: a missing or broken file, another shape or length, values that are NaN or infinite.
     """
 
     def encode(data, folder):
+        del folder
         width = None
         splits = []
         for name, path in (("train", train), ("validation", validation), ("test", test)):
             embeddings = _read_embeddings(name, path, len(getattr(data, name).images), width)
             width = embeddings.shape[1]
             splits.append(embeddings)
-        _pin(folder, splits)
         return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits])
 
     return encode
@@ -106,7 +104,7 @@ def trained(
     def encode(data, folder):
         settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
         params, losses = train_autoencoder(model, loss, data, folder, **settings)
-        run = jax.jit(in_blocks(lambda params, images: model.apply(params, images, method="encode")))
+        run = jax.jit(in_blocks(partial(model.apply, method="encode"), _block(data.train.images)))
         to_images = jax.jit(lambda params, latents: jax.nn.sigmoid(model.apply(params, latents, method="decode")))
         splits = [Encoded(*run(params, jnp.asarray(split.images))) for split in data[:3]]
         return Encodings(*splits, losses, partial(to_images, params))
@@ -125,7 +123,7 @@ def describe(encodings: Encodings) -> dict:
     A dimension is used where its mean varies over the training images with a variance above 0.01. Source: Burda,
     Grosse and Salakhutdinov, Importance Weighted Autoencoders (2016), section 2.
     """
-    training_loss, validation_loss = encodings.losses[-1].tolist()
+    training_loss, validation_loss = (None if np.isnan(each) else each for each in encodings.losses[-1].tolist())
     latents = encodings.train.latents
     used = int((latents.var(axis=0) > 0.01).sum())
     return dict(training_loss=training_loss, validation_loss=validation_loss, latent=latents.shape[1], used=used)
@@ -147,7 +145,7 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
         return state.params, losses
     validation = jnp.asarray(data.validation.images)
     run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
-    validate = jax.jit(_mean_loss(loss))
+    validate = jax.jit(_mean_loss(loss, _block(images)))
     with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
         for index in bar:
             state, train_loss = run(jax.random.fold_in(key_epochs, index), state, images, rows, len(rows))
@@ -165,30 +163,23 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
 def _init(model, key, key_noise, images):
     """The initial weights, refused where a layer dies on all images: ReLUs that never fire never learn."""
     params = model.init(key, images[:1], key_noise)
-    some = images[:BLOCK]
+    some = images[: _block(images)]
     mu, _ = jax.jit(partial(model.apply, method="encode"))(params, some)
     if jnp.ptp(some, axis=0).any() and not jnp.ptp(mu, axis=0).any():
         raise BadInput("the encoder's initial weights map all images to one point, a dead layer; choose another seed.")
     return params
 
 
-def _mean_loss(loss):
+def _block(images):
+    """Images at a time: as many as make the pixels of 2,048 of MNIST's, of which a convolution makes 1.3 GiB."""
+    return max(1, min(BLOCK, BLOCK * 28 * 28 // (images.shape[1] * images.shape[2])))
+
+
+def _mean_loss(loss, block):
     def run(params, key, images):
-        return in_blocks(lambda params, block: loss(params, key, block))(params, images).mean()
+        return in_blocks(lambda params, some: loss(params, key, some), block)(params, images).mean()
 
     return run
-
-
-def _pin(folder, arrays):
-    """Refuses to go on in `folder` with other arrays than those it was begun with."""
-    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-    pinned = folder / "sha256"
-    if pinned.exists() and pinned.read_text() != digest:
-        raise BadInput(
-            "the embeddings have changed since this workdir was begun; restore them or choose another workdir."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    pinned.write_text(digest)
 
 
 def _read_embeddings(name, path, size, width):

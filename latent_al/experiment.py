@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from latent_al.models.classifiers import CLASSIFIERS
 from latent_al.report import write_report
 from latent_al.results import History
 from latent_al.strategies import STRATEGIES
-from latent_al.workdir import open_workdir
+from latent_al.workdir import open_workdir, pin
 
 SPLITS = ("train", "validation", "test")
 
@@ -60,13 +61,20 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         What `summary.json` holds.
 
     Raises:
-        BadInput: before any long work, whatever in the config, the data or the workdir cannot be used.
+        BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
+            encoder's latents do not allow, once it is trained.
     """
     _check_sizes(config)
     data = load(config.data)
     _check_budget(config, data)
-    arms = {name: _build_arm(config, name, data) for name in config.arms}
-    check_name(config.baseline, dict.fromkeys(_labels(arms)), "baseline arm")
+    arms = {}
+    for name in config.arms:
+        with _blamed_on(name):
+            arms[name] = _build_arm(config, name, data)
+    labels = _labels(arms)
+    if len(set(labels)) < len(labels):
+        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout once, and other names.")
+    check_name(config.baseline, labels, "baseline arm")
     encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
     data_digest = digest(data)
     folder = open_workdir(Path(workdir), config, data_digest)
@@ -74,6 +82,8 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     encodings, ready = {}, {}
     for encoder, each in _encode(config, encoders, data, data_digest, folder / "encoders", trained):
         encodings[encoder] = each
+        learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
+        pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} has learned or was given")
         ready |= {name: _prepare(name, arm, each.train) for name, arm in arms.items() if arm.encoder == encoder}
     arms = {name: ready[name] for name in arms}
     histories = {}
@@ -132,8 +142,8 @@ def _blocks(config):
 
 def _build_arm(config, name, data: Data) -> Arm:
     spec = config.arms[name]
-    check_name(spec.encoder, config.encoders, f"encoder in arm {name!r},")
-    check_name(spec.classifier, config.classifiers, f"classifier in arm {name!r},")
+    check_name(spec.encoder, config.encoders, "encoder")
+    check_name(spec.classifier, config.classifiers, "classifier")
     initial = build(STRATEGIES, config.initial, "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     size, has_spread = len(data.train.images), config.encoders[spec.encoder].name in TRAINED
@@ -188,10 +198,17 @@ def _encode(config, encoders, data, data_digest, given_folder, trained_folder):
 
 
 def _prepare(name, arm: Arm, train: Encoded) -> Arm:
-    try:
+    with _blamed_on(name):
         return arm._replace(prepared=[strategy.prepare(train) for strategy in arm.strategies])
+
+
+@contextmanager
+def _blamed_on(name):
+    """A kernel's ValueError becomes one that says which arm of the config asked for it."""
+    try:
+        yield
     except ValueError as error:
-        raise BadInput(f"arm {name!r} on encoder {arm.encoder!r}: {error}") from error
+        raise BadInput(f"arm {name!r}: {error}") from error
 
 
 def _empty_history(num_seeds, num_labels, size) -> History:
@@ -257,12 +274,12 @@ def _set(table, index, column):
 
 
 def _by_dropout(name, arm: Arm, history: History):
-    """The history of each of the arm's dropouts, under its label."""
+    """The history of each of the arm's dropouts, under its label; the seconds of their program in equal parts."""
     num_seeds = len(history.bought) // len(arm.dropouts)
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
         accuracy = {split: values[own] for split, values in history.accuracy.items()}
-        yield label, History(history.bought[own], accuracy, history.seconds)
+        yield label, History(history.bought[own], accuracy, history.seconds / len(arm.dropouts))
 
 
 def _labels(arms):
@@ -295,7 +312,10 @@ def _write_results(config, data, encodings, ordered, folder, command) -> dict:
     `ordered` are (arm, seeds, history).
     """
     num_labels = _num_labels(config)
-    queries = pd.concat([results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in ordered])
+    # Where all is bought nothing is chosen: 18 classifiers on all of MNIST would list twelve million rows.
+    chosen = ordered if num_labels[-1] < len(data.train.images) else []
+    queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in chosen]
+    queries = pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)
     results.write_csv(folder / "queries.csv", queries)
     if data.train.labels is None:
         metrics, summary = None, {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
@@ -314,7 +334,7 @@ def _write_report(data, encodings, metrics, queries, summary, folder, command):
     figures = {"Arms": pictures.draw_arms(metrics, queries, data, folder / "figures")}
     for name, each in encodings.items():
         figures[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, folder / "figures")
-    tables = {"Results (percent)": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
+    tables = {f"Results ({results.NOTE})": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
     write_report(
         folder / "report.html",
         title=f"latent_al: {folder.name}",

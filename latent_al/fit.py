@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from latent_al.base import Key, Params
 
 BLOCK = 2048
-"""Rows that a model is applied to at a time: activations stay in cache, and memory does not grow with the pool."""
+"""Rows that a model is applied to at a time, so that memory does not grow with the pool."""
 
 CACHE = 3 * 2**20
 """Bytes of params that train side by side on a CPU."""
@@ -108,13 +108,13 @@ def fit(
     return _as_members(train, params, CACHE)(key, params, examples, rows, count, *context)
 
 
-def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree]) -> Callable:
+def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree], block: int = BLOCK) -> Callable:
     """`apply(params, inputs)` in blocks of rows."""
 
     def blocked(params, inputs):
-        whole = inputs.shape[0] // BLOCK * BLOCK
-        blocks = inputs[:whole].reshape(-1, BLOCK, *inputs.shape[1:])
-        head = jax.lax.map(lambda block: apply(params, block), blocks)
+        whole = inputs.shape[0] // block * block
+        blocks = inputs[:whole].reshape(-1, block, *inputs.shape[1:])
+        head = jax.lax.map(lambda some: apply(params, some), blocks)
         tail = apply(params, inputs[whole:])
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 

@@ -35,8 +35,12 @@ class Album:
 
     def add(self, name, caption, draw, *arrays):
         path = self.folder / f"{self.prefix}{name}.png"
-        draw(*arrays, path)
-        self.pictures.append((caption, path))
+        try:
+            draw(*arrays, path)
+        except Exception as error:  # The run is done: a picture must not cost the report.
+            logging.warning("%s is not drawn: %s: %s", path, type(error).__name__, error)
+        else:
+            self.pictures.append((caption, path))
 
 
 def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> list[tuple[str, Path]]:
@@ -53,7 +57,7 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
     latents = np.asarray(encodings.train.latents)[sample]
     measures = measure(Encoded(*(each if each is None else each[sample] for each in encodings.train)), encodings)
     if measures:
-        caption = f"Representativeness of {len(sample):,} training images"
+        caption = f"Representativeness among {len(sample):,} training images"
         album.add("representativeness", caption, plots.representativeness_histograms, measures)
     if latents.shape[1] == 2:
         labels = getattr(data, shown).labels
@@ -73,7 +77,13 @@ def draw_arms(metrics: pd.DataFrame | None, queries: pd.DataFrame, data: Data, f
         album.add("learning_curves", "Accuracy over the labels bought", plots.learning_curves, metrics)
         if (metrics.split == "validation").any():
             album.add("single_runs", "Validation accuracy of every seed", plots.single_runs, metrics)
-    queries, last = _distinct(queries), queries["round"].max()
+    if len(queries):
+        _draw_queries(album, _distinct(queries), data)
+    return album.pictures
+
+
+def _draw_queries(album, queries, data):
+    last = queries["round"].max()
     for index in sorted({min(1, last), last}):
         captions, images = _first_queries(queries[queries["round"] == index], data)
         name = f"queries_round_{index}"
@@ -82,7 +92,6 @@ def draw_arms(metrics: pd.DataFrame | None, queries: pd.DataFrame, data: Data, f
     if data.train.labels is not None:
         counts = _count_classes(queries[queries["round"] >= min(1, last)], data.train.labels)
         album.add("queried_classes", "Classes queried in each batch", plots.queried_classes, counts)
-    return album.pictures
 
 
 def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:

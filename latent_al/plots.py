@@ -1,6 +1,6 @@
 """Figures, one function each: arrays or a table in, a PNG at `path` out.
 
-Images are in [0, 1], grey (c = 1) or colour (c = 3).
+Images are in [0, 1], colour where c = 3; of any other number of channels the mean is drawn.
 """
 
 import textwrap
@@ -174,8 +174,8 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
         table = rows.pivot(index="label", columns="round", values="count")
         table = table.reindex(index=labels, columns=rounds).fillna(0)
         image = axes.imshow(table, origin="lower", aspect="auto", extent=extent, **scale)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     _colour_bar(figure, panels, image, "queries a round (mean over seeds)")
     figure.supxlabel("round")
     figure.supylabel("class")
@@ -186,7 +186,7 @@ def _mean_curves(axes, measured, arms):
     for index, arm in enumerate(arms):
         curve = measured[measured.arm == arm].groupby("num_labels").value.agg(["mean", "std"])
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
-        marker = MARKERS[index // len(COLOURS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
+        marker = MARKERS[index // len(COLOURS) % len(MARKERS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
         every = max(1, len(curve) // 8)
         marks = dict(marker=marker, markersize=4, markevery=(index % every, every))
         axes.plot(curve.index, 100 * curve["mean"], style, color=colour, label=arm, **marks)
@@ -236,7 +236,7 @@ def _mosaic(axes, images, *, extent):
     """Shows `images` [rows columns h w c] without gaps, the first row on top."""
     rows, columns, height, width, channels = images.shape
     tiled = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    shown = tiled[..., 0] if channels == 1 else tiled
+    shown = tiled if channels == 3 else tiled.mean(axis=-1)
     axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=extent, aspect=height / width)
 
 

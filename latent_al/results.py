@@ -12,6 +12,8 @@ from sklearn.metrics import auc
 from statsmodels.stats.multitest import multipletests
 
 QUANTITIES = ("area", "test_accuracy")
+QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
+NOTE = "percent; area: mean validation accuracy over the labels bought; differences are paired by seed"
 
 
 class History(NamedTuple):
@@ -108,7 +110,7 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
 def format_table(summary: dict) -> str:
     """The summary as text, one line an arm, accuracies in percent."""
     table = arms_table(summary).to_string(index=False)
-    return f"{table}\n(percent; area: mean validation accuracy over the labels bought; differences are paired by seed)"
+    return f"{table}\n({NOTE})"
 
 
 def arms_table(summary: dict) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """The folder of one experiment."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from latent_al.base import BadInput
-from latent_al.results import write_json
+from latent_al.results import write_atomically, write_json
 
 
 def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
@@ -27,6 +29,19 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
     return folder
+
+
+def pin(path: Path, arrays: list[np.ndarray], what: str) -> None:
+    """Keeps the hash of `arrays` at `path`, or checks that it is the one kept there.
+
+    Raises:
+        BadInput: `what` has changed since the workdir was begun.
+    """
+    digest = hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
+    if path.exists() and path.read_text() != digest:
+        raise BadInput(f"{what} has changed since this workdir was begun; restore it or choose another --workdir.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, digest)
 
 
 def _compare_identity(found, wanted, folder):

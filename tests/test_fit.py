@@ -174,6 +174,16 @@ class TestMLP:
         for got, expected in zip(batched, zip(*singles, strict=True), strict=True):
             np.testing.assert_allclose(got, jnp.stack(expected), atol=2e-5)
 
+    def test_dropouts_under_vmap_equal_one_by_one(self):
+        learner = mlp(**MLP_SETTINGS | dict(dropout=(0.2, 0.5)))
+        assert learner.dropouts == (0.2, 0.5)
+        inputs, labels = self.problem()
+        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40)[1]  # noqa: E731
+        rates = jnp.array(learner.dropouts)
+        losses = jax.jit(jax.vmap(play))(rates)
+        np.testing.assert_allclose(losses, [jax.jit(play)(rate) for rate in rates], rtol=1e-4)
+        assert losses[0] < losses[1]
+
     def test_learns_from_the_rows_it_is_given_only(self):
         """Rows 0 to 29 are all labelled 0; a network trained on them says 0 everywhere, whatever the others say."""
         inputs, labels = self.problem()
@@ -212,13 +222,3 @@ class TestMLP:
 def test_unknown_classifier_lists_the_known():
     with pytest.raises(BadInput, match="unknown classifier 'svm'; known: mlp"):
         build(CLASSIFIERS, dict(name="svm"), "classifier")
-
-    def test_dropouts_under_vmap_equal_one_by_one(self):
-        learner = mlp(**MLP_SETTINGS | dict(dropout=(0.2, 0.5)))
-        assert learner.dropouts == (0.2, 0.5)
-        inputs, labels = self.problem()
-        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40)[1]  # noqa: E731
-        rates = jnp.array(learner.dropouts)
-        losses = jax.jit(jax.vmap(play))(rates)
-        np.testing.assert_allclose(losses, [jax.jit(play)(rate) for rate in rates], rtol=1e-4)
-        assert losses[0] < losses[1]

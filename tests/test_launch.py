@@ -119,6 +119,7 @@ def test_digits_vae(finished):
     assert f"{finished}/report.html" in stdout
 
 
+TWICE = dict(classifiers__mlp__dropout=(0.2, 0.2))
 FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
 BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
     f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
@@ -177,6 +178,7 @@ def test_every_size_names_what_exists(path):
             build(STRATEGIES, arm.strategy, "strategy")
             assert arm.encoder in config.encoders
             assert arm.classifier in config.classifiers
+        assert config.baseline.split("_dropout_")[0] in config.arms
     assert len(sizes) > 1
 
 
@@ -289,7 +291,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tm
         (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
         (dict(batch=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
         (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
-        (dict(arms__margin__encoder="pixels"), "unknown encoder in arm 'margin', 'pixels'; known: vae"),
+        (dict(arms__margin__encoder="pixels"), "arm 'margin': unknown encoder 'pixels'; known: vae"),
         (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
         (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
         (
@@ -330,6 +332,33 @@ def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, 
     with pytest.raises(BadInput, match=message):
         run(ConfigDict(config), str(tmp_path / "run"))
     assert not list(tmp_path.glob("run/encoders/dense_vae*"))
+
+
+def test_settings_that_a_kernel_refuses_name_the_arm(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    estimate = dict(name="euclidean_density_estimate", fraction=2.0, seed=0, unit_cube=False)
+    strategy = dict(name="informativeness", measure="margin", representativeness=estimate, gamma=0.5, pick="top_k")
+    config["arms"]["margin"]["strategy"] = strategy
+    with pytest.raises(BadInput, match="arm 'margin': fraction is 2.0 of 1297 rows"):
+        run(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_equal_dropouts_are_refused(tmp_path):
+    refuse(tmp_path, "two arms have one name among margin_dropout_0.2, margin_dropout_0.2", **TWICE)
+
+
+def test_another_training_of_the_encoder_is_refused(tmp_path):
+    """A workdir goes on with the latents that it was begun with, wherever its encoders are kept."""
+    few = dict(rounds=1, num_seeds=1)
+    run_demo(tmp_path / "run", **few)
+    run_demo(tmp_path / "run", **few)
+    shutil.rmtree(tmp_path / "run" / "encoders", ignore_errors=True)
+    pinned = tmp_path / "run" / "encoders" / "vae.sha256"
+    pinned.parent.mkdir()
+    pinned.write_text("of another training")
+    with pytest.raises(BadInput, match="what encoder 'vae' has learned or was given has changed since this workdir"):
+        run_demo(tmp_path / "run", **few)
 
 
 def test_an_unwritable_workdir_is_refused(tmp_path):

@@ -64,6 +64,39 @@ def test_conv_vae_is_table_4_1(side, latent):
     assert inner["intermediates"]["deconvolutions_2"]["__call__"][0].shape == (3, side + 1, side + 1, 64)
 
 
+@pytest.mark.parametrize("side", [8, 28])
+def test_conv_vae_equals_plain_convolutions(side):
+    """Table 4.1 word for word with XLA's own layers; every hidden layer a ReLU."""
+    model, _ = conv_vae(image_shape=(side, side, 1), latent=3, kl_weight=1.0, dtype="float32")
+    images = jax.random.uniform(jax.random.key(1), (5, side, side, 1))
+    params = model.init(jax.random.key(0), images, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.01, params)
+    layers, relu = params["params"], jax.nn.relu
+
+    def dense(name, x):
+        return x @ layers[name]["kernel"] + layers[name]["bias"][None, :]
+
+    def bias(name):
+        return layers[name]["bias"][None, None, None, :]
+
+    x = images
+    for index, strides in enumerate((1, 2, 1, 1)):
+        name = f"convolutions_{index}"
+        x = relu(plain_conv(x, layers[name]["kernel"], strides, "SAME") + bias(name))
+    x = relu(dense("hidden", x.reshape(5, -1)))
+    mu, log_sigma = dense("mu", x), dense("log_sigma", x)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, model.apply(params, images, method="encode"), (mu, log_sigma))
+    x = relu(dense("decoder_1", relu(dense("decoder_0", mu)))).reshape(5, side // 2, side // 2, 64)
+    for index in range(2):
+        x = relu(
+            plain_conv(x, layers[f"deconvolutions_{index}"]["kernel"], padding="SAME") + bias(f"deconvolutions_{index}")
+        )
+    x = relu(plain_transpose(x, layers["deconvolutions_2"]["kernel"]) + bias("deconvolutions_2"))
+    logits = plain_conv(x, layers["pixels"]["kernel"]) + bias("pixels")
+    close(model.apply(params, mu, method="decode"), logits)
+
+
 def test_bfloat16_is_near_float32():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
     losses = []

@@ -8,7 +8,7 @@ import pandas as pd
 from latent_al import plots, results
 from latent_al.base import Encoded
 from latent_al.encoders import Encodings
-from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, draw_arms, draw_encoder, measure
+from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
 
 LATENTS = jax.random.uniform(jax.random.key(0), (30, 4))
 
@@ -41,6 +41,14 @@ def test_equal_latents_draw_nothing_and_do_not_fail(make_data, tmp_path):
     encodings = Encodings(Encoded(jnp.zeros((60, 2)), None), nothing, nothing)
     drawn = draw_encoder("flat", encodings, data, tmp_path)
     assert [path.name for _, path in drawn] == ["flat_classes.png"]
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_cost_the_others(tmp_path, caplog):
+    album = Album(tmp_path)
+    album.add("none", "Nothing", plots.manifold, np.zeros(3))
+    album.add("ranges", "Ranges", plots.latent_ranges, np.asarray(LATENTS))
+    assert [caption for caption, _ in album.pictures] == ["Ranges"]
+    assert "none.png is not drawn: " in caplog.text
 
 
 def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):

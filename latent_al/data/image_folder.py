@@ -15,7 +15,7 @@ SUFFIXES = frozenset(Image.registered_extensions())
 
 def image_folder(
     *,
-    root: str,
+    root: str | None,
     size: tuple[int, int] | None,
     channels: int,
     num_validation: int,
@@ -27,7 +27,7 @@ def image_folder(
     Held-out rows are a fixed random choice, since a folder runs class by class. Ids are paths below the folder.
 
     Args:
-        root: the folder.
+        root: the folder; None, where a config leaves it open, is refused.
         size: (height, width) to resize to, or None where all images have one size.
         channels: 1 for grey, 3 for colour.
         num_validation: rows held out for validation.
@@ -41,6 +41,8 @@ def image_folder(
         raise BadInput(f"channels is {channels}; expected 1 for grey or 3 for colour.")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise BadInput(f"size is {size}; expected (height, width), both 1 or more.")
+    if root is None:
+        raise BadInput("no folder of images is named; set config.data.root to it.")
     folder = Path(root)
     has_splits = (folder / "train").is_dir() and (folder / "test").is_dir()
     train_folder = folder / "train" if has_splits else folder

@@ -70,7 +70,7 @@ def conv_transpose_2x(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"
     odd_even = shifted(1, 0) + shifted(1, 2, right=1)
     even = jnp.stack([even_even, even_odd], axis=3)
     odd = jnp.stack([odd_even, shifted(1, 1)], axis=3)
-    return jnp.stack([even, odd], axis=2).reshape(n, 2 * h + 2, 2 * w + 2, -1)[:, :-1, :-1]
+    return jnp.stack([even, odd], axis=2).reshape(n, 2 * h + 2, 2 * w + 2, kernel.shape[3])[:, :-1, :-1]
 
 
 class Convolution(nn.Module):

@@ -36,7 +36,7 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
 
     Raises:
         BadInput: an unknown name, weights outside their range, a J-divergence over an encoder without spread, zero
-            vectors under cosine, all points at the origin, a pool without predictions.
+            vectors under cosine, latents that are all equal or too far out, a pool without predictions.
     """
     check_name(measure, MEASURES, "uncertainty measure")
     check_name(distance, DISTANCES, "distance")
@@ -48,7 +48,7 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
     to = DISTANCES[distance]
 
     def prepare(train):
-        return represent and represent(train), (1 - alpha - beta) / _scale(distance, _points(distance, *train))
+        return represent and represent(train), max(0.0, 1 - alpha - beta) / _scale(distance, _points(distance, *train))
 
     def select(key, pool, num):
         del key
@@ -75,14 +75,17 @@ def _points(distance, latents, log_sigma):
 
 def _scale(distance, points):
     """What a distance is divided by."""
+    leaves = jax.tree.leaves(points)
+    if not isinstance(leaves[0], jax.core.Tracer) and all((each == each[:1]).all() for each in leaves):
+        raise ValueError(f"all {len(leaves[0])} latents are equal, and none lies apart; choose another encoder.")
     if distance == "reversed_cosine":
-        _refuse(~points.any(axis=1), "are zero, and have no direction for a cosine")
+        zero = ~points.any(axis=1)
+        if not isinstance(zero, jax.core.Tracer) and zero.any():
+            raise ValueError(
+                f"{zero.sum()} of {zero.size} latents are zero, without direction; choose another distance."
+            )
         return jnp.float32(1)
     scale = distances.diameter(DISTANCES[distance], points)
-    _refuse(scale[None] <= 0, "is the largest distance from the origin, where all points lie")
+    if not isinstance(scale, jax.core.Tracer) and not jnp.isfinite(scale):
+        raise ValueError(f"the largest {distance} distance from the origin is {scale}; choose another distance.")
     return scale
-
-
-def _refuse(bad, what):
-    if not isinstance(bad, jax.core.Tracer) and bad.any():
-        raise ValueError(f"{bad.sum()} of {bad.size} latents {what}; choose another distance, or another encoder.")
