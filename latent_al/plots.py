@@ -190,7 +190,7 @@ def _mean_curves(axes, measured, arms):
         every = max(1, len(curve) // 8)
         marks = dict(marker=marker, markersize=4, markevery=(index % every, every))
         axes.plot(curve.index, 100 * curve["mean"], style, color=colour, label=arm, **marks)
-        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        low, high = curve["mean"] - curve["std"], (curve["mean"] + curve["std"]).clip(upper=1)
         axes.fill_between(curve.index, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
 
 
