@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from latent_al.base import BadInput
 from latent_al.results import write_atomically, write_json
@@ -31,7 +32,7 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     return folder
 
 
-def pin(path: Path, arrays: list[np.ndarray], what: str) -> None:
+def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:
     """Keeps the hash of `arrays` at `path`, or checks that it is the one kept there.
 
     Raises:

@@ -78,6 +78,8 @@ def mlp(
     def fit_mlp(key, rate, inputs, labels, rows, count):
         key_init, key_fit = jax.random.split(key)
         params = model.init(key_init, inputs[:1])
+        # A single rate is a constant of the program, which then trains faster.
+        rate = dropouts[0] if len(dropouts) == 1 else rate
         settings = dict(loss=loss, optimizer=keras_rmsprop(learning_rate), batch=batch, epochs=epochs)
         return fit(key_fit, params, (inputs, labels), rows, count, rate, **settings)
 
