@@ -12,26 +12,33 @@ from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
+from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
 
 SOURCES = {
     "digits": digits,
     "idx": idx,
     "image_folder": image_folder,
+    "long_tail": long_tail,
     "mnist": mnist,
     "npz": npz,
+    "perturbed_pairs": perturbed_pairs,
     "svhn": svhn,
     "tfds": tfds,
+    "weighted_classes": weighted_classes,
 }
 
 
 def load(spec) -> Data:
-    """The images that `spec` names, checked.
+    """The images that `spec` names, checked. A `source` in it is a spec too: its images, checked, are handed on.
 
     Raises:
         BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
             shapes, labels of another length or outside the classes, a class that no training image has.
     """
-    data = build(SOURCES, spec, "data source")
+    keywords = dict(spec)
+    if "source" in keywords:
+        keywords["source"] = load(keywords["source"])
+    data = build(SOURCES, keywords, "data source")
     if not len(data.train.images):
         raise BadInput("there are no training images left; give more images or lower num_validation and num_test.")
     for name in ("train", "validation", "test"):
