@@ -3,9 +3,20 @@
 A Gaussian with diagonal covariance is a pair (mu, log_sigma), the mean and the logarithm of the standard deviation.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+BLOCK = 16
+"""Rows of `y` that a step of `nearest` compares with each row of `x`, which stays in a register meanwhile."""
+
+LANES = 2**15
+"""Comparisons that `nearest` makes side by side where `x` has fewer rows, since a step has a cost of its own."""
+
+FEW_DIMENSIONS = 16
+"""Up to here differences, which do not cancel, are about as fast as a matrix product."""
 
 
 def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -13,6 +24,52 @@ def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[A
     x, y = x - y[:1], y - y[:1]
     products = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None, :] - 2 * _product(x, y.T)
     return _clamped(products)
+
+
+@jax.jit
+def nearest(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], valid: Bool[Array, " m"]
+) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    """Squared Euclidean distance of each row of `x` to the nearest valid row of `y`, in [0, inf), and that row.
+
+    Ties go to the lowest row. Where no row is valid, inf and row 0. A row of `y` that is not finite is never the
+    nearest, and a row of `x` that is NaN is at NaN. O(n m d) time, O((n + m) d) memory.
+
+    The distance comes from differences, and so does the choice up to 16 dimensions. Beyond, matrix products about the
+    first row of `x` choose: the row may be farther than the nearest, by some 1e-6 of the largest squared distance from
+    that first row.
+    """
+    row = nearest_row(x)(y, valid)
+    return jnp.where(valid[row], ((x - y[row]) ** 2).sum(axis=1), jnp.inf), row
+
+
+def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[Array, " m"]], Int[Array, " n"]]:
+    """The choice of `nearest` as a function of `y` and `valid`; what depends on `x` alone is computed once."""
+    prepared, compared = (_differences if x.shape[1] <= FEW_DIMENSIONS else _products)(x)
+
+    def rows(y, valid):
+        num_runs, num_steps, block = shape = _layout(len(x), len(y))
+        missing = num_runs * num_steps * block - len(y)
+        blocks = prepared(jnp.pad(y, ((0, missing), (0, 0))), jnp.pad(valid, (0, missing)))
+        blocks = blocks.reshape(*shape, -1).transpose(1, 2, 0, 3)
+
+        def step(index, carry):
+            best, row = carry
+            for offset, score in enumerate(compared(blocks[index])):
+                closer = score < best
+                best = jnp.where(closer, score, best)
+                row = jnp.where(closer, jnp.int32(index * block + offset), row)
+            return best, row
+
+        start = jnp.full((num_runs, len(x)), jnp.inf, x.dtype), jnp.zeros((num_runs, len(x)), jnp.int32)
+        # Of a single step XLA makes no loop, and compares again for each use of the row unless a barrier stands there.
+        best, row = jax.lax.optimization_barrier(jax.lax.fori_loop(0, num_steps, step, start))
+        lowest = best.min(axis=0)
+        row = row + num_steps * block * jnp.arange(num_runs, dtype=jnp.int32)[:, None]
+        row = jnp.where(best == lowest[None, :], row, len(y)).min(axis=0)
+        return jnp.where(lowest < jnp.inf, row, valid.argmax().astype(jnp.int32))
+
+    return rows
 
 
 def kl_divergences(
@@ -80,6 +137,44 @@ def diameter(to, points: PyTree[Float[Array, "n d"]]) -> Float[Array, ""]:
     """
     origin = jax.tree.map(lambda each: jnp.zeros_like(each[0]), points)
     return 2 * to(points, origin).max()
+
+
+def _layout(n, m):
+    """The runs into which `y` is cut, the steps through all of them at once, and the rows of each run in a step."""
+    block = min(BLOCK, m)
+    num_runs = max(1, min(LANES // n, m // block))
+    return num_runs, -(-m // (num_runs * block)), block
+
+
+def _differences(x):
+    """What turns `y` into rows, and blocks of those into scores [block runs n], here the squared distances to `x`."""
+    columns = x.T
+
+    def prepared(y, valid):
+        return jnp.where(valid[:, None], y, jnp.inf)
+
+    def compared(block):
+        for rows in block:
+            yield sum((columns[k][None, :] - rows[:, k][:, None]) ** 2 for k in range(len(columns)))
+
+    return prepared, compared
+
+
+def _products(x):
+    """As `_differences`; the scores lack the squared length of the row of `x`, which all that it compares share."""
+    centre = jnp.where(jnp.isfinite(x[:1]), x[:1], 0)
+    columns = jnp.pad((x - centre).T, ((0, 1), (0, 0)), constant_values=1)
+
+    def prepared(y, valid):
+        y = y - centre
+        squares = (y**2).sum(axis=1, keepdims=True)
+        comparable = valid[:, None] & jnp.isfinite(squares)
+        return jnp.concatenate([jnp.where(comparable, -2 * y, 0), jnp.where(comparable, squares, jnp.inf)], axis=1)
+
+    def compared(block):
+        return _product(block.reshape(-1, len(columns)), columns).reshape(*block.shape[:2], -1)
+
+    return prepared, compared
 
 
 def _product(x, y):

@@ -1,0 +1,138 @@
+"""k-means: centres of a set of points, each of which belongs to the nearest centre."""
+
+from collections import namedtuple
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from latent_al.kernels.distances import nearest_row
+
+
+class KMeans(namedtuple("KMeans", ["centres", "clusters", "inertia"])):
+    """A set of points in clusters.
+
+    Attributes:
+        centres: float [k d].
+        clusters: int32 [n], for each row of the points that of its nearest centre.
+        inertia: the sum of the squared distances of the points to those, in [0, inf).
+    """
+
+
+def kmeans(key: PRNGKeyArray, points: Float[Array, "n d"], num_clusters: int, iterations: int = 100) -> KMeans:
+    """`lloyd` from the centres of `kmeans_plus_plus`.
+
+    Raises:
+        ValueError: `num_clusters` is not in [1, n], or `iterations` is below 1.
+    """
+    return lloyd(points, kmeans_plus_plus(key, points, num_clusters), iterations)
+
+
+def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
+    """Rows of `points` far apart: each is drawn in proportion to its squared distance to the nearest one before it.
+
+    The first is drawn uniformly, and so is each that follows once every row equals one of those drawn. O(num n d) time,
+    O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
+
+    Raises:
+        ValueError: `num` is not in [1, n].
+    """
+    _check(num, len(points))
+    return _kmeans_plus_plus(key, points, num)
+
+
+def lloyd(points: Float[Array, "n d"], centres: Float[Array, "k d"], iterations: int) -> KMeans:
+    """Moves each centre to the mean of its cluster, `iterations` times or until no row changes its cluster.
+
+    A centre with no row moves instead to the row farthest from its own centre, of those that share theirs, and takes it
+    over; several go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest` says how exact the
+    clusters are. Source: Lloyd, Least Squares Quantization in PCM, 1982.
+
+    Raises:
+        ValueError: k is not in [1, n], or `iterations` is below 1.
+    """
+    _check(len(centres), len(points))
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; expected 1 or more.")
+    return _lloyd(points, centres, iterations)
+
+
+@partial(jax.jit, static_argnums=2)
+def _kmeans_plus_plus(key, points, num):
+    uniforms = jax.random.uniform(key, (num, 2), points.dtype)
+
+    def sq_distance_to(row):
+        # Column by column: on a CPU a sum over a short last axis takes several times as long.
+        def add(total, column):
+            return total + (column - column[row]) ** 2, None
+
+        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), points.T)[0]
+
+    def draw(sq_distance, uniform):
+        row = _draw(sq_distance, uniform)
+        return jnp.minimum(sq_distance, sq_distance_to(row)), row
+
+    first = _draw(jnp.ones_like(points[:, 0]), uniforms[0])
+    _, further = jax.lax.scan(draw, sq_distance_to(first), uniforms[1:])
+    return points[jnp.concatenate([first[None], further])]
+
+
+def _draw(weights, uniform):
+    """A row in proportion to its weight: first a column of the weights laid out as a square, then a row of it."""
+    weights = jnp.where((weights == 0).all(), 1, weights)
+    side = 1 + int(len(weights) ** 0.5)
+    square = jnp.pad(weights, (0, side**2 - len(weights))).reshape(side, side)
+    column = _first_beyond(square.sum(axis=0), uniform[0])
+    return side * _first_beyond(square[:, column], uniform[1]) + column
+
+
+def _first_beyond(weights, uniform):
+    total = weights.cumsum()
+    return (total > uniform * total[-1]).argmax().astype(jnp.int32)
+
+
+@jax.jit
+def _lloyd(points, centres, iterations):
+    rows, every = nearest_row(points), jnp.ones(len(centres), bool)
+
+    def step(carry):
+        _, count, centres, before = carry
+        clusters = rows(centres, every)
+        moves = (clusters != before).any() & (count < iterations)
+        moved = _means(points, *_filled(points, centres, clusters))
+        return moves, count + 1, jnp.where(moves, moved, centres), clusters
+
+    start = True, 0, centres, jnp.full(len(points), -1, jnp.int32)
+    _, _, centres, clusters = jax.lax.while_loop(lambda carry: carry[0], step, start)
+    return KMeans(centres, clusters, _sq_distances(points, centres, clusters).sum())
+
+
+def _filled(points, centres, clusters):
+    """Centres, clusters and sizes; n >= k: while one cluster is empty another has two rows."""
+
+    def fill(carry):
+        centres, clusters, sizes = carry
+        shared = sizes[clusters] > 1
+        row = jnp.where(shared, _sq_distances(points, centres, clusters), -1).argmax()
+        empty = sizes.argmin().astype(jnp.int32)
+        sizes = sizes.at[clusters[row]].add(-1).at[empty].set(1)
+        return centres.at[empty].set(points[row]), clusters.at[row].set(empty), sizes
+
+    sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
+    return jax.lax.while_loop(lambda carry: (carry[2] == 0).any(), fill, (centres, clusters, sizes))
+
+
+def _means(points, centres, clusters, sizes):
+    """By way of the gaps to the centres so far: sums of these are small, and so is their rounding."""
+    gaps = jax.ops.segment_sum(points - centres[clusters], clusters, len(centres))
+    return centres + gaps / sizes[:, None]
+
+
+def _sq_distances(points, centres, clusters):
+    return ((points - centres[clusters]) ** 2).sum(axis=1)
+
+
+def _check(num, size):
+    if not 1 <= num <= size:
+        raise ValueError(f"{num} clusters of {size} points asked for; expected at least 1 and at most one a point.")
