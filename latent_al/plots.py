@@ -22,19 +22,17 @@ DPI = 110
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
     """Accuracy over labels on validation and on what is labelled: mean over seeds, band of one standard deviation."""
     splits = [split for split in ("validation", "labelled") if (metrics.split == split).any()]
-    arms = list(dict.fromkeys(metrics.arm))
-    columns = max(1, int(5.5 * len(splits) / (0.7 + 0.08 * max(map(len, arms)))))
-    height = 4 + 0.2 * len(arms) / columns
-    figure = Figure(figsize=(5.5 * len(splits), height), layout="constrained")
-    for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
-        _mean_curves(axes, metrics[metrics.split == split], arms)
-        axes.set(xlabel="labels bought", ylabel=f"{split} accuracy (%)")
-        axes.grid(alpha=0.3)
-    below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
-    num_seeds = metrics.seed.nunique()
-    figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
-    _save(figure, path)
+    panels = {f"{split} accuracy (%)": metrics[metrics.split == split] for split in splits}
+    _mean_curves(panels, "num_labels", "labels bought", path, size=(5.5, 4))
+
+
+def training_curves(training: pd.DataFrame, path: Path) -> None:
+    """Accuracy over the steps of one training: mean over seeds, band of one standard deviation.
+
+    `training` has columns arm, seed, update and accuracy, a fraction.
+    """
+    panels = {"accuracy (%)": training.rename(columns={"accuracy": "value"})}
+    _mean_curves(panels, "update", "training step", path, size=(8, 5))
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
@@ -79,21 +77,40 @@ def manifold(images: np.ndarray, path: Path) -> None:
     _save(figure, path)
 
 
-def latent_classes(latents: np.ndarray, labels: np.ndarray, path: Path) -> None:
-    """Where each class of `labels` [n], ints, lies in `latents` [n 2]."""
+def latent_classes(latents: np.ndarray, labels: np.ndarray, kind: str, path: Path) -> None:
+    """Where each class or cluster of `labels` [n], ints, lies in `latents` [n 2]; `kind` says which of the two."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    classes = np.unique(labels)
-    for index, label in enumerate(classes):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        # Hollow where the colours come round again.
-        face = colour if index // len(COLOURS) % 2 == 0 else "none"
-        style = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=marker)
-        axes.scatter(*latents[labels == label].T, s=9, alpha=0.6, label=label, **style)
+    _dots(axes, latents, labels, np.unique(labels), size=9, alpha=0.6)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
-    outside = dict(loc="outside right center", ncols=-(-len(classes) // 25), frameon=False)
-    for handle in figure.legend(title="class", markerscale=2.5, **outside).legend_handles:
-        handle.set_alpha(1)
+    _dots_legend(figure, *axes.get_legend_handles_labels(), kind)
+    _save(figure, path)
+
+
+def queried_latents(
+    latents: dict[str, np.ndarray], labels: dict[str, np.ndarray | None], queried: dict[str, np.ndarray], path: Path
+) -> None:
+    """Where each arm's queries [k 2] lie among its `latents` [n 2], coloured by class, `labels` [n], ints, or all grey.
+
+    Far latents are left out, so that a few do not shrink the rest; far queries are moved to the frame and marked so.
+    """
+    figure, panels = _panels(latents, height=2.7)
+    known = [each for each in labels.values() if each is not None]
+    classes = np.unique(np.concatenate(known)) if known else []
+    for axes, (arm, points) in zip(panels, latents.items(), strict=True):
+        if labels[arm] is None:
+            axes.scatter(*points.T, s=3, linewidths=0, color="0.7")
+        else:
+            _dots(axes, points, labels[arm], classes, size=3, alpha=0.35)
+        _query_marks(axes, points, queried[arm])
+        axes.tick_params(labelsize="x-small")
+    looks = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    marks = {name: looks.pop(name) for name in ("query", "query beyond the frame") if name in looks}
+    figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=2, frameon=False)
+    if looks:
+        _dots_legend(figure, looks.values(), looks.keys(), "class")
+    figure.supxlabel("first latent")
+    figure.supylabel("second latent")
     _save(figure, path)
 
 
@@ -182,9 +199,49 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
-def _mean_curves(axes, measured, arms):
+def class_distributions(counts: pd.DataFrame, path: Path) -> None:
+    """How many of each class every arm has queried, beside what the pool's own shares would give.
+
+    `counts` has columns arm, label, count (a mean over seeds), std (over seeds, may be NaN) and pool (expected count).
+    """
+    figure, panels = _panels(counts.arm.unique(), height=2.2, sharex=True, sharey=True)
+    for axes, (_, rows) in zip(panels, counts.groupby("arm", sort=False), strict=True):
+        label, count, std = (rows[name].to_numpy() for name in ("label", "count", "std"))
+        bars = axes.bar(label, count, width=0.8, color=COLOURS[6])
+        # No count is below zero.
+        spread = np.minimum(std, count), std
+        axes.errorbar(label, count, spread, fmt="none", ecolor=COLOURS[0], elinewidth=0.8, capsize=1.5)
+        expected = axes.hlines(rows.pool, label - 0.45, label + 0.45, color=COLOURS[4], linewidth=1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+    axes.set_xlim(counts.label.min() - 0.5, counts.label.max() + 0.5)
+    names = ["queried", "expected from the pool's shares"]
+    figure.legend([bars, expected], names, loc="outside upper center", ncols=2, frameon=False)
+    figure.supxlabel("class")
+    figure.supylabel("queries (mean ± std)" if counts["std"].notna().any() else "queries")
+    _save(figure, path)
+
+
+def _mean_curves(panels, over, xlabel, path, *, size):
+    """A panel of `size` inches a y label -> measurements, with columns arm, seed, value, a fraction, and `over`."""
+    measured = pd.concat(panels.values())
+    arms = list(dict.fromkeys(measured.arm))
+    columns = max(1, int(size[0] * len(panels) / (0.7 + 0.08 * max(map(len, arms)))))
+    height = size[1] + 0.2 * len(arms) / columns
+    figure = Figure(figsize=(size[0] * len(panels), height), layout="constrained")
+    for axes, (ylabel, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        _arm_curves(axes, rows, over, arms)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(alpha=0.3)
+    below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
+    num_seeds = measured.seed.nunique()
+    figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
+    _save(figure, path)
+
+
+def _arm_curves(axes, measured, over, arms):
     for index, arm in enumerate(arms):
-        curve = measured[measured.arm == arm].groupby("num_labels").value.agg(["mean", "std"])
+        curve = measured[measured.arm == arm].groupby(over).value.agg(["mean", "std"])
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
         every = max(1, len(curve) // 8)
@@ -209,6 +266,41 @@ def _panels(names, *, height, **sharing):
     for axes in panels[-columns:]:
         axes.tick_params(labelbottom=True)
     return figure, panels
+
+
+def _dots(axes, latents, labels, classes, *, size, alpha):
+    """Scatters `latents` [n 2], one look for each of `classes`."""
+    for index, label in enumerate(classes):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        # Hollow where the colours come round again.
+        face = colour if index // len(COLOURS) % 2 == 0 else "none"
+        style = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=marker)
+        axes.scatter(*latents[labels == label].T, s=size, alpha=alpha, label=label, **style)
+
+
+def _dots_legend(figure, dots, names, title):
+    outside = dict(loc="outside right center", ncols=-(-len(names) // 25), frameon=False)
+    for handle in figure.legend(dots, names, title=title, **outside).legend_handles:
+        handle.set_alpha(1)
+        handle.set_sizes([55])
+
+
+def _query_marks(axes, points, queries):
+    """Marks `queries` [k 2] in a square around most of `points` [n 2] and whatever query is not far from those."""
+    low, high = np.percentile(points, [0.5, 99.5], axis=0)
+    reach = (high - low) / 2
+    ends = np.stack([low, high, *np.clip(queries, low - reach, high + reach)])
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    centre, half = (low + high) / 2, 0.53 * (high - low).max() or 1.0
+    low, high = centre - half, centre + half
+    beyond = ((queries < low) | (queries > high)).any(axis=1)
+    style = dict(facecolors="white", edgecolors="black", clip_on=False, zorder=3)
+    size = np.clip(1800 / max(len(queries), 1), 4, 18)
+    axes.scatter(*queries[~beyond].T, s=size, linewidths=0.15 * size**0.5, label="query", **style)
+    if beyond.any():
+        moved = np.clip(queries[beyond], low, high)
+        axes.scatter(*moved.T, s=18, marker="D", linewidths=0.6, label="query beyond the frame", **style)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
 
 
 def _colour_bar(figure, panels, shown, label):

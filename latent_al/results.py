@@ -22,11 +22,13 @@ class History(NamedTuple):
     bought: [seeds capacity] rows in the order of buying; n marks an empty slot.
     accuracy: split -> [seeds rounds+1].
     seconds: [rounds+1 2] spent on fitting and on selecting, for the whole block.
+    by_update: training step of the classifier -> accuracy then [seeds rounds+1].
     """
 
     bought: np.ndarray
     accuracy: dict[str, np.ndarray]
     seconds: np.ndarray
+    by_update: dict[int, np.ndarray]
 
 
 def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
@@ -56,6 +58,16 @@ def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
     fit, select = history.seconds.T
     columns = dict(arm=arm, first_seed=seeds[0], num_seeds=len(seeds), round=np.arange(len(fit)))
     return pd.DataFrame(columns | dict(fit_seconds=fit, select_seconds=select))
+
+
+def training_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
+    """Accuracy while the classifier trained, one row a measurement: arm, seed, round, num_labels, update, accuracy."""
+    frames = []
+    for update, values in history.by_update.items():
+        seed, index = np.nonzero(~np.isnan(values))
+        columns = dict(arm=arm, seed=np.array(seeds)[seed], round=index, num_labels=num_labels[index])
+        frames.append(pd.DataFrame(columns | dict(update=update, accuracy=values[seed, index])))
+    return pd.concat(frames).sort_values(["seed", "round", "update"], kind="stable")
 
 
 def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +144,60 @@ def encoders_table(summary: dict) -> pd.DataFrame:
     return pd.DataFrame([dict(encoder=name, **each) for name, each in summary["encoders"].items()])
 
 
+def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -> pd.DataFrame:
+    """How balanced the classes are that each arm and seed has bought up to and with each round, one row each.
+
+    Args:
+        queries: has QUERY_COLUMNS.
+        labels: [n] of the pool, in [0, num_classes).
+        num_classes: two or more.
+
+    Returns:
+        Columns arm, seed, round, num_labels, `class_entropy` (of the shares of the classes over log(num_classes), in
+        [0, 1], 1 = balanced), `classes_missed` (those without a label yet), and the labels of each class, `class_0` to
+        `class_{num_classes - 1}`. Arms come in the order of `queries`, then seeds and rounds from low to high.
+    """
+    ordered = pd.CategoricalDtype(queries.arm.unique(), ordered=True)
+    groups = queries.assign(arm=queries.arm.astype(ordered)).groupby(["arm", "seed", "round"], observed=True)
+    table = groups.size().index.to_frame(index=False).astype({"arm": queries.arm.dtype})
+    cells = groups.ngroup().to_numpy() * num_classes + labels[queries.row]
+    batches = np.bincount(cells, minlength=len(table) * num_classes).reshape(-1, num_classes)
+    counts = pd.DataFrame(batches).groupby([table.arm, table.seed], sort=False).cumsum().to_numpy()
+    # Rounding may leave the entropy of equal shares just above 1.
+    entropy = np.minimum(scipy.stats.entropy(counts, axis=1) / np.log(num_classes), 1)
+    table = table.assign(num_labels=counts.sum(axis=1), class_entropy=entropy, classes_missed=(counts == 0).sum(axis=1))
+    return table.assign(**{f"class_{label}": counts[:, label] for label in range(num_classes)})
+
+
+def balance_means(balance: pd.DataFrame) -> dict:
+    """Mean and corrected standard deviation over seeds of each arm's balance at its last round.
+
+    `class_counts` are the mean labels of class 0, 1, ... A deviation over one seed is None.
+    """
+    return {
+        arm: {name: _spread(rows[name].to_numpy()) for name in ("class_entropy", "classes_missed")}
+        | {"class_counts": counts.mean(axis=0).tolist()}
+        for arm, rows, counts in _last_rounds(balance)
+    }
+
+
+def balance_summary(balance: pd.DataFrame) -> pd.DataFrame:
+    """Each arm's balance at its last round as texts, one row an arm: means over seeds.
+
+    The smallest class is each seed's own, and so is the largest.
+    """
+    means = balance_means(balance)
+    lines = []
+    for arm, _, counts in _last_rounds(balance):
+        entropy, missed = means[arm]["class_entropy"], means[arm]["classes_missed"]
+        spread = "" if entropy["std"] is None else f" ± {entropy['std']:.3f}"
+        line = {"arm": arm, "class entropy": f"{entropy['mean']:.3f}{spread}"}
+        line |= {"classes missed": f"{missed['mean']:.1f}"}
+        line |= {"smallest class": f"{counts.min(axis=1).mean():.1f}"}
+        lines.append(line | {"largest class": f"{counts.max(axis=1).mean():.1f}"})
+    return pd.DataFrame(lines)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replaces `path` as a whole: a reader, or a kill, never meets half a file."""
     partial = path.with_name(path.name + ".partial")
@@ -145,6 +211,13 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def write_json(path: Path, tree: dict) -> None:
     write_atomically(path, json.dumps(tree, indent=2) + "\n")
+
+
+def _last_rounds(balance):
+    """Each arm with its last rows, one a seed, and their labels of each class [seeds num_classes]."""
+    last = balance.groupby(["arm", "seed"], sort=False).tail(1)
+    for arm, rows in last.groupby("arm", sort=False):
+        yield arm, rows, rows.filter(regex=r"^class_\d+$").to_numpy()
 
 
 def _mean_height(curve):

@@ -99,8 +99,30 @@ def test_learning_curves_leave_out_what_was_not_measured(draw):
     assert axes.lines[0].get_marker() == "o"
 
 
-def test_many_learning_curves_stay_apart(draw):
-    figure = draw(plots.learning_curves, metrics(arms(21)))
+def training(arms, num_seeds=3, num_updates=4):
+    """The accuracy of arm a, seed k, update 200 r is 0.6 + 0.01 a + 0.02 k + 0.05 r."""
+    measured = metrics(arms, num_seeds, num_updates, splits=("none", "test")).query("split == 'test'")
+    return measured.assign(update=200 * measured["round"], accuracy=measured.value)[
+        ["arm", "seed", "update", "accuracy"]
+    ]
+
+
+def test_training_curves_show_mean_and_deviation(draw):
+    figure = draw(plots.training_curves, training(["one", "two"]))
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "accuracy (%)")
+    first, second = axes.lines
+    assert first.get_xdata().tolist() == [0, 200, 400, 600]
+    np.testing.assert_allclose(first.get_ydata(), [62, 67, 72, 77])
+    np.testing.assert_allclose(second.get_ydata(), [63, 68, 73, 78])
+    band = axes.collections[1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((61, 80))
+    assert figure.get_suptitle() == "Mean and one standard deviation over 3 seeds"
+
+
+@pytest.mark.parametrize("plot, table", [(plots.learning_curves, metrics), (plots.training_curves, training)])
+def test_many_curves_stay_apart(draw, plot, table):
+    figure = draw(plot, table(arms(21)))
     for axes in figure.axes:
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}
         assert len(looks) == 21
@@ -168,16 +190,71 @@ def test_manifold_keeps_images_upright(draw):
     assert np.flatnonzero(array.all(axis=1)).tolist() == [0, 6]
 
 
-def test_latent_classes_tell_ten_classes_apart(draw):
+@pytest.mark.parametrize("kind", ["class", "cluster"])
+def test_latent_classes_tell_ten_apart(draw, kind):
     latents, labels = noise(500, 2), np.arange(500) % 10
-    figure = draw(plots.latent_classes, latents, labels)
+    figure = draw(plots.latent_classes, latents, labels, kind)
     clouds = figure.axes[0].collections
     np.testing.assert_array_equal(clouds[3].get_offsets(), latents[labels == 3])
     assert len({(tuple(cloud.get_edgecolor()[0]), len(cloud.get_facecolor())) for cloud in clouds}) == 10
     assert len({cloud.get_paths()[0].vertices.tobytes() for cloud in clouds}) == 10
     legend = legend_of(figure)
-    assert legend.get_title().get_text() == "class"
+    assert legend.get_title().get_text() == kind
     assert [text.get_text() for text in legend.get_texts()] == [str(label) for label in range(10)]
+
+
+def clouds_of(axes):
+    """The points [n 2] of each label in a legend."""
+    return {cloud.get_label(): np.asarray(cloud.get_offsets()) for cloud in axes.collections}
+
+
+def test_queries_lie_on_their_classes(draw):
+    latents = {"one": noise(400, 2), "two": 100 * noise(300, 2)}
+    labels = {"one": np.arange(400) % 10, "two": np.arange(300) % 3}
+    queried = {arm: points[5:25] for arm, points in latents.items()}
+    figure = draw(plots.queried_latents, latents, labels, queried)
+    assert [axes.get_title() for axes in figure.axes] == ["one", "two"]
+    for axes, (arm, points) in zip(figure.axes, latents.items(), strict=True):
+        clouds = clouds_of(axes)
+        np.testing.assert_array_equal(clouds["query"], queried[arm])
+        np.testing.assert_array_equal(clouds["2"], points[labels[arm] == 2])
+        assert np.diff(axes.get_xlim()) == pytest.approx(np.diff(axes.get_ylim()))
+    marks, classes = figure.legends
+    assert [text.get_text() for text in marks.get_texts()] == ["query"]
+    assert [text.get_text() for text in classes.get_texts()] == [str(label) for label in range(10)]
+
+
+def test_the_frame_hides_no_query(draw):
+    """The latents fill the unit square, but for one far off; one query is just outside that, and one far."""
+    latents = np.concatenate([noise(400, 2), [[50, 50]]])
+    queries = np.array([[0.5, 0.5], [1.3, 0.2], [0.4, -9]])
+    figure = draw(plots.queried_latents, {"arm": latents}, {"arm": None}, {"arm": queries})
+    (axes,) = figure.axes
+    clouds = clouds_of(axes)
+    np.testing.assert_array_equal(clouds["query"], queries[:2])
+    bottom, top = axes.get_ylim()
+    np.testing.assert_allclose(clouds["query beyond the frame"], [[0.4, bottom]])
+    left, right = axes.get_xlim()
+    assert -1 < left < 0 < 1.3 < right < 2
+    assert -1 < bottom < 0 < 1 < top < 2
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["query", "query beyond the frame"]
+
+
+def test_more_queries_are_marked_smaller(draw):
+    sizes = []
+    for num_arms, num in ((18, 10), (1, 1000)):
+        given = {arm: noise(1000, 2) for arm in arms(num_arms)}
+        queried = {arm: points[:num] for arm, points in given.items()}
+        figure = draw(plots.queried_latents, given, dict.fromkeys(given), queried)
+        assert [axes.get_title().replace("\n", "") for axes in figure.axes] == arms(num_arms)
+        sizes.append(figure.axes[0].collections[-1].get_sizes()[0])
+    assert sizes[0] > 2 * sizes[1]
+
+
+def test_latents_in_one_point_are_drawn(draw):
+    latents = np.ones((50, 2), np.float32)
+    figure = draw(plots.queried_latents, {"arm": latents}, {"arm": None}, {"arm": latents[:3]})
+    assert figure.axes[0].get_xlim() == (0, 2)
 
 
 def test_reconstructions_lie_below_their_images(draw):
@@ -257,3 +334,28 @@ def test_counts_land_in_their_cell(draw):
         assert (image.origin, image.get_extent()) == ("lower", [-0.5, 2.5, -0.5, 3.5])
         assert image.get_clim() == (0, 8)
     assert bar.get_ylabel().startswith("queries a round")
+
+
+def test_class_distributions_stand_beside_the_pool(draw):
+    rows = [("random", 0, 3.0, 1.0, 4.0), ("random", 1, 7.0, 2.0, 6.0), ("margin", 0, 1.0, 2.5, 4.0)]
+    rows += [("margin", 1, 9.0, np.nan, 6.0)]
+    figure = draw(plots.class_distributions, pd.DataFrame(rows, columns=["arm", "label", "count", "std", "pool"]))
+    assert [axes.get_title() for axes in figure.axes] == ["random", "margin"]
+    for axes, heights in zip(figure.axes, ([3, 7], [1, 9]), strict=True):
+        assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches] == [*enumerate(heights)]
+        *_, pool = axes.collections
+        assert [segment[:, 1].tolist() for segment in pool.get_segments()] == [[4, 4], [6, 6]]
+        assert [segment[:, 0].mean() for segment in pool.get_segments()] == [0, 1]
+    spreads = [axes.collections[0].get_segments() for axes in figure.axes]
+    drawn = [[line[:, 1].tolist() for line in lines if len(line)] for lines in spreads]
+    assert drawn == [[[2, 4], [5, 9]], [[0, 3.5]]]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["queried", "expected from the pool's shares"]
+
+
+def test_class_distributions_of_one_seed_have_no_deviation(draw):
+    rows = [(arm, label, 10.0 * label, np.nan, 45.0) for arm in arms(18) for label in range(10)]
+    figure = draw(plots.class_distributions, pd.DataFrame(rows, columns=["arm", "label", "count", "std", "pool"]))
+    assert figure.get_supylabel() == "queries"
+    last = figure.axes[-1]
+    assert [tick for tick in last.get_xticks() if -0.5 < tick < 9.5] == list(range(10))

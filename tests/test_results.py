@@ -1,5 +1,7 @@
 """Tables and statistics beside numbers worked out by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,9 @@ import scipy.stats
 
 from latent_al.results import (
     History,
+    balance_means,
+    balance_summary,
+    balance_table,
     format_table,
     metrics_table,
     paired_difference,
@@ -22,7 +27,7 @@ def history(validation, test):
     accuracy = {"validation": np.float32(validation), "test": np.full_like(np.float32(validation), np.nan)}
     accuracy["test"][:, -1] = test
     bought = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
-    return History(bought, accuracy, np.zeros((3, 2)))
+    return History(bought, accuracy, np.zeros((3, 2)), {})
 
 
 @pytest.fixture
@@ -52,6 +57,86 @@ def test_queries_name_each_row_once():
     assert second["rank"].tolist() == [*range(10), *range(10), *range(20)]
     assert second["row"].tolist() == each.bought[1].tolist()
     assert (table["id"] == "id" + table["row"].astype(str)).all()
+
+
+@pytest.fixture
+def queries():
+    """Two arms, the first not the first by name, of three seeds that buy 4, 8 and 12 of 40 rows."""
+    rng = np.random.default_rng(0)
+    each = [
+        queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(bought, {}, np.zeros((3, 2)), {}), np.arange(40))
+        for arm, bought in [(arm, np.stack([rng.permutation(40)[:12] for _ in range(3)])) for arm in ("zeta", "alpha")]
+    ]
+    return pd.concat(each)
+
+
+def test_balance_counts_what_is_bought_so_far(queries):
+    labels = np.random.default_rng(1).integers(5, size=40)
+    table = balance_table(queries, labels, 5)
+    classes = [f"class_{label}" for label in range(5)]
+    assert list(table) == ["arm", "seed", "round", "num_labels", "class_entropy", "classes_missed", *classes]
+    expected = [(arm, seed, index) for arm in ("zeta", "alpha") for seed in (4, 5, 10) for index in range(3)]
+    assert [*table[["arm", "seed", "round"]].itertuples(index=False, name=None)] == expected
+    for row in table.to_dict("records"):
+        counts = [0] * 5
+        for query in queries.to_dict("records"):
+            if query["arm"] == row["arm"] and query["seed"] == row["seed"] and query["round"] <= row["round"]:
+                counts[labels[query["row"]]] += 1
+        assert [row[name] for name in classes] == counts
+        assert row["num_labels"] == sum(counts) == 4 * (row["round"] + 1)
+        assert row["classes_missed"] == counts.count(0)
+        shares = np.array([count for count in counts if count]) / sum(counts)
+        assert row["class_entropy"] == pytest.approx(-(shares * np.log(shares)).sum() / np.log(5))
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 12])
+def test_balance_of_equal_and_of_single_classes(queries, num_classes):
+    one = queries[(queries.seed == 4) & (queries.arm == "zeta")]
+    equal = np.zeros(40, int)
+    equal[one.row] = np.arange(12) % num_classes
+    counts = np.bincount(np.arange(12) % num_classes, minlength=num_classes)
+    shares = counts / 12
+    last = balance_table(one, equal, num_classes).iloc[-1]
+    assert last.class_entropy == pytest.approx(-(shares * np.log(shares)).sum() / np.log(num_classes))
+    assert last.class_entropy <= 1
+    last = balance_table(one, np.ones(40, int), num_classes).iloc[-1]
+    assert (last.class_entropy, last.classes_missed, last.class_1) == (0, num_classes - 1, 12)
+
+
+def test_the_order_of_queries_within_an_arm_does_not_matter(queries):
+    labels = np.random.default_rng(1).integers(5, size=40)
+    shuffled = queries.sort_values("row", kind="stable").sort_values("arm", ascending=False, kind="stable")
+    pd.testing.assert_frame_equal(balance_table(shuffled, labels, 5), balance_table(queries, labels, 5))
+
+
+def test_balance_is_summed_up_over_seeds():
+    """At the last round, [3 1 0] and [0 2 2] labels of the classes."""
+    columns = ["arm", "seed", "round", "row"]
+    rows = [("a", 0, 0, 0), ("a", 0, 0, 1), ("a", 0, 1, 2), ("a", 0, 1, 3)]
+    rows += [("a", 1, 0, 3), ("a", 1, 0, 4), ("a", 1, 1, 5), ("a", 1, 1, 6)]
+    table = balance_table(pd.DataFrame(rows, columns=columns), np.array([0, 0, 0, 1, 1, 2, 2]), 3)
+    entropies = np.array([-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), np.log(2)]) / np.log(3)
+    means = balance_means(table)
+    assert means.keys() == {"a"}
+    assert means["a"]["class_entropy"] == pytest.approx({"mean": entropies.mean(), "std": entropies.std(ddof=1)})
+    assert means["a"]["classes_missed"] == {"mean": 1, "std": 0}
+    assert means["a"]["class_counts"] == [1.5, 1.5, 1]
+    (line,) = balance_summary(table).to_dict("records")
+    assert line == {
+        "arm": "a",
+        "class entropy": f"{entropies.mean():.3f} ± {entropies.std(ddof=1):.3f}",
+        "classes missed": "1.0",
+        "smallest class": "0.0",
+        "largest class": "2.5",
+    }
+    single = table[table.seed == 0]
+    assert balance_means(single)["a"]["class_entropy"] == {"mean": pytest.approx(entropies[0]), "std": None}
+    assert balance_summary(single)["class entropy"].item() == f"{entropies[0]:.3f}"
+
+
+def test_balance_means_are_plain_numbers(queries):
+    """So that JSON takes them."""
+    json.dumps(balance_means(balance_table(queries, np.arange(40) % 3, 3)))
 
 
 def test_area_is_the_mean_height(metrics):
