@@ -22,6 +22,9 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/densities.py
 	$(BIN)/python benchmarks/conv_vae.py
+	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/tsne.py
+	$(BIN)/python benchmarks/first_batches.py
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -34,10 +34,15 @@ class Data(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A split as an encoder sees it. `log_sigma` is None where the encoder knows no spread."""
+    """A split as an encoder sees it.
+
+    log_sigma: None where the encoder knows no spread.
+    errors: mean absolute error of each image's reconstruction, in [0, 1]; None where the encoder does not reconstruct.
+    """
 
     latents: Float[Array, "n d"]
     log_sigma: Float[Array, "n d"] | None
+    errors: Float[Array, " n"] | None = None
 
 
 class Pool(NamedTuple):
@@ -80,15 +85,19 @@ class Strategy(NamedTuple):
 class Learner(NamedTuple):
     """A classifier as two pure functions.
 
-    fit: (key, dropout, inputs [n d], labels [n], rows [capacity], count) -> (params, loss): trained from scratch on the
-        first `count` of `rows`; the mean loss of the last epoch. `dropout` and `count` may be traced.
-    predict: (params, inputs [m d]) -> (features [m f], probs [m c]).
+    fit: (key, dropout, inputs [n ...], labels [n], rows [capacity], count, watched) -> (params, progress): trained from
+        scratch on the first `count` of `rows`. `dropout` and `count` may be traced; `watched` are other (inputs,
+        labels), to look at only. `progress` holds `loss`, the mean of the last pass, and `by_update [u]`, the accuracy
+        on `watched` after each of `updates`.
+    predict: (params, inputs [m ...]) -> (features [m f], probs [m c]).
     dropouts: the rates to compare; they share one program.
+    updates: the training steps after which the accuracy on `watched` is noted.
     """
 
-    fit: Callable[..., tuple[Params, Float[Array, ""]]]
+    fit: Callable[..., tuple[Params, dict[str, Array]]]
     predict: Callable[..., tuple[Float[Array, "m f"], Float[Array, "m c"]]]
     dropouts: tuple[float, ...]
+    updates: tuple[int, ...] = ()
 
 
 def check_name(name: Any, table: Collection[str], what: str) -> None:

@@ -1,4 +1,4 @@
-"""Images to latents. An encoder is a factory that returns `encode(data, folder) -> Encodings`."""
+"""Images to latents: the table of encoders, each a factory that returns an `Encoder`."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,19 @@ from tqdm import tqdm
 
 from latent_al.base import BadInput, Data, Encoded
 from latent_al.checkpoints import Checkpoints
-from latent_al.fit import BLOCK, epoch, in_blocks, keras_rmsprop, start
-from latent_al.models.autoencoders import AUTOENCODERS
+from latent_al.fit import BLOCK, epoch, in_blocks, start
+from latent_al.models.autoencoders import AUTOENCODERS, AutoEncoder
+
+
+class Encoder(NamedTuple):
+    """How to encode.
+
+    encode: (data, folder) -> Encodings; the folder keeps what is trained.
+    has_spread: whether the latents come with a log standard deviation.
+    """
+
+    encode: Callable
+    has_spread: bool
 
 
 class Encodings(NamedTuple):
@@ -42,7 +53,7 @@ def identity():
         flat = [jnp.asarray(split.images.reshape(len(split.images), width)) for split in data[:3]]
         return Encodings(*[Encoded(latents, None) for latents in flat], unit_cube=True)
 
-    return encode
+    return Encoder(encode, has_spread=False)
 
 
 def precomputed(*, train: str, validation: str | None, test: str | None):
@@ -67,7 +78,7 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
             splits.append(embeddings)
         return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits])
 
-    return encode
+    return Encoder(encode, has_spread=False)
 
 
 def trained(
@@ -85,31 +96,38 @@ def trained(
     Args:
         make: the auto-encoder's factory, called with `image_shape` and `sizes`.
         image_shape: (h, w, c).
-        learning_rate: step size of RMSprop.
+        learning_rate: step size of the auto-encoder's optimizer.
         epochs: passes over the training images.
         batch: images a step.
         seed: of the initial weights, the order and the noise.
 
     Raises:
-        BadInput: what the factory refuses; a size below 1; initial weights to which all images are the same; a loss
-            that is NaN or infinite.
+        BadInput: what the factory or the loss refuses; a size below 1; initial weights to which all images are the
+            same; a loss that is NaN or infinite.
     """
     if min(epochs, batch) < 1 or learning_rate <= 0:
         raise BadInput(
             f"the auto-encoder has epochs {epochs}, batch {batch} and learning_rate {learning_rate}; "
             "expected sizes of 1 or more and a positive learning_rate."
         )
-    model, loss = make(image_shape=image_shape, **sizes)
+    autoencoder = make(image_shape=image_shape, **sizes)
+    model = autoencoder.module
+
+    def to_images(params, latents):
+        return jax.nn.sigmoid(model.apply(params, latents, method="decode"))
+
+    def describe_images(params, images):
+        mu, log_sigma = model.apply(params, images, method="encode")
+        return Encoded(mu, log_sigma, jnp.abs(to_images(params, mu) - images).mean(axis=(1, 2, 3)))
 
     def encode(data, folder):
         settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
-        params, losses = train_autoencoder(model, loss, data, folder, **settings)
-        run = jax.jit(in_blocks(partial(model.apply, method="encode"), _block(data.train.images)))
-        to_images = jax.jit(lambda params, latents: jax.nn.sigmoid(model.apply(params, latents, method="decode")))
-        splits = [Encoded(*run(params, jnp.asarray(split.images))) for split in data[:3]]
-        return Encodings(*splits, losses, partial(to_images, params))
+        params, losses = train_autoencoder(autoencoder, data, folder, **settings)
+        run = jax.jit(in_blocks(describe_images, _block(data.train.images)))
+        splits = [run(params, jnp.asarray(split.images)) for split in data[:3]]
+        return Encodings(*splits, losses, partial(jax.jit(to_images), params))
 
-    return encode
+    return Encoder(encode, _rehearse(autoencoder, image_shape, batch))
 
 
 GIVEN = {"identity": identity, "precomputed": precomputed}
@@ -129,23 +147,23 @@ def describe(encodings: Encodings) -> dict:
     return dict(training_loss=training_loss, validation_loss=validation_loss, latent=latents.shape[1], used=used)
 
 
-def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, epochs, batch, seed):
+def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, learning_rate, epochs, batch, seed):
     """Trains on the training images from where `folder` stopped: the params, and the losses [epochs 2] by epoch.
 
     Raises:
         BadInput: a loss that is NaN or infinite; the epochs before it stay in `folder`.
     """
     key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
-    optimizer = keras_rmsprop(learning_rate)
+    optimizer, loss = autoencoder.optimizer(learning_rate), autoencoder.loss
     images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
-    state = start(_init(model, key_init, key_noise, images), optimizer)
+    state = start(_init(autoencoder.module, key_init, key_noise, images), optimizer)
     checkpoints = Checkpoints(folder, seconds_between=30)
     done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
     if done == epochs:
         return state.params, losses
     validation = jnp.asarray(data.validation.images)
     run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
-    validate = jax.jit(_mean_loss(loss, _block(images)))
+    validate = jax.jit(_mean_loss(autoencoder.validation_loss, _block(images)))
     with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
         for index in bar:
             state, train_loss = run(jax.random.fold_in(key_epochs, index), state, images, rows, len(rows))
@@ -158,6 +176,21 @@ def train_autoencoder(model, loss, data: Data, folder: Path, *, learning_rate, e
             bar.set_postfix(train=f"{losses[index, 0]:.2f}", validation=f"{losses[index, 1]:.2f}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == epochs)
     return state.params, losses
+
+
+def _rehearse(autoencoder, image_shape, batch):
+    """Traces a training step on shapes alone, so that what cannot work says so now; whether the latents have spread."""
+    key, model = jax.random.key(0), autoencoder.module
+
+    def step(images):
+        params = model.init(key, images[:1], key)
+        return autoencoder.loss(params, key, images), model.apply(params, images, method="encode")
+
+    try:
+        _, (_, log_sigma) = jax.eval_shape(step, jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32))
+    except ValueError as error:
+        raise BadInput(f"the auto-encoder cannot be trained in batches of {batch}: {error}") from error
+    return log_sigma is not None
 
 
 def _init(model, key, key_noise, images):

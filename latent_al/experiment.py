@@ -16,36 +16,50 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from latent_al import pictures, results
-from latent_al.base import BadInput, Data, Encoded, Pool, Strategy, build, check_name
+from latent_al.base import BadInput, Data, Encoded, Learner, Pool, Strategy, build, check_name
 from latent_al.checkpoints import Checkpoints
 from latent_al.data import digest, load
 from latent_al.encoders import ENCODERS, TRAINED, Encodings, describe
 from latent_al.kernels.picks import subsample_size
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
-from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 from latent_al.report import write_report
 from latent_al.results import History
 from latent_al.strategies import STRATEGIES
+from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import open_workdir, pin
 
 SPLITS = ("train", "validation", "test")
+WATCHED = 500
+"""Validation images on which a classifier is watched while it trains: all of them would cost more than the training."""
+
+
+class Classifier(NamedTuple):
+    """A learner with its functions vmapped over members and compiled, once for all arms that name it."""
+
+    learner: Learner
+    on_images: bool
+    fit: Any
+    score: Any
 
 
 class Arm(NamedTuple):
     """One row of the comparison, its functions vmapped over members and compiled.
 
     A member is a seed with one of the classifier's dropouts; all seeds of the first dropout come first. `strategies`
-    are that of the first batch and that of the rounds, `prepared` what they prepared.
+    are those of the first batch and of the rounds, `prepared` what they prepared. Unlabelled data has no classifier.
     """
 
     encoder: str
-    dropouts: tuple[float, ...]
+    classifier: Classifier | None
     strategies: list[Strategy]
     first: Any
-    fit: Any
-    score: Any
     select: Any
     prepared: Any = None
+
+    @property
+    def dropouts(self) -> tuple[float, ...]:
+        return self.classifier.learner.dropouts if self.classifier else (0.0,)
 
 
 def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict:
@@ -67,20 +81,21 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     _check_sizes(config)
     data = load(config.data)
     _check_budget(config, data)
+    encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
+    classifiers = {name: _build_classifier(spec, data) for name, spec in config.classifiers.items()}
     arms = {}
     for name in config.arms:
         with _blamed_on(name):
-            arms[name] = _build_arm(config, name, data)
+            arms[name] = _build_arm(config, name, data, encoders, classifiers)
     labels = _labels(arms)
     if len(set(labels)) < len(labels):
         raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout once, and other names.")
     check_name(config.baseline, labels, "baseline arm")
-    encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
     data_digest = digest(data)
     folder = open_workdir(Path(workdir), config, data_digest)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
     encodings, ready = {}, {}
-    for encoder, each in _encode(config, encoders, data, data_digest, folder / "encoders", trained):
+    for encoder, each in _encode(config, encoders, data, data_digest, trained):
         encodings[encoder] = each
         learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
         pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} has learned or was given")
@@ -92,7 +107,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
             played = _play(config, name, arm, block, data, encodings[arm.encoder], folder)
             histories |= {(label, block[0]): (block, each) for label, each in _by_dropout(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
-    return _write_results(config, data, encodings, ordered, folder, command)
+    return _write_results(config, data, encodings, arms, ordered, folder, command)
 
 
 def _check_sizes(config):
@@ -135,66 +150,83 @@ def _num_labels(config):
     return config.first_batch + config.batch * np.arange(config.rounds + 1)
 
 
+def _clusters(arm):
+    """The clusters that the arm's first batch was drawn from; None where it was not."""
+    prepared = arm.prepared[0]
+    return np.asarray(prepared.clusters) if isinstance(prepared, Clustered) and prepared.clusters.any() else None
+
+
 def _blocks(config):
     seeds = list(range(config.num_seeds))
     return [seeds[i : i + config.seeds_at_once] for i in range(0, len(seeds), config.seeds_at_once)]
 
 
-def _build_arm(config, name, data: Data) -> Arm:
+def _build_classifier(spec, data: Data) -> Classifier | None:
+    if data.train.labels is None:
+        return None
+    on_images = spec.get("name") in ON_IMAGES
+    known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
+    learner = build(CLASSIFIERS, dict(spec, num_classes=data.num_classes, **known), "classifier")
+    fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None)
+    return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None))
+
+
+def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     spec = config.arms[name]
-    check_name(spec.encoder, config.encoders, "encoder")
-    check_name(spec.classifier, config.classifiers, "classifier")
-    initial = build(STRATEGIES, config.initial, "strategy")
+    check_name(spec.encoder, encoders, "encoder")
+    check_name(spec.classifier, classifiers, "classifier")
+    classifier = classifiers[spec.classifier]
+    initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
-    size, has_spread = len(data.train.images), config.encoders[spec.encoder].name in TRAINED
-    _rehearse(initial, size, has_spread, config.first_batch, None)
+    train = _shapes(config, spec.encoder, data, encoders)
+    _rehearse(initial, train, config.first_batch, None)
     first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
     first = over_seeds(first, 0, None, None)
-    if data.train.labels is None:
-        return Arm(spec.encoder, (0.0,), [initial], first, None, None, None)
-    _rehearse(strategy, size, has_spread, config.batch, data.num_classes)
-    learner_spec = dict(config.classifiers[spec.classifier], num_classes=data.num_classes)
-    learner = build(CLASSIFIERS, learner_spec, "classifier")
-    select = partial(select_round, learner=learner, select=strategy.select, num=config.batch, fraction=spec.subsample)
-    return Arm(
-        spec.encoder,
-        learner.dropouts,
-        [initial, strategy],
-        first,
-        over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None),
-        over_seeds(partial(score, learner=learner), 0, None, None),
-        over_seeds(select, 0, 0, 0, None, None, None, 0, None),
-    )
+    if not config.rounds:
+        return Arm(spec.encoder, classifier, [initial], first, None)
+    _rehearse(strategy, train, config.batch, data.num_classes)
+    settings = dict(learner=classifier.learner, select=strategy.select, num=config.batch, fraction=spec.subsample)
+    select = over_seeds(partial(select_round, **settings), 0, 0, 0, None, None, None, None, 0, None)
+    return Arm(spec.encoder, classifier, [initial, strategy], first, select)
 
 
 def _build_encoder(spec, data):
-    known = {"image_shape": data.train.images.shape[1:]} if spec.get("name") in TRAINED else {}
-    return build(ENCODERS, dict(spec, **known), "encoder")
+    if spec.get("name") not in TRAINED:
+        return build(ENCODERS, spec, "encoder")
+    size, *image_shape = data.train.images.shape
+    if spec.batch > size:
+        raise BadInput(f"{spec.name} trains in batches of {spec.batch} but there are {size} training images; lower it.")
+    return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
-def _rehearse(strategy: Strategy, size, has_spread, num, num_classes):
+def _shapes(config, name, data, encoders) -> Encoded:
+    """The shapes of what an encoder makes of the training images, whose latents stand for any number of dimensions."""
+    latents, errors = _floats(len(data.train.images), 1), _floats(len(data.train.images))
+    is_trained = config.encoders[name].name in TRAINED
+    return Encoded(latents, latents if encoders[name].has_spread else None, errors if is_trained else None)
+
+
+def _floats(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _rehearse(strategy: Strategy, train: Encoded, num, num_classes):
     """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work."""
-
-    def floats(*shape):
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-    latents = floats(size, 1)
-    features, probs = (None, None) if num_classes is None else (latents, floats(size, num_classes))
+    size = train.latents.shape[0]
+    features, probs = (None, None) if num_classes is None else (train.latents, _floats(size, num_classes))
     taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
-    train = Encoded(latents, latents if has_spread else None)
     prepared = jax.eval_shape(strategy.prepare, train)
-    pool = Pool(*train, features, probs, taken, rows, rows, prepared)
+    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared)
     jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
-def _encode(config, encoders, data, data_digest, given_folder, trained_folder):
+def _encode(config, encoders, data, data_digest, folder):
     """Yields each encoder's name and `Encodings`; those that need no training come first, so that errors do too."""
     for name in sorted(encoders, key=lambda name: config.encoders[name].name in TRAINED):
         kind = config.encoders[name].name
         spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
         cache = hashlib.sha256(f"{data_digest} {spec}".encode()).hexdigest()[:16]
-        where = trained_folder if kind in TRAINED else given_folder
-        yield name, encoders[name](data, where / f"{kind}-{cache}")
+        yield name, encoders[name].encode(data, folder / f"{kind}-{cache}")
 
 
 def _prepare(name, arm: Arm, train: Encoded) -> Arm:
@@ -211,12 +243,13 @@ def _blamed_on(name):
         raise BadInput(f"arm {name!r}: {error}") from error
 
 
-def _empty_history(num_seeds, num_labels, size) -> History:
+def _empty_history(num_seeds, num_labels, updates, size) -> History:
     nothing = np.full((num_seeds, len(num_labels)), np.nan, np.float32)
     return History(
         np.full((num_seeds, num_labels[-1]), size, np.int32),
         dict.fromkeys(("labelled", "validation", "test"), nothing),
         np.full((len(num_labels), 2), np.nan),
+        dict.fromkeys(updates, nothing),
     )
 
 
@@ -227,43 +260,66 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
     key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
     num_labels = _num_labels(config)
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
-    done, history = checkpoints.restore(_empty_history(len(members), num_labels, len(data.train.images)))
+    updates = arm.classifier.learner.updates if arm.classifier else ()
+    nothing = _empty_history(len(members), num_labels, updates, len(data.train.images))
+    done, history = checkpoints.restore(nothing)
     if not done:
         history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
     if data.train.labels is None:
         return jax.device_get(history)
     labels = {split: getattr(data, split).labels for split in SPLITS}
+    inputs = _inputs(arm, data, encodings)
     with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            history = _play_round(name, arm, members, index, keys, num_labels, encodings, labels, history)
+            history = _play_round(name, arm, members, index, keys, num_labels, encodings.train, inputs, labels, history)
             bar.set_postfix(_show(history, index))
             checkpoints.save(index + 1, history)
     return history
 
 
-def _play_round(name, arm: Arm, members, index, keys, num_labels, encodings, labels, history: History) -> History:
+def _watched(inputs, labels):
+    """The validation images on which a classifier is watched while it trains; none where they have no labels."""
+    known = np.zeros(0, np.int32) if labels["validation"] is None else labels["validation"][:WATCHED]
+    return inputs["validation"][: len(known)], known
+
+
+def _inputs(arm: Arm, data: Data, encodings: Encodings):
+    """What the arm's classifier reads of each split."""
+    if arm.classifier.on_images:
+        return {split: jnp.asarray(getattr(data, split).images) for split in SPLITS}
+    return {split: getattr(encodings, split).latents for split in SPLITS}
+
+
+def _play_round(name, arm: Arm, members, index, keys, num_labels, train, inputs, labels, history: History) -> History:
     """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
     dropouts = jnp.array([dropout for dropout, _ in members])
     is_last = index + 1 == len(num_labels)
     count = jnp.int32(num_labels[index])
-    train, known = encodings.train, (labels["train"], history.bought, count)
+    known = (labels["train"], history.bought, count)
     started = time.perf_counter()
-    params, labelled, metrics = jax.block_until_ready(arm.fit(keys[:, 0], dropouts, train, *known))
-    fitted = time.perf_counter()
-    _check_loss(np.asarray(metrics["loss"]), name, members, index)
-    bought = history.bought if is_last else arm.select(keys[:, 1], params, labelled, train, arm.prepared[1], *known)
+    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, _watched(inputs, labels))
+    params, labelled, progress = jax.block_until_ready(fitted)
+    fit_seconds = time.perf_counter() - started
+    _check_loss(np.asarray(progress["loss"]), name, members, index)
+    started, bought = time.perf_counter(), history.bought
+    if not is_last:
+        bought = arm.select(keys[:, 1], params, labelled, inputs["train"], train, arm.prepared[1], *known)
     bought = np.asarray(bought)
-    seconds = fitted - started, np.nan if is_last else time.perf_counter() - fitted
-    accuracy = {"labelled": metrics["accuracy"]}
+    seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
+    accuracy = {"labelled": progress["accuracy"]}
     for split in ("validation", "test") if is_last else ("validation",):
         if labels[split] is not None and len(labels[split]):
-            accuracy[split] = arm.score(params, getattr(encodings, split).latents, labels[split])
+            accuracy[split] = arm.classifier.score(params, inputs[split], labels[split])
     return History(
         bought,
         {split: _set(values, index, accuracy.get(split, np.nan)) for split, values in history.accuracy.items()},
         _set(history.seconds.T, index, seconds).T,
+        {
+            update: _set(values, index, progress["by_update"][:, mark])
+            for mark, (update, values) in enumerate(history.by_update.items())
+        },
     )
 
 
@@ -279,7 +335,8 @@ def _by_dropout(name, arm: Arm, history: History):
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
         accuracy = {split: values[own] for split, values in history.accuracy.items()}
-        yield label, History(history.bought[own], accuracy, history.seconds / len(arm.dropouts))
+        by_update = {update: values[own] for update, values in history.by_update.items()}
+        yield label, History(history.bought[own], accuracy, history.seconds / len(arm.dropouts), by_update)
 
 
 def _labels(arms):
@@ -306,7 +363,7 @@ def _show(history, index):
     return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}
 
 
-def _write_results(config, data, encodings, ordered, folder, command) -> dict:
+def _write_results(config, data, encodings, arms, ordered, folder, command) -> dict:
     """The tables, arm by arm and seed by seed, then the summary, the figures and the report.
 
     `ordered` are (arm, seeds, history).
@@ -316,30 +373,48 @@ def _write_results(config, data, encodings, ordered, folder, command) -> dict:
     chosen = ordered if num_labels[-1] < len(data.train.images) else []
     queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in chosen]
     queries = pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)
-    results.write_csv(folder / "queries.csv", queries)
+    tables = {"queries": queries}
     if data.train.labels is None:
-        metrics, summary = None, {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
+        summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
     else:
-        metrics = pd.concat([results.metrics_table(*each[:2], num_labels, each[2]) for each in ordered])
-        results.write_csv(folder / "metrics.csv", metrics)
-        results.write_csv(folder / "timings.csv", pd.concat([results.timings_table(*each) for each in ordered]))
-        summary = results.summarise(metrics, config.baseline)
+        tables |= {
+            "metrics": pd.concat([results.metrics_table(*each[:2], num_labels, each[2]) for each in ordered]),
+            "timings": pd.concat([results.timings_table(*each) for each in ordered]),
+        }
+        watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
+        if watched:
+            tables["training"] = pd.concat(watched)
+        summary = results.summarise(tables["metrics"], config.baseline)
+    if chosen and data.train.labels is not None:
+        tables["balance"] = results.balance_table(queries, data.train.labels, data.num_classes)
+        summary["balance"] = results.balance_means(tables["balance"])
+    for name, table in tables.items():
+        results.write_csv(folder / f"{name}.csv", table)
     summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
     results.write_json(folder / "summary.json", summary)
-    _write_report(data, encodings, metrics, queries, summary, folder, command)
+    _write_report(data, encodings, arms, tables, summary, folder, command)
     return summary
 
 
-def _write_report(data, encodings, metrics, queries, summary, folder, command):
-    figures = {"Arms": pictures.draw_arms(metrics, queries, data, folder / "figures")}
+def _write_report(data, encodings, arms, tables, summary, folder, command):
+    drawn = folder / "figures"
+    figures = {"Arms": pictures.draw_arms(tables, data, drawn)}
+    spaces = {
+        label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
+        for name, arm in arms.items()
+        for label in _labels({name: arm})
+    }
+    figures["First batches"] = pictures.draw_first_batches(spaces, tables["queries"], data, drawn)
     for name, each in encodings.items():
-        figures[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, folder / "figures")
-    tables = {f"Results ({results.NOTE})": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
+        figures[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, drawn)
+    shown = {f"Results ({results.NOTE})": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
+    if "balance" in tables:
+        shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])
     write_report(
         folder / "report.html",
         title=f"latent_al: {folder.name}",
         command=command,
         config=(folder / "config.json").read_text(encoding="utf-8"),
-        tables={heading: table for heading, table in tables.items() if len(table)},
+        tables={heading: table for heading, table in shown.items() if len(table)},
         figures={heading: each for heading, each in figures.items() if each},
     )

@@ -32,6 +32,11 @@ def start(params: Params, optimizer: optax.GradientTransformation) -> State:
     return State(params, optimizer.init(params))
 
 
+def keras_adadelta(learning_rate: float) -> optax.GradientTransformation:
+    """Adadelta as Keras has it: decay 0.95 and epsilon 1e-7."""
+    return optax.adadelta(learning_rate, rho=0.95, eps=1e-7)
+
+
 def keras_rmsprop(learning_rate: float) -> optax.GradientTransformation:
     """RMSprop as Keras had it: decay 0.9, and epsilon 1e-7 outside the square root."""
     return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, eps_in_sqrt=False)
@@ -47,27 +52,33 @@ def epoch(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batch: int,
+    num_steps: Int[Array, ""] | int | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """One pass in random order over the first `count` of `rows`, the last batch smaller where they do not divide.
+
+    A smaller batch is filled up with rows of the others, whose loss does not count: a loss that compares the examples
+    of a batch never sees one twice unless `count` is below `batch`.
 
     Args:
         examples: arrays whose leading axis `rows` index.
         rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
         context: what `loss` takes besides, the same in each step.
         batch: rows a step.
+        num_steps: ends the pass early; by default it takes all `num_batches(count, batch)`.
 
     Returns:
-        The state after ceil(count / batch) steps, and the mean loss over the pass.
+        The state, and the mean loss over the pass.
     """
     key_order, key_loss = jax.random.split(key)
     slot = jnp.arange(rows.shape[0])
     order = jnp.argsort(jnp.where(slot < count, jax.random.uniform(key_order, slot.shape), jnp.inf))
-    shuffled = jnp.pad(rows[order], (0, -rows.shape[0] % batch))
+    shuffled = rows[order]
 
     def step(index, carry):
         state, total = carry
-        chosen = jax.lax.dynamic_slice(shuffled, (index * batch,), (batch,))
-        used = index * batch + jnp.arange(batch) < count
+        places = index * batch + jnp.arange(batch)
+        chosen = shuffled[places % count]
+        used = places < count
         drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
 
         def mean_loss(params):
@@ -78,14 +89,19 @@ def epoch(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         return State(optax.apply_updates(state.params, updates), opt_state), total + value * used.sum()
 
-    num_steps = (count + batch - 1) // batch
+    num_steps = num_batches(count, batch) if num_steps is None else num_steps
     state, total = jax.lax.fori_loop(0, num_steps, step, (state, jnp.zeros(())))
-    return state, total / count
+    return state, total / jnp.minimum(count, num_steps * batch)
+
+
+def num_batches(count: Int[Array, ""] | int, batch: int) -> Int[Array, ""] | int:
+    """Steps of a pass over `count` rows."""
+    return (count + batch - 1) // batch
 
 
 def fit(
     key: Key,
-    params: Params,
+    state: State,
     examples: PyTree,
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
@@ -93,23 +109,37 @@ def fit(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batch: int,
-    epochs: int,
-) -> tuple[Params, Float[Array, ""]]:
-    """`epochs` passes from `params` on; the trained params and the mean loss of the last pass."""
+    updates: Int[Array, ""] | int,
+    alone: bool = False,
+) -> tuple[State, Float[Array, ""]]:
+    """`updates` steps from `state` on, pass after pass, the last pass perhaps unfinished.
 
-    def train(key, params, *arrays):
-        def one(carry, key):
-            return epoch(key, carry[0], *arrays, loss=loss, optimizer=optimizer, batch=batch), None
+    Args:
+        alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
+            several kernels at once.
 
-        begin = (start(params, optimizer), jnp.zeros(()))
-        (state, last), _ = jax.lax.scan(one, begin, jax.random.split(key, epochs))
-        return state.params, last
+    Returns:
+        The trained state and the mean loss of the last pass.
+    """
 
-    return _as_members(train, params, CACHE)(key, params, examples, rows, count, *context)
+    def train(key, state, updates, examples, rows, count, *context):
+        whole = num_batches(count, batch)
+
+        def one(index, carry):
+            settings = dict(loss=loss, optimizer=optimizer, batch=batch)
+            settings["num_steps"] = jnp.minimum(whole, updates - index * whole)
+            return epoch(jax.random.fold_in(key, index), carry[0], examples, rows, count, *context, **settings)
+
+        return jax.lax.fori_loop(0, -(-updates // whole), one, (state, jnp.zeros(())))
+
+    members = _as_members(train, state.params, 0 if alone else CACHE)
+    return members(key, state, updates, examples, rows, count, *context)
 
 
-def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree], block: int = BLOCK) -> Callable:
-    """`apply(params, inputs)` in blocks of rows."""
+def in_blocks(
+    apply: Callable[[Params, Float[Array, "b ..."]], PyTree], block: int = BLOCK, *, alone: bool = False
+) -> Callable:
+    """`apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`."""
 
     def blocked(params, inputs):
         whole = inputs.shape[0] // block * block
@@ -119,7 +149,7 @@ def in_blocks(apply: Callable[[Params, Float[Array, "b ..."]], PyTree], block: i
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 
     # The activations of a block need the other half of the cache.
-    return lambda params, inputs: _as_members(blocked, params, CACHE // 2)(params, inputs)
+    return lambda params, inputs: _as_members(blocked, params, 0 if alone else CACHE // 2)(params, inputs)
 
 
 def _as_members(function, params, cache):

@@ -24,7 +24,9 @@ def first_batch(
     """The buffer with the first `num` rows bought: a selection from a pool with nothing taken and no predictions."""
     size = train.latents.shape[0]
     nothing = jnp.zeros(size, bool)
-    pool = Pool(*train, None, None, nothing, jnp.full(size, UNLABELLED), jnp.arange(size), prepared)
+    pool = Pool(
+        train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED), jnp.arange(size), prepared
+    )
     rows = select(key, pool, num).astype(jnp.int32)
     return jnp.full(capacity, size, jnp.int32).at[:num].set(rows)
 
@@ -32,38 +34,44 @@ def first_batch(
 def fit_round(
     key: Key,
     dropout: Float[Array, ""],
-    train: Encoded,
+    inputs: Float[Array, "n ..."],
     labels: Int[Array, " n"],
     bought: Int[Array, " capacity"],
     count: Int[Array, ""],
+    watched: tuple[Float[Array, "m ..."], Int[Array, " m"]],
     *,
     learner: Learner,
 ):
     """Trains the classifier on the rows bought so far.
 
+    Args:
+        inputs: what the classifier reads, of the whole training set: latents, or images.
+        watched: inputs and labels on which the accuracy during training is measured.
+
     Returns:
-        The params; (features, probs) of each slot of `bought`; the loss of the last epoch and the accuracy on the
-        labelled rows, without dropout.
+        The params; (features, probs) of each slot of `bought`; what `learner.fit` tells of its progress, with the
+        accuracy on the labelled rows, without dropout.
     """
-    params, loss = learner.fit(key, dropout, train.latents, labels, bought, count)
+    params, progress = learner.fit(key, dropout, inputs, labels, bought, count, watched)
     rows = _filled(bought, labels.shape[0])
-    labelled = learner.predict(params, train.latents[rows])
+    labelled = learner.predict(params, inputs[rows])
     right = labelled[1].argmax(axis=1) == labels[rows]
     accuracy = jnp.where(jnp.arange(bought.shape[0]) < count, right, False).sum() / count
-    return params, labelled, {"loss": loss, "accuracy": accuracy}
+    return params, labelled, progress | {"accuracy": accuracy}
 
 
 def score(
-    params: Params, latents: Float[Array, "m d"], labels: Int[Array, " m"], *, learner: Learner
+    params: Params, inputs: Float[Array, "m ..."], labels: Int[Array, " m"], *, learner: Learner
 ) -> Float[Array, ""]:
     """Accuracy, in [0, 1]."""
-    return (learner.predict(params, latents)[1].argmax(axis=1) == labels).mean()
+    return (learner.predict(params, inputs)[1].argmax(axis=1) == labels).mean()
 
 
 def select_round(
     key: Key,
     params: Params,
     labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
+    inputs: Float[Array, "n ..."],
     train: Encoded,
     prepared: PyTree,
     labels: Int[Array, " n"],
@@ -79,15 +87,16 @@ def select_round(
 
     Args:
         labelled: what `fit_round` predicted for `bought`.
+        inputs: what the classifier reads, of the whole training set.
         prepared: what the strategy prepared from `train`.
         fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
     """
     key_subsample, key_select = jax.random.split(key)
     if fraction == 1:
-        pool = _whole_pool(params, train, prepared, labels, bought, learner)
+        pool = _whole_pool(params, inputs, train, prepared, labels, bought, learner)
     else:
         rows = _subsampled_rows(key_subsample, labels.shape[0], bought, fraction)
-        pool = _subsampled_pool(params, labelled, train, prepared, labels, rows, bought, learner)
+        pool = _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bought, learner)
     return jax.lax.dynamic_update_slice(bought, pool.rows[select(key_select, pool, num)], (count,))
 
 
@@ -100,11 +109,11 @@ def _filled(rows, size):
     return jnp.where(rows < size, rows, rows[0])
 
 
-def _whole_pool(params, train, prepared, labels, bought, learner):
-    predicted = learner.predict(params, train.latents)
+def _whole_pool(params, inputs, train, prepared, labels, bought, learner):
+    predicted = learner.predict(params, inputs)
     taken = _taken(labels.shape[0], bought)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
-    return Pool(*train, *predicted, taken, jnp.where(taken, labels, UNLABELLED), rows, prepared)
+    return Pool(train.latents, train.log_sigma, *predicted, taken, jnp.where(taken, labels, UNLABELLED), rows, prepared)
 
 
 def _subsampled_rows(key, size, bought, fraction):
@@ -114,13 +123,12 @@ def _subsampled_rows(key, size, bought, fraction):
     return jnp.concatenate([bought, drawn.astype(jnp.int32)])
 
 
-def _subsampled_pool(params, labelled, train, prepared, labels, rows, bought, learner):
+def _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bought, learner):
     is_slot = jnp.arange(rows.shape[0]) < bought.shape[0]
     filled = rows < labels.shape[0]
     source = _filled(rows, labels.shape[0])
-    latents = train.latents[source]
-    drawn = learner.predict(params, latents[bought.shape[0] :])
+    drawn = learner.predict(params, inputs[source[bought.shape[0] :]])
     features, probs = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
     log_sigma = None if train.log_sigma is None else train.log_sigma[source]
     seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
-    return Pool(latents, log_sigma, features, probs, is_slot | ~filled, seen, source, prepared)
+    return Pool(train.latents[source], log_sigma, features, probs, is_slot | ~filled, seen, source, prepared)

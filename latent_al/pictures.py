@@ -11,6 +11,7 @@ from absl import logging
 from latent_al import kernels, plots
 from latent_al.base import Data, Encoded
 from latent_al.encoders import Encodings
+from latent_al.results import balance_table
 
 SAMPLE = 10_000
 """Training images whose representativeness is drawn."""
@@ -63,23 +64,71 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
         labels = getattr(data, shown).labels
         if labels is not None:
             where = np.asarray(getattr(encodings, shown).latents)
-            album.add("classes", f"Classes of the {shown} images", plots.latent_classes, where, labels)
+            album.add("classes", f"Classes of the {shown} images", plots.latent_classes, where, labels, "class")
         if measures:
             caption = "Representativeness over the latent space"
             album.add("representativeness_map", caption, plots.representativeness_maps, latents, measures)
     return album.pictures
 
 
-def draw_arms(metrics: pd.DataFrame | None, queries: pd.DataFrame, data: Data, folder: Path) -> list[tuple[str, Path]]:
-    """The pictures of the comparison, (caption, PNG in `folder`) of each. Without labels there are no `metrics`."""
+def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list[tuple[str, Path]]:
+    """The pictures of the comparison, (caption, PNG in `folder`) of each.
+
+    `tables` are those of the run by name; without labels there are only `queries`.
+    """
     album = Album(folder)
+    metrics, training, queries = (tables.get(name) for name in ("metrics", "training", "queries"))
     if metrics is not None and metrics["round"].max() > 0:
         album.add("learning_curves", "Accuracy over the labels bought", plots.learning_curves, metrics)
         if (metrics.split == "validation").any():
             album.add("single_runs", "Validation accuracy of every seed", plots.single_runs, metrics)
+    if training is not None:
+        last = training[training["round"] == training["round"].max()]
+        album.add("training", "Validation accuracy while the classifier trains", plots.training_curves, last)
     if len(queries):
         _draw_queries(album, _distinct(queries), data)
     return album.pictures
+
+
+def draw_first_batches(spaces: dict, queries: pd.DataFrame, data: Data, folder: Path) -> list[tuple[str, Path]]:
+    """The first batches side by side, where they differ, (caption, PNG in `folder`) of each.
+
+    Args:
+        spaces: arm -> the latents [n d] that it chose in, and the clusters [n] that it drew from, or None.
+        queries: the table of the run.
+        data: the images and their labels.
+        folder: for the PNGs.
+    """
+    album = Album(folder)
+    first = queries[queries["round"] == 0]
+    names = _alike(first)
+    if len(names) < 2:
+        return album.pictures
+    flat = {arm: space for arm, space in spaces.items() if arm in names and space[0].shape[1] == 2}
+    if flat:
+        _draw_spaces(album, flat, names, first[first.seed == first.seed.min()], data.train.labels)
+    if data.train.labels is not None:
+        counts = _count_first(first[first.arm.isin(names)], data.train.labels, data.num_classes)
+        counts = counts.assign(arm=counts.arm.map(names))
+        album.add("first_batch_classes", "Classes of the first batch", plots.class_distributions, counts)
+    return album.pictures
+
+
+def _draw_spaces(album, spaces, names, first, labels):
+    """What each arm has chosen in its plane, and the clusters that it drew from, each clustering once."""
+    num_shown = SAMPLE // min(len(spaces), 5)
+    sample = np.random.default_rng(0).permutation(len(next(iter(spaces.values()))[0]))[:num_shown]
+    latents = {names[arm]: space[0][sample] for arm, space in spaces.items()}
+    queried = {names[arm]: space[0][first.row[first.arm == arm].to_numpy()] for arm, space in spaces.items()}
+    classes = dict.fromkeys(latents, labels if labels is None else labels[sample])
+    caption = f"The first batch of seed {first.seed.min()} in latent space, by class"
+    album.add("first_batches", caption, plots.queried_latents, latents, classes, queried)
+    drawn = set()
+    for arm, (points, clusters) in spaces.items():
+        if clusters is not None and clusters.tobytes() not in drawn:
+            drawn.add(clusters.tobytes())
+            caption = f"The clusters that {names[arm]} drew from"
+            album.add(f"clusters_{arm}", caption, plots.latent_classes, points[sample], clusters[sample], "cluster")
 
 
 def _draw_queries(album, queries, data):
@@ -101,7 +150,7 @@ def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:
     else:
         table = {name: partial(kernel, train.latents) for name, kernel in (DENSITIES | DISTANCES).items()}
     if train.log_sigma is not None:
-        table |= {name: partial(kernel, *train) for name, kernel in DIVERGENCES.items()}
+        table |= {name: partial(kernel, train.latents, train.log_sigma) for name, kernel in DIVERGENCES.items()}
     measured = {}
     for name, compute in table.items():
         try:
@@ -133,12 +182,17 @@ def _draw_decoder(album, encodings, shown, images):
         album.add("manifold", "Images decoded from percentiles of N(0, I)", plots.manifold, decoded)
 
 
-def _distinct(queries):
-    """The queries of one arm of those that have queried the same, such as one first batch for several classifiers."""
+def _alike(queries):
+    """The first arm of those that have queried the same, such as one first batch for several classifiers -> a name."""
     same = {}
     for arm, own in queries.groupby("arm", sort=False):
         same.setdefault(own.row.to_numpy().tobytes(), []).append(arm)
-    names = {first: f"{first} and {len(rest)} more" if rest else first for first, *rest in same.values()}
+    return {first: f"{first} and {len(rest)} more" if rest else first for first, *rest in same.values()}
+
+
+def _distinct(queries):
+    """The queries of one arm of those that have queried the same."""
+    names = _alike(queries)
     kept = queries[queries.arm.isin(names)]
     return kept.assign(arm=kept.arm.map(names))
 
@@ -148,6 +202,19 @@ def _first_queries(queries, data):
     own = queries[queries.seed == queries.seed.min()].sort_values("rank", kind="stable").groupby("arm", sort=False)
     rows = {arm: each.row.to_numpy()[:10] for arm, each in own}
     return list(rows), np.stack([data.train.images[each] for each in rows.values()])
+
+
+def _count_first(queries, labels, num_classes):
+    """Queries of each class, mean and deviation over seeds, beside what the pool's own shares would give."""
+    by = ["arm", "seed"]
+    counted = balance_table(queries, labels, num_classes).melt(
+        by, [f"class_{label}" for label in range(num_classes)], "label", "count"
+    )
+    counted["label"] = counted.label.str.removeprefix("class_").astype(int)
+    counts = counted.groupby(["arm", "label"], sort=False)["count"].agg(["mean", "std"]).reset_index()
+    num = len(queries) / len(queries[by].drop_duplicates())
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    return counts.rename(columns={"mean": "count"}).assign(pool=num * shares[counts.label])
 
 
 def _count_classes(queries, labels):

@@ -15,6 +15,11 @@ VAE = dict(
 )
 
 
+TSNE = dict(name="tsne_ae", image_shape=(4, 4, 1), filters=(4, 4), depth=1, hidden=(8,), dropout=0.2)
+TSNE |= dict(activation="linear", latent=2, perplexity=10.0, tsne_weight=10.0)
+TSNE |= dict(learning_rate=1.0, epochs=3, batch=32, seed=0)
+
+
 @pytest.fixture
 def every_epoch(monkeypatch):
     """Saves each epoch, where a real run saves every half minute."""
@@ -22,7 +27,7 @@ def every_epoch(monkeypatch):
 
 
 def build_encoder(**spec):
-    return build(ENCODERS, spec, "encoder")
+    return build(ENCODERS, spec, "encoder").encode
 
 
 def equal(one, other):
@@ -104,6 +109,25 @@ class TestConvVAE:
         with pytest.raises(BadInput, match="map all images to one point, a dead layer; choose another seed"):
             build_encoder(**self.CONV | dict(seed=34))(make_data(), tmp_path / "vae")
 
+    def test_a_batch_that_the_perplexity_does_not_fit(self):
+        spec = dict(TSNE, batch=10)
+        with pytest.raises(BadInput, match="cannot be trained in batches of 10: perplexity"):
+            build_encoder(**spec)
+
+    @pytest.mark.parametrize("name", ["conv_ae", "vae_tsne_ae"])
+    def test_latens_auto_encoders(self, name, make_data, tmp_path):
+        """The last of the two batches is filled up; errors are those of the reconstruction from the mean."""
+        own = {} if name == "conv_ae" else dict(perplexity=10.0, tsne_weight=10.0)
+        spec = {key: value for key, value in TSNE.items() if key not in ("perplexity", "tsne_weight")}
+        data = make_data(num_train=50)
+        result = build_encoder(**spec | dict(own, name=name, epochs=20))(data, tmp_path / "ae")
+        assert result.losses[-1, 0] < result.losses[0, 0]
+        assert (result.train.log_sigma is None) == (name == "conv_ae")
+        guess = np.asarray(result.decode(result.train.latents))
+        np.testing.assert_allclose(
+            result.train.errors, np.abs(guess - data.train.images).mean(axis=(1, 2, 3)), atol=1e-5
+        )
+
     @pytest.mark.parametrize(
         "change, message",
         [
@@ -121,7 +145,7 @@ class TestConvVAE:
 
 def test_identity_flattens(make_data, tmp_path):
     data = make_data(num_validation=0)
-    result = identity()(data, tmp_path)
+    result = identity().encode(data, tmp_path)
     np.testing.assert_array_equal(result.train.latents, data.train.images.reshape(60, 16))
     assert result.validation.latents.shape == (0, 16)
     assert result.train.log_sigma is None
@@ -134,7 +158,7 @@ class TestPrecomputed:
             for name, array in arrays.items():
                 np.save(tmp_path / f"{name}.npy", array)
             paths = {name: str(tmp_path / f"{name}.npy") for name in arrays}
-            return precomputed(**(dict(validation=None, test=None) | paths))
+            return precomputed(**(dict(validation=None, test=None) | paths)).encode
 
         return write
 
@@ -164,7 +188,7 @@ class TestPrecomputed:
         (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
         for path in ("none.npy", "torn.npy"):
             with pytest.raises(BadInput, match=f"{path} cannot be read as .npy"):
-                precomputed(train=str(tmp_path / path), validation=None, test=None)(make_data(), tmp_path)
+                precomputed(train=str(tmp_path / path), validation=None, test=None).encode(make_data(), tmp_path)
 
     def test_a_split_without_its_file(self, save, make_data, tmp_path):
         with pytest.raises(BadInput, match="20 validation images but no embeddings"):

@@ -10,7 +10,8 @@ from latent_al import fit as fit_module
 from latent_al.base import BadInput, build
 from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_rmsprop, start
 from latent_al.models.autoencoders import DenseVAE, vae_loss
-from latent_al.models.classifiers import CLASSIFIERS, MLP, drop, mlp
+from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
+from latent_al.models.layers import drop
 
 MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch=4, num_classes=3)
 
@@ -93,6 +94,17 @@ class TestEpoch:
         sizes = [4] * (count // 4) + [count % 4] * (count % 4 > 0)
         np.testing.assert_allclose(sorted(-params[used]), sorted(1 / size for size in sizes for _ in range(size)))
 
+    @pytest.mark.parametrize("updates", [1, 4, 5, 11])
+    def test_a_fit_takes_its_updates_whatever_the_count(self, updates):
+        """Each step of four lowers the parameters by one in all; the passes are of four steps, the last unfinished."""
+        optimizer = optax.sgd(1.0)
+        state = start(jnp.zeros(20), optimizer)
+        settings = dict(loss=counting_loss, optimizer=optimizer, batch=4, updates=updates)
+        state, _ = fit(jax.random.key(0), state, jnp.eye(20), jnp.arange(20), 16, **settings)
+        np.testing.assert_allclose(state.params.sum(), -updates)
+        assert (state.params[:16] <= -(updates // 4) / 4).all()
+        assert not state.params[16:].any()
+
     def test_the_key_sets_the_order(self):
         orders = [self.run(13, seed=seed)[0] for seed in (0, 0, 1)]
         np.testing.assert_array_equal(orders[0], orders[1])
@@ -125,14 +137,14 @@ def test_one_trace_for_any_count():
     run = jax.jit(
         lambda count: fit(
             jax.random.key(0),
-            jnp.zeros(8),
+            start(jnp.zeros(8), optimizer),
             jnp.eye(8),
             jnp.arange(8),
             count,
             loss=loss,
             optimizer=optimizer,
             batch=2,
-            epochs=3,
+            updates=12,
         )
     )
     run(jnp.int32(2))
@@ -166,8 +178,8 @@ class TestMLP:
         keys = jax.random.split(jax.random.key(0), 3)
 
         def play(key):
-            params, loss = learner.fit(key, jnp.float32(0.2), inputs, labels, jnp.arange(60), 40)
-            return loss, learner.predict(params, inputs)[1]
+            params, progress = learner.fit(key, jnp.float32(0.2), inputs, labels, jnp.arange(60), 40, None)
+            return progress["loss"], learner.predict(params, inputs)[1]
 
         batched = jax.jit(jax.vmap(play))(keys)
         singles = [jax.jit(play)(key) for key in keys]
@@ -178,7 +190,7 @@ class TestMLP:
         learner = mlp(**MLP_SETTINGS | dict(dropout=(0.2, 0.5)))
         assert learner.dropouts == (0.2, 0.5)
         inputs, labels = self.problem()
-        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40)[1]  # noqa: E731
+        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40, None)[1]["loss"]  # noqa: E731
         rates = jnp.array(learner.dropouts)
         losses = jax.jit(jax.vmap(play))(rates)
         np.testing.assert_allclose(losses, [jax.jit(play)(rate) for rate in rates], rtol=1e-4)
@@ -189,9 +201,11 @@ class TestMLP:
         inputs, labels = self.problem()
         labels = jnp.where(jnp.arange(60) < 30, 0, labels)
         learner = mlp(**MLP_SETTINGS | dict(epochs=60))
-        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, labels, jnp.arange(60), 30)
+        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, labels, jnp.arange(60), 30, None)
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == 0).all()
-        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, self.problem()[1], jnp.arange(60), 60)
+        params, _ = learner.fit(
+            jax.random.key(0), jnp.float32(0.2), inputs, self.problem()[1], jnp.arange(60), 60, None
+        )
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == self.problem()[1]).mean() > 0.9
 
     @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 5])
@@ -220,5 +234,5 @@ class TestMLP:
 
 
 def test_unknown_classifier_lists_the_known():
-    with pytest.raises(BadInput, match="unknown classifier 'svm'; known: mlp"):
+    with pytest.raises(BadInput, match="unknown classifier 'svm'; known: cnn, mlp"):
         build(CLASSIFIERS, dict(name="svm"), "classifier")

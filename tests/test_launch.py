@@ -25,7 +25,7 @@ from test_svhn import make_fields
 from latent_al.base import BadInput, build
 from latent_al.encoders import ENCODERS, TRAINED
 from latent_al.experiment import run
-from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 from latent_al.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,7 @@ def test_every_config_has_a_launch():
     assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {
         "cifar10_vae",
         "digits_vae",
+        "mnist_latent_sampling",
         "mnist_vae",
         "svhn_vae",
     }
@@ -162,20 +163,43 @@ def test_cifar10_vae(tmp_path):
     assert "greedy" in succeed(*flags)
 
 
+def test_mnist_latent_sampling(tiny_mnist, tmp_path):
+    """Each arm has a first batch of its own; the judges find the encoder trained."""
+    flags = [f"--config.data.source.root={tiny_mnist}", "--config.data.source.num_validation=100"]
+    flags += ["--config.data.num_copies=5", "--config.first_batch=30"]
+    flags += [f"--workdir={tmp_path / 'run'}"]
+    succeed("--config=configs/mnist_latent_sampling.py:smoke-unbalanced", *flags)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    arms = summary["arms"].keys()
+    assert {"random", "ae_error", "vae_clustered_normal", "vae_uniform", "vae_typical"} <= arms
+    queries, balance, training = (
+        pd.read_csv(tmp_path / "run" / f"{n}.csv") for n in ("queries", "balance", "training")
+    )
+    assert (queries.groupby(["arm", "seed"]).row.nunique() == 30).all()
+    assert (balance.filter(regex=r"class_\d").sum(axis=1) == 30).all()
+    assert summary["balance"].keys() == arms
+    assert training.groupby(["arm", "seed"])["update"].agg(list).map(lambda each: each == list(range(1, 11))).all()
+    drawn = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
+    assert {"first_batches", "first_batch_classes", "clusters_vae_clustered_normal", "training"} <= drawn
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
     module = runpy.run_path(str(path))
     kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
-    sizes = [kind + name for kind in kinds for name in module.get("ARMS", ("full", "smoke"))]
+    names = [*module.get("SIZES", ()), "cpu-unbalanced-100-mlp"] if "SIZES" in module else ("full", "smoke")
+    sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
         for spec in config.encoders.values():
             extra = dict(image_shape=(32, 32, 1)) if spec.name in TRAINED else {}
             build(ENCODERS, dict(spec, **extra), "encoder")
         for spec in config.classifiers.values():
-            build(CLASSIFIERS, dict(spec, num_classes=10), "classifier")
+            extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
+            build(CLASSIFIERS, dict(spec, num_classes=10, **extra), "classifier")
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
+            build(STRATEGIES, arm.get("initial", config.initial), "strategy")
             assert arm.encoder in config.encoders
             assert arm.classifier in config.classifiers
         assert config.baseline.split("_dropout_")[0] in config.arms
@@ -359,6 +383,21 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
     pinned.write_text("of another training")
     with pytest.raises(BadInput, match="what encoder 'vae' has learned or was given has changed since this workdir"):
         run_demo(tmp_path / "run", **few)
+
+
+def test_changed_embeddings_are_refused(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
+    config.rounds = 0
+    config.num_seeds = 1
+    embeddings = dict(name="precomputed", train=str(tmp_path / "train.npy"), validation=None, test=None)
+    config.encoders = ConfigDict(dict(vae=embeddings))
+    config.data = ConfigDict(dict(name="digits", num_validation=0, num_test=0))
+    for scale in (1, 1, 2):
+        np.save(tmp_path / "train.npy", scale * np.random.default_rng(0).normal(size=(1797, 3)))
+        if scale == 1:
+            run(config, str(tmp_path / "run"))
+    with pytest.raises(BadInput, match="what encoder 'vae' has learned or was given has changed since this workdir"):
+        run(config, str(tmp_path / "run"))
 
 
 def test_an_unwritable_workdir_is_refused(tmp_path):

@@ -16,6 +16,7 @@ SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions").select
 DROPOUT = jnp.float32(0.1)
+NOTHING = (jnp.zeros((0, 4)), jnp.zeros(0, jnp.int32))
 
 
 @pytest.fixture
@@ -37,9 +38,13 @@ def play(key, train, labels, *, fraction=1.0, select=MARGIN, rounds=4):
     def one(bought, index):
         key_fit, key_select = jax.random.split(jax.random.fold_in(key_rounds, index))
         count = NUM * (index + 1)
-        params, labelled, metrics = fit_round(key_fit, DROPOUT, train, labels, bought, count, learner=LEARNER)
+        params, labelled, metrics = fit_round(
+            key_fit, DROPOUT, train.latents, labels, bought, count, NOTHING, learner=LEARNER
+        )
         settings = dict(learner=LEARNER, select=select, num=NUM, fraction=fraction)
-        return select_round(key_select, params, labelled, train, None, labels, bought, count, **settings), metrics
+        return select_round(
+            key_select, params, labelled, train.latents, train, None, labels, bought, count, **settings
+        ), metrics
 
     return jax.lax.scan(one, bought, jnp.arange(rounds))
 
@@ -71,16 +76,25 @@ def test_one_trace_over_the_rounds(train, labels):
         traces.append(1)
         return MARGIN(key, pool, num)
 
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None)
+    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None)
     choose = over_seeds(
-        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0), 0, 0, 0, None, None, None, 0, None
+        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0),
+        0,
+        0,
+        0,
+        None,
+        None,
+        None,
+        None,
+        0,
+        None,
     )
     keys = jax.random.split(jax.random.key(1), 2)
     bought = jnp.full((2, CAPACITY), SIZE).at[:, :NUM].set(jnp.arange(NUM))
     for index in range(4):
         count = jnp.int32(NUM * (index + 1))
-        params, labelled, _ = fit(keys, DROPOUT, train, labels, bought, count)
-        bought = choose(keys, params, labelled, train, None, labels, bought, count)
+        params, labelled, _ = fit(keys, DROPOUT, train.latents, labels, bought, count, NOTHING)
+        bought = choose(keys, params, labelled, train.latents, train, None, labels, bought, count)
     assert len(traces) == 1
     assert fit._cache_size() == choose._cache_size() == 1
 
@@ -95,8 +109,10 @@ def test_a_selector_sees_bought_labels_only(train, labels, fraction):
         return MARGIN(key, pool, num)
 
     bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(30, 45))
-    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(15), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(15))
+    params, labelled, _ = fit_round(
+        jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(15), NOTHING, learner=LEARNER
+    )
+    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(15))
     after = select_round(*args, learner=LEARNER, select=look, num=5, fraction=fraction)
     pool = seen[0]
     np.testing.assert_array_equal(pool.latents, train.latents[pool.rows])
@@ -124,8 +140,10 @@ def test_only_the_subsample_is_predicted(train, labels):
 
     learner = LEARNER._replace(predict=predict)
     bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(15))
-    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(15), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(15))
+    params, labelled, _ = fit_round(
+        jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(15), NOTHING, learner=LEARNER
+    )
+    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(15))
     select_round(*args, learner=learner, select=MARGIN, num=5, fraction=0.1)
     assert rows_predicted == [8]
 
@@ -133,8 +151,10 @@ def test_only_the_subsample_is_predicted(train, labels):
 def test_subsample_of_a_nearly_empty_pool(train, labels):
     """Six rows are left where the subsample would hold 32: all six can be bought."""
     bought = jnp.full(80, SIZE).at[:74].set(jnp.arange(74))
-    params, labelled, _ = fit_round(jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(74), learner=LEARNER)
-    args = (jax.random.key(1), params, labelled, train, None, labels, bought, jnp.int32(74))
+    params, labelled, _ = fit_round(
+        jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(74), NOTHING, learner=LEARNER
+    )
+    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(74))
     after = select_round(*args, learner=LEARNER, select=MARGIN, num=6, fraction=0.4)
     assert sorted(after.tolist()) == list(range(80))
 
@@ -142,7 +162,7 @@ def test_subsample_of_a_nearly_empty_pool(train, labels):
 def test_accuracies(train, labels):
     bought = jnp.full(CAPACITY, SIZE).at[:20].set(jnp.arange(20))
     params, labelled, metrics = fit_round(
-        jax.random.key(0), DROPOUT, train, labels, bought, jnp.int32(20), learner=LEARNER
+        jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(20), NOTHING, learner=LEARNER
     )
     predicted = LEARNER.predict(params, train.latents)[1].argmax(axis=1)
     assert metrics["accuracy"] == np.mean(predicted[:20] == labels[:20])

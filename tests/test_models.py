@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
-from latent_al.models.autoencoders import conv_vae
-from latent_al.models.convolutions import conv, conv_transpose_2x, narrow_conv, patch_conv
+from latent_al.base import BadInput, build
+from latent_al.kernels import tsne
+from latent_al.models.autoencoders import AUTOENCODERS, conv_vae
+from latent_al.models.classifiers import cnn
+from latent_al.models.convolutions import conv, conv_transpose_2x, narrow_conv, patch_conv, patch_conv_transpose
+from latent_al.models.layers import max_pool_2x
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -30,12 +35,14 @@ def plain_conv(x, kernel, strides=1, padding="VALID"):
         (patch_conv, partial(plain_conv, strides=2), (2, 2, 5, 4)),
         (narrow_conv, plain_conv, (2, 2, 5, 1)),
         (conv_transpose_2x, plain_transpose, (3, 3, 5, 4)),
+        (patch_conv_transpose, plain_transpose, (2, 2, 5, 4)),
+        (conv, partial(plain_conv, padding="SAME"), (3, 3, 1, 4)),
     ],
-    ids=["conv", "patch", "narrow", "transpose"],
+    ids=["conv", "patch", "narrow", "transpose", "patch transpose", "conv of one channel"],
 )
 def test_values_and_gradients_equal_xlas(ours, plain, kernel_shape, height, width):
     key_x, key_kernel, key_out = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(key_x, (3, height, width, 5))
+    x = jax.random.normal(key_x, (3, height, width, kernel_shape[2]))
     kernel = jax.random.normal(key_kernel, kernel_shape)
     weights = jax.random.normal(key_out, plain(x, kernel).shape)
 
@@ -50,7 +57,7 @@ def test_values_and_gradients_equal_xlas(ours, plain, kernel_shape, height, widt
 @pytest.mark.parametrize("side", [28, 32])
 @pytest.mark.parametrize("latent", [2, 30, 50])
 def test_conv_vae_is_table_4_1(side, latent):
-    model, _ = conv_vae(image_shape=(side, side, 1), latent=latent, kl_weight=1.0, dtype="float32")
+    model = conv_vae(image_shape=(side, side, 1), latent=latent, kl_weight=1.0, dtype="float32").module
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, side, side, 1)), method="encode"))
     flat = (side // 2) ** 2 * 64
     encoder = [(2, 2, 1, 1), (2, 2, 1, 64), (3, 3, 64, 64), (3, 3, 64, 64), (flat, 128), (128, latent), (128, latent)]
@@ -67,7 +74,7 @@ def test_conv_vae_is_table_4_1(side, latent):
 @pytest.mark.parametrize("side", [8, 28])
 def test_conv_vae_equals_plain_convolutions(side):
     """Table 4.1 word for word with XLA's own layers; every hidden layer a ReLU."""
-    model, _ = conv_vae(image_shape=(side, side, 1), latent=3, kl_weight=1.0, dtype="float32")
+    model = conv_vae(image_shape=(side, side, 1), latent=3, kl_weight=1.0, dtype="float32").module
     images = jax.random.uniform(jax.random.key(1), (5, side, side, 1))
     params = model.init(jax.random.key(0), images, jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + 0.01, params)
@@ -101,7 +108,7 @@ def test_bfloat16_is_near_float32():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
     losses = []
     for dtype in ("float32", "bfloat16"):
-        model, loss = conv_vae(image_shape=(8, 8, 1), latent=2, kl_weight=1.0, dtype=dtype)
+        model, loss = conv_vae(image_shape=(8, 8, 1), latent=2, kl_weight=1.0, dtype=dtype)[:2]
         params = model.init(jax.random.key(0), images, jax.random.key(1))
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         losses.append(loss(params, jax.random.key(2), images))
@@ -112,3 +119,146 @@ def test_bfloat16_is_near_float32():
 
 def kernel_shapes(params):
     return sorted(leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1)
+
+
+def test_max_pool_is_linens():
+    images = jax.random.normal(jax.random.key(0), (3, 6, 8, 2))
+    plain = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
+    np.testing.assert_array_equal(max_pool_2x(images), plain(images))
+    gradients = [jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(images) for pool in (max_pool_2x, plain)]
+    np.testing.assert_allclose(*gradients, rtol=1e-6)
+
+
+PAPER = dict(filters=(64, 32, 32), depth=3, hidden=(1024, 1024), dropout=0.2, activation="linear", latent=2)
+SMALL = dict(filters=(4, 3, 2), depth=2, hidden=(8, 6), dropout=0.2, activation="linear", latent=2)
+TSNE = dict(perplexity=3.0, tsne_weight=10.0)
+OWN = dict(conv_ae={}, conv_vae_latens={}, tsne_ae=TSNE, vae_tsne_ae=TSNE)
+
+
+def make(name, **sizes):
+    return build(AUTOENCODERS, dict(name=name, **OWN[name], **sizes), "auto-encoder")
+
+
+def shapes_of(name):
+    model = make(name, image_shape=(28, 28, 1), **PAPER).module
+    init = partial(model.init, jax.random.key(0))
+    params = jax.eval_shape(init, jnp.zeros((1, 28, 28, 1)), jax.random.key(1))["params"]
+    return {layer: each["kernel"].shape for layer, each in params.items()}
+
+
+def test_the_levels_are_the_papers():
+    """Three convolutions a level, 28 to 14 to 7, two dense layers, and the mirror of it."""
+    encoder = [(3, 3, a, b) for a, b in [(1, 64), (64, 64), (64, 64), (64, 32)] + [(32, 32)] * 5]
+    decoder = [(3, 3, 32, 32)] * 6 + [(3, 3, 64, 64)] * 2
+    expected = {f"encoder_{i // 3}_{i % 3}": shape for i, shape in enumerate(encoder)}
+    expected |= {f"decoder_{i // 3}_{i % 3}": shape for i, shape in enumerate(decoder)}
+    expected |= dict(up_0=(2, 2, 32, 32), up_1=(2, 2, 32, 64), pixels=(3, 3, 64, 1), mu=(1024, 2))
+    expected |= dict(hidden_encoder_0=(1568, 1024), hidden_encoder_1=(1024, 1024))
+    expected |= dict(hidden_decoder_0=(2, 1024), hidden_decoder_1=(1024, 1024), hidden_decoder_2=(1024, 1568))
+    assert shapes_of("conv_ae") == expected
+    assert shapes_of("vae_tsne_ae") == expected | dict(log_sigma=(1024, 2))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_losses_are_what_the_paper_adds_up(name):
+    ours = make(name, image_shape=(8, 12, 2), **SMALL | dict(dropout=0.0))
+    key, images = jax.random.key(0), jax.random.uniform(jax.random.key(1), (9, 8, 12, 2))
+    params = ours.module.init(key, images[:1], key)
+    logits, mu, log_sigma = (None if x is None else np.float64(x) for x in ours.module.apply(params, images, key))
+    pixels, guess = np.float64(images), 1 / (1 + np.exp(-logits))
+    expected = ((guess - pixels) ** 2).mean(axis=(1, 2, 3))
+    if "vae" in name:
+        entropy = -(pixels * np.log(guess) + (1 - pixels) * np.log(1 - guess)).sum(axis=(1, 2, 3))
+        expected = entropy + 0.5 * (mu**2 + np.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum(axis=1)
+    np.testing.assert_allclose(ours.validation_loss(params, key, images), expected, rtol=1e-4)
+    if "tsne" in name:
+        p = np.float64(tsne.joint_probabilities(images.reshape(9, -1), 3.0))
+        student = 1 / (1 + ((mu[:, None] - mu) ** 2).sum(axis=2))
+        others = ~np.eye(9, dtype=bool)
+        q = student / student[others].sum()
+        expected += 10 * (p[others] * np.log(p[others] / q[others])).sum()
+    np.testing.assert_allclose(ours.loss(params, key, images), expected, rtol=1e-4)
+
+
+def test_dropout_in_training_only_and_the_clipped_representation():
+    ours = make("conv_ae", image_shape=(8, 8, 1), **SMALL | dict(activation="clipped", dropout=0.5))
+    images = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
+    params = ours.module.init(jax.random.key(2), images[:1], jax.random.key(2))
+    one, other = (ours.loss(params, jax.random.key(seed), images) for seed in (0, 1))
+    assert (one != other).any()
+    one, other = (ours.validation_loss(params, jax.random.key(seed), images) for seed in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    latents, _ = ours.module.apply(jax.tree.map(lambda leaf: 20 * leaf, params), images, method="encode")
+    assert set(np.asarray(latents).ravel().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        (
+            "conv_ae",
+            dict(image_shape=(30, 28, 1)),
+            "3 levels and images of 30 x 28; expected sides that are multiples of 4",
+        ),
+        ("conv_ae", dict(latent=0), "latent 0 and dropout 0.2; expected sizes of 1 or more"),
+        ("conv_vae_latens", dict(filters=(4, 0)), r"filters \(4, 0\)"),
+        ("conv_vae_latens", dict(dropout=1.0), "dropout 1.0"),
+        ("tsne_ae", dict(activation="relu"), "unknown activation 'relu'; known: clipped, linear"),
+        ("tsne_ae", dict(perplexity=0.5), "perplexity 0.5 and tsne_weight 10.0; expected 1 or more"),
+        ("vae_tsne_ae", dict(tsne_weight=-1.0), "tsne_weight -1.0"),
+    ],
+)
+def test_what_the_auto_encoders_refuse(name, change, message):
+    with pytest.raises(BadInput, match=message):
+        build(AUTOENCODERS, dict(name=name, image_shape=(28, 28, 1), **SMALL, **OWN[name]) | change, "auto-encoder")
+
+
+class TestCNN:
+    SETTINGS = dict(image_shape=(8, 8, 1), filters=(4, 4), depth=1, units=16, dropout=0.2, learning_rate=1.0)
+    SETTINGS |= dict(updates=100, batch=8, num_classes=3)
+
+    def problem(self, size=60):
+        """A bar, whose place is the class, on noise."""
+        labels = jnp.arange(size) % 3
+        noise = jax.random.uniform(jax.random.key(9), (size, 8, 8, 1))
+        bar = (jnp.arange(8)[None, :] // 2 == labels[:, None])[:, :, None, None]
+        return 0.5 * noise + 0.5 * bar, labels
+
+    def test_learns_from_the_rows_it_is_given_and_is_watched(self):
+        images, labels = self.problem()
+        learner = cnn(**self.SETTINGS)
+        params, progress = learner.fit(
+            jax.random.key(0), jnp.float32(0.2), images, labels, jnp.arange(60), 30, (images[30:], labels[30:])
+        )
+        right = learner.predict(params, images[30:])[1].argmax(axis=1) == labels[30:]
+        assert right.mean() > 0.9
+        assert learner.updates == tuple(range(10, 101, 10))
+        assert progress["by_update"].shape == (10,)
+        assert progress["by_update"][-1] == right.mean()
+        assert progress["by_update"][0] < 0.9
+
+    def test_vmap_equals_singles_and_the_count_may_be_traced(self):
+        images, labels = self.problem()
+        learner = cnn(**self.SETTINGS | dict(updates=10))
+        watched = (images[:0], labels[:0])
+        play = lambda key, count: learner.fit(key, 0.2, images, labels, jnp.arange(60), count, watched)[1]["loss"]  # noqa: E731
+        keys = jax.random.split(jax.random.key(0), 2)
+        losses = jax.jit(jax.vmap(play, in_axes=(0, None)))(keys, jnp.int32(20))
+        np.testing.assert_allclose(losses, [play(key, 20) for key in keys], rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (dict(units=0), "units 0"),
+            (dict(dropout=-0.1), "dropout -0.1"),
+            (dict(learning_rate=0.0), "learning_rate 0.0"),
+            (dict(updates=15), "updates 15; expected a multiple of 10"),
+            (
+                dict(image_shape=(9, 8, 1)),
+                "cnn has 2 levels and images of 9 x 8; expected sides that are multiples of 2",
+            ),
+        ],
+    )
+    def test_what_it_refuses(self, change, message):
+        with pytest.raises(BadInput, match=message):
+            cnn(**self.SETTINGS | change)

@@ -57,10 +57,10 @@ def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
         monkeypatch.setattr(plots, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
     bought = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
-    history = results.History(bought, {}, np.zeros((2, 2)))
+    history = results.History(bought, {}, np.zeros((2, 2)), {})
     arms = ("margin", "same", "too")
     tables = [results.queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
-    draw_arms(None, pd.concat(tables), data, tmp_path)
+    draw_arms({"queries": pd.concat(tables)}, data, tmp_path)
     [(images, captions)] = seen["queried_images"]
     assert captions == ["margin and 2 more"]
     np.testing.assert_array_equal(images[0], data.train.images[bought[0, 12:20]])

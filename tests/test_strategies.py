@@ -16,7 +16,15 @@ from latent_al.strategies.uncertainty import MEASURES, PICKS
 
 ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
 PRIOR = dict(name="kl_to_prior")
+KMEANS = dict(name="kmeans", num_clusters=3, iterations=10, seed=0)
+CLUSTERINGS = (None, KMEANS, dict(name="ward", num_clusters=4), dict(name="gaussian_mixture", num_clusters=2, seed=0))
+SAMPLERS = [
+    dict(clustering=clustering, threshold=0.5, match=match)
+    for clustering, match in zip(CLUSTERINGS, ("nearest", "all_within", "nearest", "all_within"), strict=True)
+]
 SETTINGS = {
+    "ae_error": [{}],
+    "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
         for distance in DISTANCES
@@ -31,10 +39,14 @@ SETTINGS = {
         )
         for name in REPRESENTATIVENESS
     ],
+    "multi_normal": SAMPLERS[1:3],
+    "normal": SAMPLERS[:1],
     "random": [{}],
+    "typical": [dict(iterations=10)],
     "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
+    "uniform": SAMPLERS[3:],
 }
-COLD = ["random"]
+COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "uniform"]
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]
 
 
@@ -44,9 +56,11 @@ def make_pool(strategy, size=50, num_taken=20, seed=0):
     latents = latents.at[1].set(latents[0])
     taken = jnp.zeros(size, bool).at[jax.random.permutation(key_taken, size)[:num_taken]].set(True)
     probs = jax.random.dirichlet(key_probs, jnp.ones(4), (size,))
-    train = Encoded(latents, -jnp.ones_like(latents))
+    train = Encoded(latents, -jnp.ones_like(latents), jnp.abs(latents).sum(axis=1))
     labels = jnp.where(taken, 0, UNLABELLED)
-    return Pool(*train, latents, probs, taken, labels, jnp.arange(size), strategy.prepare(train))
+    return Pool(
+        train.latents, train.log_sigma, latents, probs, taken, labels, jnp.arange(size), strategy.prepare(train)
+    )
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
@@ -89,7 +103,7 @@ def test_vmap_equals_singles(strategy):
 
 @pytest.mark.parametrize("name", COLD)
 def test_first_batch_needs_no_predictions(name):
-    strategy = STRATEGIES[name]()
+    strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]), "strategy")
     pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
     assert strategy.select(jax.random.key(0), pool, 10).shape == (10,)
 

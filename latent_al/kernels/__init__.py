@@ -1,8 +1,9 @@
 """Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax only."""
 
-from latent_al.kernels import distances, picks, representativeness, uncertainty
-from latent_al.kernels.distances import j_divergences, kl_divergences, squared_distances
-from latent_al.kernels.picks import greedy_diverse, random_partitions, subsample, top_k
+from latent_al.kernels import cluster, distances, picks, representativeness, sampling, tsne, uncertainty
+from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
+from latent_al.kernels.distances import j_divergences, kl_divergences, nearest, squared_distances
+from latent_al.kernels.picks import farthest_first, greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.representativeness import (
     cosine_density,
     distance_to_origin,
@@ -13,29 +14,47 @@ from latent_al.kernels.representativeness import (
     squared_distance_to_origin,
     squared_euclidean_density,
 )
+from latent_al.kernels.sampling import draw_and_match, largest_remainder
+from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
 from latent_al.kernels.uncertainty import entropy, least_confident, margin
 
 __all__ = [
+    "KMeans",
+    "cluster",
+    "conditional_probabilities",
     "cosine_density",
     "distance_to_origin",
     "distances",
+    "draw_and_match",
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",
+    "farthest_first",
     "greedy_diverse",
     "j_density",
     "j_divergences",
+    "joint_probabilities",
     "kl_divergences",
     "kl_to_prior",
+    "kmeans",
+    "kmeans_plus_plus",
+    "largest_remainder",
     "least_confident",
+    "lloyd",
     "margin",
+    "nearest",
+    "nearest_to",
     "picks",
     "random_partitions",
     "representativeness",
+    "sampling",
     "squared_distance_to_origin",
     "squared_distances",
     "squared_euclidean_density",
+    "student_t",
     "subsample",
     "top_k",
+    "tsne",
+    "tsne_divergence",
     "uncertainty",
 ]

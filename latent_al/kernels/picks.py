@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from latent_al.kernels.distances import squared_to
+
 
 def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
     """The `num` rows of the highest score, best first; ties go to the lowest row.
@@ -89,6 +91,62 @@ def _greedy_diverse(score, points, taken, num, to, weight):
 
     nearest = jnp.full_like(score, jnp.finfo(score.dtype).max)
     return jax.lax.fori_loop(0, num, pick, (jnp.zeros(num, jnp.int32), taken, nearest))[0]
+
+
+def farthest_first(
+    points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int
+) -> Int[Array, " num"]:
+    """Row by row the one farthest, by Euclidean distance, from all that are taken or picked: greedy k-center.
+
+    Ties go to the lowest row. O((num + taken) n d) time, O(n d) memory. Source: Gonzalez, Clustering to minimize the
+    maximum intercluster distance (1985).
+
+    Args:
+        first: the row to begin with where nothing is taken.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, a coordinate is NaN.
+    """
+    _check(points.sum(axis=1), taken, num)
+    return _farthest_first(points, taken, num, first)
+
+
+@partial(jax.jit, static_argnums=2)
+def _farthest_first(points, taken, num, first):
+    def towards(row, sq_distance):
+        return jnp.minimum(sq_distance, squared_to(points, points[row]))
+
+    def pick(index, carry):
+        rows, blocked, sq_distance = carry
+        row = _open_scores(sq_distance, blocked).argmax()
+        row = jnp.where((index == 0) & ~taken.any(), first, row)
+        return rows.at[index].set(row), blocked.at[row].set(True), towards(row, sq_distance)
+
+    already = jnp.argsort(~taken)
+    sq_distance = jnp.full(len(points), jnp.inf)
+    sq_distance = jax.lax.fori_loop(0, taken.sum(), lambda i, carry: towards(already[i], carry), sq_distance)
+    return jax.lax.fori_loop(0, num, pick, (jnp.zeros(num, jnp.int32), taken, sq_distance))[0]
+
+
+def nearest_to(
+    targets: Float[Array, "num d"], points: Float[Array, "n d"], taken: Bool[Array, " n"]
+) -> Int[Array, " num"]:
+    """For one target after the other the nearest row left, by Euclidean distance; ties go to the lowest row.
+
+    Raises:
+        ValueError: there are more targets than rows left, the shapes differ, a coordinate is NaN.
+    """
+    _check(points.sum(axis=1), taken, len(targets))
+    return _nearest_to(targets, points, taken)
+
+
+@jax.jit
+def _nearest_to(targets, points, taken):
+    def pick(blocked, target):
+        row = _open_scores(-squared_to(points, target), blocked).argmax().astype(jnp.int32)
+        return blocked.at[row].set(True), row
+
+    return jax.lax.scan(pick, taken, targets)[1]
 
 
 def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], fraction: float) -> Bool[Array, " n"]:

@@ -1,7 +1,9 @@
-"""Auto-encoders, each a factory that returns a linen module with `encode` and `decode`, and its loss for each image."""
+"""Auto-encoders, each a factory that returns an `AutoEncoder`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,36 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from latent_al.base import BadInput
-from latent_al.fit import Loss
-from latent_al.models.convolutions import Convolution, conv, conv_transpose_2x, narrow_conv, patch_conv
+from latent_al.base import BadInput, check_name
+from latent_al.fit import Loss, keras_adadelta, keras_rmsprop
+from latent_al.kernels import tsne
+from latent_al.models.convolutions import (
+    Convolution,
+    conv,
+    conv_transpose_2x,
+    narrow_conv,
+    patch_conv,
+    patch_conv_transpose,
+)
+from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
+
+ACTIVATIONS = {"linear": lambda x: x, "clipped": lambda x: jnp.clip(x, 0, 1)}
+
+
+class AutoEncoder(NamedTuple):
+    """An auto-encoder as published.
+
+    module: has `encode`, images to (mean, log standard deviation or None) of the latents; `decode`, latents to pixel
+        logits; and `__call__(images, key)`, which calls all of it.
+    loss: of each image in training.
+    validation_loss: of each image, without dropout and without what only a whole batch has.
+    optimizer: from a learning rate.
+    """
+
+    module: nn.Module
+    loss: Loss
+    validation_loss: Loss
+    optimizer: Callable[[float], optax.GradientTransformation]
 
 
 class VAE(nn.Module):
@@ -37,11 +66,11 @@ class DenseVAE(VAE):
     image_shape: tuple[int, int, int]
 
     def setup(self):
-        self.encoder = [_dense(units) for units in self.hidden]
-        self.mu = _dense(self.latent)
-        self.log_sigma = _dense(self.latent)
-        self.decoder = [_dense(units) for units in reversed(self.hidden)]
-        self.pixels = _dense(math.prod(self.image_shape))
+        self.encoder = [dense(units) for units in self.hidden]
+        self.mu = dense(self.latent)
+        self.log_sigma = dense(self.latent)
+        self.decoder = [dense(units) for units in reversed(self.hidden)]
+        self.pixels = dense(math.prod(self.image_shape))
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
         """Mean and log standard deviation of each image's latent."""
@@ -56,6 +85,85 @@ class DenseVAE(VAE):
         for layer in self.decoder:
             x = nn.relu(layer(x))
         return self.pixels(x).reshape(latents.shape[0], *self.image_shape)
+
+
+class LevelAutoEncoder(nn.Module):
+    """The convolutional auto-encoders of query selection by latent-space sampling; every hidden layer is a ReLU.
+
+    The encoder's levels are 3x3 convolutions, with max-pooling and dropout between levels, then dense layers and the
+    representation layer. The decoder is the mirror, 2x2 transposed convolutions in place of the pools.
+
+    Attributes:
+        filters: of each level's convolutions.
+        depth: convolutions a level.
+        hidden: units of the encoder's dense layers.
+        dropout: share of units dropped between the encoder's levels in training.
+        activation: of the representation, a name from `ACTIVATIONS`.
+        latent: dimensions of the latent space.
+        variational: whether the encoder gives a spread and the decoder sees a sample.
+        image_shape: (h, w, c), sides that halve evenly between levels.
+    """
+
+    filters: Sequence[int]
+    depth: int
+    hidden: Sequence[int]
+    dropout: float
+    activation: str
+    latent: int
+    variational: bool
+    image_shape: tuple[int, int, int]
+
+    def setup(self):
+        height, width, channels = self.image_shape
+        by = 2 ** (len(self.filters) - 1)
+        self.coarse = (height // by, width // by, self.filters[-1])
+        self.encoder = [_level([features] * self.depth) for features in self.filters]
+        self.hidden_encoder = [dense(units) for units in self.hidden]
+        self.mu = dense(self.latent)
+        self.log_sigma = dense(self.latent) if self.variational else None
+        self.hidden_decoder = [dense(units) for units in (*reversed(self.hidden), math.prod(self.coarse))]
+        upwards = self.filters[::-1]
+        self.up = [Convolution(patch_conv_transpose, features, 2) for features in upwards[1:]]
+        depths = [self.depth] * (len(upwards) - 1) + [self.depth - 1]
+        self.decoder = [_level([features] * depth) for features, depth in zip(upwards, depths, strict=True)]
+        self.pixels = Convolution(narrow_conv, channels, 3)
+
+    def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"] | None]:
+        """Mean and, of a variational one, log standard deviation of each image's latent."""
+        return self._encode(images, None)
+
+    def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
+        """Pixel logits."""
+        x = latents
+        for layer in self.hidden_decoder:
+            x = nn.relu(layer(x))
+        x = x.reshape(latents.shape[0], *self.coarse)
+        for level, layers in enumerate(self.decoder):
+            x = nn.relu(self.up[level - 1](x)) if level else x
+            for layer in layers:
+                x = nn.relu(layer(x))
+        # The last layer's padding SAME.
+        return self.pixels(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+    def __call__(self, images, key, is_training=True):
+        """Pixel logits, mean and log standard deviation; a variational one decodes a sample."""
+        key_drop, key_noise = jax.random.split(key)
+        mu, log_sigma = self._encode(images, key_drop if is_training else None)
+        latents = mu + jnp.exp(log_sigma) * jax.random.normal(key_noise, mu.shape) if self.variational else mu
+        return self.decode(latents), mu, log_sigma
+
+    def _encode(self, images, key):
+        x = images
+        for level, layers in enumerate(self.encoder):
+            if level:
+                x = max_pool_2x(x)
+                x = x if key is None else drop(jax.random.fold_in(key, level), x, self.dropout)
+            for layer in layers:
+                x = nn.relu(layer(x))
+        x = x.reshape(images.shape[0], math.prod(self.coarse))
+        for layer in self.hidden_encoder:
+            x = nn.relu(layer(x))
+        return ACTIVATIONS[self.activation](self.mu(x)), self.log_sigma(x) if self.variational else None
 
 
 class ConvVAE(VAE):
@@ -79,10 +187,10 @@ class ConvVAE(VAE):
             Convolution(conv, 64, 3, self.dtype),
             Convolution(conv, 64, 3, self.dtype),
         ]
-        self.hidden = _dense(128, self.dtype)
-        self.mu = _dense(self.latent)
-        self.log_sigma = _dense(self.latent)
-        self.decoder = [_dense(128, self.dtype), _dense(math.prod(half), self.dtype)]
+        self.hidden = dense(128, self.dtype)
+        self.mu = dense(self.latent)
+        self.log_sigma = dense(self.latent)
+        self.decoder = [dense(128, self.dtype), dense(math.prod(half), self.dtype)]
         # With stride 1 a transposed convolution is one with its kernel turned round.
         self.deconvolutions = [
             Convolution(conv, 64, 3, self.dtype),
@@ -111,7 +219,7 @@ class ConvVAE(VAE):
         return self.pixels(x).astype(jnp.float32)
 
 
-def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent: int) -> tuple[nn.Module, Loss]:
+def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent: int) -> AutoEncoder:
     """The thesis's dense VAE: 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
 
     Args:
@@ -125,10 +233,10 @@ def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], laten
     if min(*hidden, latent) < 1:
         raise BadInput(f"dense_vae has hidden {tuple(hidden)} and latent {latent}; expected sizes of 1 or more.")
     model = DenseVAE(tuple(hidden), latent, image_shape)
-    return model, vae_loss(model, 1.0)
+    return _published_vae(model, 1.0)
 
 
-def conv_vae(*, image_shape: tuple[int, int, int], latent: int, kl_weight: float, dtype: str) -> tuple[nn.Module, Loss]:
+def conv_vae(*, image_shape: tuple[int, int, int], latent: int, kl_weight: float, dtype: str) -> AutoEncoder:
     """The thesis's convolutional VAE: 2, 30 or 50 latent dimensions there.
 
     Args:
@@ -153,10 +261,89 @@ def conv_vae(*, image_shape: tuple[int, int, int], latent: int, kl_weight: float
             "expected 1 or more, 0 or more, and float32 or bfloat16."
         )
     model = ConvVAE(latent, image_shape, jnp.dtype(dtype))
-    return model, vae_loss(model, kl_weight)
+    return _published_vae(model, kl_weight)
 
 
-AUTOENCODERS = {"conv_vae": conv_vae, "dense_vae": dense_vae}
+def conv_ae(**sizes: Any) -> AutoEncoder:
+    """Convolutional, for the mean squared error. Takes the sizes of `levels`."""
+    return _adadelta(levels("conv_ae", variational=False, **sizes))
+
+
+def conv_vae_latens(**sizes: Any) -> AutoEncoder:
+    """Convolutional and variational: the negative evidence lower bound. Takes the sizes of `levels`."""
+    return _adadelta(levels("conv_vae_latens", variational=True, **sizes))
+
+
+def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
+    """`conv_ae`, "t-SNE style": the loss has the t-SNE divergence from each batch's pixels to its latents besides.
+
+    Args:
+        perplexity: of the pixels' joint probabilities, 30 there; below the images of a batch.
+        tsne_weight: of the divergence, 1e4 there.
+        sizes: of `levels`.
+
+    Raises:
+        BadInput: a perplexity below 1, a negative weight, what `levels` refuses.
+    """
+    _check_tsne("tsne_ae", perplexity, tsne_weight)
+    return _adadelta(levels("tsne_ae", variational=False, **sizes), perplexity, tsne_weight)
+
+
+def vae_tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
+    """`conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means."""
+    _check_tsne("vae_tsne_ae", perplexity, tsne_weight)
+    return _adadelta(levels("vae_tsne_ae", variational=True, **sizes), perplexity, tsne_weight)
+
+
+AUTOENCODERS = {
+    "conv_ae": conv_ae,
+    "conv_vae": conv_vae,
+    "conv_vae_latens": conv_vae_latens,
+    "dense_vae": dense_vae,
+    "tsne_ae": tsne_ae,
+    "vae_tsne_ae": vae_tsne_ae,
+}
+
+
+def levels(
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    filters: Sequence[int],
+    depth: int,
+    hidden: Sequence[int],
+    dropout: float,
+    activation: str,
+    latent: int,
+    variational: bool,
+) -> LevelAutoEncoder:
+    """The network of query selection by latent-space sampling.
+
+    There: filters (64, 32, 32), depth 3, hidden (1024, 1024), dropout 0.2, linear representation, 2 dimensions.
+
+    Args:
+        name: for the errors.
+        image_shape: (h, w, c), sides that halve evenly between levels.
+        filters: of each level's convolutions.
+        depth: convolutions a level.
+        hidden: units of the encoder's dense layers.
+        dropout: share of units dropped between the encoder's levels in training, in [0, 0.99].
+        activation: of the representation: `linear`, or `clipped` to [0, 1].
+        latent: dimensions of the latent space.
+        variational: whether the encoder gives a spread.
+
+    Raises:
+        BadInput: sides that do not halve, a size below 1, dropout outside its range, an unknown activation.
+    """
+    if min(*filters, depth, *hidden, latent) < 1 or not 0 <= dropout <= 0.99:
+        raise BadInput(
+            f"{name} has filters {tuple(filters)}, depth {depth}, hidden {tuple(hidden)}, latent {latent} and dropout "
+            f"{dropout}; expected sizes of 1 or more and dropout in [0, 0.99]."
+        )
+    check_name(activation, ACTIVATIONS, "activation")
+    check_halves(name, image_shape, len(filters))
+    sizes = (tuple(filters), depth, tuple(hidden), dropout, activation, latent, variational)
+    return LevelAutoEncoder(*sizes, image_shape)
 
 
 def vae_loss(model: nn.Module, kl_weight: float) -> Loss:
@@ -165,15 +352,41 @@ def vae_loss(model: nn.Module, kl_weight: float) -> Loss:
     Binary cross-entropy summed over pixels, plus `kl_weight`, 1 for the bound, times the KL divergence to N(0, I)
     summed over latent dimensions.
     """
-
-    def loss(params, key, images):
-        logits, mu, log_sigma = model.apply(params, images, key)
-        reconstruction = optax.sigmoid_binary_cross_entropy(logits, images).sum(axis=(1, 2, 3))
-        divergence = -0.5 * (1 + 2 * log_sigma - mu**2 - jnp.exp(2 * log_sigma)).sum(axis=1)
-        return reconstruction + kl_weight * divergence
-
-    return loss
+    return lambda params, key, images: _negative_bound(images, *model.apply(params, images, key), kl_weight)
 
 
-def _dense(units, dtype=jnp.float32):
-    return nn.Dense(units, kernel_init=nn.initializers.glorot_uniform(), dtype=dtype)
+def _published_vae(model, kl_weight):
+    loss = vae_loss(model, kl_weight)
+    return AutoEncoder(model, loss, loss, keras_rmsprop)
+
+
+def _adadelta(model, perplexity=None, tsne_weight=0.0):
+    def loss(params, key, images, is_training=True):
+        logits, mu, log_sigma = model.apply(params, images, key, is_training)
+        if model.variational:
+            losses = _negative_bound(images, logits, mu, log_sigma, 1.0)
+        else:
+            losses = ((jax.nn.sigmoid(logits) - images) ** 2).mean(axis=(1, 2, 3))
+        if perplexity is None or not is_training:
+            return losses
+        pixels = images.reshape(images.shape[0], math.prod(images.shape[1:]))
+        return losses + tsne_weight * tsne.tsne_divergence(tsne.joint_probabilities(pixels, perplexity), mu)
+
+    return AutoEncoder(model, loss, partial(loss, is_training=False), keras_adadelta)
+
+
+def _negative_bound(images, logits, mu, log_sigma, kl_weight):
+    reconstruction = optax.sigmoid_binary_cross_entropy(logits, images).sum(axis=(1, 2, 3))
+    divergence = -0.5 * (1 + 2 * log_sigma - mu**2 - jnp.exp(2 * log_sigma)).sum(axis=1)
+    return reconstruction + kl_weight * divergence
+
+
+def _check_tsne(name, perplexity, tsne_weight):
+    if not perplexity >= 1 or not tsne_weight >= 0:
+        raise BadInput(
+            f"{name} has perplexity {perplexity} and tsne_weight {tsne_weight}; expected 1 or more, and 0 or more."
+        )
+
+
+def _level(filters):
+    return [Convolution(conv, features, 3) for features in filters]

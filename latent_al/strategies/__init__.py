@@ -3,11 +3,18 @@
 from latent_al.strategies.diversity import greedy_diverse
 from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import informativeness
+from latent_al.strategies.sampling import ae_error, farthest_first, multi_normal, normal, typical, uniform
 from latent_al.strategies.uncertainty import uncertainty
 
 STRATEGIES = {
+    "ae_error": ae_error,
+    "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
     "informativeness": informativeness,
+    "multi_normal": multi_normal,
+    "normal": normal,
     "random": random,
+    "typical": typical,
     "uncertainty": uncertainty,
+    "uniform": uniform,
 }

@@ -48,7 +48,9 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
     to = DISTANCES[distance]
 
     def prepare(train):
-        return represent and represent(train), max(0.0, 1 - alpha - beta) / _scale(distance, _points(distance, *train))
+        return represent and represent(train), max(0.0, 1 - alpha - beta) / _scale(
+            distance, _points(distance, train.latents, train.log_sigma)
+        )
 
     def select(key, pool, num):
         del key

@@ -24,7 +24,7 @@ def _of_gaussians(kernel):
                 f"{kernel.__name__} needs the spread of each latent, which this encoder does not give; "
                 "choose a variational auto-encoder, or a measure of points such as distance_to_origin."
             )
-        return kernel(*train)
+        return kernel(train.latents, train.log_sigma)
 
     return lambda: measure
 

@@ -1,0 +1,71 @@
+"""Clusterings of a latent space, each a factory that returns a function from points [n d] to clusters [n], from 0."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import fastcluster
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.cluster.hierarchy import fcluster
+from sklearn.mixture import GaussianMixture
+
+from latent_al.base import BadInput
+from latent_al.kernels import cluster
+
+
+def ward(*, num_clusters: int) -> Callable:
+    """Agglomerative, with Ward's criterion: fastcluster's exact algorithm, O(n) memory, O(n^2) time.
+
+    Where points coincide there may be fewer clusters. Ten seconds for 50,000 points in the plane.
+    """
+    _check(num_clusters)
+    return partial(_on_host, _ward, num_clusters=num_clusters)
+
+
+def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
+    """k-means from a k-means++ start."""
+    _check(num_clusters)
+    return lambda points: cluster.kmeans(jax.random.key(seed), points, num_clusters, iterations).clusters
+
+
+def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
+    """scikit-learn's Gaussian mixture with full covariances."""
+    _check(num_clusters)
+    return partial(_on_host, _gaussian_mixture, num_clusters=num_clusters, seed=seed)
+
+
+CLUSTERINGS = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
+
+
+def _on_host(function, points, **settings):
+    size = points.shape[0]
+    if settings["num_clusters"] > size:
+        raise ValueError(f"num_clusters is {settings['num_clusters']} but there are {size} points; lower it.")
+
+    def call(points):
+        return function(np.asarray(points).tobytes(), points.shape, **settings)
+
+    shape = jax.ShapeDtypeStruct((size,), jnp.int32)
+    return jax.pure_callback(call, shape, points, vmap_method="sequential")
+
+
+# Arms that draw from the same clusters find them once.
+@lru_cache(maxsize=4)
+def _ward(raw, shape, num_clusters):
+    points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
+    if num_clusters == 1:
+        return np.zeros(shape[0], np.int32)
+    tree = fastcluster.linkage_vector(points, method="ward")
+    return np.int32(fcluster(tree, num_clusters, "maxclust") - 1)
+
+
+@lru_cache(maxsize=4)
+def _gaussian_mixture(raw, shape, num_clusters, seed):
+    points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
+    return np.int32(GaussianMixture(num_clusters, random_state=seed).fit_predict(points))
+
+
+def _check(num_clusters):
+    if num_clusters < 1:
+        raise BadInput(f"num_clusters is {num_clusters}; expected 1 or more.")

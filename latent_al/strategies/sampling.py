@@ -1,0 +1,147 @@
+"""First batches from the latent space alone: Killeen, Query Selection based on Latent Space Sampling."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float, Int
+
+from latent_al.base import BadInput, Strategy, build, check_name
+from latent_al.kernels import cluster, picks, sampling
+from latent_al.strategies.clusterings import CLUSTERINGS
+
+MATCHES = ("nearest", "all_within")
+
+
+class Clustered(NamedTuple):
+    """The cluster of each row of the training set, and what is fitted to each cluster."""
+
+    clusters: Int[Array, " n"]
+    distribution: sampling.Distribution
+
+
+def ae_error() -> Strategy:
+    """The images with the largest mean absolute error of their reconstruction.
+
+    Raises:
+        BadInput: the encoder does not reconstruct.
+    """
+
+    def prepare(train):
+        if train.errors is None:
+            raise BadInput("ae_error needs reconstructions, which this encoder does not make; choose an auto-encoder.")
+        return train.errors
+
+    def select(key, pool, num):
+        del key
+        return picks.top_k(pool.prepared[pool.rows], pool.taken, num)
+
+    return Strategy(select, prepare)
+
+
+def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> Strategy:
+    """Rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
+
+    The log tells where draws ran out, and where there are fewer rows than clusters.
+
+    Args:
+        fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
+        clustering: a spec from the table, or None.
+        threshold: Euclidean distance from a point within which a row matches, 0.25 there.
+        match: `nearest`, one row a point as in the experiments there, or `all_within`, as its Algorithm 1 is printed.
+
+    Raises:
+        BadInput: an unknown name, a threshold that is not above 0.
+        ValueError: latents that are all equal or not finite.
+    """
+    check_name(match, MATCHES, "match")
+    if not threshold > 0:
+        raise BadInput(f"threshold is {threshold}; expected a distance above 0.")
+    num_clusters = 1 if clustering is None else clustering["num_clusters"]
+    to_clusters = _one_cluster if clustering is None else build(CLUSTERINGS, clustering, "clustering")
+
+    def prepare(train):
+        _check_latents(train.latents)
+        clusters = to_clusters(train.latents)
+        return Clustered(clusters, fit(train.latents, clusters, num_clusters))
+
+    def select(key, pool, num):
+        if num < num_clusters:
+            logging.warning(
+                "%d rows for %d clusters: the smallest clusters get none; lower num_clusters or ask for more rows.",
+                *(num, num_clusters),
+            )
+        settings = dict(threshold=threshold, all_within=match == "all_within")
+        clusters, distribution = pool.prepared
+        settings |= dict(clusters=clusters[pool.rows], distribution=distribution)
+        rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
+        jax.debug.callback(partial(_tell, threshold, num), (~matched).sum())
+        return rows
+
+    return Strategy(select, prepare)
+
+
+def typical(*, iterations: int) -> Strategy:
+    """The row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
+
+    Args:
+        iterations: of k-means, at most.
+
+    Raises:
+        BadInput: iterations below 1.
+        ValueError: latents that are all equal or not finite.
+    """
+    if iterations < 1:
+        raise BadInput(f"iterations is {iterations}; expected 1 or more.")
+
+    def select(key, pool, num):
+        centres = cluster.kmeans(key, pool.latents, num, iterations).centres
+        return picks.nearest_to(centres, pool.latents, pool.taken)
+
+    return Strategy(select, lambda train: _check_latents(train.latents))
+
+
+def farthest_first() -> Strategy:
+    """Row by row the one farthest from all that is labelled or picked; the first of all at random.
+
+    Raises:
+        ValueError: latents that are all equal or not finite.
+    """
+
+    def select(key, pool, num):
+        first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))
+        return picks.farthest_first(pool.latents, pool.taken, num, first=first)
+
+    return Strategy(select, lambda train: _check_latents(train.latents))
+
+
+uniform = partial(sampler, sampling.uniform)
+normal = partial(sampler, sampling.normal)
+multi_normal = partial(sampler, sampling.multi_normal)
+
+
+def _one_cluster(points):
+    return jnp.zeros(points.shape[0], jnp.int32)
+
+
+def _check_latents(latents: Float[Array, "n d"]):
+    if isinstance(latents, jax.core.Tracer):
+        return
+    known = np.asarray(latents)
+    if not np.isfinite(known).all():
+        raise ValueError("some latents are NaN or infinite; train the encoder with a lower learning_rate.")
+    if (known == known[:1]).all():
+        raise ValueError(f"all {len(known)} latents are equal, and none lies apart; choose another encoder.")
+
+
+def _tell(threshold, num, num_far):
+    if num_far:
+        logging.warning(
+            "%d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left were "
+            "taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
+            *(num_far, num, threshold),
+        )
