@@ -4,7 +4,8 @@
     python launch.py --config=configs/mnist_latent_sampling.py:cpu-unbalanced-100 --encoders=runs/encoders
 
 A size, then what is changed in it, joined by dashes: `unbalanced` overwrites odd digits with perturbed even ones, `100`
-chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latents in place of a CNN on the images.
+chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latents in place of a CNN on the images, and
+`readings` compares other readings of the paper's best sampler.
 Without a root MNIST comes from TensorFlow Datasets; for `unbalanced` it is --config.data.source.root.
 
     paper   the published settings: hours on a GPU
@@ -19,12 +20,13 @@ RANDOM = dict(name="random")
 
 
 # What the sizes differ in: the networks, how long they train, how many seeds judge, and the auto-encoders.
-ALL = ("conv", "vae", "tsne")
+ALL = ("conv", "vae", "tsne", "vae_tsne")
 SIZES = {
     "paper": dict(filters=(64, 32, 32), depth=3, units=1024, rate=0.1, epochs=300, updates=8000, seeds=10, kinds=ALL),
     "cpu": dict(filters=(8, 16, 16), depth=1, units=128, rate=1.0, epochs=5, updates=200, seeds=10, kinds=ALL),
     "smoke": dict(filters=(2, 2, 2), depth=1, units=8, rate=1.0, epochs=1, updates=10, seeds=2, kinds=("vae",)),
 }
+CHANGES = {"unbalanced", "100", "mlp", "readings"}
 
 
 def autoencoder(name, own, **more):
@@ -37,47 +39,69 @@ def arm(initial, *, encoder="vae", classifier):
     return dict(encoder=encoder, classifier=classifier, initial=initial, subsample=1.0, strategy=RANDOM)
 
 
-def arms(classifier, kinds):
-    def sampler(name, clustering):
-        return dict(name=name, clustering=clustering, threshold=0.25, match="nearest")
+def sampler(name, clustering, match="nearest"):
+    return dict(name=name, clustering=clustering, threshold=0.25, match=match)
 
+
+def table_1(classifier, kinds):
+    """The paper's rows, then three of ours. Its "Normal" is `multi_normal`."""
     chosen = {"random": arm(RANDOM, classifier=classifier)}
     chosen["ae_error"] = arm(dict(name="ae_error"), encoder=kinds[0], classifier=classifier)
-    for encoder in kinds:
+    for encoder in kinds[:3]:
         for kind, clustering in (("", None), ("clustered_", WARD)):
             for label, name in (("uniform", "uniform"), ("normal", "multi_normal")):
                 initial = sampler(name, clustering)
                 chosen[f"{encoder}_{kind}{label}"] = arm(initial, encoder=encoder, classifier=classifier)
-    initial = sampler("multi_normal", WARD)
-    chosen["vae_tsne_clustered_normal"] = arm(initial, encoder="vae_tsne", classifier=classifier)
+    if "vae_tsne" in kinds:
+        initial = sampler("multi_normal", WARD)
+        chosen["vae_tsne_clustered_normal"] = arm(initial, encoder="vae_tsne", classifier=classifier)
     chosen["vae_typical"] = arm(dict(name="typical", iterations=20), classifier=classifier)
     chosen["vae_farthest_first"] = arm(dict(name="farthest_first"), classifier=classifier)
     return chosen
 
 
+def readings(classifier):
+    """Other readings of clustered normal on the VAE, and other clusterings under it."""
+    kmeans = dict(name="kmeans", num_clusters=10, iterations=100, seed=0)
+    initials = dict(
+        random=RANDOM,
+        clustered_normal=sampler("multi_normal", WARD),
+        all_within=sampler("multi_normal", WARD, match="all_within"),
+        one_deviation=sampler("normal", WARD),
+        kmeans=sampler("multi_normal", kmeans),
+        gaussian_mixture=sampler("multi_normal", dict(name="gaussian_mixture", num_clusters=10, seed=0)),
+    )
+    return {name: arm(initial, classifier=classifier) for name, initial in initials.items()}
+
+
 def get_config(spec="cpu"):
     size, *changes = spec.split("-")
-    unknown = set(changes) - {"unbalanced", "100", "mlp"}
-    if unknown:
-        raise ValueError(f"unknown change {sorted(unknown)}; known: unbalanced, 100, mlp.")
+    if size not in SIZES or set(changes) - CHANGES:
+        raise ValueError(
+            f"unknown size {spec!r}; known: {', '.join(SIZES)}, with changes {', '.join(sorted(CHANGES))}."
+        )
     own = SIZES[size]
     root = config_dict.placeholder(str)
     data = dict(name="mnist", root=root, data_dir=config_dict.placeholder(str), num_validation=10_000)
     if "unbalanced" in changes:
         data = dict(name="perturbed_pairs", source=data, num_copies=2000, max_angle=5.0, max_shift=2, seed=0)
     tsne = dict(perplexity=30.0, tsne_weight=1e4)
+    encoders = dict(
+        conv=autoencoder("conv_ae", own),
+        vae=autoencoder("conv_vae_latens", own),
+        tsne=autoencoder("tsne_ae", own, **tsne),
+        vae_tsne=autoencoder("vae_tsne_ae", own, **tsne),
+    )
+    classifier = "mlp" if "mlp" in changes else "cnn"
+    arms = readings(classifier) if "readings" in changes else table_1(classifier, own["kinds"])
+    used = {each["encoder"] for each in arms.values()}
     judge = dict(depth=2, units=own["units"], dropout=0.2, learning_rate=own["rate"], batch=64)
     return ConfigDict(
         dict(
             num_seeds=own["seeds"],
             seeds_at_once=10,
             data=data,
-            encoders=dict(
-                conv=autoencoder("conv_ae", own),
-                vae=autoencoder("conv_vae_latens", own),
-                tsne=autoencoder("tsne_ae", own, **tsne),
-                vae_tsne=autoencoder("vae_tsne_ae", own, **tsne),
-            ),
+            encoders={name: each for name, each in encoders.items() if name in used},
             classifiers=dict(
                 cnn=dict(name="cnn", filters=own["filters"], updates=own["updates"], **judge),
                 mlp=dict(name="mlp", hidden=(128, 128), dropout=0.2, learning_rate=1e-3, epochs=100, batch=10),
@@ -86,7 +110,7 @@ def get_config(spec="cpu"):
             first_batch=100 if "100" in changes else 1000,
             batch=1,
             rounds=0,
-            arms=arms("mlp" if "mlp" in changes else "cnn", own["kinds"]),
+            arms=arms,
             baseline="random",
         )
     )

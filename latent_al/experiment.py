@@ -194,8 +194,11 @@ def _build_encoder(spec, data):
     if spec.get("name") not in TRAINED:
         return build(ENCODERS, spec, "encoder")
     size, *image_shape = data.train.images.shape
-    if spec.batch > size:
-        raise BadInput(f"{spec.name} trains in batches of {spec.batch} but there are {size} training images; lower it.")
+    if "perplexity" in spec and spec.batch > size:
+        raise BadInput(
+            f"{spec.name} compares the images of a batch of {spec.batch} but there are {size} training images, so that "
+            "some would be in it twice; lower the batch."
+        )
     return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
@@ -382,7 +385,7 @@ def _write_results(config, data, encodings, arms, ordered, folder, command) -> d
             "timings": pd.concat([results.timings_table(*each) for each in ordered]),
         }
         watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
-        if watched:
+        if any(map(len, watched)):
             tables["training"] = pd.concat(watched)
         summary = results.summarise(tables["metrics"], config.baseline)
     if chosen and data.train.labels is not None:

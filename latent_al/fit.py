@@ -56,8 +56,8 @@ def epoch(
 ) -> tuple[State, Float[Array, ""]]:
     """One pass in random order over the first `count` of `rows`, the last batch smaller where they do not divide.
 
-    A smaller batch is filled up with rows of the others, whose loss does not count: a loss that compares the examples
-    of a batch never sees one twice unless `count` is below `batch`.
+    A smaller batch is filled up with rows of the others, whose own loss does not count: a loss that compares the
+    examples of a batch sees whole batches, and none twice unless `count` is below `batch`.
 
     Args:
         examples: arrays whose leading axis `rows` index.

@@ -8,7 +8,7 @@ import pytest
 
 from latent_al import fit as fit_module
 from latent_al.base import BadInput, build
-from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_rmsprop, start
+from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
 from latent_al.models.layers import drop
@@ -124,6 +124,22 @@ class TestEpoch:
             batch=3,
         )
         np.testing.assert_allclose(mean, values[:7].mean(), rtol=1e-6)
+
+
+def test_adadelta_is_keras():
+    optimizer, rng = keras_adadelta(0.5), np.random.default_rng(0)
+    params, square, change = np.ones(3), np.zeros(3), np.zeros(3)
+    ours = jnp.ones(3)
+    state = optimizer.init(ours)
+    for _ in range(5):
+        gradient = rng.normal(size=3)
+        square = 0.95 * square + 0.05 * gradient**2
+        step = np.sqrt(change + 1e-7) / np.sqrt(square + 1e-7) * gradient
+        change = 0.95 * change + 0.05 * step**2
+        params = params - 0.5 * step
+        updates, state = optimizer.update(jnp.float32(gradient), state, ours)
+        ours = optax.apply_updates(ours, updates)
+    np.testing.assert_allclose(ours, params, rtol=1e-5)
 
 
 def test_one_trace_for_any_count():

@@ -188,7 +188,9 @@ def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
     module = runpy.run_path(str(path))
     kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
-    names = [*module.get("SIZES", ()), "cpu-unbalanced-100-mlp"] if "SIZES" in module else ("full", "smoke")
+    names = (
+        [*module.get("SIZES", ()), "cpu-unbalanced-100-mlp", "cpu-readings"] if "SIZES" in module else ("full", "smoke")
+    )
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
         for spec in config.encoders.values():
@@ -320,11 +322,14 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tm
         (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
         (
             dict(arms__random__strategy__name="best"),
-            "unknown strategy 'best'; known: greedy_diverse, informativeness, random",
+            "unknown strategy 'best'; known: ae_error, farthest_first, greedy_diverse",
         ),
-        (dict(encoders__vae__name="gan"), "unknown encoder 'gan'; known: conv_vae, dense_vae, identity, precomputed"),
+        (
+            dict(encoders__vae__name="gan"),
+            "unknown encoder 'gan'; known: conv_ae, conv_vae, conv_vae_latens, dense_vae, identity, precomputed",
+        ),
         (dict(encoders__vae__latent=0), "latent 0"),
-        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: mlp"),
+        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: cnn, mlp"),
         (dict(data__name="imagenet"), "unknown data source 'imagenet'; known: digits"),
         (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),
     ],

@@ -163,30 +163,31 @@ def test_the_levels_are_the_papers():
 def test_losses_are_what_the_paper_adds_up(name):
     ours = make(name, image_shape=(8, 12, 2), **SMALL | dict(dropout=0.0))
     key, images = jax.random.key(0), jax.random.uniform(jax.random.key(1), (9, 8, 12, 2))
-    params = ours.module.init(key, images[:1], key)
-    logits, mu, log_sigma = (None if x is None else np.float64(x) for x in ours.module.apply(params, images, key))
+    params = jax.jit(ours.module.init)(key, images[:1], key)
+    outputs = jax.jit(ours.module.apply)(params, images, key)
+    logits, mu, log_sigma = (None if x is None else np.float64(x) for x in outputs)
     pixels, guess = np.float64(images), 1 / (1 + np.exp(-logits))
     expected = ((guess - pixels) ** 2).mean(axis=(1, 2, 3))
     if "vae" in name:
         entropy = -(pixels * np.log(guess) + (1 - pixels) * np.log(1 - guess)).sum(axis=(1, 2, 3))
         expected = entropy + 0.5 * (mu**2 + np.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum(axis=1)
-    np.testing.assert_allclose(ours.validation_loss(params, key, images), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(ours.validation_loss)(params, key, images), expected, rtol=1e-4)
     if "tsne" in name:
         p = np.float64(tsne.joint_probabilities(images.reshape(9, -1), 3.0))
         student = 1 / (1 + ((mu[:, None] - mu) ** 2).sum(axis=2))
         others = ~np.eye(9, dtype=bool)
         q = student / student[others].sum()
         expected += 10 * (p[others] * np.log(p[others] / q[others])).sum()
-    np.testing.assert_allclose(ours.loss(params, key, images), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(ours.loss)(params, key, images), expected, rtol=1e-4)
 
 
 def test_dropout_in_training_only_and_the_clipped_representation():
     ours = make("conv_ae", image_shape=(8, 8, 1), **SMALL | dict(activation="clipped", dropout=0.5))
     images = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
-    params = ours.module.init(jax.random.key(2), images[:1], jax.random.key(2))
-    one, other = (ours.loss(params, jax.random.key(seed), images) for seed in (0, 1))
+    params = jax.jit(ours.module.init)(jax.random.key(2), images[:1], jax.random.key(2))
+    one, other = (jax.jit(ours.loss)(params, jax.random.key(seed), images) for seed in (0, 1))
     assert (one != other).any()
-    one, other = (ours.validation_loss(params, jax.random.key(seed), images) for seed in (0, 1))
+    one, other = (jax.jit(ours.validation_loss)(params, jax.random.key(seed), images) for seed in (0, 1))
     np.testing.assert_array_equal(one, other)
     latents, _ = ours.module.apply(jax.tree.map(lambda leaf: 20 * leaf, params), images, method="encode")
     assert set(np.asarray(latents).ravel().tolist()) <= {0.0, 1.0}

@@ -126,6 +126,14 @@ class TestDrawAndMatch:
         np.testing.assert_allclose(pool[rows].mean(axis=0), centre, atol=0.15 * deviation.max())
         np.testing.assert_allclose(pool[rows].std(axis=0), deviation, rtol=0.1)
 
+    def test_a_single_row_has_a_hundred_draws(self):
+        """One draw in ten meets the one row, so that a hundred nearly always do."""
+        point, square = jnp.zeros((1, 2)), jnp.array([[-1.0, -1.0], [1.0, 1.0]])
+        distribution = sampling.uniform(square, jnp.zeros(2, jnp.int32), 1)
+        threshold = float(np.sqrt(0.1 * 4 / np.pi))
+        matched = [draw(point, jnp.zeros(1, bool), 1, distribution, threshold=threshold, seed=i)[1] for i in range(50)]
+        assert np.mean(matched) > 0.95
+
     def test_vmap_over_keys_equals_singles(self):
         distribution = sampling.multi_normal(POINTS, CLUSTERS, 4)
         settings = dict(clusters=CLUSTERS, distribution=distribution, threshold=0.3, all_within=False)
@@ -142,6 +150,7 @@ class TestDrawAndMatch:
             (dict(num=31, taken=jnp.arange(40) < 10), "31 rows asked for but only 30 of 40 are left"),
             (dict(threshold=0.0), "threshold is 0.0; expected a distance above 0"),
             (dict(threshold=float("nan")), "threshold is nan"),
+            (dict(clusters=jnp.arange(40) % 2), "clusters run from 0 to 1 but the distribution has 1, from 0"),
         ],
     )
     def test_what_it_refuses(self, change, message):
@@ -190,7 +199,13 @@ class TestClusterings:
 
     def test_one_cluster_and_duplicates(self):
         assert not CLUSTERINGS["ward"](num_clusters=1)(POINTS).any()
-        assert set(CLUSTERINGS["ward"](num_clusters=3)(jnp.ones((6, 2))).tolist()) == {0}
+        same = jnp.ones((6, 2))
+        assert set(CLUSTERINGS["ward"](num_clusters=3)(same).tolist()) == {0}
+        assert CLUSTERINGS["kmeans"](num_clusters=3, iterations=5, seed=0)(same).shape == (6,)
+
+    def test_in_and_out_of_jit(self):
+        cluster = CLUSTERINGS["ward"](num_clusters=5)
+        np.testing.assert_array_equal(jax.jit(cluster)(POINTS), cluster(POINTS))
 
     @pytest.mark.parametrize(
         "name, settings", [("ward", {}), ("gaussian_mixture", dict(seed=0)), ("kmeans", dict(seed=0, iterations=5))]
@@ -222,8 +237,8 @@ def test_the_log_tells_of_rows_beyond_the_threshold_and_of_few_rows(caplog):
     strategy = build(STRATEGIES, spec, "strategy")
     strategy.select(jax.random.key(0), make_pool(strategy), 5)
     jax.effects_barrier()
-    assert "5 rows for 6 clusters: the smallest clusters get none" in caplog.text
-    assert "5 of 5 rows lie farther than 1e-06 from any point drawn" in caplog.text
+    assert "uniform over ward: 5 rows for 6 clusters, the smallest of which get none" in caplog.text
+    assert "uniform over ward: 5 of 5 rows lie farther than 1e-06 from any point drawn" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -231,7 +246,7 @@ def test_the_log_tells_of_rows_beyond_the_threshold_and_of_few_rows(caplog):
     [
         (dict(threshold=0.0), "threshold is 0.0"),
         (dict(match="any"), "unknown match 'any'; known: all_within, nearest"),
-        (dict(clustering=dict(name="birch", num_clusters=2)), "unknown clustering 'birch'; known: gaussian_mixture"),
+        (dict(clustering=dict(name="birch")), "unknown clustering 'birch'; known: gaussian_mixture"),
     ],
 )
 def test_settings_outside_their_range(change, message):

@@ -17,10 +17,10 @@ from latent_al.strategies.uncertainty import MEASURES, PICKS
 ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
 PRIOR = dict(name="kl_to_prior")
 KMEANS = dict(name="kmeans", num_clusters=3, iterations=10, seed=0)
-CLUSTERINGS = (None, KMEANS, dict(name="ward", num_clusters=4), dict(name="gaussian_mixture", num_clusters=2, seed=0))
 SAMPLERS = [
-    dict(clustering=clustering, threshold=0.5, match=match)
-    for clustering, match in zip(CLUSTERINGS, ("nearest", "all_within", "nearest", "all_within"), strict=True)
+    dict(clustering=None, threshold=0.5, match="nearest"),
+    dict(clustering=KMEANS, threshold=0.5, match="all_within"),
+    dict(clustering=dict(name="ward", num_clusters=4), threshold=0.5, match="nearest"),
 ]
 SETTINGS = {
     "ae_error": [{}],
@@ -39,12 +39,12 @@ SETTINGS = {
         )
         for name in REPRESENTATIVENESS
     ],
-    "multi_normal": SAMPLERS[1:3],
-    "normal": SAMPLERS[:1],
+    "multi_normal": SAMPLERS[2:3],
+    "normal": SAMPLERS[1:2],
     "random": [{}],
     "typical": [dict(iterations=10)],
     "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
-    "uniform": SAMPLERS[3:],
+    "uniform": SAMPLERS[:1],
 }
 COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "uniform"]
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]

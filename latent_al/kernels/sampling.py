@@ -17,7 +17,7 @@ DRAWS = 64
 """Points drawn at a time."""
 
 DRAWS_A_ROW = 100
-"""Draws after which a cluster's missing rows are picked whatever the threshold, times the rows asked of it."""
+"""Draws for each row asked of a cluster, after which those still missing are picked whatever the threshold."""
 
 Distribution = namedtuple("Distribution", ["centre", "factor", "is_normal"])
 Distribution.__doc__ = """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
@@ -65,7 +65,7 @@ def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cl
 def largest_remainder(num: int, sizes: Int[Array, " c"]) -> Int[Array, " c"]:
     """`num` in shares proportional to `sizes`, which sum to it exactly; no share is above its size.
 
-    Each gets its quota rounded down, and what is left goes to the largest remainders; ties go to the lowest number.
+    Each gets its quota rounded down, and what is left goes to the largest remainders, as float32 has them.
     """
     quota = num * sizes.astype(jnp.float32) / sizes.sum()
     share = jnp.minimum(jnp.floor(quota).astype(jnp.int32), sizes)
@@ -88,14 +88,14 @@ def draw_and_match(
     """`num` distinct rows, none taken, each near a point drawn from the distribution of its cluster.
 
     A cluster gives rows in proportion to those that it has left, by largest remainder. A point is matched to the rows
-    of its own cluster; one that has none within the threshold is drawn again. Where a cluster's draws have run out, a
-    hundred for each row asked of it, its missing rows are the nearest ones left to further draws, however far.
+    of its own cluster; as many are drawn as rows are missing, again and again. Where a cluster's draws have run out, a
+    hundred for each row asked of it, its missing rows are the nearest ones left to further draws, however far. Where a
+    draw picks all rows within the threshold, they run out after a hundred and one for each row.
 
-    O(draws n d) time and O(n d) memory; in the default reading a cluster takes few more draws than rows unless its
-    distribution covers much empty space.
+    O(draws n d) time and O(n d) memory.
 
     Args:
-        clusters: of each row, from 0.
+        clusters: of each row, below the number of clusters that the distribution has.
         distribution: of each cluster: `uniform`, `normal` or `multi_normal` fitted to it.
         threshold: Euclidean distance below which a row matches, above 0.
         all_within: a draw picks all rows left within the threshold, the nearest first, as Algorithm 1 is printed;
@@ -105,7 +105,8 @@ def draw_and_match(
         The rows, cluster by cluster, and whether each was matched within the threshold.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], the threshold is not above 0, the shapes differ.
+        ValueError: `num` is not in [1, rows left], the threshold is not above 0, the shapes differ, a cluster has no
+            distribution.
     """
     if not len(points) == len(taken) == len(clusters):
         raise ValueError(f"points, taken and clusters have {len(points)}, {len(taken)} and {len(clusters)} rows.")
@@ -115,6 +116,13 @@ def draw_and_match(
         raise ValueError(f"num is {num}; expected at least 1 and at most the {len(taken)} rows of the pool.")
     if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
         raise ValueError(f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer.")
+    if not isinstance(clusters, jax.core.Tracer):
+        known, num_clusters = jax.device_get(clusters), len(distribution.centre)
+        if known.min() < 0 or known.max() >= num_clusters:
+            raise ValueError(
+                f"clusters run from {known.min()} to {known.max()} but the distribution has {num_clusters}, from 0; "
+                "fit it to as many."
+            )
     return _draw_and_match(key, points, taken, clusters, distribution, threshold, num, all_within)
 
 
@@ -127,18 +135,20 @@ def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, 
 
     def fill(carry, cluster):
         key_match, key_give = jax.random.split(jax.random.fold_in(key, cluster))
-        most = DRAWS_A_ROW * (end[cluster] - carry[0])
+        quota = end[cluster] - carry[0]
+        most = DRAWS_A_ROW + quota if all_within else DRAWS_A_ROW * quota
 
         def is_missing(state):
-            tries, (filled, *_) = state
-            return (filled < end[cluster]) & (tries * count < most)
+            _, used, (filled, *_) = state
+            return (filled < end[cluster]) & (used < most)
 
         def attempt(state):
-            tries, (filled, rows, blocked) = state
+            tries, used, (filled, rows, blocked) = state
+            missing = end[cluster] - filled
             draws = _draw(jax.random.fold_in(key_match, tries), distribution, cluster, count)
             left = (clusters == cluster) & ~blocked
-            near = match(draws, points, left, threshold, end[cluster] - filled, num)
-            return tries + 1, _append(filled, rows, blocked, *near)
+            near = match(draws, points, left, threshold, missing, num)
+            return tries + 1, used + jnp.minimum(missing, count), _append(filled, rows, blocked, *near)
 
         def give(tries, carry):
             filled, rows, blocked = carry
@@ -146,7 +156,7 @@ def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, 
             _, row = nearest(draws, points, (clusters == cluster) & ~blocked)
             return _append(filled, rows, blocked, row, jnp.ones(1, bool))
 
-        _, carry = jax.lax.while_loop(is_missing, attempt, (0, carry))
+        *_, carry = jax.lax.while_loop(is_missing, attempt, (0, jnp.int32(0), carry))
         return jax.lax.fori_loop(0, end[cluster] - carry[0], give, carry), carry[0]
 
     begin = (jnp.int32(0), jnp.zeros(num, jnp.int32), taken)

@@ -30,7 +30,7 @@ def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> 
 
 
 def max_pool_2x(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """Max-pooling 2x2 for even sides: `nn.max_pool` with a gradient that a CPU takes quickly."""
+    """Max-pooling 2x2 for even sides: `nn.max_pool` with a gradient that a CPU takes quickly, shared out among ties."""
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 

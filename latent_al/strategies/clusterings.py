@@ -46,12 +46,14 @@ def _on_host(function, points, **settings):
     def call(points):
         return function(np.asarray(points).tobytes(), points.shape, **settings)
 
-    shape = jax.ShapeDtypeStruct((size,), jnp.int32)
-    return jax.pure_callback(call, shape, points, vmap_method="sequential")
+    # Not through a callback where it can be helped: that turns a ValueError into another error.
+    if not isinstance(points, jax.core.Tracer):
+        return jnp.asarray(call(points))
+    return jax.pure_callback(call, jax.ShapeDtypeStruct((size,), jnp.int32), points, vmap_method="sequential")
 
 
-# Arms that draw from the same clusters find them once.
-@lru_cache(maxsize=4)
+# Arms that draw from the same clusters come one after the other, and find them once.
+@lru_cache(maxsize=1)
 def _ward(raw, shape, num_clusters):
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     if num_clusters == 1:
@@ -60,7 +62,7 @@ def _ward(raw, shape, num_clusters):
     return np.int32(fcluster(tree, num_clusters, "maxclust") - 1)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _gaussian_mixture(raw, shape, num_clusters, seed):
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     return np.int32(GaussianMixture(num_clusters, random_state=seed).fit_predict(points))

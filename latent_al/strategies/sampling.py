@@ -61,8 +61,9 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
     check_name(match, MATCHES, "match")
     if not threshold > 0:
         raise BadInput(f"threshold is {threshold}; expected a distance above 0.")
-    num_clusters = 1 if clustering is None else clustering["num_clusters"]
     to_clusters = _one_cluster if clustering is None else build(CLUSTERINGS, clustering, "clustering")
+    num_clusters = 1 if clustering is None else clustering["num_clusters"]
+    name = fit.__name__ if clustering is None else f"{fit.__name__} over {clustering['name']}"
 
     def prepare(train):
         _check_latents(train.latents)
@@ -72,14 +73,14 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
     def select(key, pool, num):
         if num < num_clusters:
             logging.warning(
-                "%d rows for %d clusters: the smallest clusters get none; lower num_clusters or ask for more rows.",
-                *(num, num_clusters),
+                "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
+                *(name, num, num_clusters),
             )
         settings = dict(threshold=threshold, all_within=match == "all_within")
         clusters, distribution = pool.prepared
         settings |= dict(clusters=clusters[pool.rows], distribution=distribution)
         rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
-        jax.debug.callback(partial(_tell, threshold, num), (~matched).sum())
+        jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
 
     return Strategy(select, prepare)
@@ -87,6 +88,8 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
 
 def typical(*, iterations: int) -> Strategy:
     """The row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
+
+    For a first batch: rows that are taken are not picked, but have centres like all others.
 
     Args:
         iterations: of k-means, at most.
@@ -138,10 +141,10 @@ def _check_latents(latents: Float[Array, "n d"]):
         raise ValueError(f"all {len(known)} latents are equal, and none lies apart; choose another encoder.")
 
 
-def _tell(threshold, num, num_far):
+def _tell(name, threshold, num, num_far):
     if num_far:
         logging.warning(
-            "%d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left were "
-            "taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
-            *(num_far, num, threshold),
+            "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "
+            "were taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
+            *(name, num_far, num, threshold),
         )
