@@ -8,9 +8,13 @@ chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latent
 `readings` compares other readings of the paper's best sampler.
 Without a root MNIST comes from TensorFlow Datasets; for `unbalanced` it is --config.data.source.root.
 
-    paper   the published settings: hours on a GPU
-    cpu     narrow filters, few epochs and updates
+    paper   the published settings: for a GPU
+    cpu     narrow filters, few epochs and updates, 10 seeds: about 30 minutes on two CPU cores, half of it to train the
+            four auto-encoders, which 1,000 and 100 images share
     smoke   the tiny size that tests launch
+
+Expect of `cpu-100` a test accuracy of 79.9 % with random, 78.0 % with clustered normal on the VAE and 50 to 60 % with
+the worst of the arms, and of `cpu-unbalanced-100` 77.8 %, 75.5 % and as much. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict, config_dict
