@@ -159,17 +159,6 @@ class TestDrawAndMatch:
             draw(**settings | change)
 
 
-@pytest.mark.parametrize("num_taken", [0, 1, 12])
-def test_farthest_first_equals_numpy(num_taken):
-    taken = np.arange(40) < num_taken
-    rows = np.flatnonzero(taken).tolist() or [7]
-    points = np.float64(POINTS)
-    while len(rows) < max(num_taken, 1) + 15:
-        rows.append(int(np.linalg.norm(points[:, None] - points[rows], axis=2).min(axis=1).argmax()))
-    picked = picks.farthest_first(POINTS, jnp.asarray(taken), 16 if num_taken == 0 else 15, first=7)
-    assert picked.tolist() == (rows if num_taken == 0 else rows[num_taken:])
-
-
 def test_nearest_to_gives_each_target_a_row_of_its_own():
     targets = jnp.concatenate([POINTS[5:7], POINTS[5:6], jnp.zeros((1, 3))])
     taken = jnp.zeros(40, bool).at[6].set(True)

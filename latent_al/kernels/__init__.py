@@ -1,9 +1,10 @@
 """Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax only."""
 
-from latent_al.kernels import cluster, distances, picks, representativeness, sampling, tsne, uncertainty
+from latent_al.kernels import cluster, distances, farthest, picks, representativeness, sampling, tsne, uncertainty
 from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
 from latent_al.kernels.distances import j_divergences, kl_divergences, nearest, squared_distances
-from latent_al.kernels.picks import farthest_first, greedy_diverse, nearest_to, random_partitions, subsample, top_k
+from latent_al.kernels.farthest import Cover, cover, farthest_first
+from latent_al.kernels.picks import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.representativeness import (
     cosine_density,
     distance_to_origin,
@@ -19,16 +20,19 @@ from latent_al.kernels.tsne import conditional_probabilities, joint_probabilitie
 from latent_al.kernels.uncertainty import entropy, least_confident, margin
 
 __all__ = [
+    "Cover",
     "KMeans",
     "cluster",
     "conditional_probabilities",
     "cosine_density",
+    "cover",
     "distance_to_origin",
     "distances",
     "draw_and_match",
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",
+    "farthest",
     "farthest_first",
     "greedy_diverse",
     "j_density",

@@ -94,17 +94,22 @@ def _first_beyond(weights, uniform):
 
 @jax.jit
 def _lloyd(points, centres, iterations):
-    rows, every = nearest_row(points), jnp.ones(len(centres), bool)
+    origin, nobody = points[:1], jnp.full(len(points), -1, jnp.int32)
+    # Sums of what lies about an origin round less; those that the result shows are made of smaller parts still.
+    near, every = points - origin, jnp.ones(len(centres), bool)
+    rows = nearest_row(near)
 
     def step(carry):
-        _, count, centres, before = carry
+        _, count, centres, members, before = carry
         clusters = rows(centres, every)
         moves = (clusters != before).any() & (count < iterations)
-        moved = _means(points, *_filled(points, centres, clusters))
-        return moves, count + 1, jnp.where(moves, moved, centres), clusters
+        _, filled, sizes = _filled(near, centres, clusters)
+        means = jax.ops.segment_sum(near, filled, len(centres)) / sizes[:, None]
+        return moves, count + 1, jnp.where(moves, means, centres), jnp.where(moves, filled, members), clusters
 
-    start = True, 0, centres, jnp.full(len(points), -1, jnp.int32)
-    _, _, centres, clusters = jax.lax.while_loop(lambda carry: carry[0], step, start)
+    start = True, 0, centres - origin, nobody, nobody
+    _, _, centres, members, clusters = jax.lax.while_loop(lambda carry: carry[0], step, start)
+    centres = _means(points, centres + origin, members)
     return KMeans(centres, clusters, _sq_distances(points, centres, clusters).sum())
 
 
@@ -123,9 +128,10 @@ def _filled(points, centres, clusters):
     return jax.lax.while_loop(lambda carry: (carry[2] == 0).any(), fill, (centres, clusters, sizes))
 
 
-def _means(points, centres, clusters, sizes):
+def _means(points, centres, clusters):
     """By way of the gaps to the centres so far: sums of these are small, and so is their rounding."""
     gaps = jax.ops.segment_sum(points - centres[clusters], clusters, len(centres))
+    sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
     return centres + gaps / sizes[:, None]
 
 

@@ -93,41 +93,6 @@ def _greedy_diverse(score, points, taken, num, to, weight):
     return jax.lax.fori_loop(0, num, pick, (jnp.zeros(num, jnp.int32), taken, nearest))[0]
 
 
-def farthest_first(
-    points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int
-) -> Int[Array, " num"]:
-    """Row by row the one farthest, by Euclidean distance, from all that are taken or picked: greedy k-center.
-
-    Ties go to the lowest row. O((num + taken) n d) time, O(n d) memory. Source: Gonzalez, Clustering to minimize the
-    maximum intercluster distance (1985).
-
-    Args:
-        first: the row to begin with where nothing is taken.
-
-    Raises:
-        ValueError: `num` is not in [1, rows left], the shapes differ, a coordinate is NaN.
-    """
-    _check(points.sum(axis=1), taken, num)
-    return _farthest_first(points, taken, num, first)
-
-
-@partial(jax.jit, static_argnums=2)
-def _farthest_first(points, taken, num, first):
-    def towards(row, sq_distance):
-        return jnp.minimum(sq_distance, squared_to(points, points[row]))
-
-    def pick(index, carry):
-        rows, blocked, sq_distance = carry
-        row = _open_scores(sq_distance, blocked).argmax()
-        row = jnp.where((index == 0) & ~taken.any(), first, row)
-        return rows.at[index].set(row), blocked.at[row].set(True), towards(row, sq_distance)
-
-    already = jnp.argsort(~taken)
-    sq_distance = jnp.full(len(points), jnp.inf)
-    sq_distance = jax.lax.fori_loop(0, taken.sum(), lambda i, carry: towards(already[i], carry), sq_distance)
-    return jax.lax.fori_loop(0, num, pick, (jnp.zeros(num, jnp.int32), taken, sq_distance))[0]
-
-
 def nearest_to(
     targets: Float[Array, "num d"], points: Float[Array, "n d"], taken: Bool[Array, " n"]
 ) -> Int[Array, " num"]:

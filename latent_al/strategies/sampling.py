@@ -11,7 +11,7 @@ from absl import logging
 from jaxtyping import Array, Float, Int
 
 from latent_al.base import BadInput, Strategy, build, check_name
-from latent_al.kernels import cluster, picks, sampling
+from latent_al.kernels import cluster, farthest, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
 
 MATCHES = ("nearest", "all_within")
@@ -117,7 +117,7 @@ def farthest_first() -> Strategy:
 
     def select(key, pool, num):
         first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))
-        return picks.farthest_first(pool.latents, pool.taken, num, first=first)
+        return farthest.farthest_first(pool.latents, pool.taken, num, first=first)
 
     return Strategy(select, lambda train: _check_latents(train.latents))
 
