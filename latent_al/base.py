@@ -17,14 +17,20 @@ class BadInput(ValueError):
 
 
 class Split(NamedTuple):
-    """Images [n h w c] in [0, 1], float32, and class labels [n] in [0, num_classes), int32, or None."""
+    """Images [n h w c] in [0, 1], float32, with class labels, with angles, or with neither.
+
+    labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
 
 
 class Data(NamedTuple):
-    """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty."""
+    """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty.
+
+    num_classes: None where the labels are angles, and where there are none.
+    """
 
     train: Split
     validation: Split

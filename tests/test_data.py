@@ -164,7 +164,11 @@ class TestNpz:
         [
             (dict(y_train=np.arange(19)), "shape .19,. but x_train holds 20"),
             (dict(y_train=np.arange(20) - 1), "label -1 of row 0 is outside"),
-            (dict(y_train=np.linspace(0, 1, 20)), "labels have type float64"),
+            (
+                dict(y_train=np.full(20, "cat")),
+                "labels have type <U3; expected one an image, whole numbers .* or floats",
+            ),
+            (dict(y_train=np.linspace(0, 1, 20)), "train labels are floats, that is angles, but there are 4 classes"),
             (dict(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "1 class; a classifier needs 2"),
             (dict(y_train=np.arange(20) % 3), "3 of 4 classes; none of class .3."),
             (dict(x_train=np.full((20, 5, 6), np.nan)), "16 of 16 train images have pixels that are NaN"),

@@ -5,11 +5,13 @@ import hashlib
 import numpy as np
 
 from latent_al.base import BadInput, Data, build
+from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
 from latent_al.data.idx import idx
 from latent_al.data.image_folder import image_folder
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
+from latent_al.data.poses import poses
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
@@ -22,6 +24,8 @@ SOURCES = {
     "mnist": mnist,
     "npz": npz,
     "perturbed_pairs": perturbed_pairs,
+    "poses": poses,
+    "rotated": rotated,
     "svhn": svhn,
     "tfds": tfds,
     "weighted_classes": weighted_classes,
@@ -33,7 +37,8 @@ def load(spec) -> Data:
 
     Raises:
         BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
-            shapes, labels of another length or outside the classes, a class that no training image has.
+            shapes, labels of another length or outside the classes, a class that no training image has, angles outside
+            [0, 360) or beside class labels.
     """
     keywords = dict(spec)
     if "source" in keywords:
@@ -43,7 +48,7 @@ def load(spec) -> Data:
         raise BadInput("there are no training images left; give more images or lower num_validation and num_test.")
     for name in ("train", "validation", "test"):
         _check_split(name, getattr(data, name), data.train.images.shape[1:], data.num_classes)
-    if data.train.labels is not None:
+    if data.train.labels is not None and data.num_classes is not None:
         _check_classes(data)
     return data
 
@@ -74,6 +79,27 @@ def _check_split(name, split, image_shape, num_classes):
         return
     if labels.shape != (len(images),):
         raise BadInput(f"{name} has {len(images)} images but labels of shape {labels.shape}; give one label an image.")
+    if labels.dtype.kind == "f":
+        _check_angles(name, labels, num_classes)
+    else:
+        _check_labels(name, labels, num_classes)
+
+
+def _check_angles(name, angles, num_classes):
+    if num_classes is not None:
+        raise BadInput(
+            f"{name} labels are floats, that is angles, but there are {num_classes} classes; give whole numbers "
+            "in each split, or angles in each."
+        )
+    within = (angles >= 0) & (angles < 360)
+    if not within.all():
+        raise BadInput(
+            f"{name} label {angles[~within][0]} of row {within.argmin()} is outside [0, 360); labels that are floats "
+            "are angles in degrees: take them modulo 360 as float32, or give classes as whole numbers."
+        )
+
+
+def _check_labels(name, labels, num_classes):
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         raise BadInput(

@@ -1,6 +1,7 @@
-"""What the sources share: pixels in [0, 1], and rows held out of the training images."""
+"""What the sources share: pixels in [0, 1], rows held out of the training images, and images that are moved."""
 
 import numpy as np
+from scipy.ndimage import affine_transform
 
 from latent_al.base import BadInput, Data, Split
 
@@ -8,8 +9,10 @@ from latent_al.base import BadInput, Data, Split
 def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
     """Images [n h w] or [n h w c] of any integer type or float, scaled to [0, 1] by the type's largest value.
 
+    Labels are classes where they are whole numbers, and angles in degrees where they are floats.
+
     Raises:
-        BadInput: another number of axes, another type, labels that are not whole numbers.
+        BadInput: another number of axes, another type, labels that are not numbers.
     """
     images = np.asarray(images)
     if images.ndim == 3:
@@ -23,9 +26,12 @@ def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
     if labels is None:
         return Split(images.astype(np.float32, copy=False), None)
     labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise BadInput(f"labels have type {labels.dtype}; expected whole numbers, one an image.")
-    return Split(images.astype(np.float32, copy=False), labels.astype(np.int32))
+    if labels.dtype.kind not in "iuf":
+        raise BadInput(
+            f"labels have type {labels.dtype}; expected one an image, whole numbers as classes or floats as angles."
+        )
+    kind = np.float32 if labels.dtype.kind == "f" else np.int32
+    return Split(images.astype(np.float32, copy=False), labels.astype(kind))
 
 
 def take(split: Split, rows) -> Split:
@@ -50,7 +56,7 @@ def assemble(
     """Holds out the first `num_validation` training rows as validation, unless the set has a validation split.
 
     `ids` name the training rows before the hold-out, by default `train/ROW`; `num_classes` is by default one more than
-    the largest label.
+    the largest class label.
 
     Raises:
         BadInput: `num_validation` is negative or leaves no training row, or comes with a validation split.
@@ -71,6 +77,19 @@ def assemble(
     return Data(*splits, ids[num_validation:], num_classes)
 
 
+def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -> np.ndarray:
+    """An image [h w c], turned clockwise about its centre by `angle` in radians, then moved by `shift` pixels.
+
+    `shift` is down and right. Pixels are interpolated linearly, and zeros come in at the edges.
+    """
+    turn = np.eye(3)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    centre = (np.array(image.shape) - 1) / 2
+    offset = centre - turn @ (centre + np.append(shift, 0))
+    # SciPy's `constant` mode does not blend edge pixels with the zeros beyond them; it cuts them off.
+    return affine_transform(image, turn, offset, order=1, mode="grid-constant", cval=0)
+
+
 def _count_classes(labels):
-    largest = [int(each.max()) for each in labels if each is not None and len(each)]
+    largest = [int(each.max()) for each in labels if each is not None and len(each) and each.dtype.kind != "f"]
     return max(largest) + 1 if largest else None

@@ -12,6 +12,8 @@ from latent_al.data.arrays import assemble, to_split
 def npz(*, root: str, num_validation: int) -> Data:
     """`x_train` [n h w] or [n h w c], and where present `y_train`, `x_validation`, `y_validation`, `x_test`, `y_test`.
 
+    Labels [n] are classes where they are whole numbers, and angles in degrees in [0, 360) where they are floats.
+
     Args:
         root: the `.npz` file.
         num_validation: rows held out of `x_train`; 0 where the file has `x_validation`.

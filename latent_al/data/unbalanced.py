@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
 from latent_al.base import BadInput, Data, Split
-from latent_al.data.arrays import take
+from latent_al.data.arrays import move, take
 
 
 def perturbed_pairs(
@@ -24,14 +23,14 @@ def perturbed_pairs(
     and 2 pixels on 50,000 images, so that even digits have about 7,000 and odd ones 3,000.
 
     Args:
-        source: the images, with training labels.
+        source: the images, with class labels.
         num_copies: in each pair of classes; 0 or more.
         max_angle: degrees in [0, 180].
         max_shift: pixels, 0 or more and below both image sides.
         seed: of the choice of images, the angles and the distances.
 
     Raises:
-        BadInput: no training labels, a number outside its range, an even class of fewer than `num_copies` images or an
+        BadInput: no class labels, a number outside its range, an even class of fewer than `num_copies` images or an
             odd one of which none would remain.
     """
     _check_labels(source)
@@ -46,7 +45,7 @@ def perturbed_pairs(
         labels[overwritten] = even
         for original, row in zip(originals, overwritten, strict=True):
             angle = np.radians(rng.uniform(-max_angle, max_angle))
-            images[row] = _perturb(source.train.images[original], angle, rng.uniform(0, max_shift, 2))
+            images[row] = move(source.train.images[original], angle, rng.uniform(0, max_shift, 2))
             ids[row] = f"{source.ids[original]} perturbed at {source.ids[row]}"
     return source._replace(train=Split(images, labels), ids=np.array(ids))
 
@@ -58,12 +57,12 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
     rows stay in their order and keep their ids.
 
     Args:
-        source: the images, with training labels.
+        source: the images, with class labels.
         weights: one a class, positive; only their ratios matter.
         seed: of the choice of rows.
 
     Raises:
-        BadInput: no training labels, another number of weights than classes, a weight that is zero, negative or not
+        BadInput: no class labels, another number of weights than classes, a weight that is zero, negative or not
             finite, or so small that its class would keep no row.
     """
     _check_labels(source)
@@ -87,12 +86,12 @@ def long_tail(*, source: Data, ratio: float | int, seed: int) -> Data:
     Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), "long-tailed CIFAR".
 
     Args:
-        source: the images, with training labels.
+        source: the images, with class labels.
         ratio: 1 or more and finite; 1 makes all classes equal.
         seed: of the choice of rows.
 
     Raises:
-        BadInput: no training labels, a ratio outside its range, or so large that a class would keep no row.
+        BadInput: no class labels, a ratio outside its range, or so large that a class would keep no row.
     """
     _check_labels(source)
     if not 1 <= ratio < np.inf:
@@ -106,6 +105,11 @@ def _check_labels(source):
         raise BadInput(
             f"the {len(source.train.images)} training images have no labels; expected one an image to change the class "
             "sizes by. Give labels, or use the source as it is."
+        )
+    if source.num_classes is None:
+        raise BadInput(
+            "class labels are needed to change the class sizes by, but the source has angles; give a source with "
+            "class labels, or use this one as it is."
         )
 
 
@@ -126,16 +130,6 @@ def _check_perturbation(source, num_copies, max_angle, max_shift):
                 f"{even + 1} has {counts[even + 1]} to overwrite, of which one has to remain; lower it to {most} or "
                 "give more images."
             )
-
-
-def _perturb(image, angle, shift):
-    """An image [h w c], turned about its centre by `angle` in radians, then moved by `shift` pixels down and right."""
-    turn = np.eye(3)
-    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    centre = (np.array(image.shape) - 1) / 2
-    offset = centre - turn @ (centre + np.append(shift, 0))
-    # SciPy's `constant` mode does not blend edge pixels with the zeros beyond them; it cuts them off.
-    return affine_transform(image, turn, offset, order=1, mode="grid-constant", cval=0)
 
 
 def _thin(source, weights, seed, cure):

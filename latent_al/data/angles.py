@@ -1,0 +1,66 @@
+"""Angles of which most lie near one, and a source around another one, whose images it turns by them."""
+
+import numpy as np
+
+from latent_al.base import BadInput, Data, Split
+from latent_al.data.arrays import move
+
+
+def rotated(*, source: Data, share_near: float | int, spread: float | int, seed: int) -> Data:
+    """Each image turned counter-clockwise about its centre by an angle, which becomes its label.
+
+    Most training images stay nearly upright: their angles are those of `draw_angles`. Validation and test angles are
+    uniform over the circle, so that an error there counts all poses alike. Pixels are interpolated linearly, zeros come
+    in at the edges, and what leaves the frame is lost. Class labels are dropped. An id becomes
+    `ID turned by 12.3 degrees`.
+
+    An angle can only be learned where upright images look alike and none looks like another one turned: not so the
+    digits 6 and 9.
+
+    Args:
+        source: the images, upright, with class labels or none.
+        share_near: of the training images that are turned little, in [0, 1].
+        spread: standard deviation of these little turns in degrees, 0 or more.
+        seed: of the angles. Those of one split do not depend on the sizes of the others.
+
+    Raises:
+        BadInput: the source has angles already, a number outside its range.
+    """
+    check_peak(share_near, spread)
+    if source.train.labels is not None and source.num_classes is None:
+        raise BadInput("the source has angles already; give one whose images are upright, with class labels or none.")
+    rngs = np.random.default_rng(seed).spawn(3)
+    shares = (share_near, 0, 0)
+    splits = [_turn(*each, spread) for each in zip(rngs, source[:3], shares, strict=True)]
+    ids = [f"{name} turned by {angle:.1f} degrees" for name, angle in zip(source.ids, splits[0].labels, strict=True)]
+    return Data(*splits, np.array(ids), None)
+
+
+def draw_angles(
+    rng: np.random.Generator, num: int, share_near: float | int, spread: float | int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Angles [num] in degrees in [0, 360), float32, and which of them [num] are drawn near 0.
+
+    round(share_near * num) of them, at random places, are normal about 0 with standard deviation `spread` in degrees,
+    and wrapped; the others are uniform over the circle.
+    """
+    near = rng.permutation(num) < round(share_near * num)
+    angles = np.where(near, rng.normal(0, spread, num), rng.uniform(0, 360, num)) % 360
+    # The float32 nearest to 359.99999 is 360.
+    return angles.astype(np.float32) % np.float32(360), near
+
+
+def check_peak(share_near: float | int, spread: float | int) -> None:
+    """Raises BadInput where `draw_angles` cannot use these numbers."""
+    if not 0 <= share_near <= 1:
+        raise BadInput(f"share_near is {share_near}; expected a share of the training images, 0 to 1.")
+    if not 0 <= spread < np.inf:
+        raise BadInput(f"spread is {spread}; expected degrees, finite and 0 or more.")
+
+
+def _turn(rng, split, share_near, spread):
+    angles, _ = draw_angles(rng, len(split.images), share_near, spread)
+    images = np.empty_like(split.images)
+    for row, angle in enumerate(np.radians(angles, dtype=np.float64)):
+        images[row] = move(split.images[row], -angle, (0, 0))
+    return Split(images, angles)
