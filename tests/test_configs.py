@@ -1,0 +1,127 @@
+"""Each config: its smoke size is launched, and all its sizes name what exists."""
+
+import itertools
+import json
+import runpy
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from test_data import write_idx
+from test_launch import ROOT, succeed
+from test_svhn import make_fields
+
+from latent_al.base import build
+from latent_al.encoders import ENCODERS, TRAINED
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+from latent_al.strategies import STRATEGIES
+
+
+@pytest.fixture(scope="module")
+def tiny_mnist(tmp_path_factory):
+    """MNIST-style files with 300 images of noise."""
+    root = tmp_path_factory.mktemp("idx")
+    rng = np.random.default_rng(0)
+    for part, size in dict(train=300, t10k=50).items():
+        write_idx(root / f"{part}-images-idx3-ubyte.gz", rng.integers(0, 256, (size, 28, 28), dtype=np.uint8))
+        write_idx(root / f"{part}-labels-idx1-ubyte.gz", np.arange(size, dtype=np.uint8) % 10)
+    return root
+
+
+def test_every_config_has_a_launch():
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {
+        "cifar10_vae",
+        "digits_vae",
+        "mnist_latent_sampling",
+        "mnist_vae",
+        "svhn_vae",
+    }
+
+
+FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
+BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
+    f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
+]
+
+
+@pytest.mark.parametrize("size", ["smoke", "all_labels"])
+def test_mnist_vae(size, tiny_mnist, tmp_path):
+    small = (
+        ["--config.first_batch=200"]
+        if size == "all_labels"
+        else [*BATCHES, "--config.arms.pixels_margin.subsample=0.2"]
+    )
+    flags = [f"--config.data.root={tiny_mnist}", "--config.data.num_validation=100", *FEW, *small]
+    assert "latents_random" in succeed(f"--config=configs/mnist_vae.py:{size}", *flags, f"--workdir={tmp_path}")
+
+
+def test_svhn_vae(tmp_path):
+    savemat(tmp_path / "train_32x32.mat", make_fields(300, 0))
+    savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))
+    flags = [f"--config.data.root={tmp_path}", "--config.data.num_validation=100", *FEW, *BATCHES]
+    encoders = tmp_path / "encoders"
+    smoke = "--config=configs/svhn_vae.py:smoke"
+    assert "latents_greedy" in succeed(smoke, *flags, f"--workdir={tmp_path / 'one'}", f"--encoders={encoders}")
+    [trained] = encoders.glob("conv_vae-*")
+    before = sorted(path.stat().st_mtime_ns for path in trained.rglob("*"))
+    # Another experiment finds the encoder trained.
+    succeed(smoke, *flags, "--config.rounds=1", f"--workdir={tmp_path / 'two'}", f"--encoders={encoders}")
+    assert sorted(path.stat().st_mtime_ns for path in trained.rglob("*")) == before
+
+
+def test_cifar10_vae(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "test"), ("cat", "dog", "ship")):
+        (tmp_path / split / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / name / f"{index}.png")
+    flags = ["--config=configs/cifar10_vae.py:smoke", f"--config.data.root={tmp_path}", f"--workdir={tmp_path / 'run'}"]
+    assert "greedy" in succeed(*flags)
+
+
+def test_mnist_latent_sampling(tiny_mnist, tmp_path):
+    """Each arm has a first batch of its own; the judges find the encoder trained."""
+    flags = [f"--config.data.source.root={tiny_mnist}", "--config.data.source.num_validation=100"]
+    flags += ["--config.data.num_copies=5", "--config.first_batch=30"]
+    flags += [f"--workdir={tmp_path / 'run'}"]
+    succeed("--config=configs/mnist_latent_sampling.py:smoke-unbalanced", *flags)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    arms = summary["arms"].keys()
+    assert {"random", "ae_error", "vae_clustered_normal", "vae_uniform", "vae_typical"} <= arms
+    queries, balance, training = (
+        pd.read_csv(tmp_path / "run" / f"{n}.csv") for n in ("queries", "balance", "training")
+    )
+    assert (queries.groupby(["arm", "seed"]).row.nunique() == 30).all()
+    assert (balance.filter(regex=r"class_\d").sum(axis=1) == 30).all()
+    assert summary["balance"].keys() == arms
+    assert training.groupby(["arm", "seed"])["update"].agg(list).map(lambda each: each == list(range(1, 11))).all()
+    drawn = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
+    assert {"first_batches", "first_batch_classes", "clusters_vae_clustered_normal", "training"} <= drawn
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_size_names_what_exists(path):
+    """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
+    module = runpy.run_path(str(path))
+    kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
+    names = (
+        [*module.get("SIZES", ()), "cpu-unbalanced-100-mlp", "cpu-readings"] if "SIZES" in module else ("full", "smoke")
+    )
+    sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
+    for config in map(module["get_config"], sizes):
+        for spec in config.encoders.values():
+            extra = dict(image_shape=(32, 32, 1)) if spec.name in TRAINED else {}
+            build(ENCODERS, dict(spec, **extra), "encoder")
+        for spec in config.classifiers.values():
+            extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
+            build(CLASSIFIERS, dict(spec, num_classes=10, **extra), "classifier")
+        for arm in config.arms.values():
+            build(STRATEGIES, arm.strategy, "strategy")
+            build(STRATEGIES, arm.get("initial", config.initial), "strategy")
+            assert arm.encoder in config.encoders
+            assert arm.classifier in config.classifiers
+        assert config.baseline.split("_dropout_")[0] in config.arms
+    assert len(sizes) > 1

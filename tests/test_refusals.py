@@ -1,0 +1,101 @@
+"""Configs that cannot be run are refused before any long work, with what to change."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from test_launch import ROOT, run_demo
+
+from latent_al.base import BadInput
+from latent_al.experiment import run
+
+
+def refuse(workdir, message, **changes):
+    """The run ends with the message before anything is trained."""
+    with pytest.raises(BadInput, match=re.escape(message)):
+        run_demo(workdir, **changes)
+    assert not list(Path(workdir).glob("encoders/*"))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(rounds=200), "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or"),
+        (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
+        (dict(batch=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
+        (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
+        (dict(arms__margin__encoder="pixels"), "arm 'margin': unknown encoder 'pixels'; known: vae"),
+        (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
+        (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
+        (
+            dict(arms__random__strategy__name="best"),
+            "unknown strategy 'best'; known: ae_error, farthest_first, greedy_diverse",
+        ),
+        (
+            dict(encoders__vae__name="gan"),
+            "unknown encoder 'gan'; known: conv_ae, conv_vae, conv_vae_latens, dense_vae, identity, precomputed",
+        ),
+        (dict(encoders__vae__latent=0), "latent 0"),
+        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: cnn, mlp"),
+        (dict(data__name="imagenet"), "unknown data source 'imagenet'; known: digits"),
+        (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),
+    ],
+)
+def test_bad_configs_are_refused_before_any_work(change, message, tmp_path):
+    refuse(tmp_path, message, **change)
+
+
+@pytest.mark.parametrize(
+    "strategy, message",
+    [
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="j_divergence"), "j_divergence needs the spread"),
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="reversed_cosine"), "1 of 60 latents are zero"),
+        (dict(name="informativeness", representativeness=dict(name="kl_to_prior")), "kl_to_prior needs the spread"),
+        (dict(name="informativeness", representativeness=dict(name="cosine_density")), "1 of 60 rows have no repres"),
+    ],
+)
+def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, message, make_data, tmp_path):
+    """The strategy's encoder has no spread, and an image is blank; the other encoder would be trained."""
+    train, test = make_data(num_train=60, num_validation=0).train, make_data().test
+    train.images[7] = 0
+    arrays = dict(x_train=train.images, y_train=train.labels, x_test=test.images, y_test=test.labels)
+    np.savez(tmp_path / "noise.npz", **arrays)
+    rest = dict(representativeness=None) if "beta" in strategy else dict(gamma=0.5, pick="top_k")
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["data"] = dict(name="npz", root=str(tmp_path / "noise.npz"), num_validation=0)
+    config["encoders"]["given"] = dict(name="identity")
+    config["arms"]["margin"] |= dict(encoder="given", strategy=dict(measure="margin", **rest) | strategy)
+    with pytest.raises(BadInput, match=message):
+        run(ConfigDict(config), str(tmp_path / "run"))
+    assert not list(tmp_path.glob("run/encoders/dense_vae*"))
+
+
+def test_settings_that_a_kernel_refuses_name_the_arm(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    estimate = dict(name="euclidean_density_estimate", fraction=2.0, seed=0, unit_cube=False)
+    strategy = dict(name="informativeness", measure="margin", representativeness=estimate, gamma=0.5, pick="top_k")
+    config["arms"]["margin"]["strategy"] = strategy
+    with pytest.raises(BadInput, match="arm 'margin': fraction is 2.0 of 1297 rows"):
+        run(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+TWICE = dict(classifiers__mlp__dropout=(0.2, 0.2))
+
+
+def test_equal_dropouts_are_refused(tmp_path):
+    refuse(tmp_path, "two arms have one name among margin_dropout_0.2, margin_dropout_0.2", **TWICE)
+
+
+def test_an_unwritable_workdir_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    refuse(tmp_path / "file" / "run", "cannot be written")
+
+
+def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
+    cure = "in arm 'margin', seed 0, round 0; lower its learning_rate in config.classifiers"
+    with pytest.raises(BadInput, match=cure):
+        run_demo(tmp_path, classifiers__mlp__learning_rate=1e38)
