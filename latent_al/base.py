@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree
 
 Key = PRNGKeyArray
 Params = PyTree
 UNLABELLED = -1
-"""The mark in `Pool.labels` of a row whose label has not been bought."""
+"""The mark in `Pool.labels` of a row whose label has not been bought: no class, and no angle either."""
 
 
 class BadInput(ValueError):
@@ -54,6 +54,8 @@ class Encoded(NamedTuple):
 class Pool(NamedTuple):
     """What a selector may see. For a first batch `features` and `probs` are None: there is no classifier yet.
 
+    A regressor has features, but no probs.
+
     Under subsampling the pool is the labelled rows and the subsample, and rows are numbered within it. Slots that hold
     no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
@@ -65,7 +67,7 @@ class Pool(NamedTuple):
     features: Float[Array, "n f"] | None
     probs: Float[Array, "n c"] | None
     taken: Bool[Array, " n"]
-    labels: Int[Array, " n"]
+    labels: Num[Array, " n"]
     rows: Int[Array, " n"]
     prepared: PyTree
 
@@ -89,21 +91,29 @@ class Strategy(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """A classifier as two pure functions.
+    """A classifier, or a regressor, as pure functions.
 
     fit: (key, dropout, inputs [n ...], labels [n], rows [capacity], count, watched) -> (params, progress): trained from
         scratch on the first `count` of `rows`. `dropout` and `count` may be traced; `watched` are other (inputs,
-        labels), to look at only. `progress` holds `loss`, the mean of the last pass, and `by_update [u]`, the accuracy
-        on `watched` after each of `updates`.
-    predict: (params, inputs [m ...]) -> (features [m f], probs [m c]).
+        labels), to look at only. `progress` holds `loss`, the mean of the last pass, and `by_update [u]`, the mean
+        score on `watched` after each of `updates`.
+    predict: (params, inputs [m ...]) -> (features [m f], predictions): probs [m c] of a classifier, [m] of a regressor.
+    score: (predictions, labels [m]) -> [m], how well each is predicted.
+    metric: what the score is: `accuracy`, of a classifier, or `angular_error` in degrees, of a regressor.
     dropouts: the rates to compare; they share one program.
-    updates: the training steps after which the accuracy on `watched` is noted.
+    updates: the training steps after which the score on `watched` is noted.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
-    predict: Callable[..., tuple[Float[Array, "m f"], Float[Array, "m c"]]]
+    predict: Callable[..., tuple[Float[Array, "m f"], Array]]
+    score: Callable[[Array, Array], Float[Array, " m"]]
+    metric: str
     dropouts: tuple[float, ...]
     updates: tuple[int, ...] = ()
+
+    def probs(self, predictions: Array) -> Array | None:
+        """What a selection sees of the predictions: nothing of a regressor's, which tell no uncertainty."""
+        return predictions if self.metric == "accuracy" else None
 
 
 def check_name(name: Any, table: Collection[str], what: str) -> None:

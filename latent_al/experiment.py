@@ -1,4 +1,4 @@
-"""From a config to results on disk: the one place that knows configs and tables."""
+"""From a config to results: the one place that knows configs and all the tables of what they name."""
 
 import hashlib
 import json
@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from latent_al import pictures, results
 from latent_al.base import BadInput, Data, Encoded, Learner, Pool, Strategy, build, check_name
 from latent_al.checkpoints import Checkpoints
 from latent_al.data import digest, load
-from latent_al.encoders import ENCODERS, TRAINED, Encodings, describe
+from latent_al.encoders import ENCODERS, TRAINED, Encodings
 from latent_al.kernels.picks import subsample_size
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
-from latent_al.report import write_report
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.output import write_results
 from latent_al.results import History
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.sampling import Clustered
@@ -31,7 +29,7 @@ from latent_al.workdir import open_workdir, pin
 
 SPLITS = ("train", "validation", "test")
 WATCHED = 500
-"""Validation images on which a classifier is watched while it trains: all of them would cost more than the training."""
+"""Validation images on which a learner is watched while it trains: all of them would cost more than the training."""
 
 
 class Classifier(NamedTuple):
@@ -107,7 +105,12 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
             played = _play(config, name, arm, block, data, encodings[arm.encoder], folder)
             histories |= {(label, block[0]): (block, each) for label, each in _by_dropout(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
-    return _write_results(config, data, encodings, arms, ordered, folder, command)
+    spaces = {
+        label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
+        for name, arm in arms.items()
+        for label in _labels({name: arm})
+    }
+    return write_results(folder, config, data, encodings, spaces, ordered, command)
 
 
 def _check_sizes(config):
@@ -164,9 +167,17 @@ def _blocks(config):
 def _build_classifier(spec, data: Data) -> Classifier | None:
     if data.train.labels is None:
         return None
-    on_images = spec.get("name") in ON_IMAGES
+    name, has_angles = spec.get("name"), data.num_classes is None
+    if name in (CLASSIFIERS if has_angles else REGRESSORS):
+        found, wanted = ("angles", REGRESSORS) if has_angles else (f"{data.num_classes} classes", CLASSIFIERS)
+        raise BadInput(
+            f"{name} cannot learn the labels of this data, which are {found}; choose one of {', '.join(wanted)}, or "
+            "other data."
+        )
+    on_images = name in ON_IMAGES
     known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
-    learner = build(CLASSIFIERS, dict(spec, num_classes=data.num_classes, **known), "classifier")
+    known |= {} if has_angles else {"num_classes": data.num_classes}
+    learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
     fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None)
     return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None))
 
@@ -179,12 +190,14 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     train = _shapes(config, spec.encoder, data, encoders)
-    _rehearse(initial, train, config.first_batch, None)
+    _rehearse(initial, train, config.first_batch)
     first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
     first = over_seeds(first, 0, None, None)
     if not config.rounds:
         return Arm(spec.encoder, classifier, [initial], first, None)
-    _rehearse(strategy, train, config.batch, data.num_classes)
+    size = len(data.train.images)
+    probs = None if data.num_classes is None else _floats(size, data.num_classes)
+    _rehearse(strategy, train, config.batch, features=train.latents, probs=probs)
     settings = dict(learner=classifier.learner, select=strategy.select, num=config.batch, fraction=spec.subsample)
     select = over_seeds(partial(select_round, **settings), 0, 0, 0, None, None, None, None, 0, None)
     return Arm(spec.encoder, classifier, [initial, strategy], first, select)
@@ -213,10 +226,9 @@ def _floats(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _rehearse(strategy: Strategy, train: Encoded, num, num_classes):
+def _rehearse(strategy: Strategy, train: Encoded, num, *, features=None, probs=None):
     """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work."""
     size = train.latents.shape[0]
-    features, probs = (None, None) if num_classes is None else (train.latents, _floats(size, num_classes))
     taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
     prepared = jax.eval_shape(strategy.prepare, train)
     pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared)
@@ -311,13 +323,13 @@ def _play_round(name, arm: Arm, members, index, keys, num_labels, train, inputs,
         bought = arm.select(keys[:, 1], params, labelled, inputs["train"], train, arm.prepared[1], *known)
     bought = np.asarray(bought)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
-    accuracy = {"labelled": progress["accuracy"]}
+    scores = {"labelled": progress["score"]}
     for split in ("validation", "test") if is_last else ("validation",):
         if labels[split] is not None and len(labels[split]):
-            accuracy[split] = arm.classifier.score(params, inputs[split], labels[split])
+            scores[split] = arm.classifier.score(params, inputs[split], labels[split])
     return History(
         bought,
-        {split: _set(values, index, accuracy.get(split, np.nan)) for split, values in history.accuracy.items()},
+        {split: _set(values, index, scores.get(split, np.nan)) for split, values in history.scores.items()},
         _set(history.seconds.T, index, seconds).T,
         {
             update: _set(values, index, progress["by_update"][:, mark])
@@ -337,9 +349,9 @@ def _by_dropout(name, arm: Arm, history: History):
     num_seeds = len(history.bought) // len(arm.dropouts)
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
-        accuracy = {split: values[own] for split, values in history.accuracy.items()}
+        scores = {split: values[own] for split, values in history.scores.items()}
         by_update = {update: values[own] for update, values in history.by_update.items()}
-        yield label, History(history.bought[own], accuracy, history.seconds / len(arm.dropouts), by_update)
+        yield label, History(history.bought[own], scores, history.seconds / len(arm.dropouts), by_update)
 
 
 def _labels(arms):
@@ -355,69 +367,12 @@ def _check_loss(loss, name, members, index):
     if not np.isfinite(loss).all():
         worst = (~np.isfinite(loss)).argmax()
         raise BadInput(
-            f"the classifier's training loss is {loss[worst]} in arm {name!r}, seed {members[worst][1]}, "
+            f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][1]}, "
             f"round {index}; lower its learning_rate in config.classifiers. "
             "What was bought before it is kept in the checkpoints."
         )
 
 
 def _show(history, index):
-    means = {split: values[:, index].mean() for split, values in history.accuracy.items()}
+    means = {split: values[:, index].mean() for split, values in history.scores.items()}
     return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}
-
-
-def _write_results(config, data, encodings, arms, ordered, folder, command) -> dict:
-    """The tables, arm by arm and seed by seed, then the summary, the figures and the report.
-
-    `ordered` are (arm, seeds, history).
-    """
-    num_labels = _num_labels(config)
-    # Where all is bought nothing is chosen: 18 classifiers on all of MNIST would list twelve million rows.
-    chosen = ordered if num_labels[-1] < len(data.train.images) else []
-    queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in chosen]
-    queries = pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)
-    tables = {"queries": queries}
-    if data.train.labels is None:
-        summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
-    else:
-        tables |= {
-            "metrics": pd.concat([results.metrics_table(*each[:2], num_labels, each[2]) for each in ordered]),
-            "timings": pd.concat([results.timings_table(*each) for each in ordered]),
-        }
-        watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
-        if any(map(len, watched)):
-            tables["training"] = pd.concat(watched)
-        summary = results.summarise(tables["metrics"], config.baseline)
-    if chosen and data.train.labels is not None:
-        tables["balance"] = results.balance_table(queries, data.train.labels, data.num_classes)
-        summary["balance"] = results.balance_means(tables["balance"])
-    for name, table in tables.items():
-        results.write_csv(folder / f"{name}.csv", table)
-    summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
-    results.write_json(folder / "summary.json", summary)
-    _write_report(data, encodings, arms, tables, summary, folder, command)
-    return summary
-
-
-def _write_report(data, encodings, arms, tables, summary, folder, command):
-    drawn = folder / "figures"
-    figures = {"Arms": pictures.draw_arms(tables, data, drawn)}
-    spaces = {
-        label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
-        for name, arm in arms.items()
-        for label in _labels({name: arm})
-    }
-    figures["First batches"] = pictures.draw_first_batches(spaces, tables["queries"], data, drawn)
-    for name, each in encodings.items():
-        figures[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, drawn)
-    shown = {f"Results ({results.NOTE})": results.arms_table(summary), "Encoders": results.encoders_table(summary)}
-    if "balance" in tables:
-        shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])
-    write_report(
-        folder / "report.html",
-        title=f"latent_al: {folder.name}",
-        command=command,
-        config=(folder / "config.json").read_text(encoding="utf-8"),
-        tables={heading: table for heading, table in shown.items() if len(table)},
-        figures={heading: each for heading, each in figures.items() if each},
-    )

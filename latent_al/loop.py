@@ -1,13 +1,13 @@
 """The rounds of one seed, as pure functions for `jit` and `vmap`.
 
-A round fits the classifier on what has been bought, then selects the next batch. `bought` is a buffer of the final size
+A round fits the learner on what has been bought, then selects the next batch. `bought` is a buffer of the final size
 whose empty slots hold n, the size of the pool. `count`, the number of rows bought, is an argument and the same for all
 seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select
 from latent_al.kernels.picks import subsample, subsample_size
@@ -35,36 +35,36 @@ def fit_round(
     key: Key,
     dropout: Float[Array, ""],
     inputs: Float[Array, "n ..."],
-    labels: Int[Array, " n"],
+    labels: Num[Array, " n"],
     bought: Int[Array, " capacity"],
     count: Int[Array, ""],
-    watched: tuple[Float[Array, "m ..."], Int[Array, " m"]],
+    watched: tuple[Float[Array, "m ..."], Num[Array, " m"]],
     *,
     learner: Learner,
 ):
-    """Trains the classifier on the rows bought so far.
+    """Trains the learner on the rows bought so far.
 
     Args:
-        inputs: what the classifier reads, of the whole training set: latents, or images.
-        watched: inputs and labels on which the accuracy during training is measured.
+        inputs: what the learner reads, of the whole training set: latents, or images.
+        watched: inputs and labels on which the score during training is measured.
 
     Returns:
-        The params; (features, probs) of each slot of `bought`; what `learner.fit` tells of its progress, with the
-        accuracy on the labelled rows, without dropout.
+        The params; (features, predictions) of each slot of `bought`; what `learner.fit` tells of its progress, with the
+        mean `score` on the labelled rows, without dropout.
     """
     params, progress = learner.fit(key, dropout, inputs, labels, bought, count, watched)
     rows = _filled(bought, labels.shape[0])
     labelled = learner.predict(params, inputs[rows])
-    right = labelled[1].argmax(axis=1) == labels[rows]
-    accuracy = jnp.where(jnp.arange(bought.shape[0]) < count, right, False).sum() / count
-    return params, labelled, progress | {"accuracy": accuracy}
+    scores = learner.score(labelled[1], labels[rows])
+    mean = jnp.where(jnp.arange(bought.shape[0]) < count, scores, 0).sum() / count
+    return params, labelled, progress | {"score": mean}
 
 
 def score(
-    params: Params, inputs: Float[Array, "m ..."], labels: Int[Array, " m"], *, learner: Learner
+    params: Params, inputs: Float[Array, "m ..."], labels: Num[Array, " m"], *, learner: Learner
 ) -> Float[Array, ""]:
-    """Accuracy, in [0, 1]."""
-    return (learner.predict(params, inputs)[1].argmax(axis=1) == labels).mean()
+    """The mean of the learner's score."""
+    return learner.score(learner.predict(params, inputs)[1], labels).mean()
 
 
 def select_round(
@@ -74,7 +74,7 @@ def select_round(
     inputs: Float[Array, "n ..."],
     train: Encoded,
     prepared: PyTree,
-    labels: Int[Array, " n"],
+    labels: Num[Array, " n"],
     bought: Int[Array, " capacity"],
     count: Int[Array, ""],
     *,
@@ -87,7 +87,7 @@ def select_round(
 
     Args:
         labelled: what `fit_round` predicted for `bought`.
-        inputs: what the classifier reads, of the whole training set.
+        inputs: what the learner reads, of the whole training set.
         prepared: what the strategy prepared from `train`.
         fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
     """
@@ -110,10 +110,11 @@ def _filled(rows, size):
 
 
 def _whole_pool(params, inputs, train, prepared, labels, bought, learner):
-    predicted = learner.predict(params, inputs)
+    features, predictions = learner.predict(params, inputs)
     taken = _taken(labels.shape[0], bought)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
-    return Pool(train.latents, train.log_sigma, *predicted, taken, jnp.where(taken, labels, UNLABELLED), rows, prepared)
+    known = features, learner.probs(predictions), taken, jnp.where(taken, labels, UNLABELLED)
+    return Pool(train.latents, train.log_sigma, *known, rows, prepared)
 
 
 def _subsampled_rows(key, size, bought, fraction):
@@ -128,7 +129,8 @@ def _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bo
     filled = rows < labels.shape[0]
     source = _filled(rows, labels.shape[0])
     drawn = learner.predict(params, inputs[source[bought.shape[0] :]])
-    features, probs = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
+    features, predictions = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
     log_sigma = None if train.log_sigma is None else train.log_sigma[source]
     seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
-    return Pool(train.latents[source], log_sigma, features, probs, is_slot | ~filled, seen, source, prepared)
+    known = features, learner.probs(predictions), is_slot | ~filled, seen
+    return Pool(train.latents[source], log_sigma, *known, source, prepared)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from absl import logging
+from sklearn.decomposition import PCA
 
 from latent_al import kernels, plots
 from latent_al.base import Data, Encoded
 from latent_al.encoders import Encodings
-from latent_al.results import balance_table
+from latent_al.results import METRICS, balance_table
 
 SAMPLE = 10_000
 """Training images whose representativeness is drawn."""
@@ -62,9 +63,11 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
         album.add("representativeness", caption, plots.representativeness_histograms, measures)
     if latents.shape[1] == 2:
         labels = getattr(data, shown).labels
-        if labels is not None:
-            where = np.asarray(getattr(encodings, shown).latents)
+        where = np.asarray(getattr(encodings, shown).latents)
+        if data.num_classes is not None and labels is not None:
             album.add("classes", f"Classes of the {shown} images", plots.latent_classes, where, labels, "class")
+        elif labels is not None:
+            album.add("angles", f"Angles of the {shown} images", plots.latent_angles, where, labels)
         if measures:
             caption = "Representativeness over the latent space"
             album.add("representativeness_map", caption, plots.representativeness_maps, latents, measures)
@@ -77,16 +80,41 @@ def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list
     `tables` are those of the run by name; without labels there are only `queries`.
     """
     album = Album(folder)
-    metrics, training, queries = (tables.get(name) for name in ("metrics", "training", "queries"))
+    metrics, gaps, training, queries = (tables.get(name) for name in ("metrics", "gaps", "training", "queries"))
+    metric = None if metrics is None else metrics.metric.iloc[0]
     if metrics is not None and metrics["round"].max() > 0:
-        album.add("learning_curves", "Accuracy over the labels bought", plots.learning_curves, metrics)
+        name = METRICS[metric].name
+        album.add("learning_curves", f"{name.capitalize()} over the labels bought", plots.learning_curves, metrics)
         if (metrics.split == "validation").any():
-            album.add("single_runs", "Validation accuracy of every seed", plots.single_runs, metrics)
+            album.add("single_runs", f"Validation {name} of every seed", plots.single_runs, metrics)
+    if gaps is not None:
+        baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
+        caption = f"Difference from {baseline} over the labels bought"
+        album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
     if training is not None:
         last = training[training["round"] == training["round"].max()]
-        album.add("training", "Validation accuracy while the classifier trains", plots.training_curves, last)
+        caption = f"Validation {METRICS[metric].name} while the network trains"
+        album.add("training", caption, plots.training_curves, last, metric)
     if len(queries):
         _draw_queries(album, _distinct(queries), data)
+    return album.pictures
+
+
+def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
+    """What comes first and last where arms go on until they have bought the whole pool, (caption, PNG) of each.
+
+    Takes the arguments of `draw_first_batches`.
+    """
+    album = Album(folder)
+    seed = queries.seed.min()
+    names = _alike(queries)
+    orders = {arm: rows.row.to_numpy() for arm, rows in queries[queries.seed == seed].groupby("arm", sort=False)}
+    orders = {arm: rows for arm, rows in orders.items() if arm in names and len(rows) == len(spaces[arm][0])}
+    planes = {arm: spaces[arm][0] for arm in orders if spaces[arm][0].shape[1] > 1}
+    if planes:
+        points = {names[arm]: PCA(2, random_state=0).fit_transform(latents) for arm, latents in planes.items()}
+        caption = f"The first and the last quarter of the order of seed {seed}, on two principal components"
+        album.add("orders", caption, plots.orders, points, {names[arm]: orders[arm] for arm in planes})
     return album.pictures
 
 
@@ -105,10 +133,11 @@ def draw_first_batches(spaces: dict, queries: pd.DataFrame, data: Data, folder: 
     if len(names) < 2:
         return album.pictures
     flat = {arm: space for arm, space in spaces.items() if arm in names and space[0].shape[1] == 2}
+    labels = _classes(data)
     if flat:
-        _draw_spaces(album, flat, names, first[first.seed == first.seed.min()], data.train.labels)
-    if data.train.labels is not None:
-        counts = _count_first(first[first.arm.isin(names)], data.train.labels, data.num_classes)
+        _draw_spaces(album, flat, names, first[first.seed == first.seed.min()], labels)
+    if labels is not None:
+        counts = _count_first(first[first.arm.isin(names)], labels, data.num_classes)
         counts = counts.assign(arm=counts.arm.map(names))
         album.add("first_batch_classes", "Classes of the first batch", plots.class_distributions, counts)
     return album.pictures
@@ -138,8 +167,9 @@ def _draw_queries(album, queries, data):
         name = f"queries_round_{index}"
         caption = f"First queries of batch {index}, seed 0"
         album.add(name, caption, plots.queried_images, images, captions)
-    if data.train.labels is not None:
-        counts = _count_classes(queries[queries["round"] >= min(1, last)], data.train.labels)
+    labels = _classes(data)
+    if labels is not None:
+        counts = _count_classes(queries[queries["round"] >= min(1, last)], labels)
         album.add("queried_classes", "Classes queried in each batch", plots.queried_classes, counts)
 
 
@@ -180,6 +210,11 @@ def _draw_decoder(album, encodings, shown, images):
         decoded = np.asarray(encodings.decode(jnp.asarray(plots.manifold_latents(side))))
         decoded = decoded.reshape(side, side, *images.shape[1:])
         album.add("manifold", "Images decoded from percentiles of N(0, I)", plots.manifold, decoded)
+
+
+def _classes(data):
+    """The classes of the training images, where they have some."""
+    return None if data.num_classes is None else data.train.labels
 
 
 def _alike(queries):

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm
 
+from latent_al.results import METRICS
+
 # Okabe and Ito's palette, which stays apart for the colour-blind; line styles or markers repeat the distinction.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
@@ -20,32 +22,69 @@ DPI = 110
 
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """Accuracy over labels on validation and on what is labelled: mean over seeds, band of one standard deviation."""
+    """The score over labels on validation and on what is labelled: mean over seeds, band of one standard deviation."""
+    metric = metrics.metric.iloc[0]
     splits = [split for split in ("validation", "labelled") if (metrics.split == split).any()]
-    panels = {f"{split} accuracy (%)": metrics[metrics.split == split] for split in splits}
-    _mean_curves(panels, "num_labels", "labels bought", path, size=(5.5, 4))
+    panels = {split: metrics[metrics.split == split] for split in splits}
+    _mean_curves(panels, metric, "num_labels", "labels bought", path, size=(5.5, 4))
 
 
-def training_curves(training: pd.DataFrame, path: Path) -> None:
-    """Accuracy over the steps of one training: mean over seeds, band of one standard deviation.
+def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
+    """The score over the steps of one training: mean over seeds, band of one standard deviation.
 
-    `training` has columns arm, seed, update and accuracy, a fraction.
+    `training` has columns arm, seed, update and value.
     """
-    panels = {"accuracy (%)": training.rename(columns={"accuracy": "value"})}
-    _mean_curves(panels, "update", "training step", path, size=(8, 5))
+    _mean_curves({"validation": training}, metric, "update", "training step", path, size=(8, 5))
+
+
+def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> None:
+    """How far each arm's validation score is from the baseline's over labels; `gaps` as `results.gaps_table` gives.
+
+    Bands are 95 % intervals of the mean gap.
+    """
+    shown, arms = METRICS[metric], list(dict.fromkeys(gaps.arm))
+    figure = Figure(figsize=(8, 4 + 0.1 * len(arms)), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    for index, arm in enumerate(arms):
+        own = gaps[gaps.arm == arm]
+        colour = COLOURS[(index + 1) % len(COLOURS)]
+        axes.plot(own.num_labels, shown.scale * own["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
+        band = [shown.scale * own[end].astype(float) for end in ("low", "high")]
+        axes.fill_between(own.num_labels, *band, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="labels bought", ylabel=f"validation {shown.name} ({shown.sign})\nabove that of {baseline}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
+    figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
+    _save(figure, path)
+
+
+def orders(points: dict[str, np.ndarray], bought: dict[str, np.ndarray], path: Path) -> None:
+    """The first and the last quarter of each arm's order, `bought` [n], among its `points` [n 2]."""
+    figure, panels = _panels([f"{arm}: {end} quarter" for arm in points for end in ("first", "last")], height=2.7)
+    for (first, last), (arm, where) in zip(zip(panels[::2], panels[1::2], strict=True), points.items(), strict=True):
+        quarter = len(where) // 4
+        for axes, rows, colour in ((first, bought[arm][:quarter], "C2"), (last, bought[arm][-quarter:], "C3")):
+            axes.scatter(*where.T, s=3, linewidths=0, color="C0", alpha=0.4)
+            axes.scatter(*where[rows].T, s=4, linewidths=0, color=colour)
+            axes.tick_params(labelsize="x-small")
+    figure.supxlabel("first principal component")
+    figure.supylabel("second principal component")
+    _save(figure, path)
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
-    """Validation accuracy over labels, a thin line a seed and a panel an arm; `metrics` has validation rows."""
+    """Validation score over labels, a thin line a seed and a panel an arm; `metrics` has validation rows."""
+    shown = METRICS[metrics.metric.iloc[0]]
     measured = metrics[metrics.split == "validation"]
     figure, panels = _panels(measured.arm.unique(), height=2.3, sharex=True, sharey=True)
     for axes, (_, rows) in zip(panels, measured.groupby("arm", sort=False), strict=True):
         for index, (_, run) in enumerate(rows.groupby("seed")):
             colour = COLOURS[index % len(COLOURS)]
-            axes.plot(run.num_labels, 100 * run.value, color=colour, linewidth=0.7, marker="o", markersize=1.5)
+            axes.plot(run.num_labels, shown.scale * run.value, color=colour, linewidth=0.7, marker="o", markersize=1.5)
         axes.grid(alpha=0.3)
     figure.supxlabel("labels bought")
-    figure.supylabel("validation accuracy (%)")
+    figure.supylabel(f"validation {shown.name} ({shown.sign})")
     figure.suptitle(f"One line a seed, {measured.seed.nunique()} in all")
     _save(figure, path)
 
@@ -84,6 +123,16 @@ def latent_classes(latents: np.ndarray, labels: np.ndarray, kind: str, path: Pat
     _dots(axes, latents, labels, np.unique(labels), size=9, alpha=0.6)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
     _dots_legend(figure, *axes.get_legend_handles_labels(), kind)
+    _save(figure, path)
+
+
+def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
+    """Where each angle [n] in degrees lies in `latents` [n 2]."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    dots = axes.scatter(*latents.T, c=angles, cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0)
+    axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
+    figure.colorbar(dots, ax=axes, label="angle (°)", ticks=np.arange(0, 361, 90)).solids.set_alpha(1)
     _save(figure, path)
 
 
@@ -221,16 +270,17 @@ def class_distributions(counts: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
-def _mean_curves(panels, over, xlabel, path, *, size):
-    """A panel of `size` inches a y label -> measurements, with columns arm, seed, value, a fraction, and `over`."""
+def _mean_curves(panels, metric, over, xlabel, path, *, size):
+    """A panel of `size` inches a split -> measurements, with columns arm, seed, value and `over`."""
+    shown = METRICS[metric]
     measured = pd.concat(panels.values())
     arms = list(dict.fromkeys(measured.arm))
     columns = max(1, int(size[0] * len(panels) / (0.7 + 0.08 * max(map(len, arms)))))
     height = size[1] + 0.2 * len(arms) / columns
     figure = Figure(figsize=(size[0] * len(panels), height), layout="constrained")
-    for axes, (ylabel, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _arm_curves(axes, rows, over, arms)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+    for axes, (split, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        _arm_curves(axes, rows, over, arms, shown)
+        axes.set(xlabel=xlabel, ylabel=f"{split} {shown.name} ({shown.sign})")
         axes.grid(alpha=0.3)
     below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
@@ -239,16 +289,17 @@ def _mean_curves(panels, over, xlabel, path, *, size):
     _save(figure, path)
 
 
-def _arm_curves(axes, measured, over, arms):
+def _arm_curves(axes, measured, over, arms, shown):
     for index, arm in enumerate(arms):
         curve = measured[measured.arm == arm].groupby(over).value.agg(["mean", "std"])
         colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
         every = max(1, len(curve) // 8)
         marks = dict(marker=marker, markersize=4, markevery=(index % every, every))
-        axes.plot(curve.index, 100 * curve["mean"], style, color=colour, label=arm, **marks)
-        low, high = curve["mean"] - curve["std"], (curve["mean"] + curve["std"]).clip(upper=1)
-        axes.fill_between(curve.index, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve.index, shown.scale * curve["mean"], style, color=colour, label=arm, **marks)
+        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        band = [shown.scale * end.clip(0, shown.top) for end in (low, high)]
+        axes.fill_between(curve.index, *band, color=colour, alpha=0.15, linewidth=0)
 
 
 def _panels(names, *, height, **sharing):

@@ -11,33 +11,47 @@ import scipy.stats
 from sklearn.metrics import auc
 from statsmodels.stats.multitest import multipletests
 
-QUANTITIES = ("area", "test_accuracy")
 QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
-NOTE = "percent; area: mean validation accuracy over the labels bought; differences are paired by seed"
+
+
+class Metric(NamedTuple):
+    """How a metric is shown: its name, its largest value, and values times `scale` in `unit`, for short `sign`."""
+
+    name: str
+    top: float
+    scale: float
+    unit: str
+    sign: str
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", 1.0, 100.0, "percent", "%"),
+    "angular_error": Metric("mean absolute angular error", 180.0, 1.0, "degrees", "°"),
+}
 
 
 class History(NamedTuple):
     """What one arm did with one block of seeds. NaN marks what was not measured.
 
     bought: [seeds capacity] rows in the order of buying; n marks an empty slot.
-    accuracy: split -> [seeds rounds+1].
+    scores: split -> [seeds rounds+1], means of the learner's score.
     seconds: [rounds+1 2] spent on fitting and on selecting, for the whole block.
-    by_update: training step of the classifier -> accuracy then [seeds rounds+1].
+    by_update: training step of the learner -> its score then [seeds rounds+1].
     """
 
     bought: np.ndarray
-    accuracy: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
     seconds: np.ndarray
     by_update: dict[int, np.ndarray]
 
 
-def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
+def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History, metric: str) -> pd.DataFrame:
     """One row a measurement: arm, seed, round, num_labels, split, metric, value."""
     frames = []
-    for split, values in history.accuracy.items():
+    for split, values in history.scores.items():
         seed, index = np.nonzero(~np.isnan(values))
         columns = dict(arm=arm, seed=np.array(seeds)[seed], round=index, num_labels=num_labels[index])
-        frames.append(pd.DataFrame(columns | dict(split=split, metric="accuracy", value=values[seed, index])))
+        frames.append(pd.DataFrame(columns | dict(split=split, metric=metric, value=values[seed, index])))
     return pd.concat(frames).sort_values(["seed", "round", "split"], kind="stable")
 
 
@@ -61,17 +75,17 @@ def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
 
 
 def training_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
-    """Accuracy while the classifier trained, one row a measurement: arm, seed, round, num_labels, update, accuracy."""
+    """The score while the learner trained, one row a measurement: arm, seed, round, num_labels, update, value."""
     frames = []
     for update, values in history.by_update.items():
         seed, index = np.nonzero(~np.isnan(values))
         columns = dict(arm=arm, seed=np.array(seeds)[seed], round=index, num_labels=num_labels[index])
-        frames.append(pd.DataFrame(columns | dict(update=update, accuracy=values[seed, index])))
+        frames.append(pd.DataFrame(columns | dict(update=update, value=values[seed, index])))
     return pd.concat(frames).sort_values(["seed", "round", "update"], kind="stable")
 
 
 def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
-    """For each arm and seed: `area`, the mean validation accuracy over labels, and `test_accuracy` at the end.
+    """For each arm and seed: `area`, the mean validation score over labels, and `test_METRIC`, the score at the end.
 
     A quantity that was not measured, or an area over a single round, is NaN.
     """
@@ -80,23 +94,43 @@ def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
     curves = metrics[metrics.split == "validation"].groupby(by_seed, sort=False)
     area = curves[["num_labels", "value"]].apply(_mean_height)
     index = pd.MultiIndex.from_frame(metrics[by_seed].drop_duplicates())
-    columns = {"area": area if len(area) else np.nan, "test_accuracy": test if len(test) else np.nan}
+    columns = {"area": area if len(area) else np.nan, f"test_{metrics.metric.iloc[0]}": test if len(test) else np.nan}
     return pd.DataFrame({name: pd.Series(values, index=index) for name, values in columns.items()}, dtype=float)
 
 
 def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
     """Mean and corrected standard deviation of each arm, and its paired difference from the baseline arm."""
-    quantities = seed_quantities(metrics)
+    by_seed = seed_quantities(metrics)
+    quantities = by_seed.columns
     arms = list(dict.fromkeys(metrics.arm))
-    values = {arm: quantities.loc[arm] for arm in arms}
+    values = {arm: by_seed.loc[arm] for arm in arms}
     others = [arm for arm in arms if arm != baseline]
-    compared = {name: _compare(name, values, others, baseline) for name in QUANTITIES}
+    compared = {name: _compare(name, values, others, baseline) for name in quantities}
     return {
         "baseline": baseline,
+        "metric": metrics.metric.iloc[0],
         "num_seeds": len(values[baseline]),
-        "arms": {arm: {name: _spread(values[arm][name].to_numpy()) for name in QUANTITIES} for arm in arms},
-        "differences": {arm: {name: compared[name][arm] for name in QUANTITIES} for arm in others},
+        "arms": {arm: {name: _spread(values[arm][name].to_numpy()) for name in quantities} for arm in arms},
+        "differences": {arm: {name: compared[name][arm] for name in quantities} for arm in others},
     }
+
+
+def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """How far each arm's validation score is from that of the baseline arm with as many labels, paired by seed.
+
+    Columns arm, round, num_labels, mean, low and high, the last two the 95 % percentile bootstrap interval.
+    """
+    curves = metrics[metrics.split == "validation"].pivot(
+        index=["round", "num_labels"], columns=["arm", "seed"], values="value"
+    )
+    rows = []
+    for arm in dict.fromkeys(metrics.arm):
+        if arm != baseline:
+            for (index, num_labels), gaps in (curves[arm] - curves[baseline]).iterrows():
+                gap = paired_difference(gaps.to_numpy(), np.zeros(len(gaps)))
+                row = dict(arm=arm, round=index, num_labels=num_labels)
+                rows.append(row | {name: gap[name] for name in ("mean", "low", "high")})
+    return pd.DataFrame(rows, columns=["arm", "round", "num_labels", "mean", "low", "high"])
 
 
 def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
@@ -120,20 +154,27 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
 
 
 def format_table(summary: dict) -> str:
-    """The summary as text, one line an arm, accuracies in percent."""
+    """The summary as text, one line an arm."""
     table = arms_table(summary).to_string(index=False)
-    return f"{table}\n({NOTE})"
+    return f"{table}\n({note(summary)})"
+
+
+def note(summary: dict) -> str:
+    """What the numbers of `arms_table` are."""
+    shown = METRICS[summary["metric"]]
+    return f"{shown.unit}; area: mean validation {shown.name} over the labels bought; differences are paired by seed"
 
 
 def arms_table(summary: dict) -> pd.DataFrame:
-    """The summary as texts, one row an arm, accuracies in percent."""
+    """The summary as texts, one row an arm, in the unit of the metric."""
+    scale = METRICS[summary["metric"]].scale
     lines = []
     for arm, spread in summary["arms"].items():
         line = {"arm": arm + (" (baseline)" if arm == summary["baseline"] else "")}
-        for name in QUANTITIES:
-            line[name] = _percent(spread[name]["mean"], spread[name]["std"])
+        for name in spread:
+            line[name] = _scaled(spread[name]["mean"], spread[name]["std"], scale)
         for name, gap in summary["differences"].get(arm, {}).items():
-            line[f"{name} - baseline [95 %]"] = _interval(gap)
+            line[f"{name} - baseline [95 %]"] = _interval(gap, scale)
             line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
@@ -244,15 +285,15 @@ def _plain(numbers):
     return {name: None if number is None else float(number) for name, number in numbers.items()}
 
 
-def _percent(mean, std):
+def _scaled(mean, std, scale):
     if mean is None:
         return ""
-    return f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"
+    return f"{scale * mean:.2f}" if std is None else f"{scale * mean:.2f} ± {scale * std:.2f}"
 
 
-def _interval(gap):
+def _interval(gap, scale):
     if gap["mean"] is None:
         return ""
-    return f"{100 * gap['mean']:+.2f}" + (
-        "" if gap["low"] is None else f" [{100 * gap['low']:+.2f}, {100 * gap['high']:+.2f}]"
+    return f"{scale * gap['mean']:+.2f}" + (
+        "" if gap["low"] is None else f" [{scale * gap['low']:+.2f}, {scale * gap['high']:+.2f}]"
     )

@@ -15,7 +15,7 @@ from test_svhn import make_fields
 
 from latent_al.base import build
 from latent_al.encoders import ENCODERS, TRAINED
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.strategies import STRATEGIES
 
 
@@ -36,10 +36,16 @@ def test_every_config_has_a_launch():
         "digits_vae",
         "mnist_latent_sampling",
         "mnist_vae",
+        "orientation_farthest_point",
         "svhn_vae",
     }
 
 
+MORE = {
+    "mnist_latent_sampling": ["cpu-unbalanced-100-mlp", "cpu-readings"],
+    "orientation_farthest_point": ["poses-cnn"],
+}
+"""Sizes with something changed in them."""
 FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
 BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
     f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
@@ -102,14 +108,26 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     assert {"first_batches", "first_batch_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
 
+@pytest.mark.parametrize("size", ["smoke", "smoke-cnn"])
+def test_orientation_farthest_point(size, tmp_path):
+    """Angles are learned until the whole pool is bought."""
+    assert "degrees" in succeed(f"--config=configs/orientation_farthest_point.py:{size}", f"--workdir={tmp_path}")
+    metrics, queries, gaps = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "queries", "gaps"))
+    assert set(metrics.metric) == {"angular_error"}
+    assert metrics.value.between(0, 180).all()
+    assert (queries.groupby(["arm", "seed"]).row.nunique() == 60).all()
+    assert set(gaps.arm) == {"coreset", "farthest_first"}
+    assert gaps.num_labels.tolist() == [20, 40, 60, 20, 40, 60]
+    assert not (tmp_path / "balance.csv").exists()
+    assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
     module = runpy.run_path(str(path))
     kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
-    names = (
-        [*module.get("SIZES", ()), "cpu-unbalanced-100-mlp", "cpu-readings"] if "SIZES" in module else ("full", "smoke")
-    )
+    names = [*module["SIZES"], *MORE[path.stem]] if "SIZES" in module else ("full", "smoke")
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
         for spec in config.encoders.values():
@@ -117,7 +135,8 @@ def test_every_size_names_what_exists(path):
             build(ENCODERS, dict(spec, **extra), "encoder")
         for spec in config.classifiers.values():
             extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
-            build(CLASSIFIERS, dict(spec, num_classes=10, **extra), "classifier")
+            extra |= {} if spec.name in REGRESSORS else dict(num_classes=10)
+            build(CLASSIFIERS | REGRESSORS, dict(spec, **extra), "classifier")
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
             build(STRATEGIES, arm.get("initial", config.initial), "strategy")

@@ -110,6 +110,15 @@ class TestRows:
         assert run(taken, firsts).tolist() == alone
 
     @pytest.mark.parametrize("size", [400, LARGE])
+    def test_are_eligible(self, size):
+        points, taken = cloud("gaussian", size), mark(size, 30)
+        eligible = np.random.default_rng(2).uniform(size=size) < 0.3
+        kept = np.flatnonzero(eligible | taken)
+        expected, _ = scan(points[kept], taken[kept], 50)
+        rows = farthest_first(jnp.array(points), jnp.array(taken), 50, eligible=jnp.array(eligible))
+        assert rows.tolist() == kept[expected].tolist()
+
+    @pytest.mark.parametrize("size", [400, LARGE])
     def test_that_are_not_finite_come_last_inside_jit(self, size):
         points = cloud("gaussian", size)
         bad = [4, 9, 30]

@@ -11,6 +11,7 @@ FLOORS = [
     {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
     {"loop", "results", "plots", "workdir"},
     {"pictures", "report"},
+    {"output"},
     {"experiment"},
 ]
 MODULES = sorted((ROOT / "latent_al").rglob("*.py"))

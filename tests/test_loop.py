@@ -165,7 +165,7 @@ def test_accuracies(train, labels):
         jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(20), NOTHING, learner=LEARNER
     )
     predicted = LEARNER.predict(params, train.latents)[1].argmax(axis=1)
-    assert metrics["accuracy"] == np.mean(predicted[:20] == labels[:20])
+    assert metrics["score"] == np.mean(predicted[:20] == labels[:20])
     np.testing.assert_allclose(labelled[1][:20].argmax(axis=1), predicted[:20])
     expected = np.mean(predicted[40:] == labels[40:])
     np.testing.assert_allclose(score(params, train.latents[40:], labels[40:], learner=LEARNER), expected, atol=1e-6)

@@ -12,7 +12,8 @@ from jax import lax
 from latent_al.base import BadInput, build
 from latent_al.kernels import tsne
 from latent_al.models.autoencoders import AUTOENCODERS, conv_vae
-from latent_al.models.classifiers import cnn
+from latent_al.models.classifiers import angle_cnn, angle_mlp, cnn
+from latent_al.models.classifiers import angles as angles_task
 from latent_al.models.convolutions import conv, conv_transpose_2x, narrow_conv, patch_conv, patch_conv_transpose
 from latent_al.models.layers import max_pool_2x
 
@@ -256,10 +257,51 @@ class TestCNN:
             (dict(updates=15), "updates 15; expected a multiple of 10"),
             (
                 dict(image_shape=(9, 8, 1)),
-                "cnn has 2 levels and images of 9 x 8; expected sides that are multiples of 2",
+                "the convolutional network has 2 levels and images of 9 x 8; expected sides that are multiples of 2",
             ),
         ],
     )
     def test_what_it_refuses(self, change, message):
         with pytest.raises(BadInput, match=message):
             cnn(**self.SETTINGS | change)
+
+
+class TestAngles:
+    MLP = dict(hidden=(64,), dropout=0.0, learning_rate=1e-3, epochs=60, batch=10)
+    CNN = dict(image_shape=(8, 8, 1), filters=(8, 8), depth=1, units=32, dropout=0.0, learning_rate=1.0)
+    CNN |= dict(updates=300, batch=16)
+
+    def problem(self, size=240):
+        """A ramp of grey in a direction that is the label; with a seam at 360 degrees if angles were numbers."""
+        angles = jax.random.uniform(jax.random.key(3), (size,), maxval=360.0)
+        rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, 8), jnp.linspace(-1, 1, 8), indexing="ij")
+        cos, sin = (turn(jnp.radians(angles))[:, None, None] for turn in (jnp.cos, jnp.sin))
+        return (0.5 + 0.3 * (cos * columns[None] - sin * rows[None]))[..., None], angles
+
+    @pytest.mark.parametrize("make, settings", [(angle_mlp, MLP), (angle_cnn, CNN)])
+    def test_are_learned_all_round(self, make, settings):
+        images, angles = self.problem()
+        inputs = images if make is angle_cnn else images.reshape(len(images), 64)
+        learner = make(**settings)
+        watched = (inputs[200:], angles[200:])
+        params, progress = learner.fit(jax.random.key(0), jnp.float32(0), inputs, angles, jnp.arange(240), 200, watched)
+        features, predicted = learner.predict(params, inputs[200:])
+        assert features.shape == (40, settings.get("units", 64))
+        assert ((predicted >= 0) & (predicted < 360)).all()
+        errors = learner.score(predicted, angles[200:])
+        assert errors.max() < 15
+        assert learner.probs(predicted) is None
+        assert learner.metric == "angular_error"
+        if learner.updates:
+            assert progress["by_update"][-1] == errors.mean()
+
+    def test_errors_go_the_shorter_way_round(self):
+        predicted, labels = jnp.array([359.0, 1.0, 90.0, 270.0, 10.0]), jnp.array([1.0, 359.0, 270.0, 90.0, 10.0])
+        assert angle_mlp(**self.MLP).score(predicted, labels).tolist() == [2, 2, 180, 180, 0]
+
+    def test_loss_is_that_of_cosine_and_sine(self):
+        outputs, labels = np.float32([[1, 0], [0, 2], [0.5, 0.5]]), np.float32([0, 90, 300])
+        target = np.stack([np.cos(np.radians(labels)), np.sin(np.radians(labels))], axis=1)
+        np.testing.assert_allclose(
+            angles_task().loss(outputs, labels), ((outputs - target) ** 2).sum(axis=1), atol=1e-6
+        )

@@ -99,18 +99,54 @@ def test_learning_curves_leave_out_what_was_not_measured(draw):
     assert axes.lines[0].get_marker() == "o"
 
 
+def test_gap_curves_show_means_and_intervals(draw):
+    gaps = pd.DataFrame(
+        [
+            (arm, r, 10 * r, 0.01 * (r + a), 0.01 * (r + a - 1), 0.01 * (r + a + 1))
+            for a, arm in enumerate("xy")
+            for r in range(3)
+        ],
+        columns=["arm", "round", "num_labels", "mean", "low", "high"],
+    )
+    figure = draw(plots.gap_curves, gaps, "accuracy", "base")
+    (axes,) = figure.axes
+    zero, first, second = axes.lines
+    np.testing.assert_allclose(zero.get_ydata(), 0)
+    np.testing.assert_allclose(first.get_ydata(), [0, 1, 2])
+    np.testing.assert_allclose(second.get_ydata(), [1, 2, 3])
+    band = axes.collections[1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0, 4))
+    assert "above that of base" in axes.get_ylabel()
+
+
+def test_orders_mark_the_first_and_the_last_quarter(draw):
+    points = np.arange(16.0).reshape(8, 2)
+    figure = draw(plots.orders, dict(one=points), dict(one=np.array([5, 3, 0, 1, 2, 4, 7, 6])))
+    first, last = figure.axes
+    assert (first.get_title(), last.get_title()) == ("one: first quarter", "one: last quarter")
+    assert first.collections[1].get_offsets().tolist() == points[[5, 3]].tolist()
+    assert last.collections[1].get_offsets().tolist() == points[[7, 6]].tolist()
+    assert len(first.collections[0].get_offsets()) == 8
+
+
+def test_latent_angles_colour_the_whole_circle(draw):
+    figure = draw(plots.latent_angles, np.zeros((3, 2)), np.array([0.0, 90.0, 350.0]))
+    dots = figure.axes[0].collections[0]
+    assert dots.get_array().tolist() == [0, 90, 350]
+    assert dots.get_clim() == (0, 360)
+    np.testing.assert_allclose(dots.cmap(0.0)[:3], dots.cmap(1.0)[:3], atol=0.1)
+
+
 def training(arms, num_seeds=3, num_updates=4):
     """The accuracy of arm a, seed k, update 200 r is 0.6 + 0.01 a + 0.02 k + 0.05 r."""
     measured = metrics(arms, num_seeds, num_updates, splits=("none", "test")).query("split == 'test'")
-    return measured.assign(update=200 * measured["round"], accuracy=measured.value)[
-        ["arm", "seed", "update", "accuracy"]
-    ]
+    return measured.assign(update=200 * measured["round"])[["arm", "seed", "update", "value"]]
 
 
 def test_training_curves_show_mean_and_deviation(draw):
-    figure = draw(plots.training_curves, training(["one", "two"]))
+    figure = draw(plots.training_curves, training(["one", "two"]), "accuracy")
     (axes,) = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "accuracy (%)")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "validation accuracy (%)")
     first, second = axes.lines
     assert first.get_xdata().tolist() == [0, 200, 400, 600]
     np.testing.assert_allclose(first.get_ydata(), [62, 67, 72, 77])
@@ -120,9 +156,11 @@ def test_training_curves_show_mean_and_deviation(draw):
     assert figure.get_suptitle() == "Mean and one standard deviation over 3 seeds"
 
 
-@pytest.mark.parametrize("plot, table", [(plots.learning_curves, metrics), (plots.training_curves, training)])
-def test_many_curves_stay_apart(draw, plot, table):
-    figure = draw(plot, table(arms(21)))
+@pytest.mark.parametrize(
+    "plot, table, more", [(plots.learning_curves, metrics, []), (plots.training_curves, training, ["accuracy"])]
+)
+def test_many_curves_stay_apart(draw, plot, table, more):
+    figure = draw(plot, table(arms(21)), *more)
     for axes in figure.axes:
         looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}
         assert len(looks) == 21

@@ -32,14 +32,18 @@ def refuse(workdir, message, **changes):
         (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
         (
             dict(arms__random__strategy__name="best"),
-            "unknown strategy 'best'; known: ae_error, farthest_first, greedy_diverse",
+            "unknown strategy 'best'; known: ae_error, coreset, farthest_first",
         ),
         (
             dict(encoders__vae__name="gan"),
             "unknown encoder 'gan'; known: conv_ae, conv_vae, conv_vae_latens, dense_vae, identity, precomputed",
         ),
         (dict(encoders__vae__latent=0), "latent 0"),
-        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: cnn, mlp"),
+        (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: angle_cnn, angle_mlp, cnn"),
+        (
+            dict(classifiers__mlp__name="angle_mlp"),
+            "angle_mlp cannot learn the labels of this data, which are 10 classes; choose one of cnn, mlp",
+        ),
         (dict(data__name="imagenet"), "unknown data source 'imagenet'; known: digits"),
         (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),
     ],
@@ -81,6 +85,20 @@ def test_settings_that_a_kernel_refuses_name_the_arm(tmp_path):
     with pytest.raises(BadInput, match="arm 'margin': fraction is 2.0 of 1297 rows"):
         run(ConfigDict(config), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_of_angles_is_refused(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke").to_dict()
+    config["classifiers"]["mlp"]["name"] = "mlp"
+    with pytest.raises(BadInput, match="mlp cannot learn .* which are angles; choose one of angle_cnn, angle_mlp"):
+        run(ConfigDict(config), str(tmp_path))
+
+
+def test_uncertainty_of_angles_is_refused(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke").to_dict()
+    config["arms"]["random"]["strategy"] = dict(name="uncertainty", measure="margin", pick="top_k")
+    with pytest.raises(BadInput, match="arm 'random': uncertainty needs a classifier's predictions, .* regressor"):
+        run(ConfigDict(config), str(tmp_path))
 
 
 TWICE = dict(classifiers__mlp__dropout=(0.2, 0.2))

@@ -13,6 +13,7 @@ from latent_al.results import (
     balance_summary,
     balance_table,
     format_table,
+    gaps_table,
     metrics_table,
     paired_difference,
     queries_table,
@@ -36,7 +37,7 @@ def metrics():
     better = history([[0.4, 0.6, 0.8], [0.5, 0.5, 0.5], [0.2, 0.4, 0.6]], [0.8, 0.5, 0.6])
     worse = history([[0.1, 0.2, 0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3]], [0.3, 0.3, 0.3])
     arms = dict(base=base, better=better, worse=worse)
-    return pd.concat([metrics_table(arm, [4, 5, 6], NUM_LABELS, each) for arm, each in arms.items()])
+    return pd.concat([metrics_table(arm, [4, 5, 6], NUM_LABELS, each, "accuracy") for arm, each in arms.items()])
 
 
 def test_metrics_are_tidy(metrics):
@@ -159,6 +160,24 @@ def test_differences_are_paired_and_holm_corrected(metrics):
     assert "+13.33 [+10.00" in format_table(summary)
 
 
+def test_gaps_are_paired_round_by_round(metrics):
+    table = gaps_table(metrics, "base")
+    assert list(table) == ["arm", "round", "num_labels", "mean", "low", "high"]
+    assert table.num_labels.tolist() == 2 * NUM_LABELS.tolist()
+    np.testing.assert_allclose(table[table.arm == "better"]["mean"], [0.4 / 3, 0.4 / 3, 0.4 / 3], rtol=1e-5)
+    np.testing.assert_allclose(table[table.arm == "worse"]["mean"], [-0.2 / 3, -0.4 / 3, -0.2], rtol=1e-5)
+    expected = paired_difference(np.float32([0.2, 0.1, 0.1]), np.zeros(3))
+    assert table.iloc[2][["low", "high"]].tolist() == pytest.approx([expected["low"], expected["high"]], abs=1e-6)
+
+
+def test_angles_are_shown_in_degrees():
+    table = metrics_table("base", [0, 1], NUM_LABELS, history([[90, 60, 30], [80, 60, 40]], [20, 22]), "angular_error")
+    summary = summarise(table, "base")
+    assert summary["arms"]["base"]["test_angular_error"]["mean"] == pytest.approx(21)
+    assert "21.00 ± 1.41" in format_table(summary)
+    assert "degrees" in format_table(summary)
+
+
 def test_holm_by_hand(metrics):
     """Sorted p-values times 2 and 1, made monotone."""
     rng = np.random.default_rng(0)
@@ -167,7 +186,9 @@ def test_holm_by_hand(metrics):
     values |= {"weak": values["base"] + 0.02 + 0.1 * rng.normal(size=20)}
     frame = pd.concat(
         [
-            pd.DataFrame(dict(arm=arm, seed=range(20), round=2, num_labels=40, split="test", metric="a", value=value))
+            pd.DataFrame(
+                dict(arm=arm, seed=range(20), round=2, num_labels=40, split="test", metric="accuracy", value=value)
+            )
             for arm, value in values.items()
         ]
     )
@@ -190,13 +211,13 @@ def test_equal_arms_and_single_seeds():
     equal = paired_difference(np.ones(5), np.ones(5))
     assert equal == {"mean": 0, "low": 0, "high": 0, "p": 1}
     assert paired_difference(np.array([0.5]), np.array([0.25])) == {"mean": 0.25, "low": None, "high": None, "p": None}
-    single = metrics_table("base", [0], NUM_LABELS, history([[0.2, 0.4, 0.6]], [0.6]))
+    single = metrics_table("base", [0], NUM_LABELS, history([[0.2, 0.4, 0.6]], [0.6]), "accuracy")
     assert summarise(single, "base")["arms"]["base"]["area"]["std"] is None
     assert "60.00" in format_table(summarise(single, "base"))
 
 
 def test_one_round_has_no_area():
-    table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]))
+    table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]), "accuracy")
     assert summarise(table, "base")["arms"]["base"]["area"] == {"mean": None, "std": None}
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.exceptions import ConvergenceWarning
 
 from latent_al.base import BadInput, Encoded, Pool, build
 from latent_al.kernels import picks, sampling
@@ -191,6 +192,13 @@ class TestClusterings:
         same = jnp.ones((6, 2))
         assert set(CLUSTERINGS["ward"](num_clusters=3)(same).tolist()) == {0}
         assert CLUSTERINGS["kmeans"](num_clusters=3, iterations=5, seed=0)(same).shape == (6,)
+
+    def test_a_gaussian_mixture_of_points_without_area(self):
+        line = jnp.stack([jnp.linspace(0, 1, 40), jnp.zeros(40)], axis=1)
+        mixture = CLUSTERINGS["gaussian_mixture"](num_clusters=2, seed=0)
+        assert sorted(np.bincount(mixture(line)).tolist()) == [20, 20]
+        with pytest.warns(ConvergenceWarning, match="distinct clusters .1. found"):
+            assert len(set(mixture(jnp.ones((6, 2))).tolist())) == 1
 
     def test_in_and_out_of_jit(self):
         cluster = CLUSTERINGS["ward"](num_clusters=5)

@@ -24,6 +24,7 @@ SAMPLERS = [
 ]
 SETTINGS = {
     "ae_error": [{}],
+    "coreset": [{}],
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
@@ -43,6 +44,10 @@ SETTINGS = {
     "normal": SAMPLERS[1:2],
     "random": [{}],
     "typical": [dict(iterations=10)],
+    "uncertain_farthest_first": [
+        dict(measure="margin", share=0.3, space="latents"),
+        dict(measure="entropy", share=1.0, space="features"),
+    ],
     "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
     "uniform": SAMPLERS[:1],
 }
@@ -189,12 +194,43 @@ def test_greedy_equals_the_thesis_word_for_word(distance):
         ("greedy_diverse", dict(alpha=float("nan")), "alpha is nan"),
         ("greedy_diverse", dict(beta=0.0), "beta is 0.0 and representativeness .*; give both, or 0 and None"),
         ("greedy_diverse", dict(representativeness=None), "beta is 0.3 and representativeness None"),
+        ("uncertain_farthest_first", dict(share=0.0), r"share is 0.0; expected a share of the pool in \(0, 1\]"),
+        ("uncertain_farthest_first", dict(space="pixels"), "unknown space 'pixels'; known: features, latents"),
         ("greedy_diverse", dict(distance="manhattan"), "unknown distance 'manhattan'; known: euclidean"),
     ],
 )
 def test_settings_outside_their_range(name, change, message):
     with pytest.raises(BadInput, match=message):
         build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]) | change, "strategy")
+
+
+@pytest.mark.parametrize("name, settings", [("coreset", {}), ("uncertain_farthest_first", dict(share=0.3))])
+def test_features_are_needed_where_points_lie_in_them(name, settings):
+    settings = dict(measure="margin", space="features", **settings) if settings else {}
+    strategy = STRATEGIES[name](**settings)
+    with pytest.raises(BadInput, match="a first batch has none; set config.initial to .* such as farthest_first"):
+        strategy.select(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
+
+
+def test_coreset_covers_the_features():
+    strategy = STRATEGIES["coreset"]()
+    pool = make_pool(strategy)
+    pool = pool._replace(features=jax.random.normal(jax.random.key(8), (50, 6)))
+    features, covered = np.float64(pool.features), np.flatnonzero(pool.taken).tolist()
+    while len(covered) < 25:
+        covered.append(int(np.linalg.norm(features[:, None] - features[covered], axis=2).min(axis=1).argmax()))
+    assert strategy.select(jax.random.key(0), pool, 5).tolist() == covered[20:]
+
+
+def test_uncertain_farthest_first_looks_at_the_least_sure_only():
+    strategy = STRATEGIES["uncertain_farthest_first"](measure="entropy", share=0.2, space="latents")
+    pool = make_pool(strategy)
+    unsure = np.argsort(-np.where(pool.taken, -1, MEASURES["entropy"](pool.probs)), kind="stable")[:10]
+    latents, covered = np.float64(pool.latents), np.flatnonzero(pool.taken).tolist()
+    while len(covered) < 26:
+        nearest = np.linalg.norm(latents[:, None] - latents[covered], axis=2).min(axis=1)
+        covered.append(int(unsure[nearest[unsure].argmax()]))
+    assert strategy.select(jax.random.key(0), pool, 6).tolist() == covered[20:]
 
 
 @pytest.mark.parametrize("name", ["j_density", "kl_to_prior"])

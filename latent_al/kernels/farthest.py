@@ -41,7 +41,12 @@ _State = namedtuple("_State", ["upper", "centres", "sq_distances", "count", "syn
 
 
 def farthest_first(
-    points: Num[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0
+    points: Num[Array, "n d"],
+    taken: Bool[Array, " n"],
+    num: int,
+    *,
+    first: Int[Array, ""] | int = 0,
+    eligible: Bool[Array, " n"] | None = None,
 ) -> Int[Array, " num"]:
     """Row by row the one farthest, by Euclidean distance, from all that are taken or picked: greedy k-center.
 
@@ -58,12 +63,13 @@ def farthest_first(
 
     Args:
         first: the row to begin with where nothing is taken.
+        eligible: rows that may be picked, by default all; it is for the caller to see that `first` is one.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, `first` is no row, there are no dimensions, a
             coordinate is NaN or infinite.
     """
-    return _checked(points, taken, num, first)[0]
+    return _checked(points, taken, num, first, eligible)[0]
 
 
 def cover(points: Num[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0) -> Cover:
@@ -74,24 +80,32 @@ def cover(points: Num[Array, "n d"], taken: Bool[Array, " n"], num: int, *, firs
     Raises:
         ValueError: as `farthest_first`.
     """
-    rows, sq_distances = _checked(points, taken, num, first)
+    rows, sq_distances = _checked(points, taken, num, first, None)
     points = _as_float(points)
     return Cover(rows, jnp.sqrt(sq_distances), nearest(points, points[rows], jnp.ones(num, bool))[1])
 
 
-def _checked(points, taken, num, first):
-    if points.ndim != 2 or taken.shape != points.shape[:1]:
-        raise ValueError(f"points have shape {points.shape} and taken {taken.shape}; expected [n d] and [n].")
+def _checked(points, taken, num, first, eligible):
+    if eligible is None:
+        # Known arrays stay known inside a caller's `jit`.
+        with jax.ensure_compile_time_eval():
+            eligible = jnp.ones(taken.shape, bool)
+    if points.ndim != 2 or not taken.shape == eligible.shape == points.shape[:1]:
+        raise ValueError(
+            f"points have shape {points.shape}, taken {taken.shape} and eligible {eligible.shape}; expected [n d], "
+            "[n] and [n]."
+        )
     if not points.shape[1]:
         raise ValueError("points have no dimensions, and none lies apart; expected one or more.")
     if not 1 <= num <= len(points):
         raise ValueError(f"num is {num}; expected at least 1 and at most the {len(points)} rows of the pool.")
-    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
-        raise ValueError(f"{num} rows asked for but only {left} of {len(points)} are left; ask for fewer.")
+    if not isinstance(taken, jax.core.Tracer) and not isinstance(eligible, jax.core.Tracer):
+        left = (~jax.device_get(taken) & jax.device_get(eligible)).sum()
+        if num > left:
+            raise ValueError(f"{num} rows asked for but only {left} of {len(points)} are left; ask for fewer.")
     if not isinstance(first, jax.core.Tracer) and not 0 <= int(first) < len(points):
         raise ValueError(f"first is {first}; expected a row of the pool, 0 to {len(points) - 1}.")
     if not isinstance(points, jax.core.Tracer):
-        # Known arrays stay known inside a caller's `jit`.
         with jax.ensure_compile_time_eval():
             bad = jax.device_get(~_finite(points))
         if bad.any():
@@ -99,7 +113,7 @@ def _checked(points, taken, num, first):
                 f"{bad.sum()} of {len(points)} points are NaN or infinite, the first is row {bad.argmax()}; look for "
                 "that in what they were made from."
             )
-    return _farthest_first(_as_float(points), taken, num, first)
+    return _farthest_first(_as_float(points), taken, num, first, eligible)
 
 
 def _as_float(points):
@@ -112,7 +126,7 @@ def _finite(points):
 
 
 @partial(jax.jit, static_argnums=2)
-def _farthest_first(points, taken, num, first):
+def _farthest_first(points, taken, num, first, eligible):
     size = len(points)
     num_taken = taken.sum()
     rows = jnp.nonzero(taken, size=size, fill_value=0)[0].astype(jnp.int32)
@@ -123,7 +137,7 @@ def _farthest_first(points, taken, num, first):
     margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
     pool = _Pool(points, finite, origin, margin)
     count = jnp.maximum(num_taken, 1)
-    upper = jnp.where(taken, -jnp.inf, jnp.where(finite, jnp.inf, -1)).astype(points.dtype)
+    upper = jnp.where(taken | ~eligible, -jnp.inf, jnp.where(finite, jnp.inf, -1)).astype(points.dtype)
     state = _State(
         upper.at[rows[0]].set(-jnp.inf),
         jnp.concatenate([rows, jnp.zeros(CENTRES, jnp.int32)]),

@@ -1,7 +1,8 @@
-"""Classifiers, each a factory that returns a `Learner`."""
+"""Classifiers, and regressors of an angle, each a factory that returns a `Learner`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,28 @@ CNN_BLOCK = 256
 """Images that a CNN is applied to at a time."""
 
 
+class Task(NamedTuple):
+    """What is learned.
+
+    num_outputs: of the network's last layer.
+    loss: (outputs [b num_outputs], labels [b]) -> [b].
+    read: outputs -> predictions, for `Learner.predict`.
+    score: as in `Learner`.
+    metric: as in `Learner`.
+    """
+
+    num_outputs: int
+    loss: Callable
+    read: Callable
+    score: Callable
+    metric: str
+
+
 class MLP(nn.Module):
-    """Hidden ReLU layers, with dropout after each where a rate is given, and a linear layer of logits."""
+    """Hidden ReLU layers, with dropout after each where a rate is given, and a linear layer of outputs."""
 
     hidden: Sequence[int]
-    num_classes: int
+    num_outputs: int
 
     @nn.compact
     def __call__(self, inputs, dropout=None):
@@ -33,23 +51,23 @@ class MLP(nn.Module):
             x = nn.relu(dense(units)(x))
             if dropout is not None:
                 x = drop(self.make_rng("dropout"), x, dropout)
-        return x, dense(self.num_classes)(x)
+        return x, dense(self.num_outputs)(x)
 
 
 class CNN(nn.Module):
-    """Levels of 3x3 ReLU convolutions with max-pooling and dropout between them, a dense ReLU layer, then logits.
+    """Levels of 3x3 ReLU convolutions with max-pooling and dropout between them, a dense ReLU layer, then outputs.
 
     Attributes:
         filters: of each level's convolutions.
         depth: convolutions a level.
         units: of the dense layer.
-        num_classes: outputs.
+        num_outputs: of the last layer.
     """
 
     filters: Sequence[int]
     depth: int
     units: int
-    num_classes: int
+    num_outputs: int
 
     @nn.compact
     def __call__(self, images, dropout=None):
@@ -61,27 +79,77 @@ class CNN(nn.Module):
             for _ in range(self.depth):
                 x = nn.relu(Convolution(conv, features, 3)(x))
         x = nn.relu(dense(self.units)(x.reshape(x.shape[0], math.prod(x.shape[1:]))))
-        return x, dense(self.num_classes)(x)
+        return x, dense(self.num_outputs)(x)
 
 
-def mlp(
+def classes(num_classes: int) -> Task:
+    """To which of `num_classes` an input belongs: softmax, cross-entropy and accuracy in [0, 1]."""
+    return Task(
+        num_classes,
+        optax.softmax_cross_entropy_with_integer_labels,
+        jax.nn.softmax,
+        lambda probs, labels: (probs.argmax(axis=1) == labels).astype(probs.dtype),
+        "accuracy",
+    )
+
+
+def angles() -> Task:
+    """An angle in degrees, by way of its cosine and sine, which have no jump at 360: their squared error.
+
+    The error of an angle, in [0, 180], is that of the shorter way round.
+    """
+
+    def loss(outputs, labels):
+        radians = jnp.radians(labels)
+        return ((outputs - jnp.stack([jnp.cos(radians), jnp.sin(radians)], axis=1)) ** 2).sum(axis=1)
+
+    def read(outputs):
+        return jnp.degrees(jnp.arctan2(outputs[:, 1], outputs[:, 0])) % 360
+
+    def error(predicted, labels):
+        return jnp.abs((predicted - labels + 180) % 360 - 180)
+
+    return Task(2, loss, read, error, "angular_error")
+
+
+def mlp(*, num_classes: int, **settings) -> Learner:
+    """The thesis's multilayer perceptron, section 4.2.2, a classifier. Takes the settings of `perceptron`."""
+    return perceptron(classes(num_classes), **settings)
+
+
+def angle_mlp(**settings) -> Learner:
+    """The perceptron of `mlp` as a regressor of angles. Takes the settings of `perceptron`."""
+    return perceptron(angles(), **settings)
+
+
+def cnn(*, num_classes: int, **settings) -> Learner:
+    """The judge of query selection by latent-space sampling, a classifier. Takes the settings of `convolutional`."""
+    return convolutional(classes(num_classes), **settings)
+
+
+def angle_cnn(**settings) -> Learner:
+    """The network of `cnn` as a regressor of angles. Takes the settings of `convolutional`."""
+    return convolutional(angles(), **settings)
+
+
+def perceptron(
+    task: Task,
     *,
     hidden: Sequence[int],
     dropout: float | Sequence[float],
     learning_rate: float,
     epochs: int,
     batch: int,
-    num_classes: int,
 ) -> Learner:
     """The thesis's multilayer perceptron, section 4.2.2, trained from scratch at each fit with Keras's RMSprop.
 
     Args:
+        task: what is learned.
         hidden: units of each hidden layer.
         dropout: share of units dropped in training, in [0, 0.99]; of several rates each becomes an arm of its own.
         learning_rate: step size of RMSprop.
         epochs: passes over the labelled rows.
         batch: rows a step.
-        num_classes: outputs of the softmax.
 
     Raises:
         BadInput: a size below 1, or dropout outside [0, 0.99].
@@ -90,10 +158,11 @@ def mlp(
     rates_fit = dropouts and all(0 <= rate <= 0.99 for rate in dropouts)
     if min(*hidden, epochs, batch) < 1 or not rates_fit or learning_rate <= 0:
         raise BadInput(
-            f"mlp has hidden {tuple(hidden)}, epochs {epochs}, batch {batch}, dropout {dropout} and learning_rate "
-            f"{learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive learning_rate."
+            f"the perceptron has hidden {tuple(hidden)}, epochs {epochs}, batch {batch}, dropout {dropout} and "
+            f"learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive "
+            "learning_rate."
         )
-    model, optimizer = MLP(tuple(hidden), num_classes), keras_rmsprop(learning_rate)
+    model, optimizer = MLP(tuple(hidden), task.num_outputs), keras_rmsprop(learning_rate)
 
     def fit_mlp(key, rate, inputs, labels, rows, count, watched):
         del watched
@@ -101,15 +170,16 @@ def mlp(
         state = start(model.init(key_init, inputs[:1]), optimizer)
         # A single rate is a constant of the program, which then trains faster.
         rate = dropouts[0] if len(dropouts) == 1 else rate
-        settings = dict(loss=_cross_entropy(model), optimizer=optimizer, batch=batch)
+        settings = dict(loss=_loss(model, task), optimizer=optimizer, batch=batch)
         settings["updates"] = epochs * num_batches(count, batch)
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, rate, **settings)
         return state.params, {"loss": loss, "by_update": jnp.zeros(0)}
 
-    return Learner(fit_mlp, in_blocks(_predictions(model)), dropouts)
+    return Learner(fit_mlp, in_blocks(_predictions(model, task)), task.score, task.metric, dropouts)
 
 
-def cnn(
+def convolutional(
+    task: Task,
     *,
     image_shape: tuple[int, int, int],
     filters: Sequence[int],
@@ -119,14 +189,14 @@ def cnn(
     learning_rate: float,
     updates: int,
     batch: int,
-    num_classes: int,
 ) -> Learner:
-    """The convolutional judge of query selection by latent-space sampling, trained from scratch with Keras's Adadelta.
+    """The network of the judge of query selection by latent-space sampling, from scratch with Keras's Adadelta.
 
     It takes the same number of steps however many rows are labelled. There: filters (64, 32, 32), depth 2, 1,024 units,
     dropout 0.2, learning rate 0.1, batches of 64 and about 8,000 updates.
 
     Args:
+        task: what is learned.
         image_shape: (h, w, c), sides that halve evenly between levels.
         filters: of each level's convolutions.
         depth: convolutions a level.
@@ -135,7 +205,6 @@ def cnn(
         learning_rate: of Adadelta.
         updates: training steps, a multiple of 10.
         batch: images a step.
-        num_classes: outputs of the softmax.
 
     Raises:
         BadInput: a size below 1, sides that do not halve, updates that are not a multiple of 10, a dropout or
@@ -143,51 +212,52 @@ def cnn(
     """
     if min(*filters, depth, units, batch) < 1 or not 0 <= dropout <= 0.99 or not learning_rate > 0:
         raise BadInput(
-            f"cnn has filters {tuple(filters)}, depth {depth}, units {units}, batch {batch}, dropout {dropout} and "
-            f"learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive "
-            "learning_rate."
+            f"the convolutional network has filters {tuple(filters)}, depth {depth}, units {units}, batch {batch}, "
+            f"dropout {dropout} and learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] "
+            "and a positive learning_rate."
         )
     if updates < MARKS or updates % MARKS:
-        raise BadInput(f"cnn has updates {updates}; expected a multiple of {MARKS}.")
-    check_halves("cnn", image_shape, len(filters))
-    model, optimizer = CNN(tuple(filters), depth, units, num_classes), keras_adadelta(learning_rate)
-    predict = in_blocks(_predictions(model), CNN_BLOCK, alone=True)
+        raise BadInput(f"the convolutional network has updates {updates}; expected a multiple of {MARKS}.")
+    check_halves("the convolutional network", image_shape, len(filters))
+    model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
+    predict = in_blocks(_predictions(model, task), CNN_BLOCK, alone=True)
 
     def fit_cnn(key, rate, inputs, labels, rows, count, watched):
         del rate
         key_init, key_fit = jax.random.split(key)
-        settings = dict(loss=_cross_entropy(model), optimizer=optimizer, batch=batch, updates=updates // MARKS)
+        settings = dict(loss=_loss(model, task), optimizer=optimizer, batch=batch, updates=updates // MARKS)
 
         def part(state, key):
             state, loss = fit(key, state, (inputs, labels), rows, count, dropout, alone=True, **settings)
-            return state, (loss, (predict(state.params, watched[0])[1].argmax(axis=1) == watched[1]).mean())
+            return state, (loss, task.score(predict(state.params, watched[0])[1], watched[1]).mean())
 
         state = start(model.init(key_init, inputs[:1]), optimizer)
-        state, (losses, accuracies) = jax.lax.scan(part, state, jax.random.split(key_fit, MARKS))
-        return state.params, {"loss": losses[-1], "by_update": accuracies}
+        state, (losses, scores) = jax.lax.scan(part, state, jax.random.split(key_fit, MARKS))
+        return state.params, {"loss": losses[-1], "by_update": scores}
 
     marks = tuple(updates // MARKS * (mark + 1) for mark in range(MARKS))
-    return Learner(fit_cnn, predict, (dropout,), marks)
+    return Learner(fit_cnn, predict, task.score, task.metric, (dropout,), marks)
 
 
-ON_LATENTS = {"mlp": mlp}
-ON_IMAGES = {"cnn": cnn}
-CLASSIFIERS = ON_LATENTS | ON_IMAGES
-"""Those on images take `image_shape` besides."""
+CLASSIFIERS = {"cnn": cnn, "mlp": mlp}
+"""They take `num_classes` besides."""
+REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
+ON_IMAGES = ("angle_cnn", "cnn")
+"""They take `image_shape` besides."""
 
 
-def _cross_entropy(model):
+def _loss(model, task):
     def loss(params, key, examples, rate):
         inputs, labels = examples
-        _, logits = model.apply(params, inputs, rate, rngs={"dropout": key})
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        _, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
+        return task.loss(outputs, labels)
 
     return loss
 
 
-def _predictions(model):
+def _predictions(model, task):
     def apply(params, inputs):
-        features, logits = model.apply(params, inputs)
-        return features, jax.nn.softmax(logits)
+        features, outputs = model.apply(params, inputs)
+        return features, task.read(outputs)
 
     return apply

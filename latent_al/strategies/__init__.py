@@ -1,13 +1,15 @@
 """The table of strategies: each row a factory that returns a `Strategy`, whose `select` gives rows of a pool."""
 
 from latent_al.strategies.diversity import greedy_diverse
+from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
 from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import informativeness
-from latent_al.strategies.sampling import ae_error, farthest_first, multi_normal, normal, typical, uniform
+from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
 from latent_al.strategies.uncertainty import uncertainty
 
 STRATEGIES = {
     "ae_error": ae_error,
+    "coreset": coreset,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
     "informativeness": informativeness,
@@ -15,6 +17,7 @@ STRATEGIES = {
     "normal": normal,
     "random": random,
     "typical": typical,
+    "uncertain_farthest_first": uncertain_farthest_first,
     "uncertainty": uncertainty,
     "uniform": uniform,
 }

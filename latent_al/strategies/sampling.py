@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from latent_al.base import BadInput, Strategy, build, check_name
-from latent_al.kernels import cluster, farthest, picks, sampling
+from latent_al.kernels import cluster, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
+from latent_al.strategies.farthest import check_latents
 
 MATCHES = ("nearest", "all_within")
 
@@ -66,7 +66,7 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
     name = fit.__name__ if clustering is None else f"{fit.__name__} over {clustering['name']}"
 
     def prepare(train):
-        _check_latents(train.latents)
+        check_latents(train.latents)
         clusters = to_clusters(train.latents)
         return Clustered(clusters, fit(train.latents, clusters, num_clusters))
 
@@ -105,21 +105,7 @@ def typical(*, iterations: int) -> Strategy:
         centres = cluster.kmeans(key, pool.latents, num, iterations).centres
         return picks.nearest_to(centres, pool.latents, pool.taken)
 
-    return Strategy(select, lambda train: _check_latents(train.latents))
-
-
-def farthest_first() -> Strategy:
-    """Row by row the one farthest from all that is labelled or picked; the first of all at random.
-
-    Raises:
-        ValueError: latents that are all equal or not finite.
-    """
-
-    def select(key, pool, num):
-        first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))
-        return farthest.farthest_first(pool.latents, pool.taken, num, first=first)
-
-    return Strategy(select, lambda train: _check_latents(train.latents))
+    return Strategy(select, lambda train: check_latents(train.latents))
 
 
 uniform = partial(sampler, sampling.uniform)
@@ -129,16 +115,6 @@ multi_normal = partial(sampler, sampling.multi_normal)
 
 def _one_cluster(points):
     return jnp.zeros(points.shape[0], jnp.int32)
-
-
-def _check_latents(latents: Float[Array, "n d"]):
-    if isinstance(latents, jax.core.Tracer):
-        return
-    known = np.asarray(latents)
-    if not np.isfinite(known).all():
-        raise ValueError("some latents are NaN or infinite; train the encoder with a lower learning_rate.")
-    if (known == known[:1]).all():
-        raise ValueError(f"all {len(known)} latents are equal, and none lies apart; choose another encoder.")
 
 
 def _tell(name, threshold, num, num_far):

@@ -43,7 +43,7 @@ def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
     """
     if pool.probs is None:
         raise BadInput(
-            "uncertainty needs a classifier's predictions and a first batch has none; "
-            "set config.initial to a strategy that reads latents only, such as random."
+            "uncertainty needs a classifier's predictions, and a first batch has none, nor a regressor; "
+            "set config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
     return MEASURES[measure](pool.probs)

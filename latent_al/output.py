@@ -1,0 +1,98 @@
+"""Results on disk: tables, the summary, the pictures and the report of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from latent_al import pictures, results
+from latent_al.base import Data
+from latent_al.encoders import Encodings, describe
+from latent_al.report import write_report
+from latent_al.results import History
+
+
+def write_results(
+    folder: Path,
+    config: ConfigDict,
+    data: Data,
+    encodings: dict[str, Encodings],
+    spaces: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    ordered: list[tuple[str, list[int], History]],
+    command: str,
+) -> dict:
+    """Writes all there is to see of a run into `folder`, and returns what `summary.json` holds.
+
+    Args:
+        folder: the run's own.
+        config: of the run.
+        data: the images and their labels.
+        encodings: encoder -> what it has made of the images.
+        spaces: arm -> the latents [n d] that it chose in, and the clusters [n] that its first batch was drawn from, or
+            None.
+        ordered: (arm, seeds, history), arm by arm and seed by seed.
+        command: what the report says was run.
+    """
+    tables = _tables(config, data, ordered)
+    summary = _summary(config, data, encodings, tables)
+    for name, table in tables.items():
+        results.write_csv(folder / f"{name}.csv", table)
+    results.write_json(folder / "summary.json", summary)
+    figures = folder / "figures"
+    drawn = {"Arms": pictures.draw_arms(tables, data, figures)}
+    drawn["First batches"] = pictures.draw_first_batches(spaces, tables["queries"], data, figures)
+    drawn["Orders"] = pictures.draw_orders(spaces, tables["queries"], figures)
+    for name, each in encodings.items():
+        drawn[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, figures)
+    shown = _shown(summary, tables)
+    write_report(
+        folder / "report.html",
+        title=f"latent_al: {folder.name}",
+        command=command,
+        config=(folder / "config.json").read_text(encoding="utf-8"),
+        tables={heading: table for heading, table in shown.items() if len(table)},
+        figures={heading: each for heading, each in drawn.items() if each},
+    )
+    return summary
+
+
+def _tables(config, data, ordered):
+    num_labels = config.first_batch + config.batch * np.arange(config.rounds + 1)
+    # Where the first batch is all there is, nothing is chosen: 18 classifiers on MNIST would list 12 million rows.
+    chosen = ordered if config.first_batch < len(data.train.images) else []
+    queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in chosen]
+    tables = {"queries": pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)}
+    if data.train.labels is None:
+        return tables
+    metric = "angular_error" if data.num_classes is None else "accuracy"
+    metrics = pd.concat([results.metrics_table(*each[:2], num_labels, each[2], metric) for each in ordered])
+    tables |= {"metrics": metrics, "timings": pd.concat([results.timings_table(*each) for each in ordered])}
+    watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
+    if any(map(len, watched)):
+        tables["training"] = pd.concat(watched)
+    if config.rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any():
+        tables["gaps"] = results.gaps_table(metrics, config.baseline)
+    if chosen and data.num_classes is not None:
+        tables["balance"] = results.balance_table(tables["queries"], data.train.labels, data.num_classes)
+    return tables
+
+
+def _summary(config, data, encodings, tables):
+    if data.train.labels is None:
+        summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
+    else:
+        summary = results.summarise(tables["metrics"], config.baseline)
+    if "balance" in tables:
+        summary["balance"] = results.balance_means(tables["balance"])
+    summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
+    return summary
+
+
+def _shown(summary, tables):
+    shown = {f"Results ({results.note(summary)})": results.arms_table(summary)} if summary["arms"] else {}
+    losses = "losses of the last epoch; validation leaves out dropout and what compares the images of a batch"
+    shown[f"Encoders ({losses})"] = results.encoders_table(summary)
+    if "balance" in tables:
+        shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])
+    return shown
