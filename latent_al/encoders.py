@@ -14,7 +14,8 @@ from tqdm import tqdm
 from latent_al.base import BadInput, Data, Encoded
 from latent_al.checkpoints import Checkpoints
 from latent_al.fit import BLOCK, epoch, in_blocks, start
-from latent_al.models.autoencoders import AUTOENCODERS, AutoEncoder
+from latent_al.models import AUTOENCODERS
+from latent_al.models.autoencoders import AutoEncoder
 
 
 class Encoder(NamedTuple):

@@ -11,7 +11,8 @@ from jax import lax
 
 from latent_al.base import BadInput, build
 from latent_al.kernels import tsne
-from latent_al.models.autoencoders import AUTOENCODERS, conv_vae
+from latent_al.models import AUTOENCODERS
+from latent_al.models.autoencoders import conv_vae
 from latent_al.models.classifiers import angle_cnn, angle_mlp, cnn
 from latent_al.models.classifiers import angles as angles_task
 from latent_al.models.convolutions import conv, conv_transpose_2x, narrow_conv, patch_conv, patch_conv_transpose

@@ -295,16 +295,6 @@ def vae_tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoE
     return _adadelta(levels("vae_tsne_ae", variational=True, **sizes), perplexity, tsne_weight)
 
 
-AUTOENCODERS = {
-    "conv_ae": conv_ae,
-    "conv_vae": conv_vae,
-    "conv_vae_latens": conv_vae_latens,
-    "dense_vae": dense_vae,
-    "tsne_ae": tsne_ae,
-    "vae_tsne_ae": vae_tsne_ae,
-}
-
-
 def levels(
     name: str,
     *,
@@ -355,6 +345,11 @@ def vae_loss(model: nn.Module, kl_weight: float) -> Loss:
     return lambda params, key, images: _negative_bound(images, *model.apply(params, images, key), kl_weight)
 
 
+def divergence_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """The KL divergence of each Gaussian to N(0, I), in nats, summed over dimensions."""
+    return -0.5 * (1 + 2 * log_sigma - mu**2 - jnp.exp(2 * log_sigma)).sum(axis=1)
+
+
 def _published_vae(model, kl_weight):
     loss = vae_loss(model, kl_weight)
     return AutoEncoder(model, loss, loss, keras_rmsprop)
@@ -377,8 +372,7 @@ def _adadelta(model, perplexity=None, tsne_weight=0.0):
 
 def _negative_bound(images, logits, mu, log_sigma, kl_weight):
     reconstruction = optax.sigmoid_binary_cross_entropy(logits, images).sum(axis=(1, 2, 3))
-    divergence = -0.5 * (1 + 2 * log_sigma - mu**2 - jnp.exp(2 * log_sigma)).sum(axis=1)
-    return reconstruction + kl_weight * divergence
+    return reconstruction + kl_weight * divergence_to_prior(mu, log_sigma)
 
 
 def _check_tsne(name, perplexity, tsne_weight):
