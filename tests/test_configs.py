@@ -46,6 +46,8 @@ MORE = {
     "orientation_farthest_point": ["poses-cnn"],
 }
 """Sizes with something changed in them."""
+KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-"), "svhn_vae": ("", "dense-", "conv-")}
+"""Encoders that stand before a size."""
 FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
 BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
     f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
@@ -126,7 +128,7 @@ def test_orientation_farthest_point(size, tmp_path):
 def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
     module = runpy.run_path(str(path))
-    kinds = ("", "dense-", "conv-") if "vae" in module else ("",)
+    kinds = KINDS.get(path.stem, ("",))
     names = [*module["SIZES"], *MORE[path.stem]] if "SIZES" in module else ("full", "smoke")
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
