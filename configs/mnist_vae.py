@@ -17,8 +17,8 @@ Without a root MNIST comes from TensorFlow Datasets. Sizes share trained encoder
     smoke                     the tiny size that tests launch
 
 They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on take the convolutional VAE of Table
-4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 40 minutes on two cores. `gan-best` and so on take
-the VAE/GAN of Larsen et al., whose 10 epochs take 15 minutes on two cores.
+4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 40 minutes on two cores. `gan-best` and so on
+take the VAE/GAN of Larsen et al.
 
 Expect of `best` a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
 with random on latents, 96.6 % and 93.9 % on pixels; of `conv-best` with 15 epochs a validation loss of 62.4, and 98.0 %

@@ -156,7 +156,8 @@ class TestCover:
         (np.ones((4, 2)), np.array([True, True, False, False]), 3, 0, "3 rows asked for but only 2 of 4 are left"),
         (np.ones((4, 2)), np.zeros(4, bool), 1, 4, "first is 4; expected a row of the pool, 0 to 3"),
         (np.ones((4, 0)), np.zeros(4, bool), 1, 0, "no dimensions"),
-        (np.array([[1.0], [np.nan], [np.inf]]), np.zeros(3, bool), 1, 0, "2 of 3 points are NaN .* first is row 1"),
+        (np.array([[1.0], [np.nan], [np.inf]]), np.zeros(3, bool), 1, 0, "2 of 3 points are NaN, .* first is row 1"),
+        (np.array([[1.0], [2e19]]), np.zeros(2, bool), 1, 0, "1 of 2 points are .* too large to square"),
     ],
 )
 @pytest.mark.parametrize("function", [farthest_first, cover])

@@ -67,7 +67,7 @@ def farthest_first(
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, `first` is no row, there are no dimensions, a
-            coordinate is NaN or infinite.
+            coordinate is NaN, infinite or too large to square.
     """
     return _checked(points, taken, num, first, eligible)[0]
 
@@ -107,11 +107,11 @@ def _checked(points, taken, num, first, eligible):
         raise ValueError(f"first is {first}; expected a row of the pool, 0 to {len(points) - 1}.")
     if not isinstance(points, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
-            bad = jax.device_get(~_finite(points))
+            bad = jax.device_get(~_finite(_as_float(points)))
         if bad.any():
             raise ValueError(
-                f"{bad.sum()} of {len(points)} points are NaN or infinite, the first is row {bad.argmax()}; look for "
-                "that in what they were made from."
+                f"{bad.sum()} of {len(points)} points are NaN, infinite or too large to square, the first is row "
+                f"{bad.argmax()}; look for that in what they were made from."
             )
     return _farthest_first(_as_float(points), taken, num, first, eligible)
 
@@ -122,7 +122,8 @@ def _as_float(points):
 
 @jax.jit
 def _finite(points):
-    return jnp.isfinite(points).all(axis=1)
+    """Rows whose squared distances to each other cannot overflow."""
+    return jnp.isfinite(4 * (points**2).sum(axis=1))
 
 
 @partial(jax.jit, static_argnums=2)
