@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels.distances import nearest_row
+from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
+
+FEW_CLUSTERS = 16
 
 
 class KMeans(namedtuple("KMeans", ["centres", "clusters", "inertia"])):
@@ -104,13 +106,21 @@ def _lloyd(points, centres, iterations):
         clusters = rows(centres, every)
         moves = (clusters != before).any() & (count < iterations)
         _, filled, sizes = _filled(near, centres, clusters)
-        means = jax.ops.segment_sum(near, filled, len(centres)) / sizes[:, None]
+        means = _sums(near, filled, len(centres)) / sizes[:, None]
         return moves, count + 1, jnp.where(moves, means, centres), jnp.where(moves, filled, members), clusters
 
     start = True, 0, centres - origin, nobody, nobody
     _, _, centres, members, clusters = jax.lax.while_loop(lambda carry: carry[0], step, start)
     centres = _means(points, centres + origin, members)
     return KMeans(centres, clusters, _sq_distances(points, centres, clusters).sum())
+
+
+def _sums(points, clusters, num):
+    """Of the points of each cluster: by a product with their marks where that is faster."""
+    if num > FEW_CLUSTERS or points.shape[1] <= FEW_DIMENSIONS:
+        return jax.ops.segment_sum(points, clusters, num)
+    marks = clusters[None, :] == jnp.arange(num)[:, None]
+    return jnp.matmul(marks.astype(points.dtype), points, precision="highest")
 
 
 def _filled(points, centres, clusters):
