@@ -12,6 +12,21 @@ from latent_al.data.arrays import assemble, to_split
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """A folder of compiled programs, for this process and those that it launches: what is run again is not compiled.
+
+    JAX writes into it without a lock, so that no other process of the tests may share it.
+    """
+    settings = dict(compilation_cache_dir=str(tmp_path_factory.mktemp("compiled")))
+    settings |= dict(persistent_cache_min_compile_time_secs=0.1, persistent_cache_min_entry_size_bytes=-1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(f"jax_{name}", value)
+            patch.setenv(f"JAX_{name.upper()}", str(value))
+        yield
+
+
 @pytest.fixture(scope="session")
 def mnist_root():
     """A folder of the four MNIST files."""
