@@ -46,18 +46,20 @@ def make_ours(points, labels, num_seeds):
     first = partial(first_batch, select=random.select, num=BATCH, capacity=BATCH * ROUNDS)
     first = over_seeds(first, 0, None, None)
     fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
-    choose = partial(select_round, learner=learner, select=margin.select, num=BATCH, fraction=1.0)
-    select = over_seeds(choose, 0, 0, 0, None, None, None, None, 0, None, None)
+    choose = partial(select_round, learner=learner, strategy=margin, num=BATCH, fraction=1.0)
+    select = over_seeds(choose, 0, None, None, 0, 0, None, None, None, None, 0, None, None)
 
     nothing = (train.latents[:0], labels[:0])
+    rate, gamma = jnp.float32(0.2), jnp.float32(0)
 
     def play():
         keys = jax.random.split(jax.random.key(0), num_seeds)
         bought = first(keys, train, None)
         for index in range(ROUNDS):
             count = jnp.int32(BATCH * (index + 1))
-            params, labelled, metrics = fit(keys, jnp.float32(0.2), train.latents, labels, bought, count, nothing)
-            chosen = select(keys, params, labelled, train.latents, train, None, labels, bought, count)
+            params, labelled, metrics = fit(keys, rate, train.latents, labels, bought, count, nothing)
+            fitted = (rate, gamma, params, labelled)
+            chosen, _ = select(keys, *fitted, train.latents, train, None, labels, bought, jnp.int32(0), count)
             bought = chosen if index + 1 < ROUNDS else bought
         return jax.block_until_ready((bought, chosen, metrics))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree
 
 Key = PRNGKeyArray
@@ -60,6 +61,8 @@ class Pool(NamedTuple):
     no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
     `rows` are each row's number in the whole training set, and `prepared` is what the strategy prepared from that set.
+    `draw`, from a key, gives `probs` once more with units dropped; None where the classifier drops none. `gamma` is the
+    one of the strategy's weights that this selection is to use.
     """
 
     latents: Float[Array, "n d"]
@@ -70,6 +73,8 @@ class Pool(NamedTuple):
     labels: Num[Array, " n"]
     rows: Int[Array, " n"]
     prepared: PyTree
+    draw: Partial | None = None
+    gamma: Float[Array, ""] | float = 0.0
 
 
 @runtime_checkable
@@ -84,10 +89,15 @@ class Strategy(NamedTuple):
 
     prepare: what the selection needs to know of the whole training set, found once, before the first round. Its errors
         are ValueErrors.
+    follow: (prepared, train, bought [capacity], low, high) -> prepared, brought up to date with the rows of `bought`
+        from `low` to `high`, before each selection; None where it does not depend on them.
+    gammas: weights to compare, of which `Pool.gamma` is one; they share one program, and validation data choose.
     """
 
     select: Select
     prepare: Callable[[Encoded], PyTree] = lambda train: None
+    follow: Callable[..., PyTree] | None = None
+    gammas: tuple[float, ...] = (0.0,)
 
 
 class Learner(NamedTuple):
@@ -98,6 +108,7 @@ class Learner(NamedTuple):
         labels), to look at only. `progress` holds `loss`, the mean of the last pass, and `by_update [u]`, the mean
         score on `watched` after each of `updates`.
     predict: (params, inputs [m ...]) -> (features [m f], predictions): probs [m c] of a classifier, [m] of a regressor.
+    draw: (params, key, dropout, inputs) -> the same with units dropped as in training; None where none are.
     score: (predictions, labels [m]) -> [m], how well each is predicted.
     metric: what the score is: `accuracy`, of a classifier, or `angular_error` in degrees, of a regressor.
     dropouts: the rates to compare; they share one program.
@@ -106,6 +117,7 @@ class Learner(NamedTuple):
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
     predict: Callable[..., tuple[Float[Array, "m f"], Array]]
+    draw: Callable[..., tuple[Float[Array, "m f"], Array]] | None
     score: Callable[[Array, Array], Float[Array, " m"]]
     metric: str
     dropouts: tuple[float, ...]

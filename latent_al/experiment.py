@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -44,8 +45,9 @@ class Classifier(NamedTuple):
 class Arm(NamedTuple):
     """One row of the comparison, its functions vmapped over members and compiled.
 
-    A member is a seed with one of the classifier's dropouts; all seeds of the first dropout come first. `strategies`
-    are those of the first batch and of the rounds, `prepared` what they prepared. Unlabelled data has no classifier.
+    A member is a seed with one variant, a dropout of the classifier with a gamma of the strategy; all seeds of the
+    first variant come first. `strategies` are those of the first batch and of the rounds, `prepared` what they
+    prepared. Unlabelled data has no classifier.
     """
 
     encoder: str
@@ -56,8 +58,9 @@ class Arm(NamedTuple):
     prepared: Any = None
 
     @property
-    def dropouts(self) -> tuple[float, ...]:
-        return self.classifier.learner.dropouts if self.classifier else (0.0,)
+    def variants(self) -> list[tuple[float, float]]:
+        dropouts = self.classifier.learner.dropouts if self.classifier else (0.0,)
+        return [(dropout, gamma) for dropout in dropouts for gamma in self.strategies[-1].gammas]
 
 
 def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict:
@@ -103,7 +106,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     for block in _blocks(config):
         for name, arm in arms.items():
             played = _play(config, name, arm, block, data, encodings[arm.encoder], folder)
-            histories |= {(label, block[0]): (block, each) for label, each in _by_dropout(name, arm, played)}
+            histories |= {(label, block[0]): (block, each) for label, each in _by_variant(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
     spaces = {
         label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
@@ -197,9 +200,12 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
         return Arm(spec.encoder, classifier, [initial], first, None)
     size = len(data.train.images)
     probs = None if data.num_classes is None else _floats(size, data.num_classes)
-    _rehearse(strategy, train, config.batch, features=train.latents, probs=probs)
-    settings = dict(learner=classifier.learner, select=strategy.select, num=config.batch, fraction=spec.subsample)
-    select = over_seeds(partial(select_round, **settings), 0, 0, 0, None, None, None, None, 0, None)
+    draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
+    _rehearse(strategy, train, config.batch, features=train.latents, probs=probs, draw=draw)
+    settings = dict(learner=classifier.learner, strategy=strategy, num=config.batch, fraction=spec.subsample)
+    member = 0 if strategy.follow else None
+    axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
+    select = over_seeds(partial(select_round, **settings), *axes)
     return Arm(spec.encoder, classifier, [initial, strategy], first, select)
 
 
@@ -226,12 +232,14 @@ def _floats(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _rehearse(strategy: Strategy, train: Encoded, num, *, features=None, probs=None):
+def _rehearse(strategy: Strategy, train: Encoded, num, *, features=None, probs=None, draw=None):
     """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work."""
     size = train.latents.shape[0]
     taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
     prepared = jax.eval_shape(strategy.prepare, train)
-    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared)
+    if strategy.follow:
+        prepared = jax.eval_shape(strategy.follow, prepared, train, rows, 0, 1)
+    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared, draw)
     jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
@@ -270,8 +278,8 @@ def _empty_history(num_seeds, num_labels, updates, size) -> History:
 
 def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folder) -> History:
     """All rounds of one arm for one block of seeds, from where its checkpoints stopped."""
-    members = [(dropout, seed) for dropout in arm.dropouts for seed in seeds]
-    keys = jax.vmap(jax.random.key)(jnp.array([seed for _, seed in members]))
+    members = [(*variant, seed) for variant in arm.variants for seed in seeds]
+    keys = jax.vmap(jax.random.key)(jnp.array([seed for *_, seed in members]))
     key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
     num_labels = _num_labels(config)
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
@@ -284,14 +292,24 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
         return jax.device_get(history)
     labels = {split: getattr(data, split).labels for split in SPLITS}
     inputs = _inputs(arm, data, encodings)
+    prepared, followed = _per_member(arm, len(members)), 0
     with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            history = _play_round(name, arm, members, index, keys, num_labels, encodings.train, inputs, labels, history)
+            known = (prepared, followed, encodings.train, inputs, labels, history)
+            history, prepared = _play_round(name, arm, members, index, keys, num_labels, *known)
+            followed = num_labels[index]
             bar.set_postfix(_show(history, index))
             checkpoints.save(index + 1, history)
     return history
+
+
+def _per_member(arm: Arm, num_members):
+    """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
+    if not arm.strategies[-1].follow:
+        return arm.prepared[-1]
+    return jax.tree.map(lambda each: jnp.broadcast_to(each, (num_members, *each.shape)), arm.prepared[-1])
 
 
 def _watched(inputs, labels):
@@ -307,27 +325,31 @@ def _inputs(arm: Arm, data: Data, encodings: Encodings):
     return {split: getattr(encodings, split).latents for split in SPLITS}
 
 
-def _play_round(name, arm: Arm, members, index, keys, num_labels, train, inputs, labels, history: History) -> History:
+def _play_round(
+    name, arm: Arm, members, index, keys, num_labels, prepared, followed, train, inputs, labels, history: History
+):
     """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
-    dropouts = jnp.array([dropout for dropout, _ in members])
+    dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
     is_last = index + 1 == len(num_labels)
     count = jnp.int32(num_labels[index])
-    known = (labels["train"], history.bought, count)
+    known = (labels["train"], history.bought)
     started = time.perf_counter()
-    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, _watched(inputs, labels))
+    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, _watched(inputs, labels))
     params, labelled, progress = jax.block_until_ready(fitted)
     fit_seconds = time.perf_counter() - started
     _check_loss(np.asarray(progress["loss"]), name, members, index)
     started, bought = time.perf_counter(), history.bought
     if not is_last:
-        bought = arm.select(keys[:, 1], params, labelled, inputs["train"], train, arm.prepared[1], *known)
+        variants = (keys[:, 1], dropouts, gammas)
+        known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
+        bought, prepared = arm.select(*variants, params, labelled, *known)
     bought = np.asarray(bought)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
     scores = {"labelled": progress["score"]}
     for split in ("validation", "test") if is_last else ("validation",):
         if labels[split] is not None and len(labels[split]):
             scores[split] = arm.classifier.score(params, inputs[split], labels[split])
-    return History(
+    history = History(
         bought,
         {split: _set(values, index, scores.get(split, np.nan)) for split, values in history.scores.items()},
         _set(history.seconds.T, index, seconds).T,
@@ -336,6 +358,7 @@ def _play_round(name, arm: Arm, members, index, keys, num_labels, train, inputs,
             for mark, (update, values) in enumerate(history.by_update.items())
         },
     )
+    return history, prepared
 
 
 def _set(table, index, column):
@@ -344,22 +367,24 @@ def _set(table, index, column):
     return table
 
 
-def _by_dropout(name, arm: Arm, history: History):
-    """The history of each of the arm's dropouts, under its label; the seconds of their program in equal parts."""
-    num_seeds = len(history.bought) // len(arm.dropouts)
+def _by_variant(name, arm: Arm, history: History):
+    """The history of each of the arm's variants, under its label; the seconds of their program in equal parts."""
+    num_seeds = len(history.bought) // len(arm.variants)
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
         scores = {split: values[own] for split, values in history.scores.items()}
         by_update = {update: values[own] for update, values in history.by_update.items()}
-        yield label, History(history.bought[own], scores, history.seconds / len(arm.dropouts), by_update)
+        yield label, History(history.bought[own], scores, history.seconds / len(arm.variants), by_update)
 
 
 def _labels(arms):
-    """The arms' names, with the dropout where an arm has several."""
+    """The arms' names, with the dropout and with the gamma where an arm has several."""
     return [
-        name if len(arm.dropouts) == 1 else f"{name}_dropout_{dropout:g}"
+        name
+        + (f"_dropout_{dropout:g}" if len({each for each, _ in arm.variants}) > 1 else "")
+        + (f"_gamma_{gamma:g}" if len({each for _, each in arm.variants}) > 1 else "")
         for name, arm in arms.items()
-        for dropout in arm.dropouts
+        for dropout, gamma in arm.variants
     ]
 
 
@@ -367,7 +392,7 @@ def _check_loss(loss, name, members, index):
     if not np.isfinite(loss).all():
         worst = (~np.isfinite(loss)).argmax()
         raise BadInput(
-            f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][1]}, "
+            f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][-1]}, "
             f"round {index}; lower its learning_rate in config.classifiers. "
             "What was bought before it is kept in the checkpoints."
         )

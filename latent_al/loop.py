@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select
+from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
 from latent_al.kernels.picks import subsample, subsample_size
 
 
@@ -69,6 +69,8 @@ def score(
 
 def select_round(
     key: Key,
+    dropout: Float[Array, ""],
+    gamma: Float[Array, ""],
     params: Params,
     labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
     inputs: Float[Array, "n ..."],
@@ -76,28 +78,35 @@ def select_round(
     prepared: PyTree,
     labels: Num[Array, " n"],
     bought: Int[Array, " capacity"],
+    followed: Int[Array, ""],
     count: Int[Array, ""],
     *,
     learner: Learner,
-    select: Select,
+    strategy: Strategy,
     num: int,
     fraction: float,
-) -> Int[Array, " capacity"]:
+) -> tuple[Int[Array, " capacity"], PyTree]:
     """Buys the next `num` rows.
 
     Args:
         labelled: what `fit_round` predicted for `bought`.
         inputs: what the learner reads, of the whole training set.
-        prepared: what the strategy prepared from `train`.
+        prepared: what the strategy prepared from `train`, up to date with the first `followed` of `bought`.
         fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
+
+    Returns:
+        `bought`, and `prepared` up to date with the first `count` of it, None where the strategy does not follow.
     """
+    if strategy.follow:
+        prepared = strategy.follow(prepared, train, bought, followed, count)
     key_subsample, key_select = jax.random.split(key)
     if fraction == 1:
-        pool = _whole_pool(params, inputs, train, prepared, labels, bought, learner)
+        pool = _whole_pool(params, dropout, inputs, train, prepared, labels, bought, learner)
     else:
         rows = _subsampled_rows(key_subsample, labels.shape[0], bought, fraction)
-        pool = _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bought, learner)
-    return jax.lax.dynamic_update_slice(bought, pool.rows[select(key_select, pool, num)], (count,))
+        pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner)
+    rows = pool.rows[strategy.select(key_select, pool._replace(gamma=gamma), num)]
+    return jax.lax.dynamic_update_slice(bought, rows, (count,)), prepared if strategy.follow else None
 
 
 def _taken(size, bought):
@@ -109,12 +118,19 @@ def _filled(rows, size):
     return jnp.where(rows < size, rows, rows[0])
 
 
-def _whole_pool(params, inputs, train, prepared, labels, bought, learner):
+def _whole_pool(params, dropout, inputs, train, prepared, labels, bought, learner):
     features, predictions = learner.predict(params, inputs)
     taken = _taken(labels.shape[0], bought)
     rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
     known = features, learner.probs(predictions), taken, jnp.where(taken, labels, UNLABELLED)
-    return Pool(train.latents, train.log_sigma, *known, rows, prepared)
+    return Pool(train.latents, train.log_sigma, *known, rows, prepared, _draw(learner, params, dropout, inputs))
+
+
+def _draw(learner, params, dropout, inputs):
+    def draw(params, dropout, inputs, key):
+        return learner.draw(params, key, dropout, inputs)[1]
+
+    return learner.draw and jax.tree_util.Partial(draw, params, dropout, inputs)
 
 
 def _subsampled_rows(key, size, bought, fraction):
@@ -124,7 +140,7 @@ def _subsampled_rows(key, size, bought, fraction):
     return jnp.concatenate([bought, drawn.astype(jnp.int32)])
 
 
-def _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bought, learner):
+def _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner):
     is_slot = jnp.arange(rows.shape[0]) < bought.shape[0]
     filled = rows < labels.shape[0]
     source = _filled(rows, labels.shape[0])
@@ -133,4 +149,5 @@ def _subsampled_pool(params, labelled, inputs, train, prepared, labels, rows, bo
     log_sigma = None if train.log_sigma is None else train.log_sigma[source]
     seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
     known = features, learner.probs(predictions), is_slot | ~filled, seen
-    return Pool(train.latents[source], log_sigma, *known, source, prepared)
+    draw = _draw(learner, params, dropout, inputs[source])
+    return Pool(train.latents[source], log_sigma, *known, source, prepared, draw)

@@ -40,6 +40,17 @@ PICKS = {
 SPECIAL_ROWS = [[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.2, 0.6]]
 
 
+def test_mutual_information_equals_the_loop():
+    def draw(key):
+        return jax.random.dirichlet(key, jnp.ones(3), (20,))
+
+    found = kernels.mutual_information(jax.random.key(0), draw, 4)
+    table = np.stack([draw(key) for key in jax.random.split(jax.random.key(0), 4)])
+    of_mean = [reference_entropy(row) for row in np.float64(table).mean(axis=0)]
+    mean_of = [np.mean([reference_entropy(row) for row in rows]) for rows in np.float64(table).swapaxes(0, 1)]
+    np.testing.assert_allclose(found, np.subtract(of_mean, mean_of), atol=1e-6)
+
+
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 class TestMeasures:
     def test_equals_the_loop(self, measure):

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.base import UNLABELLED, Encoded
+from latent_al.base import UNLABELLED, Encoded, Strategy
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
 from latent_al.models.classifiers import mlp
 from latent_al.strategies import STRATEGIES
 
 SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
-MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions").select
-DROPOUT = jnp.float32(0.1)
+MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
+DROPOUT, GAMMA = jnp.float32(0.1), jnp.float32(0)
 NOTHING = (jnp.zeros((0, 4)), jnp.zeros(0, jnp.int32))
 
 
@@ -30,7 +30,7 @@ def labels():
     return jnp.arange(SIZE) % 3
 
 
-def play(key, train, labels, *, fraction=1.0, select=MARGIN, rounds=4):
+def play(key, train, labels, *, fraction=1.0, strategy=MARGIN, rounds=4):
     """All rounds of one seed, as a caller would scan over them in a `jit` of their own."""
     key_first, key_rounds = jax.random.split(key)
     bought = first_batch(key_first, train, None, select=STRATEGIES["random"]().select, num=NUM, capacity=CAPACITY)
@@ -41,10 +41,10 @@ def play(key, train, labels, *, fraction=1.0, select=MARGIN, rounds=4):
         params, labelled, metrics = fit_round(
             key_fit, DROPOUT, train.latents, labels, bought, count, NOTHING, learner=LEARNER
         )
-        settings = dict(learner=LEARNER, select=select, num=NUM, fraction=fraction)
-        return select_round(
-            key_select, params, labelled, train.latents, train, None, labels, bought, count, **settings
-        ), metrics
+        settings = dict(learner=LEARNER, strategy=strategy, num=NUM, fraction=fraction)
+        known = (train.latents, train, None, labels, bought, NUM * index, count)
+        bought, _ = select_round(key_select, DROPOUT, GAMMA, params, labelled, *known, **settings)
+        return bought, metrics
 
     return jax.lax.scan(one, bought, jnp.arange(rounds))
 
@@ -74,27 +74,25 @@ def test_one_trace_over_the_rounds(train, labels):
 
     def select(key, pool, num):
         traces.append(1)
-        return MARGIN(key, pool, num)
+        return MARGIN.select(key, pool, num)
+
+    def follow(visits, train, bought, low, high):
+        places = jnp.arange(CAPACITY)
+        return visits.at[bought].add((places >= low) & (places < high), mode="drop")
 
     fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None)
-    choose = over_seeds(
-        partial(select_round, learner=LEARNER, select=select, num=NUM, fraction=1.0),
-        0,
-        0,
-        0,
-        None,
-        None,
-        None,
-        None,
-        0,
-        None,
-    )
+    choose = partial(select_round, learner=LEARNER, strategy=Strategy(select, follow=follow), num=NUM, fraction=1.0)
+    choose = over_seeds(choose, 0, None, None, 0, 0, None, None, 0, None, 0, None, None)
     keys = jax.random.split(jax.random.key(1), 2)
     bought = jnp.full((2, CAPACITY), SIZE).at[:, :NUM].set(jnp.arange(NUM))
+    visits = jnp.zeros((2, SIZE), jnp.int32)
     for index in range(4):
         count = jnp.int32(NUM * (index + 1))
         params, labelled, _ = fit(keys, DROPOUT, train.latents, labels, bought, count, NOTHING)
-        bought = choose(keys, params, labelled, train.latents, train, None, labels, bought, count)
+        known = (train.latents, train, visits, labels, bought, jnp.int32(NUM * index), count)
+        bought, visits = choose(keys, DROPOUT, GAMMA, params, labelled, *known)
+    assert visits.sum(axis=1).tolist() == [4 * NUM] * 2
+    assert visits.max() == 1
     assert len(traces) == 1
     assert fit._cache_size() == choose._cache_size() == 1
 
@@ -106,14 +104,15 @@ def test_a_selector_sees_bought_labels_only(train, labels, fraction):
 
     def look(key, pool, num):
         seen.append(pool)
-        return MARGIN(key, pool, num)
+        return MARGIN.select(key, pool, num)
 
     bought = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(30, 45))
     params, labelled, _ = fit_round(
         jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(15), NOTHING, learner=LEARNER
     )
-    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(15))
-    after = select_round(*args, learner=LEARNER, select=look, num=5, fraction=fraction)
+    known = (train.latents, train, None, labels, bought, jnp.int32(0), jnp.int32(15))
+    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
+    after, _ = select_round(*args, learner=LEARNER, strategy=Strategy(look), num=5, fraction=fraction)
     pool = seen[0]
     np.testing.assert_array_equal(pool.latents, train.latents[pool.rows])
     is_labelled = pool.labels != UNLABELLED
@@ -143,8 +142,9 @@ def test_only_the_subsample_is_predicted(train, labels):
     params, labelled, _ = fit_round(
         jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(15), NOTHING, learner=LEARNER
     )
-    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(15))
-    select_round(*args, learner=learner, select=MARGIN, num=5, fraction=0.1)
+    known = (train.latents, train, None, labels, bought, jnp.int32(0), jnp.int32(15))
+    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
+    select_round(*args, learner=learner, strategy=MARGIN, num=5, fraction=0.1)
     assert rows_predicted == [8]
 
 
@@ -154,8 +154,9 @@ def test_subsample_of_a_nearly_empty_pool(train, labels):
     params, labelled, _ = fit_round(
         jax.random.key(0), DROPOUT, train.latents, labels, bought, jnp.int32(74), NOTHING, learner=LEARNER
     )
-    args = (jax.random.key(1), params, labelled, train.latents, train, None, labels, bought, jnp.int32(74))
-    after = select_round(*args, learner=LEARNER, select=MARGIN, num=6, fraction=0.4)
+    known = (train.latents, train, None, labels, bought, jnp.int32(0), jnp.int32(74))
+    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
+    after, _ = select_round(*args, learner=LEARNER, strategy=MARGIN, num=6, fraction=0.4)
     assert sorted(after.tolist()) == list(range(80))
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from latent_al.base import UNLABELLED, BadInput, Encoded, Pool, build
 from latent_al.strategies import STRATEGIES
@@ -24,6 +25,7 @@ SAMPLERS = [
 ]
 SETTINGS = {
     "ae_error": [{}],
+    "bald": [dict(num_draws=3, pick="top_k")],
     "coreset": [{}],
     "farthest_first": [{}],
     "greedy_diverse": [
@@ -55,6 +57,10 @@ COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typic
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]
 
 
+def draw(probs, key):
+    return jax.nn.softmax(jnp.log(probs) + jax.random.normal(key, probs.shape))
+
+
 def make_pool(strategy, size=50, num_taken=20, seed=0):
     key_latents, key_probs, key_taken = jax.random.split(jax.random.key(seed), 3)
     latents = jax.random.normal(key_latents, (size, 3))
@@ -63,9 +69,13 @@ def make_pool(strategy, size=50, num_taken=20, seed=0):
     probs = jax.random.dirichlet(key_probs, jnp.ones(4), (size,))
     train = Encoded(latents, -jnp.ones_like(latents), jnp.abs(latents).sum(axis=1))
     labels = jnp.where(taken, 0, UNLABELLED)
-    return Pool(
-        train.latents, train.log_sigma, latents, probs, taken, labels, jnp.arange(size), strategy.prepare(train)
-    )
+    rows = jnp.arange(size)
+    prepared = strategy.prepare(train)
+    if strategy.follow:
+        bought = jnp.nonzero(taken, size=size, fill_value=size)[0]
+        prepared = strategy.follow(prepared, train, bought, 0, num_taken)
+    known = (train.latents, train.log_sigma, latents, probs, taken, labels, rows)
+    return Pool(*known, prepared, Partial(draw, probs), jnp.float32(0.5))
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
@@ -126,6 +136,22 @@ def test_uncertainty_takes_the_least_sure():
         rows = strategy.select(jax.random.key(0), pool, 5)
         left = np.where(pool.taken, -1, score(pool.probs))
         assert rows.tolist() == np.argsort(-left, kind="stable")[:5].tolist()
+
+
+def test_bald_takes_the_rows_whose_class_tells_most_of_the_model():
+    pool = make_pool(STRATEGIES["bald"](num_draws=2, pick="top_k"))
+    probs, opposite = jnp.tile(jnp.float32([[0.5, 0.5]]), (50, 1)).at[40].set(jnp.float32([1, 0])), jnp.eye(2)[::-1]
+
+    def draw(key):
+        """Of row 40 now one class, now the other; of the others always the same."""
+        return jnp.where(jax.random.bernoulli(key), probs, probs @ opposite)
+
+    pool = pool._replace(probs=probs, draw=Partial(draw), taken=jnp.zeros(50, bool))
+    assert 40 in STRATEGIES["bald"](num_draws=8, pick="top_k").select(jax.random.key(0), pool, 1)
+    with pytest.raises(BadInput, match="give the classifier a dropout above 0"):
+        STRATEGIES["bald"](num_draws=8, pick="top_k").select(jax.random.key(0), pool._replace(draw=None), 1)
+    with pytest.raises(BadInput, match="num_draws 1; expected 2 or more"):
+        STRATEGIES["bald"](num_draws=1, pick="top_k")
 
 
 @pytest.mark.parametrize("spec", [dict(measure="bald", pick="top_k"), dict(measure="margin", pick="best")])

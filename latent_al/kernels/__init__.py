@@ -17,7 +17,7 @@ from latent_al.kernels.representativeness import (
 )
 from latent_al.kernels.sampling import draw_and_match, largest_remainder
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
-from latent_al.kernels.uncertainty import entropy, least_confident, margin
+from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutual_information
 
 __all__ = [
     "Cover",
@@ -46,6 +46,7 @@ __all__ = [
     "least_confident",
     "lloyd",
     "margin",
+    "mutual_information",
     "nearest",
     "nearest_to",
     "picks",

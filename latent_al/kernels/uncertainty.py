@@ -3,9 +3,11 @@
 Source: Settles, Active Learning Literature Survey (2009), section 3.1, scaled to [0, 1].
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 
 def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
@@ -44,6 +46,36 @@ def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     _check_classes(probs)
     nats = jax.scipy.special.entr(probs).sum(axis=1)
     return jnp.minimum(nats / jnp.log(probs.shape[1]), 1)
+
+
+def mutual_information(
+    key: PRNGKeyArray, draw: Callable[[PRNGKeyArray], Float[Array, "n c"]], num_draws: int
+) -> Float[Array, " n"]:
+    """How much a row's class tells of the model, over log(c), in [0, 1]: entropy of the mean less mean entropy.
+
+    O(n c) memory: one draw is made after the other. Source: Houlsby et al., Bayesian Active Learning for Classification
+    and Preference Learning (2011).
+
+    Args:
+        draw: the class probabilities under a model drawn with this key; each row sums to 1.
+        num_draws: models to draw.
+
+    Raises:
+        ValueError: fewer than two draws, or fewer than two classes.
+    """
+    if num_draws < 2:
+        raise ValueError(f"num_draws is {num_draws}; expected 2 or more: one model agrees with itself.")
+    keys = jax.random.split(key, num_draws)
+    shape = jax.eval_shape(draw, keys[0])
+    _check_classes(shape)
+
+    def add(carry, key):
+        probs = draw(key)
+        return (carry[0] + probs, carry[1] + entropy(probs)), None
+
+    start = jnp.zeros(shape.shape, shape.dtype), jnp.zeros(shape.shape[:1], shape.dtype)
+    (probs, entropies), _ = jax.lax.scan(add, start, keys)
+    return jnp.clip(entropy(probs / num_draws) - entropies / num_draws, 0, 1)
 
 
 def _check_classes(probs):

@@ -175,7 +175,8 @@ def perceptron(
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, rate, **settings)
         return state.params, {"loss": loss, "by_update": jnp.zeros(0)}
 
-    return Learner(fit_mlp, in_blocks(_predictions(model, task)), task.score, task.metric, dropouts)
+    draw = _draws(model, task) if min(dropouts) else None
+    return Learner(fit_mlp, in_blocks(_predictions(model, task)), draw, task.score, task.metric, dropouts)
 
 
 def convolutional(
@@ -236,7 +237,8 @@ def convolutional(
         return state.params, {"loss": losses[-1], "by_update": scores}
 
     marks = tuple(updates // MARKS * (mark + 1) for mark in range(MARKS))
-    return Learner(fit_cnn, predict, task.score, task.metric, (dropout,), marks)
+    draw = _draws(model, task, CNN_BLOCK, alone=True) if dropout else None
+    return Learner(fit_cnn, predict, draw, task.score, task.metric, (dropout,), marks)
 
 
 CLASSIFIERS = {"cnn": cnn, "mlp": mlp}
@@ -253,6 +255,18 @@ def _loss(model, task):
         return task.loss(outputs, labels)
 
     return loss
+
+
+def _draws(model, task, *block, **settings):
+    """Predictions with dropout; each block of rows drops the same units."""
+
+    def apply(drawn, inputs):
+        params, key, rate = drawn
+        features, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
+        return features, task.read(outputs)
+
+    blocked = in_blocks(apply, *block, **settings)
+    return lambda params, key, rate, inputs: blocked((params, key, rate), inputs)
 
 
 def _predictions(model, task):

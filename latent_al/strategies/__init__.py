@@ -1,5 +1,6 @@
 """The table of strategies: each row a factory that returns a `Strategy`, whose `select` gives rows of a pool."""
 
+from latent_al.strategies.bald import bald
 from latent_al.strategies.diversity import greedy_diverse
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
 from latent_al.strategies.random import random
@@ -9,6 +10,7 @@ from latent_al.strategies.uncertainty import uncertainty
 
 STRATEGIES = {
     "ae_error": ae_error,
+    "bald": bald,
     "coreset": coreset,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
