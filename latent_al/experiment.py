@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from latent_al.encoders import ENCODERS, TRAINED, Encodings
 from latent_al.kernels.picks import subsample_size
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.models.last_layer import TOLERANCE
 from latent_al.output import write_results
 from latent_al.results import History
 from latent_al.strategies import STRATEGIES
@@ -180,6 +182,9 @@ def _build_classifier(spec, data: Data) -> Classifier | None:
     on_images = name in ON_IMAGES
     known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
     known |= {} if has_angles else {"num_classes": data.num_classes}
+    if "classifier" in spec:
+        inner = _build_classifier(spec["classifier"], data)
+        known["classifier"], on_images = inner.learner, inner.on_images
     learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
     fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None)
     return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None))
@@ -338,6 +343,7 @@ def _play_round(
     params, labelled, progress = jax.block_until_ready(fitted)
     fit_seconds = time.perf_counter() - started
     _check_loss(np.asarray(progress["loss"]), name, members, index)
+    _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
     started, bought = time.perf_counter(), history.bought
     if not is_last:
         variants = (keys[:, 1], dropouts, gammas)
@@ -395,6 +401,15 @@ def _check_loss(loss, name, members, index):
             f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][-1]}, "
             f"round {index}; lower its learning_rate in config.classifiers. "
             "What was bought before it is kept in the checkpoints."
+        )
+
+
+def _warn_of_residual(residual, name, members, index):
+    if residual.max() > TOLERANCE:
+        logging.warning(
+            "the last layer has not converged in arm %r, seed %d, round %d: its residual is %.1e, and representer "
+            "values hold only below %.0e; raise l2 in config.classifiers.",
+            *(name, members[residual.argmax()][-1], index, residual.max(), TOLERANCE),
         )
 
 

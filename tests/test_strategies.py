@@ -27,6 +27,8 @@ SETTINGS = {
     "ae_error": [{}],
     "bald": [dict(num_draws=3, pick="top_k")],
     "coreset": [{}],
+    "distance": [{}],
+    "entropy_d": [dict(gamma=0.5)],
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
@@ -42,6 +44,8 @@ SETTINGS = {
         )
         for name in REPRESENTATIVENESS
     ],
+    "ibal": [{}],
+    "ibal_d": [dict(gamma=(0.1, 0.5))],
     "multi_normal": SAMPLERS[2:3],
     "normal": SAMPLERS[1:2],
     "random": [{}],
@@ -236,6 +240,46 @@ def test_features_are_needed_where_points_lie_in_them(name, settings):
     strategy = STRATEGIES[name](**settings)
     with pytest.raises(BadInput, match="a first batch has none; set config.initial to .* such as farthest_first"):
         strategy.select(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
+
+
+@pytest.mark.parametrize("name, weights", [("ibal", (1, 0)), ("ibal_d", (1, 0.5)), ("distance", (0, 1))])
+def test_importance_and_distance_word_for_word(name, weights):
+    strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][0]), "strategy")
+    pool = make_pool(strategy)
+    features, probs, taken = np.float64(pool.features), np.float64(pool.probs), np.asarray(pool.taken)
+    importance = np.zeros(50)
+    for row, target in itertools.product(range(50), np.flatnonzero(taken)):
+        importance[row] += sum(p * (1 - p) for p in probs[row]) * (features[row] @ features[target])
+    latents = np.float64(pool.latents)
+    distance = np.linalg.norm(latents[:, None] - latents[taken], axis=2).min(axis=1)
+    score = weights[1] * distance / distance.max() - weights[0] * importance / np.abs(importance[~taken]).max()
+    left = np.where(taken, -np.inf, score)
+    assert strategy.select(jax.random.key(0), pool, 6).tolist() == np.argsort(-left, kind="stable")[:6].tolist()
+
+
+def test_distance_keeps_up_with_what_is_bought():
+    strategy = STRATEGIES["distance"]()
+    train = Encoded(jax.random.normal(jax.random.key(0), (30, 3)), None)
+    bought = jnp.array([4, 9, 2, 30])
+    at_once = strategy.follow(strategy.prepare(train), train, bought, 0, 3)
+    stepwise = strategy.follow(strategy.follow(strategy.prepare(train), train, bought, 0, 2), train, bought, 2, 3)
+    gaps = np.float64(train.latents)[:, None] - np.float64(train.latents)[[4, 9, 2]]
+    np.testing.assert_allclose(at_once, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
+    chex.assert_trees_all_equal(at_once, stepwise)
+
+
+@pytest.mark.parametrize("gamma", [(), -1.0, (0.5, float("nan"))])
+def test_weights_of_the_distance(gamma):
+    with pytest.raises(BadInput, match="expected one weight of 0 or more, or several to choose from"):
+        STRATEGIES["ibal_d"](gamma=gamma)
+
+
+@pytest.mark.parametrize("name, message", [("ibal", "importance needs a classifier"), ("distance", "nothing labelled")])
+def test_importance_and_distance_refuse_a_first_batch(name, message):
+    strategy = STRATEGIES[name]()
+    pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
+    with pytest.raises(BadInput, match=message):
+        strategy.select(jax.random.key(0), pool, 5)
 
 
 def test_coreset_covers_the_features():

@@ -300,3 +300,25 @@ class TestThroughLoad:
             load(dict(name="long_tail", source=inner, ratio=10, seed=0))
         with pytest.raises(BadInput, match="unknown data source 'imagenet'"):
             load(dict(name="long_tail", source=dict(name="imagenet"), ratio=10, seed=0))
+
+
+class TestThreeClasses:
+    def test_sizes_and_overlap(self):
+        data = load(dict(name="three_classes", sizes=(2000, 500, 50), seed=0))
+        assert (data.num_classes, data.train.images.shape) == (3, (2550, 1, 2, 1))
+        for split in (data.train, data.validation, data.test):
+            assert np.bincount(split.labels).tolist() == [2000, 500, 50]
+            points = split.images.reshape(-1, 2)
+            gaps = np.linalg.norm(points[:, None] - points[split.labels == 2], axis=2).min(axis=1)
+            assert gaps[split.labels != 2].min() > 0.05
+            means = [points[split.labels == label].mean(axis=0) for label in (0, 1)]
+            assert np.linalg.norm(means[0] - means[1]) < 4 * points[split.labels == 0].std()
+
+    def test_same_seed_same_points(self):
+        first, second, other = (load(dict(name="three_classes", sizes=(5, 4, 3), seed=seed)) for seed in (1, 1, 2))
+        assert digest(first) == digest(second) != digest(other)
+
+    @pytest.mark.parametrize("sizes", [(5, 5), (5, 0, 5)])
+    def test_three_sizes(self, sizes):
+        with pytest.raises(BadInput, match="expected three, each 1 or more"):
+            load(dict(name="three_classes", sizes=sizes, seed=0))

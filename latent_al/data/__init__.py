@@ -14,6 +14,7 @@ from latent_al.data.npz import npz
 from latent_al.data.poses import poses
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
+from latent_al.data.three_classes import three_classes
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
 
 SOURCES = {
@@ -28,6 +29,7 @@ SOURCES = {
     "rotated": rotated,
     "svhn": svhn,
     "tfds": tfds,
+    "three_classes": three_classes,
     "weighted_classes": weighted_classes,
 }
 

@@ -1,6 +1,16 @@
 """Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax only."""
 
-from latent_al.kernels import cluster, distances, farthest, picks, representativeness, sampling, tsne, uncertainty
+from latent_al.kernels import (
+    cluster,
+    distances,
+    farthest,
+    picks,
+    representativeness,
+    representer,
+    sampling,
+    tsne,
+    uncertainty,
+)
 from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
 from latent_al.kernels.distances import j_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.farthest import Cover, cover, farthest_first
@@ -15,13 +25,16 @@ from latent_al.kernels.representativeness import (
     squared_distance_to_origin,
     squared_euclidean_density,
 )
+from latent_al.kernels.representer import Explanation, alphas, explain, importance, values
 from latent_al.kernels.sampling import draw_and_match, largest_remainder
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
 from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutual_information
 
 __all__ = [
     "Cover",
+    "Explanation",
     "KMeans",
+    "alphas",
     "cluster",
     "conditional_probabilities",
     "cosine_density",
@@ -32,9 +45,11 @@ __all__ = [
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",
+    "explain",
     "farthest",
     "farthest_first",
     "greedy_diverse",
+    "importance",
     "j_density",
     "j_divergences",
     "joint_probabilities",
@@ -52,6 +67,7 @@ __all__ = [
     "picks",
     "random_partitions",
     "representativeness",
+    "representer",
     "sampling",
     "squared_distance_to_origin",
     "squared_distances",
@@ -62,4 +78,5 @@ __all__ = [
     "tsne",
     "tsne_divergence",
     "uncertainty",
+    "values",
 ]

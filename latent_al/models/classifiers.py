@@ -12,6 +12,7 @@ from flax import linen as nn
 from latent_al.base import BadInput, Learner
 from latent_al.fit import fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
 from latent_al.models.convolutions import Convolution, conv
+from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 
 MARKS = 10
@@ -241,7 +242,7 @@ def convolutional(
     return Learner(fit_cnn, predict, draw, task.score, task.metric, (dropout,), marks)
 
 
-CLASSIFIERS = {"cnn": cnn, "mlp": mlp}
+CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted}
 """They take `num_classes` besides."""
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
 ON_IMAGES = ("angle_cnn", "cnn")

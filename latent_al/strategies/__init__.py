@@ -3,6 +3,7 @@
 from latent_al.strategies.bald import bald
 from latent_al.strategies.diversity import greedy_diverse
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
+from latent_al.strategies.importance import distance, entropy_d, ibal, ibal_d
 from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
@@ -12,8 +13,12 @@ STRATEGIES = {
     "ae_error": ae_error,
     "bald": bald,
     "coreset": coreset,
+    "distance": distance,
+    "entropy_d": entropy_d,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
+    "ibal": ibal,
+    "ibal_d": ibal_d,
     "informativeness": informativeness,
     "multi_normal": multi_normal,
     "normal": normal,
