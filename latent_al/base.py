@@ -11,6 +11,8 @@ Key = PRNGKeyArray
 Params = PyTree
 UNLABELLED = -1
 """The mark in `Pool.labels` of a row whose label has not been bought: no class, and no angle either."""
+BALANCED = "balanced_accuracy"
+"""The metric beside `accuracy`: the mean, over the classes that occur, of the share recognised; in [0, 1]."""
 
 
 class BadInput(ValueError):
@@ -122,6 +124,11 @@ class Learner(NamedTuple):
     metric: str
     dropouts: tuple[float, ...]
     updates: tuple[int, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured on validation and on test: the score, and of a classifier its balanced accuracy."""
+        return (self.metric, BALANCED) if self.metric == "accuracy" else (self.metric,)
 
     def probs(self, predictions: Array) -> Array | None:
         """What a selection sees of the predictions: nothing of a regressor's, which tell no uncertainty."""

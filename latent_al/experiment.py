@@ -271,11 +271,12 @@ def _blamed_on(name):
         raise BadInput(f"arm {name!r}: {error}") from error
 
 
-def _empty_history(num_seeds, num_labels, updates, size) -> History:
+def _empty_history(num_seeds, num_labels, learner: Learner | None, size) -> History:
     nothing = np.full((num_seeds, len(num_labels)), np.nan, np.float32)
+    metrics, updates = (learner.metrics, learner.updates) if learner else ((), ())
     return History(
         np.full((num_seeds, num_labels[-1]), size, np.int32),
-        dict.fromkeys(("labelled", "validation", "test"), nothing),
+        {metric: dict.fromkeys(("labelled", "validation", "test"), nothing) for metric in metrics},
         np.full((len(num_labels), 2), np.nan),
         dict.fromkeys(updates, nothing),
     )
@@ -288,8 +289,8 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
     key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
     num_labels = _num_labels(config)
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
-    updates = arm.classifier.learner.updates if arm.classifier else ()
-    nothing = _empty_history(len(members), num_labels, updates, len(data.train.images))
+    learner = arm.classifier.learner if arm.classifier else None
+    nothing = _empty_history(len(members), num_labels, learner, len(data.train.images))
     done, history = checkpoints.restore(nothing)
     if not done:
         history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
@@ -298,14 +299,15 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
     labels = {split: getattr(data, split).labels for split in SPLITS}
     inputs = _inputs(arm, data, encodings)
     prepared, followed = _per_member(arm, len(members)), 0
+    play = partial(_play_round, name, arm, members, test_every_round=test_every_round)
     with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
             known = (prepared, followed, encodings.train, inputs, labels, history)
-            history, prepared = _play_round(name, arm, members, index, keys, num_labels, *known)
+            history, prepared = play(index, keys, num_labels, *known)
             followed = num_labels[index]
-            bar.set_postfix(_show(history, index))
+            bar.set_postfix(_show(history.scores[learner.metric], index))
             checkpoints.save(index + 1, history)
     return history
 
@@ -331,8 +333,21 @@ def _inputs(arm: Arm, data: Data, encodings: Encodings):
 
 
 def _play_round(
-    name, arm: Arm, members, index, keys, num_labels, prepared, followed, train, inputs, labels, history: History
-):
+    name,
+    arm: Arm,
+    members,
+    index,
+    keys,
+    num_labels,
+    prepared,
+    followed,
+    train,
+    inputs,
+    labels,
+    history: History,
+    *,
+    test_every_round,
+) -> tuple[History, Any]:
     """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
     dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
     is_last = index + 1 == len(num_labels)
@@ -351,13 +366,17 @@ def _play_round(
         bought, prepared = arm.select(*variants, params, labelled, *known)
     bought = np.asarray(bought)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
-    scores = {"labelled": progress["score"]}
-    for split in ("validation", "test") if is_last else ("validation",):
+    scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
+    for split in ("validation", "test") if is_last or test_every_round else ("validation",):
         if labels[split] is not None and len(labels[split]):
-            scores[split] = arm.classifier.score(params, inputs[split], labels[split])
+            found = arm.classifier.score(params, inputs[split], labels[split])
+            scores |= {(metric, split): values for metric, values in found.items()}
     history = History(
         bought,
-        {split: _set(values, index, scores.get(split, np.nan)) for split, values in history.scores.items()},
+        {
+            metric: {split: _set(values, index, scores.get((metric, split), np.nan)) for split, values in each.items()}
+            for metric, each in history.scores.items()
+        },
         _set(history.seconds.T, index, seconds).T,
         {
             update: _set(values, index, progress["by_update"][:, mark])
@@ -378,9 +397,9 @@ def _by_variant(name, arm: Arm, history: History):
     num_seeds = len(history.bought) // len(arm.variants)
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
-        scores = {split: values[own] for split, values in history.scores.items()}
-        by_update = {update: values[own] for update, values in history.by_update.items()}
-        yield label, History(history.bought[own], scores, history.seconds / len(arm.variants), by_update)
+        of_seeds = (history.bought, history.scores, history.by_update)
+        bought, scores, by_update = jax.tree.map(lambda values, own=own: values[own], of_seeds)
+        yield label, History(bought, scores, history.seconds / len(arm.variants), by_update)
 
 
 def _labels(arms):
@@ -413,6 +432,6 @@ def _warn_of_residual(residual, name, members, index):
         )
 
 
-def _show(history, index):
-    means = {split: values[:, index].mean() for split, values in history.scores.items()}
+def _show(scores, index):
+    means = {split: values[:, index].mean() for split, values in scores.items()}
     return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from latent_al.base import UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
+from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
 from latent_al.kernels.picks import subsample, subsample_size
 
 
@@ -62,9 +62,18 @@ def fit_round(
 
 def score(
     params: Params, inputs: Float[Array, "m ..."], labels: Num[Array, " m"], *, learner: Learner
-) -> Float[Array, ""]:
-    """The mean of the learner's score."""
-    return learner.score(learner.predict(params, inputs)[1], labels).mean()
+) -> dict[str, Float[Array, ""]]:
+    """The mean of the learner's score, and of a classifier the balanced one too, under the names in `learner.metrics`.
+
+    Balanced accuracy is the recall of each class of `labels`, averaged over those that occur (Brodersen et al., The
+    Balanced Accuracy and Its Posterior Distribution, ICPR 2010).
+    """
+    predictions = learner.predict(params, inputs)[1]
+    scores = learner.score(predictions, labels)
+    means = {learner.metric: scores.mean()}
+    if BALANCED in learner.metrics:
+        means[BALANCED] = _mean_of_classes(scores, labels, predictions.shape[1])
+    return means
 
 
 def select_round(
@@ -107,6 +116,11 @@ def select_round(
         pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner)
     rows = pool.rows[strategy.select(key_select, pool._replace(gamma=gamma), num)]
     return jax.lax.dynamic_update_slice(bought, rows, (count,)), prepared if strategy.follow else None
+
+
+def _mean_of_classes(scores, labels, num_classes):
+    sizes, sums = (jax.ops.segment_sum(x, labels, num_classes) for x in (jnp.ones_like(scores), scores))
+    return (sums / jnp.maximum(sizes, 1)).sum() / (sizes > 0).sum()
 
 
 def _taken(size, bought):

@@ -65,8 +65,7 @@ def _tables(config, data, ordered):
     tables = {"queries": pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)}
     if data.train.labels is None:
         return tables
-    metric = "angular_error" if data.num_classes is None else "accuracy"
-    metrics = pd.concat([results.metrics_table(*each[:2], num_labels, each[2], metric) for each in ordered])
+    metrics = pd.concat([results.metrics_table(*each[:2], num_labels, each[2]) for each in ordered])
     tables |= {"metrics": metrics, "timings": pd.concat([results.timings_table(*each) for each in ordered])}
     watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
     if any(map(len, watched)):
@@ -90,7 +89,10 @@ def _summary(config, data, encodings, tables):
 
 
 def _shown(summary, tables):
-    shown = {f"Results ({results.note(summary)})": results.arms_table(summary)} if summary["arms"] else {}
+    shown = {}
+    if summary["arms"]:
+        shown[f"Results ({results.note(summary)})"] = results.arms_table(summary)
+        shown[f"Balanced results ({results.note(summary, balanced=True)})"] = results.arms_table(summary, balanced=True)
     losses = "losses of the last epoch; validation leaves out dropout and what compares the images of a batch"
     shown[f"Encoders ({losses})"] = results.encoders_table(summary)
     if "balance" in tables:

@@ -10,9 +10,9 @@ from absl import logging
 from sklearn.decomposition import PCA
 
 from latent_al import kernels, plots
-from latent_al.base import Data, Encoded
+from latent_al.base import BALANCED, Data, Encoded
 from latent_al.encoders import Encodings
-from latent_al.results import METRICS, balance_table
+from latent_al.results import METRICS, balance_table, main_metric
 
 SAMPLE = 10_000
 """Training images whose representativeness is drawn."""
@@ -81,12 +81,9 @@ def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list
     """
     album = Album(folder)
     metrics, gaps, training, queries = (tables.get(name) for name in ("metrics", "gaps", "training", "queries"))
-    metric = None if metrics is None else metrics.metric.iloc[0]
+    metric = None if metrics is None else main_metric(metrics)
     if metrics is not None and metrics["round"].max() > 0:
-        name = METRICS[metric].name
-        album.add("learning_curves", f"{name.capitalize()} over the labels bought", plots.learning_curves, metrics)
-        if (metrics.split == "validation").any():
-            album.add("single_runs", f"Validation {name} of every seed", plots.single_runs, metrics)
+        _draw_curves(album, metrics, metric)
     if gaps is not None:
         baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
         caption = f"Difference from {baseline} over the labels bought"
@@ -98,6 +95,18 @@ def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list
     if len(queries):
         _draw_queries(album, _distinct(queries), data)
     return album.pictures
+
+
+def _draw_curves(album, metrics, metric):
+    """The curves of the main metric, and those of the balanced one where it was measured on validation."""
+    main, balanced = (metrics[metrics.metric == name] for name in (metric, BALANCED))
+    name = METRICS[metric].name
+    album.add("learning_curves", f"{name.capitalize()} over the labels bought", plots.learning_curves, main)
+    if (balanced.split == "validation").any():
+        caption = "Balanced accuracy, the mean recall over classes, over the labels bought"
+        album.add("balanced_learning_curves", caption, plots.learning_curves, balanced)
+    if (main.split == "validation").any():
+        album.add("single_runs", f"Validation {name} of every seed", plots.single_runs, main)
 
 
 def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:

@@ -22,7 +22,10 @@ DPI = 110
 
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """The score over labels on validation and on what is labelled: mean over seeds, band of one standard deviation."""
+    """The score over labels on validation and on what is labelled: mean over seeds, band of one standard deviation.
+
+    `metrics` are of one metric.
+    """
     metric = metrics.metric.iloc[0]
     splits = [split for split in ("validation", "labelled") if (metrics.split == split).any()]
     panels = {split: metrics[metrics.split == split] for split in splits}
@@ -74,7 +77,10 @@ def orders(points: dict[str, np.ndarray], bought: dict[str, np.ndarray], path: P
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
-    """Validation score over labels, a thin line a seed and a panel an arm; `metrics` has validation rows."""
+    """Validation score over labels, a thin line a seed and a panel an arm.
+
+    `metrics` are of one metric and have validation rows.
+    """
     shown = METRICS[metrics.metric.iloc[0]]
     measured = metrics[metrics.split == "validation"]
     figure, panels = _panels(measured.arm.unique(), height=2.3, sharex=True, sharey=True)

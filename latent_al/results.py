@@ -11,6 +11,8 @@ import scipy.stats
 from sklearn.metrics import auc
 from statsmodels.stats.multitest import multipletests
 
+from latent_al.base import BALANCED
+
 QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
 
 
@@ -26,6 +28,7 @@ class Metric(NamedTuple):
 
 METRICS = {
     "accuracy": Metric("accuracy", 1.0, 100.0, "percent", "%"),
+    BALANCED: Metric("balanced accuracy", 1.0, 100.0, "percent", "%"),
     "angular_error": Metric("mean absolute angular error", 180.0, 1.0, "degrees", "°"),
 }
 
@@ -34,25 +37,31 @@ class History(NamedTuple):
     """What one arm did with one block of seeds. NaN marks what was not measured.
 
     bought: [seeds capacity] rows in the order of buying; n marks an empty slot.
-    scores: split -> [seeds rounds+1], means of the learner's score.
+    scores: metric -> split -> [seeds rounds+1], means over the split.
     seconds: [rounds+1 2] spent on fitting and on selecting, for the whole block.
     by_update: training step of the learner -> its score then [seeds rounds+1].
     """
 
     bought: np.ndarray
-    scores: dict[str, np.ndarray]
+    scores: dict[str, dict[str, np.ndarray]]
     seconds: np.ndarray
     by_update: dict[int, np.ndarray]
 
 
-def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History, metric: str) -> pd.DataFrame:
+def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
     """One row a measurement: arm, seed, round, num_labels, split, metric, value."""
     frames = []
-    for split, values in history.scores.items():
+    for metric, split in ((metric, split) for metric, splits in history.scores.items() for split in splits):
+        values = history.scores[metric][split]
         seed, index = np.nonzero(~np.isnan(values))
         columns = dict(arm=arm, seed=np.array(seeds)[seed], round=index, num_labels=num_labels[index])
         frames.append(pd.DataFrame(columns | dict(split=split, metric=metric, value=values[seed, index])))
-    return pd.concat(frames).sort_values(["seed", "round", "split"], kind="stable")
+    return pd.concat(frames).sort_values(["seed", "round", "split", "metric"], kind="stable")
+
+
+def main_metric(metrics: pd.DataFrame) -> str:
+    """The metric of `metrics` that the learner's score is: not the balanced one beside it."""
+    return next(metric for metric in metrics.metric.unique() if metric != BALANCED)
 
 
 def queries_table(
@@ -85,16 +94,19 @@ def training_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: 
 
 
 def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
-    """For each arm and seed: `area`, the mean validation score over labels, and `test_METRIC`, the score at the end.
+    """What each arm and seed comes to, one row each, in columns named for the metric, METRIC.
 
-    A quantity that was not measured, or an area over a single round, is NaN.
+    `area` is the mean validation score over labels, and `test_METRIC` the test score at the end; `test_area` is there
+    where the test split was scored in several rounds. Of balanced accuracy they are `balanced_area`,
+    `test_balanced_accuracy` and `balanced_test_area`. A quantity that was not measured, or an area over a single round,
+    is NaN.
     """
-    by_seed = ["arm", "seed"]
-    test = metrics[metrics.split == "test"].groupby(by_seed, sort=False).value.last()
-    curves = metrics[metrics.split == "validation"].groupby(by_seed, sort=False)
-    area = curves[["num_labels", "value"]].apply(_mean_height)
-    index = pd.MultiIndex.from_frame(metrics[by_seed].drop_duplicates())
-    columns = {"area": area if len(area) else np.nan, f"test_{metrics.metric.iloc[0]}": test if len(test) else np.nan}
+    index = pd.MultiIndex.from_frame(metrics[["arm", "seed"]].drop_duplicates())
+    columns = {}
+    for metric, prefix in ((main_metric(metrics), ""), (BALANCED, "balanced_")):
+        own = metrics[metrics.metric == metric]
+        if len(own):
+            columns |= _quantities(own, metric, prefix)
     return pd.DataFrame({name: pd.Series(values, index=index) for name, values in columns.items()}, dtype=float)
 
 
@@ -108,7 +120,7 @@ def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
     compared = {name: _compare(name, values, others, baseline) for name in quantities}
     return {
         "baseline": baseline,
-        "metric": metrics.metric.iloc[0],
+        "metric": main_metric(metrics),
         "num_seeds": len(values[baseline]),
         "arms": {arm: {name: _spread(values[arm][name].to_numpy()) for name in quantities} for arm in arms},
         "differences": {arm: {name: compared[name][arm] for name in quantities} for arm in others},
@@ -120,9 +132,8 @@ def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
     Columns arm, round, num_labels, mean, low and high, the last two the 95 % percentile bootstrap interval.
     """
-    curves = metrics[metrics.split == "validation"].pivot(
-        index=["round", "num_labels"], columns=["arm", "seed"], values="value"
-    )
+    measured = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
+    curves = measured.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
     rows = []
     for arm in dict.fromkeys(metrics.arm):
         if arm != baseline:
@@ -159,21 +170,27 @@ def format_table(summary: dict) -> str:
     return f"{table}\n({note(summary)})"
 
 
-def note(summary: dict) -> str:
+def note(summary: dict, balanced: bool = False) -> str:
     """What the numbers of `arms_table` are."""
-    shown = METRICS[summary["metric"]]
-    return f"{shown.unit}; area: mean validation {shown.name} over the labels bought; differences are paired by seed"
+    shown = METRICS[BALANCED if balanced else summary["metric"]]
+    area = f"{'balanced_' if balanced else ''}area"
+    return f"{shown.unit}; {area}: mean validation {shown.name} over the labels bought; differences are paired by seed"
 
 
-def arms_table(summary: dict) -> pd.DataFrame:
-    """The summary as texts, one row an arm, in the unit of the metric."""
+def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
+    """The summary as texts, one row an arm, in the unit of the metric: its quantities, or the balanced ones instead.
+
+    Empty where the summary has no balanced ones.
+    """
     scale = METRICS[summary["metric"]].scale
+    names = [name for name in summary["arms"][summary["baseline"]] if ("balanced_" in name) == balanced]
     lines = []
-    for arm, spread in summary["arms"].items():
+    for arm, spread in summary["arms"].items() if names else ():
         line = {"arm": arm + (" (baseline)" if arm == summary["baseline"] else "")}
-        for name in spread:
+        for name in names:
             line[name] = _scaled(spread[name]["mean"], spread[name]["std"], scale)
-        for name, gap in summary["differences"].get(arm, {}).items():
+        gaps = summary["differences"].get(arm, {})
+        for name, gap in ((name, gaps[name]) for name in names if name in gaps):
             line[f"{name} - baseline [95 %]"] = _interval(gap, scale)
             line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
@@ -259,6 +276,21 @@ def _last_rounds(balance):
     last = balance.groupby(["arm", "seed"], sort=False).tail(1)
     for arm, rows in last.groupby("arm", sort=False):
         yield arm, rows, rows.filter(regex=r"^class_\d+$").to_numpy()
+
+
+def _quantities(metrics, metric, prefix):
+    """The columns of `seed_quantities` that one metric gives, under names with `prefix`."""
+    test, curves = (metrics[metrics.split == split] for split in ("test", "validation"))
+    columns = {f"{prefix}area": _areas(curves), f"test_{metric}": _by_seed(test).value.last() if len(test) else np.nan}
+    return columns | ({f"{prefix}test_area": _areas(test)} if _by_seed(test)["round"].nunique().max() > 1 else {})
+
+
+def _areas(curves):
+    return _by_seed(curves)[["num_labels", "value"]].apply(_mean_height) if len(curves) else np.nan
+
+
+def _by_seed(metrics):
+    return metrics.groupby(["arm", "seed"], sort=False)
 
 
 def _mean_height(curve):

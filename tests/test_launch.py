@@ -71,7 +71,8 @@ def same_results(one, other):
 def test_digits_vae(finished):
     metrics, queries = (pd.read_csv(finished / f"{name}.csv") for name in ("metrics", "queries"))
     assert list(metrics) == ["arm", "seed", "round", "num_labels", "split", "metric", "value"]
-    assert metrics.groupby("split", sort=True).size().to_dict() == dict(labelled=28, test=4, validation=28)
+    assert metrics.groupby("split", sort=True).size().to_dict() == dict(labelled=28, test=8, validation=56)
+    assert (metrics[metrics.split != "labelled"].groupby(["split", "metric"]).size() == [4, 4, 28, 28]).all()
     assert metrics.query("split == 'test'").num_labels.unique().tolist() == [80]
     assert metrics.value.between(0, 1).all()
     assert list(queries) == ["arm", "seed", "round", "rank", "row", "id"]
@@ -108,7 +109,9 @@ def test_the_report_holds_every_picture(finished):
     page = (finished / "report.html").read_text()
     pictures = sorted(path.stem for path in (finished / "figures").glob("*.png"))
     assert page.count("data:image/png;base64,") == len(pictures)
-    assert {"learning_curves", "single_runs", "queried_classes", "queries_round_1", "queries_round_6"} <= set(pictures)
+    assert {"learning_curves", "balanced_learning_curves", "single_runs"} <= set(pictures)
+    assert "Balanced results (percent; balanced_area: mean validation balanced accuracy" in page
+    assert {"queried_classes", "queries_round_1", "queries_round_6"} <= set(pictures)
     assert {"vae_reconstructions", "vae_interpolations", "vae_ranges", "vae_representativeness"} <= set(pictures)
     assert "launch.py --config=configs/digits_vae.py:smoke" in page
     assert "&#34;num_seeds&#34;: 2" in page

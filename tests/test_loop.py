@@ -9,7 +9,7 @@ import pytest
 
 from latent_al.base import UNLABELLED, Encoded, Strategy
 from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
-from latent_al.models.classifiers import mlp
+from latent_al.models.classifiers import angle_mlp, mlp
 from latent_al.strategies import STRATEGIES
 
 SIZE, CAPACITY, NUM = 80, 50, 10
@@ -169,4 +169,30 @@ def test_accuracies(train, labels):
     assert metrics["score"] == np.mean(predicted[:20] == labels[:20])
     np.testing.assert_allclose(labelled[1][:20].argmax(axis=1), predicted[:20])
     expected = np.mean(predicted[40:] == labels[40:])
-    np.testing.assert_allclose(score(params, train.latents[40:], labels[40:], learner=LEARNER), expected, atol=1e-6)
+    found = score(params, train.latents[40:], labels[40:], learner=LEARNER)
+    np.testing.assert_allclose(found["accuracy"], expected, atol=1e-6)
+
+
+PREDICTED = jax.nn.one_hot(jnp.array([[0, 1, 2, 3, 3, 0, 1], [3, 3, 3, 3, 0, 0, 0]]), 4)
+"""Of two members: the params of a learner whose predictions they are."""
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0, 0, 3, 1], [1] * 7, [0, 1, 2, 3, 3, 0, 1], [2]])
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_occur(labels):
+    learner = LEARNER._replace(predict=lambda params, inputs: (inputs, params[: len(inputs)]))
+    expected = []
+    for params in np.asarray(PREDICTED).argmax(axis=2):
+        hits = {c: [p == c for p, true in zip(params, labels, strict=False) if true == c] for c in set(labels)}
+        expected.append(np.mean([np.mean(each) for each in hits.values()]))
+    args = (jnp.zeros((len(labels), 1)), jnp.array(labels))
+    run = partial(score, learner=learner)
+    singles = [run(params, *args)["balanced_accuracy"] for params in PREDICTED]
+    np.testing.assert_allclose(singles, expected, atol=1e-6)
+    np.testing.assert_allclose(over_seeds(run, 0, None, None)(PREDICTED, *args)["balanced_accuracy"], singles)
+
+
+def test_angles_have_no_balanced_accuracy():
+    learner = angle_mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5)
+    learner = learner._replace(predict=lambda params, inputs: (inputs, params))
+    found = score(jnp.array([350.0, 20.0]), jnp.zeros((2, 1)), jnp.array([10.0, 20.0]), learner=learner)
+    assert found == {"angular_error": 10}

@@ -9,6 +9,7 @@ import scipy.stats
 
 from latent_al.results import (
     History,
+    arms_table,
     balance_means,
     balance_summary,
     balance_table,
@@ -24,11 +25,17 @@ from latent_al.results import (
 NUM_LABELS = np.array([10, 20, 40])
 
 
-def history(validation, test):
-    accuracy = {"validation": np.float32(validation), "test": np.full_like(np.float32(validation), np.nan)}
-    accuracy["test"][:, -1] = test
+def history(validation, test, metric="accuracy", balanced=None):
+    """`validation` [seeds rounds] is scored, and `test` [seeds] at the end; `balanced` is (validation, test)."""
+    scores = {metric: _scores(validation, test)} | ({"balanced_accuracy": _scores(*balanced)} if balanced else {})
     bought = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
-    return History(bought, accuracy, np.zeros((3, 2)), {})
+    return History(bought, scores, np.zeros((3, 2)), {})
+
+
+def _scores(validation, test):
+    scores = {"validation": np.float32(validation), "test": np.full_like(np.float32(validation), np.nan)}
+    scores["test"][:, -1] = test
+    return scores
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def metrics():
     better = history([[0.4, 0.6, 0.8], [0.5, 0.5, 0.5], [0.2, 0.4, 0.6]], [0.8, 0.5, 0.6])
     worse = history([[0.1, 0.2, 0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3]], [0.3, 0.3, 0.3])
     arms = dict(base=base, better=better, worse=worse)
-    return pd.concat([metrics_table(arm, [4, 5, 6], NUM_LABELS, each, "accuracy") for arm, each in arms.items()])
+    return pd.concat([metrics_table(arm, [4, 5, 6], NUM_LABELS, each) for arm, each in arms.items()])
 
 
 def test_metrics_are_tidy(metrics):
@@ -149,6 +156,49 @@ def test_area_is_the_mean_height(metrics):
     assert summary["arms"]["worse"]["test_accuracy"]["std"] == 0
 
 
+@pytest.fixture
+def with_balanced():
+    """Two arms with both metrics."""
+    base = history(
+        [[0.2, 0.4, 0.6], [0.4, 0.4, 0.4]], [0.6, 0.4], balanced=([[0, 0.2, 0.4], [0.1, 0.1, 0.1]], [0, 0.2])
+    )
+    more = history(
+        [[0.3, 0.4, 0.6], [0.4, 0.4, 0.5]], [0.7, 0.6], balanced=([[0, 0.2, 0.4], [0.1, 0.1, 0.1]], [0.3, 0.4])
+    )
+    return pd.concat([metrics_table(arm, [0, 1], NUM_LABELS, each) for arm, each in dict(base=base, more=more).items()])
+
+
+def test_balanced_accuracy_stands_beside_accuracy(with_balanced):
+    """Its quantities have their own names, and nothing of it gets into those of accuracy."""
+    first = with_balanced[(with_balanced.arm == "base") & (with_balanced.seed == 0) & (with_balanced["round"] == 2)]
+    expected = [("test", "accuracy"), ("test", "balanced_accuracy")]
+    expected += [("validation", "accuracy"), ("validation", "balanced_accuracy")]
+    assert [*first[["split", "metric"]].itertuples(index=False, name=None)] == expected
+    plain = with_balanced[with_balanced.metric == "accuracy"]
+    both, alone = summarise(with_balanced, "base"), summarise(plain, "base")
+    assert both["metric"] == "accuracy"
+    for arm, spread in alone["arms"].items():
+        assert both["arms"][arm].keys() == {"area", "test_accuracy", "balanced_area", "test_balanced_accuracy"}
+        assert spread.items() <= both["arms"][arm].items()
+    assert both["differences"]["more"]["test_balanced_accuracy"]["mean"] == pytest.approx(0.25)
+    area = np.mean([(0.1 * 10 + 0.3 * 20) / 30, 0.1])
+    assert both["arms"]["base"]["balanced_area"]["mean"] == pytest.approx(area)
+    pd.testing.assert_frame_equal(gaps_table(with_balanced, "base"), gaps_table(plain, "base"))
+    assert format_table(both) == format_table(alone)
+    shown = arms_table(both, balanced=True)
+    assert shown["test_balanced_accuracy"].tolist() == ["10.00 ± 14.14", "35.00 ± 7.07"]
+    assert arms_table(alone, balanced=True).empty
+
+
+def test_a_test_split_of_several_rounds_has_an_area(with_balanced):
+    tested = with_balanced[(with_balanced.split == "validation") & (with_balanced.arm == "base")].assign(split="test")
+    summary = summarise(pd.concat([tested, with_balanced[with_balanced.arm == "more"]]), "base")["arms"]
+    areas = dict(test_area=[(0.3 * 10 + 0.5 * 20) / 30, 0.4], balanced_test_area=[(0.1 * 10 + 0.3 * 20) / 30, 0.1])
+    for name, expected in areas.items():
+        assert summary["base"][name]["mean"] == pytest.approx(np.mean(expected))
+        assert summary["more"][name] == {"mean": None, "std": None}
+
+
 def test_differences_are_paired_and_holm_corrected(metrics):
     summary = summarise(metrics, "base")
     assert summary["differences"].keys() == {"better", "worse"}
@@ -171,8 +221,9 @@ def test_gaps_are_paired_round_by_round(metrics):
 
 
 def test_angles_are_shown_in_degrees():
-    table = metrics_table("base", [0, 1], NUM_LABELS, history([[90, 60, 30], [80, 60, 40]], [20, 22]), "angular_error")
-    summary = summarise(table, "base")
+    angles = history([[90, 60, 30], [80, 60, 40]], [20, 22], "angular_error")
+    summary = summarise(metrics_table("base", [0, 1], NUM_LABELS, angles), "base")
+    assert summary["arms"]["base"].keys() == {"area", "test_angular_error"}
     assert summary["arms"]["base"]["test_angular_error"]["mean"] == pytest.approx(21)
     assert "21.00 ± 1.41" in format_table(summary)
     assert "degrees" in format_table(summary)
@@ -211,13 +262,13 @@ def test_equal_arms_and_single_seeds():
     equal = paired_difference(np.ones(5), np.ones(5))
     assert equal == {"mean": 0, "low": 0, "high": 0, "p": 1}
     assert paired_difference(np.array([0.5]), np.array([0.25])) == {"mean": 0.25, "low": None, "high": None, "p": None}
-    single = metrics_table("base", [0], NUM_LABELS, history([[0.2, 0.4, 0.6]], [0.6]), "accuracy")
+    single = metrics_table("base", [0], NUM_LABELS, history([[0.2, 0.4, 0.6]], [0.6]))
     assert summarise(single, "base")["arms"]["base"]["area"]["std"] is None
     assert "60.00" in format_table(summarise(single, "base"))
 
 
 def test_one_round_has_no_area():
-    table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]), "accuracy")
+    table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]))
     assert summarise(table, "base")["arms"]["base"]["area"] == {"mean": None, "std": None}
 
 
