@@ -25,7 +25,7 @@ from latent_al.loop import first_batch, fit_round, over_seeds, score, select_rou
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.output import write_results
-from latent_al.results import History
+from latent_al.results import METRICS, History
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import open_workdir, pin
@@ -84,6 +84,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     _check_sizes(config)
     data = load(config.data)
     _check_budget(config, data)
+    _check_reach(config, data)
     encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
     classifiers = {name: _build_classifier(spec, data) for name, spec in config.classifiers.items()}
     arms = {}
@@ -147,6 +148,19 @@ def _check_budget(config, data):
                 f"arm {name!r} subsamples {fraction} of {size} rows; expected a share in (0, 1] that holds "
                 f"a batch of {config.batch}; raise subsample or lower batch."
             )
+
+
+def _check_reach(config, data):
+    reach = config.get("reach", ())
+    shown = METRICS["angular_error" if data.num_classes is None else "accuracy"]
+    is_known = isinstance(reach, tuple | list) and all(isinstance(each, int | float) for each in reach)
+    if not is_known or not all(0 <= each <= shown.top for each in reach):
+        raise BadInput(
+            f"reach is {reach!r}; expected a tuple of validation scores, of which each {shown.name} is in "
+            f"[0, {shown.top:g}]; correct reach or leave it out."
+        )
+    if reach and (data.validation.labels is None or not len(data.validation.labels)):
+        raise BadInput(f"reach is {reach!r} but no validation image has a label; leave reach out, or give some.")
 
 
 def _capacity(config):

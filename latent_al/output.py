@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al import pictures, results
+from latent_al import comparisons, pictures, results
 from latent_al.base import Data
 from latent_al.encoders import Encodings, describe
 from latent_al.report import write_report
@@ -81,7 +81,10 @@ def _summary(config, data, encodings, tables):
     if data.train.labels is None:
         summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
     else:
-        summary = results.summarise(tables["metrics"], config.baseline)
+        metrics = tables["metrics"]
+        summary = results.summarise(metrics, config.baseline) | comparisons.compare_pairs(metrics)
+        reach = config.get("reach", ())
+        summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
     if "balance" in tables:
         summary["balance"] = results.balance_means(tables["balance"])
     summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
@@ -93,8 +96,22 @@ def _shown(summary, tables):
     if summary["arms"]:
         shown[f"Results ({results.note(summary)})"] = results.arms_table(summary)
         shown[f"Balanced results ({results.note(summary, balanced=True)})"] = results.arms_table(summary, balanced=True)
+        shown |= _compared(summary)
     losses = "losses of the last epoch; validation leaves out dropout and what compares the images of a batch"
     shown[f"Encoders ({losses})"] = results.encoders_table(summary)
     if "balance" in tables:
         shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])
     return shown
+
+
+def _compared(summary):
+    """Tables of arms side by side."""
+    tests = "paired t-tests over seeds on validation, Holm-corrected over all pairs and rounds, at 5 %"
+    name = results.METRICS[summary["metric"]].name
+    needed = f"Labels to reach a validation {name} (of the mean over seeds; in brackets the median over seeds)"
+    return {
+        f"Who beats whom (the share of rounds at which the row's arm beats the column's, and of ties; {tests})": (
+            comparisons.pairs_table(summary)
+        ),
+        needed: comparisons.reach_table(summary),
+    }

@@ -17,19 +17,23 @@ QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
 
 
 class Metric(NamedTuple):
-    """How a metric is shown: its name, its largest value, and values times `scale` in `unit`, for short `sign`."""
+    """How a metric is shown: its name, its largest value, and values times `scale` in `unit`, for short `sign`.
+
+    The smallest value is zero; of an error it is the best.
+    """
 
     name: str
     top: float
     scale: float
     unit: str
     sign: str
+    is_error: bool = False
 
 
 METRICS = {
     "accuracy": Metric("accuracy", 1.0, 100.0, "percent", "%"),
     BALANCED: Metric("balanced accuracy", 1.0, 100.0, "percent", "%"),
-    "angular_error": Metric("mean absolute angular error", 180.0, 1.0, "degrees", "°"),
+    "angular_error": Metric("mean absolute angular error", 180.0, 1.0, "degrees", "°", is_error=True),
 }
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"base", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
-    {"loop", "results", "plots", "workdir"},
+    {"loop", "results", "comparisons", "plots", "workdir"},
     {"pictures", "report"},
     {"output"},
     {"experiment"},

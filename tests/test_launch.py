@@ -84,6 +84,8 @@ def test_digits_vae(finished):
     assert not np.array_equal(*(first[first.seed == seed].row for seed in (0, 1)))
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["arms"].keys() == {"margin", "random"}
+    assert summary["penalties"].keys() == summary["ties"].keys() == {"margin", "random"}
+    assert [reached["source"] for reached in summary["labels_to_reach"]] == ["baseline"]
     assert summary["encoders"]["vae"]["validation_loss"] > 0
     assert (finished / "figures" / "learning_curves.png").stat().st_size > 10_000
     timings = pd.read_csv(finished / "timings.csv")
@@ -110,6 +112,7 @@ def test_the_report_holds_every_picture(finished):
     pictures = sorted(path.stem for path in (finished / "figures").glob("*.png"))
     assert page.count("data:image/png;base64,") == len(pictures)
     assert {"learning_curves", "balanced_learning_curves", "single_runs"} <= set(pictures)
+    assert page.count("Who beats whom (") == page.count("Labels to reach a validation accuracy (") == 2
     assert "Balanced results (percent; balanced_area: mean validation balanced accuracy" in page
     assert {"queried_classes", "queries_round_1", "queries_round_6"} <= set(pictures)
     assert {"vae_reconstructions", "vae_interpolations", "vae_ranges", "vae_representativeness"} <= set(pictures)

@@ -101,6 +101,35 @@ def test_uncertainty_of_angles_is_refused(tmp_path):
         run(ConfigDict(config), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "config, reach, message",
+    [
+        (
+            "digits_vae",
+            (0.8, 90),
+            "reach is (0.8, 90); expected a tuple of validation scores, of which each accur",
+        ),
+        ("digits_vae", 0.8, "reach is 0.8; expected a tuple"),
+        ("digits_vae", ("90 %",), "is in [0, 1]; correct reach or leave it out"),
+        ("orientation_farthest_point", (-1.0,), "each mean absolute angular error is in [0, 180]"),
+    ],
+)
+def test_scores_that_cannot_be_reached_are_refused(config, reach, message, tmp_path):
+    config = ConfigDict(runpy.run_path(str(ROOT / f"configs/{config}.py"))["get_config"]("smoke").to_dict())
+    config.reach = reach
+    with pytest.raises(BadInput, match=re.escape(message)):
+        run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_scores_to_reach_need_validation(tmp_path):
+    config = ConfigDict(runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict())
+    config.reach, config.data.num_validation = (0.5,), 0
+    with pytest.raises(BadInput, match="reach is .* but no validation image has a label; leave reach out"):
+        run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 TWICE = dict(classifiers__mlp__dropout=(0.2, 0.2))
 
 
