@@ -1,6 +1,7 @@
 """The types that are passed around, and the lookup from a spec to a function."""
 
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -94,12 +95,14 @@ class Strategy(NamedTuple):
     follow: (prepared, train, bought [capacity], low, high) -> prepared, brought up to date with the rows of `bought`
         from `low` to `high`, before each selection; None where it does not depend on them.
     gammas: weights to compare, of which `Pool.gamma` is one; they share one program, and validation data choose.
+    measures: what the selection weighs of each row, by name, for the report to show.
     """
 
     select: Select
     prepare: Callable[[Encoded], PyTree] = lambda train: None
     follow: Callable[..., PyTree] | None = None
     gammas: tuple[float, ...] = (0.0,)
+    measures: Mapping[str, Callable[[Pool], Float[Array, " n"]]] = MappingProxyType({})
 
 
 class Learner(NamedTuple):
@@ -115,6 +118,7 @@ class Learner(NamedTuple):
     metric: what the score is: `accuracy`, of a classifier, or `angular_error` in degrees, of a regressor.
     dropouts: the rates to compare; they share one program.
     updates: the training steps after which the score on `watched` is noted.
+    l2: weight with which the last layer was trained to a stationary point, as representer values need it; or None.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
@@ -124,6 +128,7 @@ class Learner(NamedTuple):
     metric: str
     dropouts: tuple[float, ...]
     updates: tuple[int, ...] = ()
+    l2: float | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

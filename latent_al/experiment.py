@@ -21,7 +21,16 @@ from latent_al.checkpoints import Checkpoints
 from latent_al.data import digest, load
 from latent_al.encoders import ENCODERS, TRAINED, Encodings
 from latent_al.kernels.picks import subsample_size
-from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
+from latent_al.kernels.representer import Explanation
+from latent_al.loop import (
+    explain_round,
+    first_batch,
+    fit_round,
+    measure_round,
+    over_seeds,
+    score,
+    select_round,
+)
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.output import write_results
@@ -33,6 +42,10 @@ from latent_al.workdir import open_workdir, pin
 SPLITS = ("train", "validation", "test")
 WATCHED = 500
 """Validation images on which a learner is watched while it trains: all of them would cost more than the training."""
+MEASURED = 1000
+"""Training images of which the report shows what a strategy measures."""
+EXPLAINED, EXPLAINING = 4, 4
+"""Validation images whose prediction is explained, and labelled examples for and against each."""
 
 
 class Classifier(NamedTuple):
@@ -42,6 +55,7 @@ class Classifier(NamedTuple):
     on_images: bool
     fit: Any
     score: Any
+    explain: Any
 
 
 class Arm(NamedTuple):
@@ -57,6 +71,7 @@ class Arm(NamedTuple):
     strategies: list[Strategy]
     first: Any
     select: Any
+    measure: Any = None
     prepared: Any = None
 
     @property
@@ -94,7 +109,9 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     labels = _labels(arms)
     if len(set(labels)) < len(labels):
         raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout once, and other names.")
-    check_name(config.baseline, labels, "baseline arm")
+    tuned = _tuned(arms, data)
+    alternatives = {label for each in tuned.values() for label in each}
+    check_name(config.baseline, set(labels) - alternatives, "baseline arm")
     data_digest = digest(data)
     folder = open_workdir(Path(workdir), config, data_digest)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
@@ -108,7 +125,8 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     histories = {}
     for block in _blocks(config):
         for name, arm in arms.items():
-            played = _play(config, name, arm, block, data, encodings[arm.encoder], folder)
+            known = (data, encodings[arm.encoder], folder)
+            played = _play(config, name, arm, block, *known, test_every_round=bool(tuned))
             histories |= {(label, block[0]): (block, each) for label, each in _by_variant(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
     spaces = {
@@ -116,7 +134,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         for name, arm in arms.items()
         for label in _labels({name: arm})
     }
-    return write_results(folder, config, data, encodings, spaces, ordered, command)
+    return write_results(folder, config, data, encodings, spaces, ordered, tuned, command)
 
 
 def _check_sizes(config):
@@ -201,7 +219,8 @@ def _build_classifier(spec, data: Data) -> Classifier | None:
         known["classifier"], on_images = inner.learner, inner.on_images
     learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
     fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None)
-    return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None))
+    explain = over_seeds(partial(explain_round, learner=learner, num=EXPLAINING), 0, 0, None, 0, None)
+    return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None), explain)
 
 
 def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
@@ -225,7 +244,9 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     member = 0 if strategy.follow else None
     axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
     select = over_seeds(partial(select_round, **settings), *axes)
-    return Arm(spec.encoder, classifier, [initial, strategy], first, select)
+    settings = dict(learner=classifier.learner, strategy=strategy)
+    measure = over_seeds(partial(measure_round, **settings), 0, 0, 0, None, None, member, None, 0, None, None, None)
+    return Arm(spec.encoder, classifier, [initial, strategy], first, select, measure)
 
 
 def _build_encoder(spec, data):
@@ -285,18 +306,36 @@ def _blamed_on(name):
         raise BadInput(f"arm {name!r}: {error}") from error
 
 
-def _empty_history(num_seeds, num_labels, learner: Learner | None, size) -> History:
-    nothing = np.full((num_seeds, len(num_labels)), np.nan, np.float32)
+def _empty_history(num_members, num_labels, arm: Arm, data) -> History:
+    nothing = np.full((num_members, len(num_labels)), np.nan, np.float32)
+    size = len(data.train.images)
+    learner = arm.classifier.learner if arm.classifier else None
     metrics, updates = (learner.metrics, learner.updates) if learner else ((), ())
+    measured = np.full((num_members, min(size, MEASURED)), np.nan, np.float32)
     return History(
-        np.full((num_seeds, num_labels[-1]), size, np.int32),
+        np.full((num_members, num_labels[-1]), size, np.int32),
         {metric: dict.fromkeys(("labelled", "validation", "test"), nothing) for metric in metrics},
         np.full((len(num_labels), 2), np.nan),
         dict.fromkeys(updates, nothing),
+        dict.fromkeys(arm.strategies[-1].measures, measured),
+        _nothing_explained(num_members, num_labels, size) if _explains(arm, data, num_labels) else {},
     )
 
 
-def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folder) -> History:
+def _explains(arm: Arm, data: Data, num_labels):
+    """Whether predictions are explained: the last layer is refitted, and there are images and labels enough."""
+    is_refitted = arm.classifier is not None and arm.classifier.learner.l2 is not None
+    return is_refitted and len(data.validation.images) >= EXPLAINED and num_labels[-1] >= EXPLAINING
+
+
+def _nothing_explained(num_members, num_labels, size):
+    rows = np.full((num_members, EXPLAINED, EXPLAINING), size, np.int32)
+    values = np.full(rows.shape, np.nan, np.float32)
+    nothing = Explanation(rows, values, rows, values)
+    return nothing._asdict() | {"predicted": np.full(rows.shape[:2], -1, np.int32)}
+
+
+def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folder, *, test_every_round) -> History:
     """All rounds of one arm for one block of seeds, from where its checkpoints stopped."""
     members = [(*variant, seed) for variant in arm.variants for seed in seeds]
     keys = jax.vmap(jax.random.key)(jnp.array([seed for *_, seed in members]))
@@ -304,7 +343,7 @@ def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folde
     num_labels = _num_labels(config)
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
     learner = arm.classifier.learner if arm.classifier else None
-    nothing = _empty_history(len(members), num_labels, learner, len(data.train.images))
+    nothing = _empty_history(len(members), num_labels, arm, data)
     done, history = checkpoints.restore(nothing)
     if not done:
         history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
@@ -396,8 +435,18 @@ def _play_round(
             update: _set(values, index, progress["by_update"][:, mark])
             for mark, (update, values) in enumerate(history.by_update.items())
         },
+        history.measured,
+        history.explained,
     )
-    return history, prepared
+    if is_last and history.measured:
+        known = (inputs["train"], train, prepared, labels["train"], history.bought, jnp.int32(followed), count)
+        sample = np.random.default_rng(0).permutation(len(labels["train"]))[:MEASURED]
+        history = history._replace(measured=arm.measure(dropouts, params, labelled, *known, np.int32(sample)))
+    if is_last and history.explained:
+        targets = inputs["validation"][:EXPLAINED]
+        predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.bought, targets)
+        history = history._replace(explained=found._asdict() | {"predicted": predicted})
+    return jax.device_get(history), prepared
 
 
 def _set(table, index, column):
@@ -411,9 +460,8 @@ def _by_variant(name, arm: Arm, history: History):
     num_seeds = len(history.bought) // len(arm.variants)
     for index, label in enumerate(_labels({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
-        of_seeds = (history.bought, history.scores, history.by_update)
-        bought, scores, by_update = jax.tree.map(lambda values, own=own: values[own], of_seeds)
-        yield label, History(bought, scores, history.seconds / len(arm.variants), by_update)
+        of_seeds = jax.tree.map(lambda values, own=own: values[own], history._replace(seconds=None))
+        yield label, of_seeds._replace(seconds=history.seconds / len(arm.variants))
 
 
 def _labels(arms):
@@ -425,6 +473,24 @@ def _labels(arms):
         for name, arm in arms.items()
         for dropout, gamma in arm.variants
     ]
+
+
+def _tuned(arms, data):
+    """The labels of each arm that has several gammas, of which validation data keep one; of each dropout its own."""
+    tuned = {}
+    for name, arm in arms.items():
+        gammas = arm.strategies[-1].gammas
+        if len(gammas) < 2:
+            continue
+        if data.validation.labels is None or not len(data.validation.labels):
+            raise BadInput(
+                f"arm {name!r} has the gammas {gammas}, of which validation images are to choose, and none has a "
+                "label; give gamma one value, or raise num_validation."
+            )
+        labels = _labels({name: arm})
+        for first in range(0, len(labels), len(gammas)):
+            tuned[labels[first].split("_gamma_")[0]] = labels[first : first + len(gammas)]
+    return tuned
 
 
 def _check_loss(loss, name, members, index):

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
 from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
+from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
+from latent_al.kernels.representer import Explanation
 
 
 def over_seeds(function, *axes):
@@ -116,6 +118,56 @@ def select_round(
         pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner)
     rows = pool.rows[strategy.select(key_select, pool._replace(gamma=gamma), num)]
     return jax.lax.dynamic_update_slice(bought, rows, (count,)), prepared if strategy.follow else None
+
+
+def measure_round(
+    dropout: Float[Array, ""],
+    params: Params,
+    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
+    inputs: Float[Array, "n ..."],
+    train: Encoded,
+    prepared: PyTree,
+    labels: Num[Array, " n"],
+    bought: Int[Array, " capacity"],
+    followed: Int[Array, ""],
+    count: Int[Array, ""],
+    sample: Int[Array, " m"],
+    *,
+    learner: Learner,
+    strategy: Strategy,
+) -> dict[str, Float[Array, " m"]]:
+    """What the strategy measures of a `sample` of the pool; NaN of rows that are bought. Else as `select_round`."""
+    if strategy.follow:
+        prepared = strategy.follow(prepared, train, bought, followed, count)
+    rows = jnp.concatenate([bought, sample])
+    pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner)
+    is_bought = _taken(labels.shape[0], bought)[pool.rows]
+    pool = pool._replace(taken=is_bought)
+    found = {name: measure(pool) for name, measure in strategy.measures.items()}
+    return {name: jnp.where(is_bought, jnp.nan, each)[bought.shape[0] :] for name, each in found.items()}
+
+
+def explain_round(
+    params: Params,
+    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
+    labels: Num[Array, " n"],
+    bought: Int[Array, " capacity"],
+    targets: Float[Array, "m ..."],
+    *,
+    learner: Learner,
+    num: int,
+) -> tuple[Int[Array, " m"], Explanation]:
+    """The class predicted for each of `targets`, and the `num` bought rows that say most for it and most against it."""
+    known = jnp.where(bought < labels.shape[0], labels[_filled(bought, labels.shape[0])], UNLABELLED)
+    alpha = representer.alphas(labelled[1], known, learner.l2)
+    features, probs = learner.predict(params, targets)
+
+    def explain(target, predicted):
+        each = representer.explain(representer.values(alpha, labelled[0], target)[:, predicted], known, num)
+        return each._replace(supporting=bought[each.supporting], opposing=bought[each.opposing])
+
+    predicted = probs.argmax(axis=1).astype(jnp.int32)
+    return predicted, jax.vmap(explain)(features, predicted)
 
 
 def _mean_of_classes(scores, labels, num_classes):

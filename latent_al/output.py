@@ -10,7 +10,7 @@ from latent_al import comparisons, pictures, results
 from latent_al.base import Data
 from latent_al.encoders import Encodings, describe
 from latent_al.report import write_report
-from latent_al.results import History
+from latent_al.results import TUNED_BY, History
 
 
 def write_results(
@@ -20,6 +20,7 @@ def write_results(
     encodings: dict[str, Encodings],
     spaces: dict[str, tuple[np.ndarray, np.ndarray | None]],
     ordered: list[tuple[str, list[int], History]],
+    tuned: dict[str, list[str]],
     command: str,
 ) -> dict:
     """Writes all there is to see of a run into `folder`, and returns what `summary.json` holds.
@@ -32,16 +33,24 @@ def write_results(
         spaces: arm -> the latents [n d] that it chose in, and the clusters [n] that its first batch was drawn from, or
             None.
         ordered: (arm, seeds, history), arm by arm and seed by seed.
+        tuned: name -> the arms of which only the best on validation data is compared with the others.
         command: what the report says was run.
     """
     tables = _tables(config, data, ordered)
-    summary = _summary(config, data, encodings, tables)
     for name, table in tables.items():
         results.write_csv(folder / f"{name}.csv", table)
+    chosen = results.choose(tables["metrics"], tuned) if tuned else {}
+    worse = {arm for each in chosen.values() for arm in each["areas"] if arm != each["arm"]}
+    tables = {name: table[~table.arm.isin(worse)] for name, table in tables.items()}
+    if "metrics" in tables and _has_curves(config, tables["metrics"]):
+        tables["gaps"] = results.gaps_table(tables["metrics"], config.baseline)
+        results.write_csv(folder / "gaps.csv", tables["gaps"])
+    summary = _summary(config, data, encodings, tables) | ({"tuned": chosen} if chosen else {})
     results.write_json(folder / "summary.json", summary)
     figures = folder / "figures"
     drawn = {"Arms": pictures.draw_arms(tables, data, figures)}
     drawn["First batches"] = pictures.draw_first_batches(spaces, tables["queries"], data, figures)
+    drawn["Importance"] = pictures.draw_importance(tables, data, figures)
     drawn["Orders"] = pictures.draw_orders(spaces, tables["queries"], figures)
     for name, each in encodings.items():
         drawn[f"Encoder {name}"] = pictures.draw_encoder(name, each, data, figures)
@@ -70,11 +79,17 @@ def _tables(config, data, ordered):
     watched = [results.training_table(*each[:2], num_labels, each[2]) for each in ordered if each[2].by_update]
     if any(map(len, watched)):
         tables["training"] = pd.concat(watched)
-    if config.rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any():
-        tables["gaps"] = results.gaps_table(metrics, config.baseline)
+    if any(each[2].measured for each in ordered):
+        tables["measures"] = pd.concat([results.measures_table(*each) for each in ordered if each[2].measured])
+    if any(each[2].explained for each in ordered):
+        tables["explanations"] = pd.concat([results.explanations_table(*each) for each in ordered if each[2].explained])
     if chosen and data.num_classes is not None:
         tables["balance"] = results.balance_table(tables["queries"], data.train.labels, data.num_classes)
     return tables
+
+
+def _has_curves(config, metrics):
+    return config.rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
 
 
 def _summary(config, data, encodings, tables):
@@ -97,6 +112,12 @@ def _shown(summary, tables):
         shown[f"Results ({results.note(summary)})"] = results.arms_table(summary)
         shown[f"Balanced results ({results.note(summary, balanced=True)})"] = results.arms_table(summary, balanced=True)
         shown |= _compared(summary)
+    if "tuned" in summary:
+        shown[f"Gamma, chosen by the mean {TUNED_BY} on validation"] = results.tuned_table(summary)
+    if "measures" in tables:
+        shown["Rank correlation with importance, over the rows left at the end (means over seeds)"] = (
+            results.correlations(tables["measures"])
+        )
     losses = "losses of the last epoch; validation leaves out dropout and what compares the images of a batch"
     shown[f"Encoders ({losses})"] = results.encoders_table(summary)
     if "balance" in tables:

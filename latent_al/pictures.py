@@ -127,6 +127,22 @@ def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple
     return album.pictures
 
 
+def draw_importance(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list[tuple[str, Path]]:
+    """Importance beside entropy and confidence, and the examples that explain predictions, (caption, PNG) of each."""
+    album = Album(folder)
+    if "measures" in tables:
+        measures = tables["measures"]
+        first = measures[measures.seed == measures.seed.min()]
+        caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
+        album.add("importance", caption, plots.importance, first)
+    if "explanations" in tables and min(data.train.images.shape[1:3]) > 2:
+        table = tables["explanations"]
+        own = table[(table.arm == table.arm.iloc[0]) & (table.seed == table.seed.iloc[0])]
+        caption = f"Labelled examples for and against four predictions of {own.arm.iloc[0]}, seed {own.seed.iloc[0]}"
+        album.add("explanations", caption, plots.explanations, own, data.train.images, data.validation.images)
+    return album.pictures
+
+
 def draw_first_batches(spaces: dict, queries: pd.DataFrame, data: Data, folder: Path) -> list[tuple[str, Path]]:
     """The first batches side by side, where they differ, (caption, PNG in `folder`) of each.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 
 from latent_al.results import METRICS
 
@@ -274,6 +274,47 @@ def class_distributions(counts: pd.DataFrame, path: Path) -> None:
     figure.supxlabel("class")
     figure.supylabel("queries (mean ± std)" if counts["std"].notna().any() else "queries")
     _save(figure, path)
+
+
+def importance(measures: pd.DataFrame, path: Path) -> None:
+    """Each row's importance beside its entropy and its confidence; a panel of each for every arm of `measures`."""
+    others = ("entropy", "confidence")
+    arms = list(dict.fromkeys(measures.arm))
+    figure, panels = _panels([f"{arm}: {other}" for arm in arms for other in others], height=2.7)
+    for axes, (arm, other) in zip(panels, [(arm, other) for arm in arms for other in others], strict=True):
+        own = measures[measures.arm == arm]
+        axes.scatter(own[other], own.importance, s=4, linewidths=0, alpha=0.5)
+        correlation = spearmanr(own[other], own.importance).statistic
+        axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
+        axes.tick_params(labelsize="x-small")
+    figure.supylabel("importance")
+    _save(figure, path)
+
+
+def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, path: Path) -> None:
+    """Of each explained image, a row: the image, the examples that say most for its class, those most against it.
+
+    Args:
+        table: of one arm and seed, as `results.explanations_table` gives.
+        train: the training images [n h w c].
+        images: the images that are explained [m h w c].
+    """
+    explained = list(table.groupby("image"))
+    num = table["rank"].max() + 1
+    figure = Figure(figsize=(1.1 * (2 * num + 1), 1.4 * len(explained)), layout="constrained")
+    grid = figure.subplots(len(explained), 2 * num + 1, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for panels, (row, own) in zip(grid, explained, strict=True):
+        _show_image(panels[0], images[row], f"predicted {own.predicted.iloc[0]}")
+        for axes, each in zip(panels[1:], own.itertuples(), strict=True):
+            _show_image(axes, train[each.row], f"{each.value:+.2f}")
+    _save(figure, path)
+
+
+def _show_image(axes, image, title):
+    axes.imshow(image if image.shape[2] == 3 else image.mean(axis=2), cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title(title, fontsize="x-small")
 
 
 def _mean_curves(panels, metric, over, xlabel, path, *, size):

@@ -89,7 +89,7 @@ def refitted(*, num_classes: int, l2: float, classifier: Learner) -> Learner:
     def draw(params, key, dropout, inputs):
         return _refitted(params[1], classifier.draw(params[0], key, dropout, inputs)[0])
 
-    return classifier._replace(fit=fit, predict=predict, draw=classifier.draw and draw)
+    return classifier._replace(fit=fit, predict=predict, draw=classifier.draw and draw, l2=l2)
 
 
 def _refitted(weights, features):

@@ -34,7 +34,7 @@ def ibal() -> Strategy:
         del key
         return kernels.top_k(-normalised_importance(pool), pool.taken, num)
 
-    return Strategy(select)
+    return Strategy(select, measures=MEASURES)
 
 
 def ibal_d(*, gamma: float | Sequence[float]) -> Strategy:
@@ -46,7 +46,8 @@ def ibal_d(*, gamma: float | Sequence[float]) -> Strategy:
     Raises:
         BadInput: no gamma or a negative one, a pool without predictions, latents that are all equal or not finite.
     """
-    return _with_distance("ibal_d", gamma, lambda pool: -normalised_importance(pool))
+    strategy = _with_distance("ibal_d", gamma, lambda pool: -normalised_importance(pool))
+    return strategy._replace(measures=MEASURES)
 
 
 def entropy_d(*, gamma: float | Sequence[float]) -> Strategy:
@@ -81,6 +82,14 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
         )
     labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype) @ pool.features
     return _over_largest(kernels.importance(pool.probs, pool.features, labelled, 1, 0.5), pool)
+
+
+MEASURES = {
+    "importance": normalised_importance,
+    "entropy": lambda pool: measured("entropy", pool),
+    "confidence": lambda pool: pool.probs.max(axis=1),
+}
+"""What the paper's Figure 4 sets side by side."""
 
 
 def _with_distance(name, gamma, score):
