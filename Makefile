@@ -24,6 +24,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/conv_vae.py
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kcenter.py
+	$(BIN)/python benchmarks/badge.py
 	$(BIN)/python benchmarks/tsne.py
 	$(BIN)/python benchmarks/first_batches.py
 

@@ -26,6 +26,7 @@ SAMPLERS = [
 SETTINGS = {
     "ae_error": [{}],
     "bald": [dict(num_draws=3, pick="top_k")],
+    "badge": [{}],
     "coreset": [{}],
     "distance": [{}],
     "entropy_d": [dict(gamma=0.5)],
@@ -127,9 +128,10 @@ def test_first_batch_needs_no_predictions(name):
     assert strategy.select(jax.random.key(0), pool, 10).shape == (10,)
 
 
-def test_uncertainty_refuses_a_first_batch():
-    strategy = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
-    with pytest.raises(BadInput, match="first batch has none.*config.initial"):
+@pytest.mark.parametrize("name, settings", [("badge", {}), ("uncertainty", dict(measure="margin", pick="top_k"))])
+def test_predictions_are_needed_where_they_choose(name, settings):
+    strategy = STRATEGIES[name](**settings)
+    with pytest.raises(BadInput, match=f"{name} needs .* first batch has none.*config.initial"):
         strategy.select(jax.random.key(0), make_pool(strategy, num_taken=0)._replace(probs=None), 10)
 
 

@@ -3,6 +3,7 @@
 from latent_al.kernels import (
     cluster,
     distances,
+    draws,
     farthest,
     picks,
     representativeness,
@@ -11,6 +12,7 @@ from latent_al.kernels import (
     tsne,
     uncertainty,
 )
+from latent_al.kernels.badge import badge
 from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
 from latent_al.kernels.distances import j_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.farthest import Cover, cover, farthest_first
@@ -35,6 +37,7 @@ __all__ = [
     "Explanation",
     "KMeans",
     "alphas",
+    "badge",
     "cluster",
     "conditional_probabilities",
     "cosine_density",
@@ -42,6 +45,7 @@ __all__ = [
     "distance_to_origin",
     "distances",
     "draw_and_match",
+    "draws",
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",

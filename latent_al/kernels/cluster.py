@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
+from latent_al.kernels.draws import draw_row
 
 FEW_CLUSTERS = 16
 
@@ -72,26 +73,12 @@ def _kmeans_plus_plus(key, points, num):
         return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), points.T)[0]
 
     def draw(sq_distance, uniform):
-        row = _draw(sq_distance, uniform)
+        row = draw_row(jnp.where((sq_distance == 0).all(), 1, sq_distance), uniform)
         return jnp.minimum(sq_distance, sq_distance_to(row)), row
 
-    first = _draw(jnp.ones_like(points[:, 0]), uniforms[0])
+    first = draw_row(jnp.ones_like(points[:, 0]), uniforms[0])
     _, further = jax.lax.scan(draw, sq_distance_to(first), uniforms[1:])
     return points[jnp.concatenate([first[None], further])]
-
-
-def _draw(weights, uniform):
-    """A row in proportion to its weight: first a column of the weights laid out as a square, then a row of it."""
-    weights = jnp.where((weights == 0).all(), 1, weights)
-    side = 1 + int(len(weights) ** 0.5)
-    square = jnp.pad(weights, (0, side**2 - len(weights))).reshape(side, side)
-    column = _first_beyond(square.sum(axis=0), uniform[0])
-    return side * _first_beyond(square[:, column], uniform[1]) + column
-
-
-def _first_beyond(weights, uniform):
-    total = weights.cumsum()
-    return (total > uniform * total[-1]).argmax().astype(jnp.int32)
 
 
 @jax.jit

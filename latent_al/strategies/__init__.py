@@ -1,5 +1,6 @@
 """The table of strategies: each row a factory that returns a `Strategy`, whose `select` gives rows of a pool."""
 
+from latent_al.strategies.badge import badge
 from latent_al.strategies.bald import bald
 from latent_al.strategies.diversity import greedy_diverse
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
@@ -12,6 +13,7 @@ from latent_al.strategies.uncertainty import uncertainty
 STRATEGIES = {
     "ae_error": ae_error,
     "bald": bald,
+    "badge": badge,
     "coreset": coreset,
     "distance": distance,
     "entropy_d": entropy_d,

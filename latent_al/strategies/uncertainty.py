@@ -41,9 +41,14 @@ def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
     Raises:
         BadInput: a pool without predictions.
     """
+    check_predicted("uncertainty", pool)
+    return MEASURES[measure](pool.probs)
+
+
+def check_predicted(what: str, pool: Pool) -> None:
+    """Raises BadInput where the pool has no predictions, which `what` needs."""
     if pool.probs is None:
         raise BadInput(
-            "uncertainty needs a classifier's predictions, and a first batch has none, nor a regressor; "
+            f"{what} needs a classifier's predictions, and a first batch has none, nor a regressor; "
             "set config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
-    return MEASURES[measure](pool.probs)

@@ -1,0 +1,21 @@
+"""Batches of large and diverse gradients: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
+Bounds (2020).
+"""
+
+from latent_al import kernels
+from latent_al.base import Strategy
+from latent_al.strategies.uncertainty import check_predicted
+
+
+def badge() -> Strategy:
+    """Rows whose labels would move the classifier's last layer much, each in another direction: `kernels.badge`.
+
+    Raises:
+        BadInput: a pool without predictions.
+    """
+
+    def select(key, pool, num):
+        check_predicted("badge", pool)
+        return kernels.badge(key, pool.probs, pool.features, pool.taken, num)
+
+    return Strategy(select)
