@@ -85,6 +85,16 @@ class TestLloyd:
         assert result.clusters.tolist() == [0, 0, 2, 1]
         assert result.inertia == 0.5
 
+    def test_centres_that_are_not_valid_are_as_if_not_there(self):
+        points = blobs("typical", 60, 2)
+        start = points.copy()
+        start[12] = 1e3  # The last of those in use begins empty.
+        centres, clusters, inertia, _ = loop_lloyd(points, start[:13], 3)
+        result = cluster.lloyd(jnp.array(points), jnp.array(start), 3, jnp.arange(60) < 13)
+        assert result.clusters.tolist() == clusters.tolist()
+        np.testing.assert_allclose(result.centres[:13], centres, rtol=1e-5)
+        np.testing.assert_allclose(result.inertia, inertia, rtol=1e-5)
+
     def test_stops_where_no_row_changes_its_cluster(self):
         points = blobs("typical", 60, 2)
         *_, steps = loop_lloyd(points, points[:8], 100)

@@ -51,6 +51,7 @@ SETTINGS = {
     "normal": SAMPLERS[1:2],
     "random": [{}],
     "typical": [dict(iterations=10)],
+    "typiclust": [dict(max_clusters=30, num_neighbours=4, iterations=10)],
     "uncertain_farthest_first": [
         dict(measure="margin", share=0.3, space="latents"),
         dict(measure="entropy", share=1.0, space="features"),
@@ -58,7 +59,7 @@ SETTINGS = {
     "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
     "uniform": SAMPLERS[:1],
 }
-COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "uniform"]
+COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "typiclust", "uniform"]
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]
 
 
@@ -228,6 +229,9 @@ def test_greedy_equals_the_thesis_word_for_word(distance):
         ("greedy_diverse", dict(representativeness=None), "beta is 0.3 and representativeness None"),
         ("uncertain_farthest_first", dict(share=0.0), r"share is 0.0; expected a share of the pool in \(0, 1\]"),
         ("uncertain_farthest_first", dict(space="pixels"), "unknown space 'pixels'; known: features, latents"),
+        ("typiclust", dict(max_clusters=0), "max_clusters is 0; expected 1 or more"),
+        ("typiclust", dict(num_neighbours=0), "num_neighbours is 0; expected 1 or more"),
+        ("typiclust", dict(iterations=0), "iterations is 0; expected 1 or more"),
         ("greedy_diverse", dict(distance="manhattan"), "unknown distance 'manhattan'; known: euclidean"),
     ],
 )

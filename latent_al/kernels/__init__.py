@@ -30,6 +30,7 @@ from latent_al.kernels.representativeness import (
 from latent_al.kernels.representer import Explanation, alphas, explain, importance, values
 from latent_al.kernels.sampling import draw_and_match, largest_remainder
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
+from latent_al.kernels.typicality import most_typical, typicality
 from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutual_information
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "least_confident",
     "lloyd",
     "margin",
+    "most_typical",
     "mutual_information",
     "nearest",
     "nearest_to",
@@ -81,6 +83,7 @@ __all__ = [
     "top_k",
     "tsne",
     "tsne_divergence",
+    "typicality",
     "uncertainty",
     "values",
 ]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels.draws import draw_row
+from latent_al.kernels.picks import check_left
 
 
 def badge(
@@ -43,10 +44,7 @@ def badge(
             f"probs have shape {probs.shape}, features {features.shape} and taken {taken.shape}; expected [n c], [n f] "
             "and [n]."
         )
-    if not 1 <= num <= len(taken):
-        raise ValueError(f"num is {num}; expected at least 1 and at most the {len(taken)} rows of the pool.")
-    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
-        raise ValueError(f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer.")
+    check_left(taken, num)
     if not isinstance(probs, jax.core.Tracer) and not isinstance(features, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
             bad = jax.device_get(~jnp.isfinite(4 * _sq_lengths(probs, features)))

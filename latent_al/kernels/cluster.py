@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
 from latent_al.kernels.draws import draw_row
@@ -45,12 +45,21 @@ def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -
     return _kmeans_plus_plus(key, points, num)
 
 
-def lloyd(points: Float[Array, "n d"], centres: Float[Array, "k d"], iterations: int) -> KMeans:
+def lloyd(
+    points: Float[Array, "n d"],
+    centres: Float[Array, "k d"],
+    iterations: int,
+    valid: Bool[Array, " k"] | None = None,
+) -> KMeans:
     """Moves each centre to the mean of its cluster, `iterations` times or until no row changes its cluster.
 
     A centre with no row moves instead to the row farthest from its own centre, of those that share theirs, and takes it
     over; several go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest` says how exact the
     clusters are. Source: Lloyd, Least Squares Quantization in PCM, 1982.
+
+    Args:
+        valid: centres to use, one at least, by default all; the others have no rows, and what they end as means
+            nothing.
 
     Raises:
         ValueError: k is not in [1, n], or `iterations` is below 1.
@@ -58,7 +67,7 @@ def lloyd(points: Float[Array, "n d"], centres: Float[Array, "k d"], iterations:
     _check(len(centres), len(points))
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; expected 1 or more.")
-    return _lloyd(points, centres, iterations)
+    return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if valid is None else valid)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -82,18 +91,18 @@ def _kmeans_plus_plus(key, points, num):
 
 
 @jax.jit
-def _lloyd(points, centres, iterations):
+def _lloyd(points, centres, iterations, valid):
     origin, nobody = points[:1], jnp.full(len(points), -1, jnp.int32)
     # Sums of what lies about an origin round less; those that the result shows are made of smaller parts still.
-    near, every = points - origin, jnp.ones(len(centres), bool)
+    near = points - origin
     rows = nearest_row(near)
 
     def step(carry):
         _, count, centres, members, before = carry
-        clusters = rows(centres, every)
+        clusters = rows(centres, valid)
         moves = (clusters != before).any() & (count < iterations)
-        _, filled, sizes = _filled(near, centres, clusters)
-        means = _sums(near, filled, len(centres)) / sizes[:, None]
+        _, filled, sizes = _filled(near, centres, clusters, valid)
+        means = _sums(near, filled, len(centres)) / jnp.maximum(sizes, 1)[:, None]
         return moves, count + 1, jnp.where(moves, means, centres), jnp.where(moves, filled, members), clusters
 
     start = True, 0, centres - origin, nobody, nobody
@@ -110,26 +119,29 @@ def _sums(points, clusters, num):
     return jnp.matmul(marks.astype(points.dtype), points, precision="highest")
 
 
-def _filled(points, centres, clusters):
+def _filled(points, centres, clusters, valid):
     """Centres, clusters and sizes; n >= k: while one cluster is empty another has two rows."""
+
+    def is_empty(sizes):
+        return (sizes == 0) & valid
 
     def fill(carry):
         centres, clusters, sizes = carry
         shared = sizes[clusters] > 1
         row = jnp.where(shared, _sq_distances(points, centres, clusters), -1).argmax()
-        empty = sizes.argmin().astype(jnp.int32)
+        empty = is_empty(sizes).argmax().astype(jnp.int32)
         sizes = sizes.at[clusters[row]].add(-1).at[empty].set(1)
         return centres.at[empty].set(points[row]), clusters.at[row].set(empty), sizes
 
     sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
-    return jax.lax.while_loop(lambda carry: (carry[2] == 0).any(), fill, (centres, clusters, sizes))
+    return jax.lax.while_loop(lambda carry: is_empty(carry[2]).any(), fill, (centres, clusters, sizes))
 
 
 def _means(points, centres, clusters):
     """By way of the gaps to the centres so far: sums of these are small, and so is their rounding."""
     gaps = jax.ops.segment_sum(points - centres[clusters], clusters, len(centres))
     sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
-    return centres + gaps / sizes[:, None]
+    return centres + gaps / jnp.maximum(sizes, 1)[:, None]
 
 
 def _sq_distances(points, centres, clusters):

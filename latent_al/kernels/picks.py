@@ -141,6 +141,15 @@ def subsample_size(size: int, fraction: float) -> int:
     return max(1, round(fraction * size))
 
 
+def check_left(taken: Bool[Array, " n"], num: int) -> None:
+    """Raises ValueError where `num` is not in [1, rows left]."""
+    if not 1 <= num <= taken.shape[0]:
+        raise ValueError(f"num is {num}; expected at least 1 and at most the {taken.shape[0]} rows of the pool.")
+    # What is known is looked at in NumPy, since a `jnp` sum of a known array is unknown inside a caller's `jit`.
+    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
+        raise ValueError(f"{num} rows asked for but only {left} of {taken.shape[0]} are left; ask for fewer.")
+
+
 def _open_scores(score, taken):
     lowest = jnp.finfo(score.dtype).min
     return jnp.where(taken, -jnp.inf, jnp.nan_to_num(score, nan=lowest, neginf=lowest, posinf=jnp.inf))
@@ -149,11 +158,7 @@ def _open_scores(score, taken):
 def _check(score, taken, num):
     if score.shape != taken.shape or taken.ndim != 1:
         raise ValueError(f"score has shape {score.shape} and taken {taken.shape}; expected one of each a row.")
-    if not 1 <= num <= taken.shape[0]:
-        raise ValueError(f"num is {num}; expected at least 1 and at most the {taken.shape[0]} rows of the pool.")
-    # What is known is looked at in NumPy, since a `jnp` sum of a known array is unknown inside a caller's `jit`.
-    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
-        raise ValueError(f"{num} rows asked for but only {left} of {taken.shape[0]} are left; ask for fewer.")
+    check_left(taken, num)
     if not isinstance(score, jax.core.Tracer):
         known = jax.device_get(score)
         if num_nan := (known != known).sum():

@@ -8,6 +8,7 @@ from latent_al.strategies.importance import distance, entropy_d, ibal, ibal_d
 from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
+from latent_al.strategies.typiclust import typiclust
 from latent_al.strategies.uncertainty import uncertainty
 
 STRATEGIES = {
@@ -26,6 +27,7 @@ STRATEGIES = {
     "normal": normal,
     "random": random,
     "typical": typical,
+    "typiclust": typiclust,
     "uncertain_farthest_first": uncertain_farthest_first,
     "uncertainty": uncertainty,
     "uniform": uniform,

@@ -1,0 +1,101 @@
+"""Typical rows beside float64 loops, and the clusters that they are picked from."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from latent_al.base import UNLABELLED, Pool
+from latent_al.kernels import kmeans_plus_plus, lloyd, most_typical, typicality
+from latent_al.kernels.typicality import FEW_ROWS, TILE
+from latent_al.strategies import STRATEGIES
+
+SIZE, NUM_CLUSTERS, NEIGHBOURS = 2 * TILE + 90, 13, 6
+
+
+def make_rows(kind="uneven"):
+    """Makes points [n 3], clusters [n] and included [n]; clusters 9 to 12 have four rows, one, five and none."""
+    rng = np.random.default_rng(0)
+    points = np.float32(rng.normal(size=(SIZE, 3)))
+    if kind == "duplicates":
+        points = points[np.arange(SIZE) // 10]
+    clusters = np.append([9] * 4 + [10] + [11] * 5, rng.choice(9, SIZE - 10, p=np.arange(1, 10) / 45))
+    included = rng.random(SIZE) < 0.9
+    included[:10] = True
+    order = rng.permutation(SIZE)
+    return jnp.array(points), jnp.int32(clusters[order]), jnp.array(included[order])
+
+
+def loop_typicality(points, clusters, included, num_neighbours):
+    points, clusters, values = np.float64(points), np.asarray(clusters), np.zeros(len(points))
+    for row in np.flatnonzero(included):
+        others = np.flatnonzero(included & (clusters == clusters[row]) & (np.arange(len(points)) != row))
+        distances = np.sort(np.linalg.norm(points[others] - points[row], axis=1))[:num_neighbours]
+        if len(others):
+            values[row] = 1 / distances.mean() if distances.any() else np.inf
+    return values
+
+
+def loop_most_typical(values, clusters, taken, present, num):
+    """Rows, where `values` are those of all clusters."""
+    clusters, taken, rows = np.asarray(clusters), np.array(taken), []
+    for _ in range(num):
+        ranks = []
+        for cluster in set(clusters[~taken]):
+            size = present[clusters == cluster].sum()
+            covered = (taken & present)[clusters == cluster].sum()
+            ranks.append((size < FEW_ROWS, covered, -size, cluster))
+        rows.append(int(np.where(taken | (clusters != min(ranks)[-1]), -1, values).argmax()))
+        taken[rows[-1]] = True
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["uneven", "duplicates"])
+def test_typicality_equals_the_loop(kind):
+    rows = make_rows(kind)
+    np.testing.assert_allclose(typicality(*rows, NEIGHBOURS), loop_typicality(*rows, NEIGHBOURS), rtol=1e-5)
+
+
+@pytest.mark.parametrize("share_taken", [0.0, 0.1])
+def test_rows_are_those_of_the_least_covered_largest_clusters(share_taken):
+    points, clusters, present = make_rows()
+    taken = ~present | (jnp.arange(SIZE) < share_taken * SIZE)
+    num = int((present & (jnp.arange(SIZE) >= 0.1 * SIZE)).sum())
+    settings = dict(present=present, num_clusters=NUM_CLUSTERS, num_neighbours=NEIGHBOURS)
+    values = np.asarray(typicality(points, clusters, present, NEIGHBOURS))
+    expected = loop_most_typical(values, clusters, taken, np.asarray(present), num)
+    assert most_typical(points, clusters, taken, num, **settings).tolist() == expected
+
+
+def test_as_many_clusters_as_labels_and_picks():
+    """Slots without a row, of which the first three are, repeat a labelled one and count for nothing."""
+    points = make_rows()[0].at[:3].set(make_rows()[0][4])
+    strategy, key = (
+        STRATEGIES["typiclust"](max_clusters=25, num_neighbours=NEIGHBOURS, iterations=10),
+        jax.random.key(0),
+    )
+    for num_labelled in (10, 15, 40):
+        taken = jnp.arange(SIZE) < 3 + num_labelled
+        labels = jnp.where(taken & (jnp.arange(SIZE) >= 3), 0, UNLABELLED)
+        rows = strategy.select(key, Pool(points, None, None, None, taken, labels, jnp.arange(SIZE), None), 4)
+        count = min(num_labelled + 4, 25)
+        clusters = lloyd(points, kmeans_plus_plus(key, points, 25), 10, jnp.arange(25) < count).clusters
+        assert len(set(clusters.tolist())) == count
+        present = np.arange(SIZE) >= 3
+        values = loop_typicality(points, clusters, present, NEIGHBOURS)
+        assert rows.tolist() == loop_most_typical(values, clusters, taken, present, 4)
+
+
+def test_one_row():
+    point, no, yes = jnp.ones((1, 2)), jnp.array([False]), jnp.array([True])
+    assert most_typical(point, jnp.array([0]), no, 1, present=yes, num_clusters=1, num_neighbours=20).tolist() == [0]
+
+
+def test_impossible_sizes_are_refused(monkeypatch):
+    points, clusters, included = make_rows()
+    with pytest.raises(ValueError, match="num_neighbours is 0; expected 1 or more"):
+        typicality(points, clusters, included, 0)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=rf"clusters \({SIZE - 1},\) and the marks of rows \({SIZE},\)"):
+        typicality(points, clusters[1:], included, 3)
