@@ -70,14 +70,12 @@ def epoch(
         The state, and the mean loss over the pass.
     """
     key_order, key_loss = jax.random.split(key)
-    slot = jnp.arange(rows.shape[0])
-    order = jnp.argsort(jnp.where(slot < count, jax.random.uniform(key_order, slot.shape), jnp.inf))
-    shuffled = rows[order]
+    in_order = shuffled(key_order, rows, count)
 
     def step(index, carry):
         state, total = carry
         places = index * batch + jnp.arange(batch)
-        chosen = shuffled[places % count]
+        chosen = in_order[places % count]
         used = places < count
         drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
 
@@ -92,6 +90,12 @@ def epoch(
     num_steps = num_batches(count, batch) if num_steps is None else num_steps
     state, total = jax.lax.fori_loop(0, num_steps, step, (state, jnp.zeros(())))
     return state, total / jnp.minimum(count, num_steps * batch)
+
+
+def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | int) -> Int[Array, " capacity"]:
+    """The first `count` of `rows` in random order, and the others behind them."""
+    slot = jnp.arange(rows.shape[0])
+    return rows[jnp.argsort(jnp.where(slot < count, jax.random.uniform(key, slot.shape), jnp.inf))]
 
 
 def num_batches(count: Int[Array, ""] | int, batch: int) -> Int[Array, ""] | int:
@@ -132,7 +136,7 @@ def fit(
 
         return jax.lax.fori_loop(0, -(-updates // whole), one, (state, jnp.zeros(())))
 
-    members = _as_members(train, state.params, 0 if alone else CACHE)
+    members = as_members(train, state.params, 0 if alone else CACHE)
     return members(key, state, updates, examples, rows, count, *context)
 
 
@@ -149,10 +153,10 @@ def in_blocks(
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 
     # The activations of a block need the other half of the cache.
-    return lambda params, inputs: _as_members(blocked, params, 0 if alone else CACHE // 2)(params, inputs)
+    return lambda params, inputs: as_members(blocked, params, 0 if alone else CACHE // 2)(params, inputs)
 
 
-def _as_members(function, params, cache):
+def as_members(function: Callable, params: Params, cache: int) -> Callable:
     """`function`, whose `vmap` on a CPU takes only as many members at a time as have `cache` bytes of params.
 
     More members evict each other from the cache: ten 512-512 networks side by side take longer than ten times one, in

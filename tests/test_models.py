@@ -15,7 +15,15 @@ from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import conv_vae
 from latent_al.models.classifiers import angle_cnn, angle_mlp, cnn
 from latent_al.models.classifiers import angles as angles_task
-from latent_al.models.convolutions import conv, conv_transpose_2x, narrow_conv, patch_conv, patch_conv_transpose
+from latent_al.models.convolutions import (
+    conv,
+    conv_2x,
+    conv_transpose_2x,
+    narrow_conv,
+    patch_conv,
+    patch_conv_transpose,
+    pixel_conv_2x,
+)
 from latent_al.models.layers import max_pool_2x
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -39,8 +47,10 @@ def plain_conv(x, kernel, strides=1, padding="VALID"):
         (conv_transpose_2x, plain_transpose, (3, 3, 5, 4)),
         (patch_conv_transpose, plain_transpose, (2, 2, 5, 4)),
         (conv, partial(plain_conv, padding="SAME"), (3, 3, 1, 4)),
+        (conv_2x, partial(plain_conv, strides=2, padding=((1, 1), (1, 1))), (3, 3, 5, 4)),
+        (pixel_conv_2x, partial(plain_conv, strides=2), (1, 1, 5, 4)),
     ],
-    ids=["conv", "patch", "narrow", "transpose", "patch transpose", "conv of one channel"],
+    ids=["conv", "patch", "narrow", "transpose", "patch transpose", "conv of one channel", "strided", "strided 1x1"],
 )
 def test_values_and_gradients_equal_xlas(ours, plain, kernel_shape, height, width):
     key_x, key_kernel, key_out = jax.random.split(jax.random.key(0), 3)

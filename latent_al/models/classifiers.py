@@ -1,12 +1,10 @@
 """Classifiers, and regressors of an angle, each a factory that returns a `Learner`."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
 from latent_al.base import BadInput, Learner
@@ -14,29 +12,11 @@ from latent_al.fit import fit, in_blocks, keras_adadelta, keras_rmsprop, num_bat
 from latent_al.models.convolutions import Convolution, conv
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
+from latent_al.models.resnet import resnet18
+from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, draws, loss_of, predictions
 
 MARKS = 10
 """Points in a CNN's training at which its accuracy is noted."""
-
-CNN_BLOCK = 256
-"""Images that a CNN is applied to at a time."""
-
-
-class Task(NamedTuple):
-    """What is learned.
-
-    num_outputs: of the network's last layer.
-    loss: (outputs [b num_outputs], labels [b]) -> [b].
-    read: outputs -> predictions, for `Learner.predict`.
-    score: as in `Learner`.
-    metric: as in `Learner`.
-    """
-
-    num_outputs: int
-    loss: Callable
-    read: Callable
-    score: Callable
-    metric: str
 
 
 class MLP(nn.Module):
@@ -81,36 +61,6 @@ class CNN(nn.Module):
                 x = nn.relu(Convolution(conv, features, 3)(x))
         x = nn.relu(dense(self.units)(x.reshape(x.shape[0], math.prod(x.shape[1:]))))
         return x, dense(self.num_outputs)(x)
-
-
-def classes(num_classes: int) -> Task:
-    """To which of `num_classes` an input belongs: softmax, cross-entropy and accuracy in [0, 1]."""
-    return Task(
-        num_classes,
-        optax.softmax_cross_entropy_with_integer_labels,
-        jax.nn.softmax,
-        lambda probs, labels: (probs.argmax(axis=1) == labels).astype(probs.dtype),
-        "accuracy",
-    )
-
-
-def angles() -> Task:
-    """An angle in degrees, by way of its cosine and sine, which have no jump at 360: their squared error.
-
-    The error of an angle, in [0, 180], is that of the shorter way round.
-    """
-
-    def loss(outputs, labels):
-        radians = jnp.radians(labels)
-        return ((outputs - jnp.stack([jnp.cos(radians), jnp.sin(radians)], axis=1)) ** 2).sum(axis=1)
-
-    def read(outputs):
-        return jnp.degrees(jnp.arctan2(outputs[:, 1], outputs[:, 0])) % 360
-
-    def error(predicted, labels):
-        return jnp.abs((predicted - labels + 180) % 360 - 180)
-
-    return Task(2, loss, read, error, "angular_error")
 
 
 def mlp(*, num_classes: int, **settings) -> Learner:
@@ -171,13 +121,13 @@ def perceptron(
         state = start(model.init(key_init, inputs[:1]), optimizer)
         # A single rate is a constant of the program, which then trains faster.
         rate = dropouts[0] if len(dropouts) == 1 else rate
-        settings = dict(loss=_loss(model, task), optimizer=optimizer, batch=batch)
+        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch=batch)
         settings["updates"] = epochs * num_batches(count, batch)
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, rate, **settings)
         return state.params, {"loss": loss, "by_update": jnp.zeros(0)}
 
-    draw = _draws(model, task) if min(dropouts) else None
-    return Learner(fit_mlp, in_blocks(_predictions(model, task)), draw, task.score, task.metric, dropouts)
+    draw = draws(model, task) if min(dropouts) else None
+    return Learner(fit_mlp, in_blocks(predictions(model, task)), draw, task.score, task.metric, dropouts)
 
 
 def convolutional(
@@ -222,12 +172,12 @@ def convolutional(
         raise BadInput(f"the convolutional network has updates {updates}; expected a multiple of {MARKS}.")
     check_halves("the convolutional network", image_shape, len(filters))
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
-    predict = in_blocks(_predictions(model, task), CNN_BLOCK, alone=True)
+    predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
 
     def fit_cnn(key, rate, inputs, labels, rows, count, watched):
         del rate
         key_init, key_fit = jax.random.split(key)
-        settings = dict(loss=_loss(model, task), optimizer=optimizer, batch=batch, updates=updates // MARKS)
+        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch=batch, updates=updates // MARKS)
 
         def part(state, key):
             state, loss = fit(key, state, (inputs, labels), rows, count, dropout, alone=True, **settings)
@@ -238,41 +188,12 @@ def convolutional(
         return state.params, {"loss": losses[-1], "by_update": scores}
 
     marks = tuple(updates // MARKS * (mark + 1) for mark in range(MARKS))
-    draw = _draws(model, task, CNN_BLOCK, alone=True) if dropout else None
+    draw = draws(model, task, CNN_BLOCK, alone=True) if dropout else None
     return Learner(fit_cnn, predict, draw, task.score, task.metric, (dropout,), marks)
 
 
-CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted}
+CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted, "resnet18": resnet18}
 """They take `num_classes` besides."""
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
-ON_IMAGES = ("angle_cnn", "cnn")
+ON_IMAGES = ("angle_cnn", "cnn", "resnet18")
 """They take `image_shape` besides."""
-
-
-def _loss(model, task):
-    def loss(params, key, examples, rate):
-        inputs, labels = examples
-        _, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
-        return task.loss(outputs, labels)
-
-    return loss
-
-
-def _draws(model, task, *block, **settings):
-    """Predictions with dropout; each block of rows drops the same units."""
-
-    def apply(drawn, inputs):
-        params, key, rate = drawn
-        features, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
-        return features, task.read(outputs)
-
-    blocked = in_blocks(apply, *block, **settings)
-    return lambda params, key, rate, inputs: blocked((params, key, rate), inputs)
-
-
-def _predictions(model, task):
-    def apply(params, inputs):
-        features, outputs = model.apply(params, inputs)
-        return features, task.read(outputs)
-
-    return apply

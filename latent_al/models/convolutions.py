@@ -55,6 +55,25 @@ def patch_conv(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> F
     return patches.reshape(n, h // size, w // size, size * size * channels) @ kernel.reshape(-1, features)
 
 
+def conv_2x(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "n h//2 w//2 o"]:
+    """A convolution with strides 2 and a border of one zero on each side, for even sides: one product of the patches.
+
+    Padding SAME would put the border at the lower right only, where PyTorch has it on all sides.
+    """
+    n, h, w, channels = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # Views of a grid of 2x2 cells have gradients without the strides that are slow on a CPU.
+    cells = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, channels)
+    taps = [(*divmod(row, 2), *divmod(column, 2)) for row in range(3) for column in range(3)]
+    views = [cells[:, down : down + h // 2, row, right : right + w // 2, column] for down, row, right, column in taps]
+    return jnp.concatenate(views, axis=3) @ kernel.reshape(-1, kernel.shape[3])
+
+
+def pixel_conv_2x(x: Float[Array, "n h w i"], kernel: Float[Array, "1 1 i o"]) -> Float[Array, "n h//2 w//2 o"]:
+    """A 1x1 convolution with strides 2, for even sides."""
+    return x[:, ::2, ::2] @ kernel[0, 0]
+
+
 def narrow_conv(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n h_out w_out o"]:
     """A convolution with strides 1 and padding VALID to a few channels: one product, then a sum of shifted views."""
     size = kernel.shape[0]
@@ -92,26 +111,31 @@ def patch_conv_transpose(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i
 
 
 class Convolution(nn.Module):
-    """One of the functions above, with a square kernel and a bias.
+    """One of the functions above, with a square kernel.
 
     Attributes:
         convolve: the function.
         features: output channels.
         size: side of the kernel.
         dtype: of the arithmetic; the weights are float32.
+        use_bias: whether it adds one.
     """
 
     convolve: Callable
     features: int
     size: int
     dtype: jnp.dtype = jnp.dtype("float32")
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(self.dtype)
+        outputs = self.convolve(x.astype(self.dtype), kernel)
+        if not self.use_bias:
+            return outputs
         bias = self.param("bias", nn.initializers.zeros_init(), shape[-1:]).astype(self.dtype)
-        return self.convolve(x.astype(self.dtype), kernel) + bias[None, None, None, :]
+        return outputs + bias[None, None, None, :]
 
 
 def _taps(x, kernel):

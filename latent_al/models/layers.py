@@ -41,5 +41,5 @@ def check_halves(what: str, image_shape: tuple[int, int, int], levels: int) -> N
     if image_shape[0] % by or image_shape[1] % by:
         raise BadInput(
             f"{what} has {levels} levels and images of {image_shape[0]} x {image_shape[1]}; expected sides that are "
-            f"multiples of {by}: resize the images, or give fewer levels."
+            f"multiples of {by}: resize the images, or choose fewer levels."
         )

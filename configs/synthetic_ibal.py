@@ -1,0 +1,65 @@
+"""Data importance-based active learning, Figures 1 and 2, on points of three unequal classes in the plane.
+
+    python launch.py --config=configs/synthetic_ibal.py
+
+    full     50 seeds
+    paper    5 seeds, as in the paper
+    batches  the field's batch methods beside them, 50 seeds
+    smoke    the tiny size that tests launch
+
+TIMES_AND_RESULT
+"""
+
+from ml_collections import ConfigDict
+
+GAMMAS = (0.1, 0.3, 1.0, 3.0, 10.0)
+IBAL = dict(
+    random=dict(name="random"),
+    entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
+    ibal=dict(name="ibal"),
+    ibal_d=dict(name="ibal_d", gamma=GAMMAS),
+    entropy_d=dict(name="entropy_d", gamma=GAMMAS),
+    distance=dict(name="distance"),
+)
+BATCHES = dict(
+    random=dict(name="random"),
+    entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
+    ibal_d=dict(name="ibal_d", gamma=GAMMAS),
+    badge=dict(name="badge"),
+    bald=dict(name="bald", num_draws=10, pick="top_k"),
+    coreset=dict(name="coreset"),
+    typiclust=dict(name="typiclust", max_clusters=110, num_neighbours=20, iterations=20),
+)
+SIZES = {
+    "full": dict(arms=IBAL, seeds=50, rounds=20, dropout=0.0),
+    "paper": dict(arms=IBAL, seeds=5, rounds=20, dropout=0.0),
+    "batches": dict(arms=BATCHES, seeds=50, rounds=20, dropout=0.2),
+    "smoke": dict(arms=IBAL | BATCHES, seeds=2, rounds=2, dropout=0.2),
+}
+
+
+def get_config(size="full"):
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
+    own = SIZES[size]
+    smoke = size == "smoke"
+    net = dict(hidden=(32,), dropout=own["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch=20)
+    return ConfigDict(
+        dict(
+            num_seeds=own["seeds"],
+            seeds_at_once=50,
+            data=dict(name="three_classes", sizes=(60, 30, 20) if smoke else (2000, 500, 50), seed=0),
+            encoders=dict(points=dict(name="identity")),
+            classifiers=dict(net=dict(name="refitted", l2=1e-3, classifier=dict(name="mlp", **net))),
+            initial=dict(name="random"),
+            first_batch=10,
+            batch=5,
+            rounds=own["rounds"],
+            arms={
+                name: dict(encoder="points", classifier="net", subsample=1.0, strategy=strategy)
+                for name, strategy in own["arms"].items()
+            },
+            baseline="random",
+            reach=(0.8, 0.85, 0.9),
+        )
+    )
