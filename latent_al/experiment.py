@@ -108,7 +108,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
             arms[name] = _build_arm(config, name, data, encoders, classifiers)
     labels = _labels(arms)
     if len(set(labels)) < len(labels):
-        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout once, and other names.")
+        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
     tuned = _tuned(arms, data)
     alternatives = {label for each in tuned.values() for label in each}
     check_name(config.baseline, set(labels) - alternatives, "baseline arm")
@@ -468,8 +468,8 @@ def _labels(arms):
     """The arms' names, with the dropout and with the gamma where an arm has several."""
     return [
         name
-        + (f"_dropout_{dropout:g}" if len({each for each, _ in arm.variants}) > 1 else "")
-        + (f"_gamma_{gamma:g}" if len({each for _, each in arm.variants}) > 1 else "")
+        + (f"_dropout_{dropout:g}" if len(arm.variants) > len(arm.strategies[-1].gammas) else "")
+        + (f"_gamma_{gamma:g}" if len(arm.strategies[-1].gammas) > 1 else "")
         for name, arm in arms.items()
         for dropout, gamma in arm.variants
     ]

@@ -57,8 +57,8 @@ class History(NamedTuple):
     scores: dict[str, dict[str, np.ndarray]]
     seconds: np.ndarray
     by_update: dict[int, np.ndarray]
-    measured: dict[str, np.ndarray]
-    explained: dict[str, np.ndarray]
+    measured: dict[str, np.ndarray] = {}
+    explained: dict[str, np.ndarray] = {}
 
 
 def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def refuse(workdir, message, **changes):
         (dict(arms__margin__strategy__measure="doubt"), "unknown uncertainty measure 'doubt'; known: entropy"),
         (
             dict(arms__random__strategy__name="best"),
-            "unknown strategy 'best'; known: ae_error, coreset, farthest_first",
+            "unknown strategy 'best'; known: ae_error, badge, bald",
         ),
         (
             dict(encoders__vae__name="gan"),

@@ -173,7 +173,8 @@ def test_informativeness_weighs_by_row_of_the_whole_set():
     strategy = STRATEGIES["informativeness"](**spec)
     pool = make_pool(strategy)
     drawn = np.random.default_rng(0).permutation(50)[:30]
-    part = jax.tree.map(lambda each: each[drawn], pool)._replace(prepared=pool.prepared)
+    rows = pool._replace(prepared=None, draw=None, gamma=None)
+    part = jax.tree.map(lambda each: each[drawn], rows)._replace(prepared=pool.prepared)
     norms = np.linalg.norm(pool.latents, axis=1)
     score = 0.3 * MEASURES["margin"](pool.probs) + 0.7 * (1 - norms / norms.max())
     left = np.where(pool.taken, -1, score)[drawn]

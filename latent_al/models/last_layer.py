@@ -9,7 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from latent_al.base import UNLABELLED, BadInput, Learner
 
-ITERATIONS = 500
+ITERATIONS = 100
+PRECISE = 3e-5
+"""Relative residual at which the training of the last layer ends."""
+CURVATURE = 0.1
+"""Of the cross-entropy in a logit, p (1 - p), taken as typical."""
 TOLERANCE = 1e-3
 """Relative residual above which a last layer has not converged."""
 
@@ -29,34 +33,39 @@ def refit(
         l2: above 0.
 
     Returns:
-        The weights, and the residual: the norm of the gradient over that of its two parts together, in [0, 1]; what
-        float32 allows is about 1e-6.
+        The weights, and the residual: the norm of the gradient over that of its two parts together, in
+        [0, 1].
     """
     known = labels >= 0
     count = jnp.maximum(known.sum(), 1)
+    used = jnp.where(known[:, None], features, 0)
+    # In coordinates where the problem is about as curved in all directions a quarter of the steps do.
+    curvatures, basis = jnp.linalg.eigh(jnp.matmul(used.T, used, precision="highest") / count)
+    scale = jax.lax.rsqrt(CURVATURE * jnp.maximum(curvatures, 0) + 2 * l2)
+    rotated = used @ (basis * scale[None, :])
 
-    def objective(weights):
-        losses = optax.softmax_cross_entropy_with_integer_labels(features @ weights, jnp.maximum(labels, 0))
-        return jnp.where(known, losses, 0).sum() / count + l2 * (weights**2).sum()
+    def objective(z):
+        losses = optax.softmax_cross_entropy_with_integer_labels(rotated @ z, jnp.maximum(labels, 0))
+        return jnp.where(known, losses, 0).sum() / count + l2 * ((scale[:, None] * z) ** 2).sum()
+
+    def residual(z, gradient):
+        whole, own = gradient / scale[:, None], 2 * l2 * scale[:, None] * z
+        parts = jnp.linalg.norm(whole - own) + jnp.linalg.norm(own)
+        return jnp.linalg.norm(whole) / jnp.maximum(parts, jnp.finfo(parts.dtype).tiny)
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(objective)
 
-    def residual(weights, gradient):
-        parts = jnp.linalg.norm(gradient - 2 * l2 * weights) + jnp.linalg.norm(2 * l2 * weights)
-        return jnp.linalg.norm(gradient) / jnp.maximum(parts, jnp.finfo(parts.dtype).tiny)
-
     def step(carry):
-        weights, state, index, _ = carry
-        value, gradient = value_and_grad(weights, state=state)
-        moves, state = solver.update(gradient, state, weights, value=value, grad=gradient, value_fn=objective)
-        return optax.apply_updates(weights, moves), state, index + 1, residual(weights, gradient)
+        z, state, index, _ = carry
+        value, gradient = value_and_grad(z, state=state)
+        moves, state = solver.update(gradient, state, z, value=value, grad=gradient, value_fn=objective)
+        return optax.apply_updates(z, moves), state, index + 1, residual(z, gradient)
 
-    weights = jnp.zeros((features.shape[1], num_classes), features.dtype)
-    start = weights, solver.init(weights), jnp.int32(0), jnp.ones((), features.dtype)
-    precise = 10 * jnp.finfo(features.dtype).eps
-    weights, *_ = jax.lax.while_loop(lambda carry: (carry[2] < ITERATIONS) & (carry[3] > precise), step, start)
-    return weights, residual(weights, jax.grad(objective)(weights))
+    z = jnp.zeros((features.shape[1], num_classes), features.dtype)
+    start = z, solver.init(z), jnp.int32(0), jnp.ones((), features.dtype)
+    z, *_ = jax.lax.while_loop(lambda carry: (carry[2] < ITERATIONS) & (carry[3] > PRECISE), step, start)
+    return basis @ (scale[:, None] * z), residual(z, jax.grad(objective)(z))
 
 
 def refitted(*, num_classes: int, l2: float, classifier: Learner) -> Learner:
