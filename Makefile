@@ -22,6 +22,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/densities.py
 	$(BIN)/python benchmarks/conv_vae.py
+	$(BIN)/python benchmarks/importance.py
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kcenter.py
 	$(BIN)/python benchmarks/badge.py

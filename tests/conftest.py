@@ -10,6 +10,8 @@ import pytest
 from latent_al.data.arrays import assemble, to_split
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the time of these tests is compilation; the programs that they launch take the flag over.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="session", autouse=True)

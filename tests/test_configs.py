@@ -32,12 +32,14 @@ def tiny_mnist(tmp_path_factory):
 
 def test_every_config_has_a_launch():
     assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {
+        "cifar100_ibal",
         "cifar10_vae",
         "digits_vae",
         "mnist_latent_sampling",
         "mnist_vae",
         "orientation_farthest_point",
         "svhn_vae",
+        "synthetic_ibal",
     }
 
 
@@ -69,25 +71,51 @@ def test_svhn_vae(tmp_path):
     savemat(tmp_path / "train_32x32.mat", make_fields(300, 0))
     savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))
     flags = [f"--config.data.root={tmp_path}", "--config.data.num_validation=100", *FEW, *BATCHES]
-    encoders = tmp_path / "encoders"
-    smoke = "--config=configs/svhn_vae.py:smoke"
-    assert "latents_greedy" in succeed(smoke, *flags, f"--workdir={tmp_path / 'one'}", f"--encoders={encoders}")
-    [trained] = encoders.glob("conv_vae-*")
-    before = sorted(path.stat().st_mtime_ns for path in trained.rglob("*"))
-    # Another experiment finds the encoder trained.
-    succeed(smoke, *flags, "--config.rounds=1", f"--workdir={tmp_path / 'two'}", f"--encoders={encoders}")
-    assert sorted(path.stat().st_mtime_ns for path in trained.rglob("*")) == before
+    flags += [f"--workdir={tmp_path / 'run'}", f"--encoders={tmp_path / 'encoders'}"]
+    assert "latents_greedy" in succeed("--config=configs/svhn_vae.py:smoke", *flags)
+    assert len(list((tmp_path / "encoders").glob("conv_vae-*"))) == 1
 
 
-def test_cifar10_vae(tmp_path):
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    """Three classes of noise in colour."""
+    root = tmp_path_factory.mktemp("folder")
     rng = np.random.default_rng(0)
     for split, name in itertools.product(("train", "test"), ("cat", "dog", "ship")):
-        (tmp_path / split / name).mkdir(parents=True)
+        (root / split / name).mkdir(parents=True)
         for index in range(20):
             pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / split / name / f"{index}.png")
-    flags = ["--config=configs/cifar10_vae.py:smoke", f"--config.data.root={tmp_path}", f"--workdir={tmp_path / 'run'}"]
-    assert "greedy" in succeed(*flags)
+            Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root
+
+
+def test_cifar10_vae(tiny_folder, tmp_path):
+    smoke = "--config=configs/cifar10_vae.py:smoke"
+    assert "greedy" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
+
+
+def test_cifar100_ibal(tiny_folder, tmp_path):
+    smoke = "--config=configs/cifar100_ibal.py:smoke"
+    assert "ibal_d" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
+    explained = pd.read_csv(tmp_path / "explanations.csv")
+    queries = pd.read_csv(tmp_path / "queries.csv")
+    assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 2 * 2 * 4 * 2 * 4
+    assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+
+
+def test_synthetic_ibal(tmp_path):
+    """Of five gammas one is kept, and the test split that did not choose it has a curve."""
+    succeed("--config=configs/synthetic_ibal.py:smoke", f"--workdir={tmp_path}")
+    summary, metrics = json.loads((tmp_path / "summary.json").read_text()), pd.read_csv(tmp_path / "metrics.csv")
+    kept = summary["tuned"]["ibal_d"]
+    assert kept["areas"].keys() == {f"ibal_d_gamma_{gamma:g}" for gamma in (0.1, 0.3, 1, 3, 10)}
+    assert kept["areas"][kept["arm"]] == max(kept["areas"].values())
+    assert not (kept["areas"].keys() - {kept["arm"]}) & summary["arms"].keys()
+    assert set(metrics[metrics.split == "test"]["round"]) == {0, 1, 2}
+    assert "balanced_test_area" in summary["arms"]["badge"]
+    measures = pd.read_csv(tmp_path / "measures.csv").dropna()
+    assert measures.importance.abs().max() <= 1 + 1e-6
+    assert "Rank correlation with importance" in (tmp_path / "report.html").read_text()
 
 
 def test_mnist_latent_sampling(tiny_mnist, tmp_path):
@@ -124,6 +152,14 @@ def test_orientation_farthest_point(size, tmp_path):
     assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
 
 
+def build_learner(spec):
+    extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
+    extra |= {} if spec.name in REGRESSORS else dict(num_classes=10)
+    if "classifier" in spec:
+        extra["classifier"] = build_learner(spec.classifier)
+    return build(CLASSIFIERS | REGRESSORS, dict(spec, **extra), "classifier")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
@@ -136,9 +172,7 @@ def test_every_size_names_what_exists(path):
             extra = dict(image_shape=(32, 32, 1)) if spec.name in TRAINED else {}
             build(ENCODERS, dict(spec, **extra), "encoder")
         for spec in config.classifiers.values():
-            extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
-            extra |= {} if spec.name in REGRESSORS else dict(num_classes=10)
-            build(CLASSIFIERS | REGRESSORS, dict(spec, **extra), "classifier")
+            build_learner(spec)
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
             build(STRATEGIES, arm.get("initial", config.initial), "strategy")

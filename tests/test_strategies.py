@@ -12,8 +12,7 @@ from jax.tree_util import Partial
 from latent_al.base import UNLABELLED, BadInput, Encoded, Pool, build
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
-from latent_al.strategies.representativeness import REPRESENTATIVENESS
-from latent_al.strategies.uncertainty import MEASURES, PICKS
+from latent_al.strategies.uncertainty import MEASURES
 
 ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
 PRIOR = dict(name="kl_to_prior")
@@ -33,7 +32,7 @@ SETTINGS = {
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
-        for distance in DISTANCES
+        for distance in ("euclidean", "j_divergence")
     ]
     + [dict(measure="entropy", representativeness=PRIOR, alpha=0.4, beta=0.3, distance="euclidean")],
     "informativeness": [
@@ -43,7 +42,7 @@ SETTINGS = {
             gamma=0.5,
             pick="random_partitions",
         )
-        for name in REPRESENTATIVENESS
+        for name in ("cosine_density", "euclidean_density_estimate", "kl_to_prior")
     ],
     "ibal": [{}],
     "ibal_d": [dict(gamma=(0.1, 0.5))],
@@ -56,7 +55,7 @@ SETTINGS = {
         dict(measure="margin", share=0.3, space="latents"),
         dict(measure="entropy", share=1.0, space="features"),
     ],
-    "uncertainty": [dict(measure=m, pick=p) for m, p in itertools.product(MEASURES, PICKS)],
+    "uncertainty": [dict(measure="margin", pick="top_k"), dict(measure="entropy", pick="random_partitions")],
     "uniform": SAMPLERS[:1],
 }
 COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "typiclust", "uniform"]

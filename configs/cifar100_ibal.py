@@ -1,0 +1,98 @@
+"""Data importance-based active learning, Figures 3 and 4, on images: ResNet-18 with few labels.
+
+    python launch.py --config=configs/cifar100_ibal.py                                    # CIFAR-100, through TFDS
+    python launch.py --config=configs/cifar100_ibal.py:cifar10_folder --config.data.root=DIR
+
+    full            CIFAR-100, up to 250 labels, 5 seeds, as in the paper; for a GPU
+    cifar10_folder  DIR/train/CLASS/* and DIR/test/CLASS/*, with a narrow network that two CPU cores can train
+    smoke           the tiny size that tests launch, on a folder too
+
+TIMES_AND_RESULT
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+ARMS = dict(
+    random=dict(name="random"),
+    entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
+    ibal=dict(name="ibal"),
+    ibal_d=dict(name="ibal_d"),
+    entropy_d=dict(name="entropy_d"),
+    distance=dict(name="distance"),
+    badge=dict(name="badge"),
+    bald=dict(name="bald", num_draws=10, pick="top_k"),
+    coreset=dict(name="coreset"),
+    typiclust=dict(name="typiclust", max_clusters=250, num_neighbours=20, iterations=20),
+)
+FOLDER = dict(name="image_folder", size=(32, 32), channels=3, num_test=0, skip_broken=False)
+SIZES = {
+    "full": dict(
+        data=dict(name="tfds", dataset="cifar100", num_validation=5000),
+        gammas=(0.1, 0.3, 1.0, 3.0, 10.0),
+        arms=tuple(ARMS),
+        seeds=5,
+        width=64,
+        epochs=60,
+        autoencoder=dict(filters=(32, 64), latent=128, epochs=20),
+        first=50,
+        batch=50,
+        rounds=4,
+    ),
+    "cifar10_folder": dict(
+        data=dict(FOLDER, num_validation=1000),
+        gammas=(1.0, 10.0),
+        arms=tuple(ARMS),
+        seeds=5,
+        width=8,
+        epochs=40,
+        autoencoder=dict(filters=(16, 32), latent=64, epochs=10),
+        first=50,
+        batch=50,
+        rounds=4,
+    ),
+    "smoke": dict(
+        data=dict(FOLDER, size=(16, 16), num_validation=10),
+        gammas=(0.5,),
+        arms=("random", "ibal_d", "bald"),
+        seeds=2,
+        width=2,
+        epochs=1,
+        autoencoder=dict(filters=(2, 2), latent=4, epochs=1),
+        first=8,
+        batch=4,
+        rounds=1,
+    ),
+}
+
+
+def get_config(size="full"):
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
+    own = SIZES[size]
+    place = "data_dir" if own["data"]["name"] == "tfds" else "root"
+    network = dict(width=own["width"], dropout=0.2, learning_rate=0.05, weight_decay=5e-4)
+    resnet = dict(name="resnet18", **network, epochs=own["epochs"], batch=32)
+    two_layers = dict(depth=1, hidden=(), dropout=0.0, activation="linear")
+    arms = {name: ARMS[name] for name in own["arms"]}
+    for name in arms.keys() & {"ibal_d", "entropy_d"}:
+        arms[name] = arms[name] | dict(gamma=own["gammas"])
+    return ConfigDict(
+        dict(
+            num_seeds=own["seeds"],
+            seeds_at_once=5,
+            data=dict(own["data"], **{place: config_dict.placeholder(str)}),
+            encoders=dict(
+                ae=dict(name="conv_ae", **two_layers, **own["autoencoder"], learning_rate=1.0, batch=64, seed=0)
+            ),
+            classifiers=dict(resnet=dict(name="refitted", l2=1e-3, classifier=resnet)),
+            initial=dict(name="random"),
+            first_batch=own["first"],
+            batch=own["batch"],
+            rounds=own["rounds"],
+            arms={
+                name: dict(encoder="ae", classifier="resnet", subsample=1.0, strategy=strategy)
+                for name, strategy in arms.items()
+            },
+            baseline="random",
+        )
+    )
