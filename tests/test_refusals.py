@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from test_launch import ROOT, run_demo
 
 from latent_al.base import BadInput
-from latent_al.experiment import run
+from latent_al.experiment import _warn_of_residual, run
 
 
 def refuse(workdir, message, **changes):
@@ -146,3 +146,35 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     cure = "in arm 'margin', seed 0, round 0; lower its learning_rate in config.classifiers"
     with pytest.raises(BadInput, match=cure):
         run_demo(tmp_path, classifiers__mlp__learning_rate=1e38)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            dict(data=dict(name="digits", num_validation=0, num_test=300)),
+            "arm 'ibal_d' has the gammas .* give gamma one",
+        ),
+        (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
+        (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),
+        (dict(l2=0.0), "refitted has l2 0.0; expected above 0"),
+    ],
+)
+def test_importance_and_its_peers_are_refused_what_they_cannot_use(change, message, tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/synthetic_ibal.py"))["get_config"]("smoke").to_dict()
+    net = config["classifiers"]["net"]
+    net["l2"] = change.get("l2", net["l2"])
+    net["classifier"]["dropout"] = change.get("dropout", net["classifier"]["dropout"])
+    config |= {name: change[name] for name in change.keys() & {"data", "baseline"}} | {"reach": ()}
+    with pytest.raises(BadInput, match=message):
+        run(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_last_layer_that_has_not_converged_is_warned_of(caplog):
+    residual = np.array([1e-6, 0.25], np.float32)
+    _warn_of_residual(residual, "ibal", [(0.0, 0.0, 4), (0.0, 0.0, 5)], 3)
+    assert "not converged in arm 'ibal', seed 5, round 3: its residual is 2.5e-01" in caplog.text
+    caplog.clear()
+    _warn_of_residual(residual[:1], "ibal", [(0.0, 0.0, 4)], 3)
+    assert not caplog.text
