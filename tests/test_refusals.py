@@ -153,7 +153,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     [
         (
             dict(data=dict(name="digits", num_validation=0, num_test=300)),
-            "arm 'ibal_d' has the gammas .* give gamma one",
+            "arm 'entropy_d' has the gammas .* give gamma one",
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),
