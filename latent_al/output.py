@@ -102,7 +102,7 @@ def _summary(config, data, encodings, tables):
         summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
     if "balance" in tables:
         summary["balance"] = results.balance_means(tables["balance"])
-    summary["encoders"] = {name: describe(each) for name, each in encodings.items() if each.losses is not None}
+    summary["encoders"] = {name: describe(each, data) for name, each in encodings.items() if each.losses is not None}
     return summary
 
 
@@ -118,7 +118,10 @@ def _shown(summary, tables):
         shown["Rank correlation with importance, over the rows left at the end (means over seeds)"] = (
             results.correlations(tables["measures"])
         )
-    losses = "losses of the last epoch; validation leaves out dropout and what compares the images of a batch"
+    losses = (
+        "losses of the last epoch, of which validation leaves out dropout and what compares the images of a batch; "
+        "sharpness of reconstructions is 1 where they are as sharp as the images"
+    )
     shown[f"Encoders ({losses})"] = results.encoders_table(summary)
     if "balance" in tables:
         shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])

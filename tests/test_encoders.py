@@ -101,9 +101,12 @@ class TestConvVAE:
         assert (result.losses[-1] < result.losses[0] - 1).all()
 
     def test_no_validation_images(self, make_data, tmp_path):
-        result = build_encoder(**self.CONV | dict(epochs=1))(make_data(num_validation=0), tmp_path / "vae")
+        data = make_data(num_validation=0)
+        result = build_encoder(**self.CONV | dict(epochs=1))(data, tmp_path / "vae")
         assert result.validation.latents.shape == (0, 2)
-        assert describe(result)["validation_loss"] is None
+        described = describe(result, data)
+        assert described["validation_loss"] is None
+        assert 0 < described["sharpness"] < 1
 
     def test_a_dead_first_layer_is_refused(self, make_data, tmp_path):
         with pytest.raises(BadInput, match="map all images to one point, a dead layer; choose another seed"):
