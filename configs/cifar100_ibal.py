@@ -24,7 +24,7 @@ ARMS = dict(
     coreset=dict(name="coreset"),
     typiclust=dict(name="typiclust", max_clusters=250, num_neighbours=20, iterations=20),
 )
-FOLDER = dict(name="image_folder", size=(32, 32), channels=3, num_test=0, skip_broken=False)
+FOLDER = dict(name="image_folder", size=(16, 16), channels=3, num_test=0, skip_broken=False)
 SIZES = {
     "full": dict(
         data=dict(name="tfds", dataset="cifar100", num_validation=5000),
@@ -40,18 +40,18 @@ SIZES = {
     ),
     "cifar10_folder": dict(
         data=dict(FOLDER, num_validation=1000),
-        gammas=(1.0, 10.0),
+        gammas=(1.0,),
         arms=tuple(ARMS),
         seeds=5,
         width=8,
-        epochs=40,
+        epochs=20,
         autoencoder=dict(filters=(16, 32), latent=64, epochs=10),
         first=50,
         batch=50,
         rounds=4,
     ),
     "smoke": dict(
-        data=dict(FOLDER, size=(16, 16), num_validation=10),
+        data=dict(FOLDER, num_validation=10),
         gammas=(0.5,),
         arms=("random", "ibal_d", "bald"),
         seeds=2,
