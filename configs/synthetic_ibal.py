@@ -2,12 +2,13 @@
 
     python launch.py --config=configs/synthetic_ibal.py
 
-    full     50 seeds
-    paper    5 seeds, as in the paper
-    batches  the field's batch methods beside them, 50 seeds
+    full     50 seeds; five minutes on two CPU cores
+    paper    5 seeds, as in the paper; a minute
+    batches  the field's batch methods beside them, 50 seeds; three minutes
     smoke    the tiny size that tests launch
 
-TIMES_AND_RESULT
+Expect of `full` an area under the test curve of balanced accuracy of 86.2 % with IBAL-D, 86.5 % with the distance alone,
+75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict
