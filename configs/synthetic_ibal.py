@@ -7,8 +7,8 @@
     batches  the field's batch methods beside them, 50 seeds; three minutes
     smoke    the tiny size that tests launch
 
-Expect of `full` an area under the test curve of balanced accuracy of 86.2 % with IBAL-D, 86.5 % with the distance alone,
-75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/results.md has the rest.
+Expect of `full` an area under the test curve of balanced accuracy of 86.2 % with IBAL-D, 86.5 % with the distance
+alone, 75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict

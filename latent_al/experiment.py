@@ -2,26 +2,21 @@
 
 import hashlib
 import json
-import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from latent_al.base import BadInput, Data, Encoded, Learner, Pool, Strategy, build, check_name
-from latent_al.checkpoints import Checkpoints
+from latent_al.arms import EXPLAINING, Arm, Classifier, by_variant, labels_of, play
+from latent_al.base import BadInput, Data, Encoded, Pool, Strategy, build, check_name
 from latent_al.data import digest, load
-from latent_al.encoders import ENCODERS, TRAINED, Encodings
+from latent_al.encoders import ENCODERS, TRAINED
 from latent_al.kernels.picks import subsample_size
-from latent_al.kernels.representer import Explanation
 from latent_al.loop import (
     explain_round,
     first_batch,
@@ -32,52 +27,11 @@ from latent_al.loop import (
     select_round,
 )
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
-from latent_al.models.last_layer import TOLERANCE
 from latent_al.output import write_results
-from latent_al.results import METRICS, History
+from latent_al.results import METRICS
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import open_workdir, pin
-
-SPLITS = ("train", "validation", "test")
-WATCHED = 500
-"""Validation images on which a learner is watched while it trains: all of them would cost more than the training."""
-MEASURED = 1000
-"""Training images of which the report shows what a strategy measures."""
-EXPLAINED, EXPLAINING = 4, 4
-"""Validation images whose prediction is explained, and labelled examples for and against each."""
-
-
-class Classifier(NamedTuple):
-    """A learner with its functions vmapped over members and compiled, once for all arms that name it."""
-
-    learner: Learner
-    on_images: bool
-    fit: Any
-    score: Any
-    explain: Any
-
-
-class Arm(NamedTuple):
-    """One row of the comparison, its functions vmapped over members and compiled.
-
-    A member is a seed with one variant, a dropout of the classifier with a gamma of the strategy; all seeds of the
-    first variant come first. `strategies` are those of the first batch and of the rounds, `prepared` what they
-    prepared. Unlabelled data has no classifier.
-    """
-
-    encoder: str
-    classifier: Classifier | None
-    strategies: list[Strategy]
-    first: Any
-    select: Any
-    measure: Any = None
-    prepared: Any = None
-
-    @property
-    def variants(self) -> list[tuple[float, float]]:
-        dropouts = self.classifier.learner.dropouts if self.classifier else (0.0,)
-        return [(dropout, gamma) for dropout in dropouts for gamma in self.strategies[-1].gammas]
 
 
 def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict:
@@ -106,7 +60,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     for name in config.arms:
         with _blamed_on(name):
             arms[name] = _build_arm(config, name, data, encoders, classifiers)
-    labels = _labels(arms)
+    labels = labels_of(arms)
     if len(set(labels)) < len(labels):
         raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
     tuned = _tuned(arms, data)
@@ -126,13 +80,13 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     for block in _blocks(config):
         for name, arm in arms.items():
             known = (data, encodings[arm.encoder], folder)
-            played = _play(config, name, arm, block, *known, test_every_round=bool(tuned))
-            histories |= {(label, block[0]): (block, each) for label, each in _by_variant(name, arm, played)}
-    ordered = [(label, *histories[label, block[0]]) for label in _labels(arms) for block in _blocks(config)]
+            played = play(name, arm, block, _num_labels(config), *known, test_every_round=bool(tuned))
+            histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
+    ordered = [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in _blocks(config)]
     spaces = {
         label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
         for name, arm in arms.items()
-        for label in _labels({name: arm})
+        for label in labels_of({name: arm})
     }
     return write_results(folder, config, data, encodings, spaces, ordered, tuned, command)
 
@@ -306,175 +260,6 @@ def _blamed_on(name):
         raise BadInput(f"arm {name!r}: {error}") from error
 
 
-def _empty_history(num_members, num_labels, arm: Arm, data) -> History:
-    nothing = np.full((num_members, len(num_labels)), np.nan, np.float32)
-    size = len(data.train.images)
-    learner = arm.classifier.learner if arm.classifier else None
-    metrics, updates = (learner.metrics, learner.updates) if learner else ((), ())
-    measured = np.full((num_members, min(size, MEASURED)), np.nan, np.float32)
-    return History(
-        np.full((num_members, num_labels[-1]), size, np.int32),
-        {metric: dict.fromkeys(("labelled", "validation", "test"), nothing) for metric in metrics},
-        np.full((len(num_labels), 2), np.nan),
-        dict.fromkeys(updates, nothing),
-        dict.fromkeys(arm.strategies[-1].measures, measured),
-        _nothing_explained(num_members, num_labels, size) if _explains(arm, data, num_labels) else {},
-    )
-
-
-def _explains(arm: Arm, data: Data, num_labels):
-    """Whether predictions are explained: the last layer is refitted, and there are images and labels enough."""
-    is_refitted = arm.classifier is not None and arm.classifier.learner.l2 is not None
-    return is_refitted and len(data.validation.images) >= EXPLAINED and num_labels[-1] >= EXPLAINING
-
-
-def _nothing_explained(num_members, num_labels, size):
-    rows = np.full((num_members, EXPLAINED, EXPLAINING), size, np.int32)
-    values = np.full(rows.shape, np.nan, np.float32)
-    nothing = Explanation(rows, values, rows, values)
-    return nothing._asdict() | {"predicted": np.full(rows.shape[:2], -1, np.int32)}
-
-
-def _play(config, name, arm: Arm, seeds, data: Data, encodings: Encodings, folder, *, test_every_round) -> History:
-    """All rounds of one arm for one block of seeds, from where its checkpoints stopped."""
-    members = [(*variant, seed) for variant in arm.variants for seed in seeds]
-    keys = jax.vmap(jax.random.key)(jnp.array([seed for *_, seed in members]))
-    key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
-    num_labels = _num_labels(config)
-    checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
-    learner = arm.classifier.learner if arm.classifier else None
-    nothing = _empty_history(len(members), num_labels, arm, data)
-    done, history = checkpoints.restore(nothing)
-    if not done:
-        history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
-    if data.train.labels is None:
-        return jax.device_get(history)
-    labels = {split: getattr(data, split).labels for split in SPLITS}
-    inputs = _inputs(arm, data, encodings)
-    prepared, followed = _per_member(arm, len(members)), 0
-    play = partial(_play_round, name, arm, members, test_every_round=test_every_round)
-    with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
-        bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
-        for index in bar:
-            keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            known = (prepared, followed, encodings.train, inputs, labels, history)
-            history, prepared = play(index, keys, num_labels, *known)
-            followed = num_labels[index]
-            bar.set_postfix(_show(history.scores[learner.metric], index))
-            checkpoints.save(index + 1, history)
-    return history
-
-
-def _per_member(arm: Arm, num_members):
-    """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
-    if not arm.strategies[-1].follow:
-        return arm.prepared[-1]
-    return jax.tree.map(lambda each: jnp.broadcast_to(each, (num_members, *each.shape)), arm.prepared[-1])
-
-
-def _watched(inputs, labels):
-    """The validation images on which a classifier is watched while it trains; none where they have no labels."""
-    known = np.zeros(0, np.int32) if labels["validation"] is None else labels["validation"][:WATCHED]
-    return inputs["validation"][: len(known)], known
-
-
-def _inputs(arm: Arm, data: Data, encodings: Encodings):
-    """What the arm's classifier reads of each split."""
-    if arm.classifier.on_images:
-        return {split: jnp.asarray(getattr(data, split).images) for split in SPLITS}
-    return {split: getattr(encodings, split).latents for split in SPLITS}
-
-
-def _play_round(
-    name,
-    arm: Arm,
-    members,
-    index,
-    keys,
-    num_labels,
-    prepared,
-    followed,
-    train,
-    inputs,
-    labels,
-    history: History,
-    *,
-    test_every_round,
-) -> tuple[History, Any]:
-    """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
-    dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
-    is_last = index + 1 == len(num_labels)
-    count = jnp.int32(num_labels[index])
-    known = (labels["train"], history.bought)
-    started = time.perf_counter()
-    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, _watched(inputs, labels))
-    params, labelled, progress = jax.block_until_ready(fitted)
-    fit_seconds = time.perf_counter() - started
-    _check_loss(np.asarray(progress["loss"]), name, members, index)
-    _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
-    started, bought = time.perf_counter(), history.bought
-    if not is_last:
-        variants = (keys[:, 1], dropouts, gammas)
-        known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
-        bought, prepared = arm.select(*variants, params, labelled, *known)
-    bought = np.asarray(bought)
-    seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
-    scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
-    for split in ("validation", "test") if is_last or test_every_round else ("validation",):
-        if labels[split] is not None and len(labels[split]):
-            found = arm.classifier.score(params, inputs[split], labels[split])
-            scores |= {(metric, split): values for metric, values in found.items()}
-    history = History(
-        bought,
-        {
-            metric: {split: _set(values, index, scores.get((metric, split), np.nan)) for split, values in each.items()}
-            for metric, each in history.scores.items()
-        },
-        _set(history.seconds.T, index, seconds).T,
-        {
-            update: _set(values, index, progress["by_update"][:, mark])
-            for mark, (update, values) in enumerate(history.by_update.items())
-        },
-        history.measured,
-        history.explained,
-    )
-    if is_last and history.measured:
-        known = (inputs["train"], train, prepared, labels["train"], history.bought, jnp.int32(followed), count)
-        sample = np.random.default_rng(0).permutation(len(labels["train"]))[:MEASURED]
-        history = history._replace(measured=arm.measure(dropouts, params, labelled, *known, np.int32(sample)))
-    if is_last and history.explained:
-        targets = inputs["validation"][:EXPLAINED]
-        predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.bought, targets)
-        history = history._replace(explained=found._asdict() | {"predicted": predicted})
-    return jax.device_get(history), prepared
-
-
-def _set(table, index, column):
-    table = np.array(table)
-    table[:, index] = column
-    return table
-
-
-def _by_variant(name, arm: Arm, history: History):
-    """The history of each of the arm's variants, under its label; the seconds of their program in equal parts."""
-    num_seeds = len(history.bought) // len(arm.variants)
-    for index, label in enumerate(_labels({name: arm})):
-        own = slice(index * num_seeds, (index + 1) * num_seeds)
-        of_seeds = jax.tree.map(lambda values, own=own: values[own], history._replace(seconds=None))
-        yield label, of_seeds._replace(seconds=history.seconds / len(arm.variants))
-
-
-def _labels(arms):
-    """The arms' names, with the dropout and with the gamma where an arm has several."""
-    return [
-        name
-        + (f"_dropout_{dropout:g}" if len(arm.variants) > len(arm.strategies[-1].gammas) else "")
-        + (f"_gamma_{gamma:g}" if len(arm.strategies[-1].gammas) > 1 else "")
-        for name, arm in arms.items()
-        for dropout, gamma in arm.variants
-    ]
-
-
 def _tuned(arms, data):
     """The labels of each arm that has several gammas, of which validation data keep one; of each dropout its own."""
     tuned = {}
@@ -487,31 +272,7 @@ def _tuned(arms, data):
                 f"arm {name!r} has the gammas {gammas}, of which validation images are to choose, and none has a "
                 "label; give gamma one value, or raise num_validation."
             )
-        labels = _labels({name: arm})
+        labels = labels_of({name: arm})
         for first in range(0, len(labels), len(gammas)):
             tuned[labels[first].split("_gamma_")[0]] = labels[first : first + len(gammas)]
     return tuned
-
-
-def _check_loss(loss, name, members, index):
-    if not np.isfinite(loss).all():
-        worst = (~np.isfinite(loss)).argmax()
-        raise BadInput(
-            f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][-1]}, "
-            f"round {index}; lower its learning_rate in config.classifiers. "
-            "What was bought before it is kept in the checkpoints."
-        )
-
-
-def _warn_of_residual(residual, name, members, index):
-    if residual.max() > TOLERANCE:
-        logging.warning(
-            "the last layer has not converged in arm %r, seed %d, round %d: its residual is %.1e, and representer "
-            "values hold only below %.0e; raise l2 in config.classifiers.",
-            *(name, members[residual.argmax()][-1], index, residual.max(), TOLERANCE),
-        )
-
-
-def _show(scores, index):
-    means = {split: values[:, index].mean() for split, values in scores.items()}
-    return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}

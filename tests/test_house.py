@@ -11,7 +11,7 @@ FLOORS = [
     {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
     {"loop", "results", "comparisons", "plots", "workdir"},
     {"pictures", "report"},
-    {"output"},
+    {"arms", "output"},
     {"experiment"},
 ]
 MODULES = sorted((ROOT / "latent_al").rglob("*.py"))

@@ -9,8 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 from test_launch import ROOT, run_demo
 
+from latent_al.arms import _warn_of_residual
 from latent_al.base import BadInput
-from latent_al.experiment import _warn_of_residual, run
+from latent_al.experiment import run
 
 
 def refuse(workdir, message, **changes):
