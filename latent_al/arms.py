@@ -201,7 +201,8 @@ def _play_round(
     if not is_last:
         variants = (keys[:, 1], dropouts, gammas)
         known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
-        bought, prepared = arm.select(*variants, params, labelled, *known)
+        bought, up_to_date = arm.select(*variants, params, labelled, *known)
+        prepared = prepared if up_to_date is None else up_to_date
     bought = np.asarray(bought)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
     scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}

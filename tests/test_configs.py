@@ -99,7 +99,7 @@ def test_cifar100_ibal(tiny_folder, tmp_path):
     assert "ibal_d" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
     explained = pd.read_csv(tmp_path / "explanations.csv")
     queries = pd.read_csv(tmp_path / "queries.csv")
-    assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 2 * 2 * 4 * 2 * 4
+    assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 3 * 2 * 4 * 2 * 4
     assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
 
 
@@ -165,7 +165,7 @@ def test_every_size_names_what_exists(path):
     """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
     module = runpy.run_path(str(path))
     kinds = KINDS.get(path.stem, ("",))
-    names = [*module["SIZES"], *MORE[path.stem]] if "SIZES" in module else ("full", "smoke")
+    names = [*module["SIZES"], *MORE.get(path.stem, ())] if "SIZES" in module else ("full", "smoke")
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
         for spec in config.encoders.values():

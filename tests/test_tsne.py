@@ -279,7 +279,7 @@ class TestDivergence:
     def test_is_zero_at_its_own_latents(self):
         _, latents = neighbours_and_latents("typical")
         p = kernels.student_t(jnp.array(latents))
-        assert abs(kernels.tsne_divergence(p, jnp.array(latents))) < 2e-6
+        assert abs(kernels.tsne_divergence(p, jnp.array(latents))) < 5e-6
         np.testing.assert_allclose(GRADIENT(p, jnp.array(latents)), 0, atol=1e-7)
 
     def test_falls_along_its_gradient(self):
