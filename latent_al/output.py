@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from latent_al import comparisons, pictures, results
 from latent_al.base import Data
 from latent_al.encoders import Encodings, describe
+from latent_al.files import write_csv, write_json
 from latent_al.report import write_report
 from latent_al.results import TUNED_BY, History
 
@@ -38,15 +39,15 @@ def write_results(
     """
     tables = _tables(config, data, ordered)
     for name, table in tables.items():
-        results.write_csv(folder / f"{name}.csv", table)
+        write_csv(folder / f"{name}.csv", table)
     chosen = results.choose(tables["metrics"], tuned) if tuned else {}
     worse = {arm for each in chosen.values() for arm in each["areas"] if arm != each["arm"]}
     tables = {name: table[~table.arm.isin(worse)] for name, table in tables.items()}
     if "metrics" in tables and _has_curves(config, tables["metrics"]):
         tables["gaps"] = results.gaps_table(tables["metrics"], config.baseline)
-        results.write_csv(folder / "gaps.csv", tables["gaps"])
+        write_csv(folder / "gaps.csv", tables["gaps"])
     summary = _summary(config, data, encodings, tables) | ({"tuned": chosen} if chosen else {})
-    results.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     figures = folder / "figures"
     drawn = {"Arms": pictures.draw_arms(tables, data, figures)}
     drawn["First batches"] = pictures.draw_first_batches(spaces, tables["queries"], data, figures)

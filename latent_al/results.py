@@ -1,8 +1,5 @@
 """From histories of rounds to tidy tables, statistics and a summary."""
 
-import json
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -326,21 +323,6 @@ def balance_summary(balance: pd.DataFrame) -> pd.DataFrame:
         line |= {"smallest class": f"{counts.min(axis=1).mean():.1f}"}
         lines.append(line | {"largest class": f"{counts.max(axis=1).mean():.1f}"})
     return pd.DataFrame(lines)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` as a whole: a reader, or a kill, never meets half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_atomically(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-
-
-def write_json(path: Path, tree: dict) -> None:
-    write_atomically(path, json.dumps(tree, indent=2) + "\n")
 
 
 def _last_rounds(balance):

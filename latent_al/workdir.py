@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
 from latent_al.base import BadInput
-from latent_al.results import write_atomically, write_json
+from latent_al.files import write_atomically, write_json
 
 
 def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:

@@ -7,12 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"base", "kernels"},
+    {"base", "files", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
     {"loop", "results", "comparisons", "plots", "workdir"},
     {"pictures", "report"},
     {"arms", "output"},
-    {"experiment"},
+    {"experiment", "labelling"},
 ]
 MODULES = sorted((ROOT / "latent_al").rglob("*.py"))
 

@@ -19,7 +19,6 @@ from latent_al.results import (
     paired_difference,
     queries_table,
     summarise,
-    write_csv,
 )
 
 NUM_LABELS = np.array([10, 20, 40])
@@ -270,10 +269,3 @@ def test_equal_arms_and_single_seeds():
 def test_one_round_has_no_area():
     table = metrics_table("base", [0, 1], NUM_LABELS[:1], history([[0.2], [0.4]], [0.5, 0.6]))
     assert summarise(table, "base")["arms"]["base"]["area"] == {"mean": None, "std": None}
-
-
-def test_a_write_replaces_the_whole_file(tmp_path):
-    for length in (9, 2):
-        write_csv(tmp_path / "a.csv", pd.DataFrame(dict(value=np.linspace(0, 1, length))))
-    assert (tmp_path / "a.csv").read_text() == "value\n0.000000\n1.000000\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -1,0 +1,53 @@
+"""Files written whole or not at all, and tables that a spreadsheet can open safely."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
+"""How a cell begins that a spreadsheet may take for a formula; the apostrophe, for its own sake."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces `path` as a whole and for good: a reader, a kill or a power cut never meets half a file."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, tree: dict | list) -> None:
+    write_atomically(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Text that begins like a formula gets an apostrophe in front, which `read_csv` takes away again."""
+    text = {
+        name: column.astype(object).map(_guard)
+        for name, column in table.items()
+        if not pd.api.types.is_numeric_dtype(column)
+    }
+    # The csv module quotes a line feed, but a carriage return only as part of the line terminator.
+    returns = any("\r" in cell for column in text.values() for cell in column if isinstance(cell, str))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    written = table.assign(**text).to_csv(index=False, float_format="%.6f", lineterminator="\n", quoting=quoting)
+    write_atomically(path, written)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of `write_csv`, every cell as text, an empty one where there was none."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").map(unguard)
+
+
+def unguard(cell: str) -> str:
+    """The text of a cell without the apostrophe of `write_csv`."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(GUARDED) else cell
+
+
+def _guard(cell):
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(GUARDED) else cell
