@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from scipy.ndimage import laplace
 from tqdm import tqdm
 
-from latent_al.base import BadInput, Data, Encoded
+from latent_al.base import BadInput, Data, Encoded, Key, Params
 from latent_al.checkpoints import Checkpoints
 from latent_al.fit import BLOCK, epoch, in_blocks, start
 from latent_al.models import AUTOENCODERS
@@ -107,29 +108,17 @@ def trained(
         BadInput: what the factory or the loss refuses; a size below 1; initial weights to which all images are the
             same; a loss that is NaN or infinite.
     """
-    if min(epochs, batch) < 1 or learning_rate <= 0:
-        raise BadInput(
-            f"the auto-encoder has epochs {epochs}, batch {batch} and learning_rate {learning_rate}; "
-            "expected sizes of 1 or more and a positive learning_rate."
-        )
-    autoencoder = make(image_shape=image_shape, **sizes)
-    model = autoencoder.module
-
-    def to_images(params, latents):
-        return jax.nn.sigmoid(model.apply(params, latents, method="decode"))
-
-    def describe_images(params, images):
-        mu, log_sigma = model.apply(params, images, method="encode")
-        return Encoded(mu, log_sigma, jnp.abs(to_images(params, mu) - images).mean(axis=(1, 2, 3)))
+    training = Training(learning_rate, epochs, batch, seed)
+    autoencoder = make_autoencoder(make, training, image_shape, **sizes)
+    decode = jax.jit(to_images(autoencoder))
 
     def encode(data, folder):
-        settings = dict(learning_rate=learning_rate, epochs=epochs, batch=batch, seed=seed)
-        params, losses = train_autoencoder(autoencoder, data, folder, **settings)
-        run = jax.jit(in_blocks(describe_images, _block(data.train.images)))
+        params, losses = train_autoencoder(autoencoder, data, folder, **training._asdict())
+        run = jax.jit(in_blocks(encode_images(autoencoder), block_of(image_shape)))
         splits = [run(params, jnp.asarray(split.images)) for split in data[:3]]
-        return Encodings(*splits, losses, partial(jax.jit(to_images), params))
+        return Encodings(*splits, losses, partial(decode, params))
 
-    return Encoder(encode, _rehearse(autoencoder, image_shape, batch))
+    return Encoder(encode, has_spread(autoencoder, image_shape))
 
 
 GIVEN = {"identity": identity, "precomputed": precomputed}
@@ -169,14 +158,15 @@ def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, lea
     key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
     optimizer, loss = autoencoder.optimizer(learning_rate), autoencoder.loss
     images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
-    state = start(_init(autoencoder.module, key_init, key_noise, images), optimizer)
+    block = block_of(images.shape[1:])
+    state = start(first_params(autoencoder, key_init, key_noise, images[:block]), optimizer)
     checkpoints = Checkpoints(folder, seconds_between=30)
     done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
     if done == epochs:
         return state.params, losses
     validation = jnp.asarray(data.validation.images)
     run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
-    validate = jax.jit(_mean_loss(autoencoder.validation_loss, _block(images)))
+    validate = jax.jit(_mean_loss(autoencoder.validation_loss, block))
     with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
         for index in bar:
             state, train_loss = run(jax.random.fold_in(key_epochs, index), state, images, rows, len(rows))
@@ -191,34 +181,80 @@ def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, lea
     return state.params, losses
 
 
-def _rehearse(autoencoder, image_shape, batch):
-    """Traces a training step on shapes alone, so that what cannot work says so now; whether the latents have spread."""
-    key, model = jax.random.key(0), autoencoder.module
+class Training(NamedTuple):
+    """How an auto-encoder is trained: step size, passes over the images, images a step, and the seed of it all."""
+
+    learning_rate: float
+    epochs: int
+    batch: int
+    seed: int
+
+
+def make_autoencoder(
+    make: Callable, training: Training, image_shape: tuple[int, int, int], **sizes: Any
+) -> AutoEncoder:
+    """The auto-encoder of `make(image_shape=..., **sizes)`, after a training step on shapes alone.
+
+    Raises:
+        BadInput: what cannot work, before any long work.
+    """
+    epochs, batch, learning_rate = training.epochs, training.batch, training.learning_rate
+    if min(epochs, batch) < 1 or learning_rate <= 0:
+        raise BadInput(
+            f"the auto-encoder has epochs {epochs}, batch {batch} and learning_rate {learning_rate}; "
+            "expected sizes of 1 or more and a positive learning_rate."
+        )
+    autoencoder, key = make(image_shape=image_shape, **sizes), jax.random.key(0)
 
     def step(images):
-        params = model.init(key, images[:1], key)
-        return autoencoder.loss(params, key, images), model.apply(params, images, method="encode")
+        return autoencoder.loss(autoencoder.module.init(key, images[:1], key), key, images)
 
     try:
-        _, (_, log_sigma) = jax.eval_shape(step, jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32))
+        jax.eval_shape(step, jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32))
     except ValueError as error:
         raise BadInput(f"the auto-encoder cannot be trained in batches of {batch}: {error}") from error
-    return log_sigma is not None
+    return autoencoder
 
 
-def _init(model, key, key_noise, images):
-    """The initial weights, refused where a layer dies on all images: ReLUs that never fire never learn."""
+def has_spread(autoencoder: AutoEncoder, image_shape: tuple[int, int, int]) -> bool:
+    """Whether the latents come with a log standard deviation."""
+    key, model = jax.random.key(0), autoencoder.module
+
+    def encode(images):
+        return model.apply(model.init(key, images, key), images, method="encode")[1]
+
+    return jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)) is not None
+
+
+def to_images(autoencoder: AutoEncoder) -> Callable:
+    """(params, latents [n d]) -> images [n h w c] in [0, 1]."""
+    return lambda params, latents: jax.nn.sigmoid(autoencoder.module.apply(params, latents, method="decode"))
+
+
+def encode_images(autoencoder: AutoEncoder) -> Callable:
+    """(params, images [n h w c]) -> `Encoded`."""
+
+    def encode(params, images):
+        mu, log_sigma = autoencoder.module.apply(params, images, method="encode")
+        errors = jnp.abs(to_images(autoencoder)(params, mu) - images).mean(axis=(1, 2, 3))
+        return Encoded(mu, log_sigma, errors)
+
+    return encode
+
+
+def first_params(autoencoder: AutoEncoder, key: Key, key_noise: Key, images: Float[Array, "n h w c"]) -> Params:
+    """The initial weights, refused where a layer dies on all `images`: ReLUs that never fire never learn."""
+    model = autoencoder.module
     params = model.init(key, images[:1], key_noise)
-    some = images[: _block(images)]
-    mu, _ = jax.jit(partial(model.apply, method="encode"))(params, some)
-    if jnp.ptp(some, axis=0).any() and not jnp.ptp(mu, axis=0).any():
+    mu, _ = jax.jit(partial(model.apply, method="encode"))(params, images)
+    if jnp.ptp(images, axis=0).any() and not jnp.ptp(mu, axis=0).any():
         raise BadInput("the encoder's initial weights map all images to one point, a dead layer; choose another seed.")
     return params
 
 
-def _block(images):
+def block_of(image_shape: tuple[int, int, int]) -> int:
     """Images at a time: as many as make the pixels of 2,048 of MNIST's, of which a convolution makes 1.3 GiB."""
-    return max(1, min(BLOCK, BLOCK * 28 * 28 // (images.shape[1] * images.shape[2])))
+    return max(1, min(BLOCK, BLOCK * 28 * 28 // (image_shape[0] * image_shape[1])))
 
 
 def _mean_loss(loss, block):
