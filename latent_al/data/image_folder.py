@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import assemble, take, to_split
-
-SUFFIXES = frozenset(Image.registered_extensions())
+from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, read_image
 
 
 def image_folder(
@@ -37,10 +35,7 @@ def image_folder(
     Raises:
         BadInput: no folder, no images, an unreadable image, images of several sizes.
     """
-    if channels not in (1, 3):
-        raise BadInput(f"channels is {channels}; expected 1 for grey or 3 for colour.")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise BadInput(f"size is {size}; expected (height, width), both 1 or more.")
+    check_shape(size, channels)
     if root is None:
         raise BadInput("no folder of images is named; set config.data.root to it.")
     folder = Path(root)
@@ -98,8 +93,8 @@ def _read(files, classes, size, channels, skip_broken):
     images, labels, ids = [], [], []
     for path, name, label in files:
         try:
-            image = _read_image(path, size, channels)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image = read_image(path, size, channels)
+        except UnusableImage as error:
             if not skip_broken:
                 raise BadInput(
                     f"{path} cannot be read ({error}); mend or remove it, or set config.data.skip_broken=True."
@@ -118,15 +113,3 @@ def _read(files, classes, size, channels, skip_broken):
         raise BadInput(f"none of the {len(files)} image files can be read, the first is {files[0][0]}.")
     split = to_split(np.stack(images), np.array(labels))
     return (split if classes else Split(split.images, None)), np.array(ids)
-
-
-def _read_image(path, size, channels):
-    with Image.open(path) as image:
-        if image.mode.startswith("I;16"):
-            # Pillow would clip 16-bit grey to 255.
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-        if size is not None:
-            image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-        pixels = np.asarray(image)
-    return pixels[..., None] if channels == 1 else pixels

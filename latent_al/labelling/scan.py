@@ -1,0 +1,361 @@
+"""From a folder to the images in it: what is there, once each, by its content, and what came, went and changed."""
+
+import hashlib
+import itertools
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from latent_al.base import BadInput
+from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, decode, read_content
+from latent_al.files import read_csv, write_csv
+from latent_al.labelling.store import COLUMNS, Store
+
+SHARD = 1024
+"""Images of a shard."""
+PLACE = ["file_name", "bytes", "modified_ns"]
+"""What tells, without reading it, that a file is as it was."""
+THREADS = 4
+GROUP = 16
+"""Files that a thread reads at a time: to hand over each small image by itself would halve the speed."""
+ROW_BYTES = 200
+"""What an image takes in the tables, about."""
+
+
+class Forecast(NamedTuple):
+    """What reading the new files will take.
+
+    num_images: files to read.
+    seconds: about how long that takes, from a sample of them.
+    disk_bytes: what the shards will take, at most: duplicates take nothing.
+    """
+
+    num_images: int
+    seconds: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is in the folder, before any image is decoded.
+
+    Attributes:
+        root: the folder.
+        workdir: where the shards and the tables go.
+        size: (height, width) that every image is resized to.
+        channels: 1 for grey, 3 for colour.
+        store: what earlier scans have read.
+        files: `PLACE` of each file with an image's suffix, sorted by name, and its `id`, empty where it is to be read.
+        rejected: (file name, reason) of what will not be read.
+        num_other: how many files have no image's suffix.
+    """
+
+    root: Path
+    workdir: Path
+    size: tuple[int, int]
+    channels: int
+    store: Store
+    files: pd.DataFrame
+    rejected: list[tuple[str, str]]
+    num_other: int
+
+    @property
+    def new(self) -> list[str]:
+        """The names of the files to read."""
+        return self.files.file_name[self.files.id == ""].tolist()
+
+
+class Scan(NamedTuple):
+    """The images of a folder, in the order of the store.
+
+    table: as `manifest.csv`: id; file_name, where the image is or was; status; height and width in its file, upright;
+        bytes; modified_ns; copies, how many files hold these very bytes.
+        status is `present`; `changed` where its file is there, but with other content, which is an image of its own; or
+        `removed`.
+    store: their pixels.
+    duplicates: as `duplicates.csv`: the further files of an image, and the file that stands for it.
+    rejected: as `rejected.csv`: what could not be used, and why.
+    num_new, num_removed, num_changed: since the last scan that came to its end.
+    num_other: files without an image's suffix.
+    """
+
+    table: pd.DataFrame
+    store: Store
+    duplicates: pd.DataFrame
+    rejected: pd.DataFrame
+    num_new: int
+    num_removed: int
+    num_changed: int
+    num_other: int
+
+
+class _Read(NamedTuple):
+    """One file: its row, and its pixels; None where the store has them, or where `reason` says why there are none."""
+
+    row: dict
+    pixels: np.ndarray | None
+    reason: str | None
+
+
+def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, channels: int) -> Plan:
+    """Lists the files of a folder and of its sub-folders; decodes none.
+
+    Hidden files are passed over, and so is the workdir where it lies in the folder. Links are not followed, but listed
+    as rejected. Files that are as the last scan saw them, by name, length and time of change, are not read again.
+
+    Args:
+        root: the folder; None, where a config leaves it open, is refused.
+        workdir: where earlier scans have left their tables and shards, and this one will.
+        size: (height, width) that every image is resized to.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        BadInput: no folder, no image files in it, no size, or shards of another size or damaged.
+    """
+    if root is None:
+        raise BadInput("no folder of images is named; set config.data.root to it.")
+    if size is None:
+        raise BadInput("config.data.size is None, but images of a pool have one size; set it to (height, width).")
+    check_shape(size, channels)
+    folder = Path(root)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the images.")
+    if folder.resolve() == workdir.resolve():
+        raise BadInput(f"{folder} is both config.data.root and --workdir; choose another --workdir.")
+    files, rejected, num_other = _list(folder, workdir.resolve())
+    if not files:
+        raise BadInput(
+            f"no image files in {folder} ({num_other} others, {len(rejected)} that cannot be used"
+            f"{_first(rejected)}); set config.data.root to a folder of images."
+        )
+    store = Store(workdir / "pool", (*size, channels))
+    table = pd.DataFrame(files, columns=PLACE).astype({"file_name": str})
+    table = table.merge(_known(workdir, store), how="left", on=PLACE).fillna({"id": ""})
+    return Plan(folder, workdir, tuple(size), channels, store, table, rejected, num_other)
+
+
+def forecast(plan: Plan) -> Forecast:
+    """Reads up to 32 of the new files, drawn at random, and says what reading all of them will take.
+
+    Raises:
+        BadInput: the disk has less room than that.
+    """
+    new = plan.new
+    sample = np.random.default_rng(0).choice(new, min(32, len(new)), replace=False).tolist() if new else []
+    start = time.perf_counter()
+    for _ in _read_all(plan, sample):
+        pass
+    seconds = (time.perf_counter() - start) * len(new) / max(len(sample), 1)
+    needed = len(new) * (plan.size[0] * plan.size[1] * plan.channels + ROW_BYTES)
+    there = next(path for path in (plan.workdir, *plan.workdir.resolve().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise BadInput(
+            f"the {len(new):,} new images need {needed:,} bytes in {plan.workdir}, but its disk has {free:,} free; "
+            "free some, choose a --workdir on another disk, or lower config.data.size."
+        )
+    return Forecast(len(new), seconds, needed)
+
+
+def scan(plan: Plan) -> Scan:
+    """Reads the new files, adds their images to the store, and writes the tables into the workdir.
+
+    `manifest.csv`, `duplicates.csv` and `rejected.csv` are replaced as a whole at the end. Stopped before, in whatever
+    way, the next scan goes on after the last shard and ends with the same bytes in them.
+
+    Raises:
+        BadInput: no image can be read, or the workdir cannot be written; what has been scanned is kept.
+    """
+    try:
+        files, unreadable = _add_new(plan)
+        rejected = pd.DataFrame(sorted([*plan.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
+        write_csv(plan.workdir / "rejected.csv", rejected)
+        if files.empty:
+            raise BadInput(
+                f"none of the {len(plan.files):,} image files in {plan.root} can be used{_first(unreadable)}; "
+                f"{plan.workdir / 'rejected.csv'} lists them all."
+            )
+        previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE])
+        result = _compare(plan, files, previous, rejected)
+        write_csv(plan.workdir / "duplicates.csv", result.duplicates)
+        write_csv(plan.workdir / "manifest.csv", result.table)
+    except OSError as error:
+        raise BadInput(
+            f"workdir {plan.workdir} cannot be written ({error.strerror}); make room there or see to its permissions, "
+            "and start again: what has been scanned is kept."
+        ) from error
+    return result
+
+
+def summary(scan: Scan) -> str:
+    """What was found, for the terminal, in one line."""
+    num_present = int((scan.table.status == "present").sum())
+    counts = [
+        (num_present, "images", ""),
+        (len(scan.duplicates), "duplicates", " (duplicates.csv)"),
+        (len(scan.rejected), "rejected", " (rejected.csv)"),
+        (scan.num_new, "new since the last scan", ""),
+        (scan.num_removed, "removed", ""),
+        (scan.num_changed, "changed", ""),
+        (scan.num_other, "files that are no images", ""),
+    ]
+    return ", ".join(f"{num:,} {what}{where}" for num, what, where in counts if num or what == "images")
+
+
+def _first(rejected):
+    return f"; the first is {rejected[0][0]!r}: {rejected[0][1]}" if rejected else ""
+
+
+def _list(folder, workdir):
+    """(`PLACE` of each image file, (name, reason) of what cannot be used, number of other files), sorted by name."""
+    files, rejected, num_other = [], [], 0
+    pending = [(str(folder.resolve()), "")]
+    while pending:
+        where, above = pending.pop()
+        for entry in _entries(where, above, rejected):
+            name = _text(above + entry.name)
+            reason = _why_not(entry)
+            if reason is not None:
+                rejected.append((name, reason))
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.path != str(workdir):
+                    pending.append((entry.path, f"{name}/"))
+            elif not _has_suffix(entry):
+                num_other += 1
+            else:
+                status = entry.stat(follow_symlinks=False)
+                files.append((name, status.st_size, status.st_mtime_ns))
+    return sorted(files), sorted(rejected), num_other
+
+
+def _entries(where, above, rejected):
+    try:
+        with os.scandir(where) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        rejected.append((above.rstrip("/") or ".", f"the folder cannot be read ({error.strerror})"))
+        return []
+
+
+def _text(name):
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _has_suffix(entry):
+    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+
+
+def _why_not(entry):
+    if entry.is_symlink():
+        return "it is a symbolic link, which is not followed; put what it leads to in its place"
+    is_dir = entry.is_dir(follow_symlinks=False)
+    if not is_dir and not _has_suffix(entry):
+        return None
+    if _text(entry.name) != entry.name:
+        return "its name is not UTF-8; rename it"
+    if not is_dir and not entry.is_file(follow_symlinks=False):
+        return "it is neither a file nor a folder"
+    return None
+
+
+def _read_table(path, columns):
+    """These columns of a table that an earlier scan wrote, without rows where there is none."""
+    if not path.exists():
+        return pd.DataFrame(columns=columns, dtype=str).astype(_ints(columns))
+    try:
+        return read_csv(path)[columns].astype(_ints(columns))
+    except (KeyError, ValueError) as error:
+        raise BadInput(
+            f"{path} is not as it was written ({error}); delete it and start again: it is made from the images."
+        ) from error
+
+
+def _ints(columns):
+    return {name: np.int64 for name in columns if name in ("bytes", "modified_ns")}
+
+
+def _known(workdir, store):
+    """Which image each file was, where it was seen with that length and time of change."""
+    seen = [_read_table(workdir / name, ["id", *PLACE]) for name in ("duplicates.csv", "manifest.csv")]
+    known = pd.concat([store.rows[["id", *PLACE]], *seen])
+    return known[known.id.isin(store.rows.id)].drop_duplicates(PLACE, keep="last")
+
+
+def _read_all(plan, names):
+    known = set(plan.store.rows.id)
+    groups = [names[start : start + GROUP] for start in range(0, len(names), GROUP)]
+    images = grain.MapDataset.source(groups).map(lambda group: [_read(plan, known, name) for name in group])
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=SHARD // GROUP)
+    return itertools.chain.from_iterable(images.to_iter_dataset(options))
+
+
+def _read(plan, known, name):
+    try:
+        content, modified_ns = read_content(plan.root / name)
+        identity = f"sha256:{hashlib.sha256(content).hexdigest()[:32]}"
+        row = dict(id=identity, file_name=name, bytes=len(content), modified_ns=modified_ns)
+        if identity in known:
+            return _Read(row, None, None)
+        pixels, height, width = decode(content, plan.size, plan.channels)
+    except UnusableImage as error:
+        return _Read(dict(file_name=name), None, str(error))
+    return _Read(row | dict(height=height, width=width), pixels, None)
+
+
+def _add_new(plan):
+    """Adds the new images to the store; (id and `PLACE` of every readable file, (name, reason) of the others)."""
+    found, unreadable, batch = [], [], []
+    seen = set(plan.store.rows.id)
+    new = plan.new
+    for read in tqdm(_read_all(plan, new), total=len(new), desc="reading images", unit="", disable=not new):
+        if read.reason is not None:
+            unreadable.append((read.row["file_name"], read.reason))
+            continue
+        found.append([read.row[name] for name in ["id", *PLACE]])
+        if read.row["id"] not in seen:
+            seen.add(read.row["id"])
+            batch.append(read)
+        if len(batch) == SHARD:
+            _append(plan.store, batch)
+            batch = []
+    if batch:
+        _append(plan.store, batch)
+    kept = plan.files.loc[plan.files.id != "", ["id", *PLACE]]
+    found = pd.DataFrame(found, columns=kept.columns).astype(kept.dtypes)
+    return pd.concat([kept, found]).sort_values("file_name", ignore_index=True), unreadable
+
+
+def _append(store, batch):
+    store.append(pd.DataFrame([read.row for read in batch])[COLUMNS], np.stack([read.pixels for read in batch]))
+
+
+def _compare(plan, files, previous, rejected):
+    rows = plan.store.rows
+    again = files.duplicated("id")
+    here = files[~again].set_index("id")
+    last = pd.concat([rows.set_index("id")[PLACE], previous.set_index("id")[PLACE], here])
+    last = last[~last.index.duplicated(keep="last")].loc[rows.id].reset_index()
+    copies = rows.id.map(files.id.value_counts()).fillna(0).astype(np.int64)
+    is_elsewhere = last.file_name.isin(files.file_name)
+    status = pd.Series(np.select([copies > 0, is_elsewhere], ["present", "changed"], "removed"))
+    before = rows.id.map(previous.set_index("id").status)
+    table = rows[["id", "height", "width"]].join(last[PLACE]).assign(status=status, copies=copies)
+    duplicates = files[again].assign(same_as=files.id[again].map(here.file_name))
+    return Scan(
+        table[["id", "file_name", "status", "height", "width", "bytes", "modified_ns", "copies"]],
+        plan.store,
+        duplicates[["id", "file_name", "same_as", "bytes", "modified_ns"]].reset_index(drop=True),
+        rejected,
+        num_new=int(before.isna().sum()),
+        num_removed=int(((status == "removed") & (before != "removed")).sum()),
+        num_changed=int(((status == "changed") & (before != "changed")).sum()),
+        num_other=plan.num_other,
+    )

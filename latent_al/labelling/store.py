@@ -1,0 +1,139 @@
+"""The scanned images on disk, in shards that are only ever added: row r is the r-th image ever scanned, for good."""
+
+import functools
+import os
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from latent_al.base import BadInput
+from latent_al.files import read_csv, write_csv
+
+COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
+"""What a shard knows of each of its images, as the image was when it was scanned."""
+OPEN_MAPS = 256
+"""How many shards are mapped at once; each map holds a file descriptor, of which a process often has but 1,024."""
+
+
+class Store:
+    """Images [h w c], uint8, by their row; a source for `grain.MapDataset.source`.
+
+    Shard 12 is `00012.npy`, the pixels, and `00012.csv`, which is written last: without it the shard does not count.
+
+    Attributes:
+        folder: where the shards are; made with the first of them.
+        image_shape: (height, width, channels).
+        shards: (start, stop) of each shard, in rows.
+    """
+
+    def __init__(self, folder: Path, image_shape: tuple[int, int, int]):
+        """Opens what is there.
+
+        Raises:
+            BadInput: a shard is missing or damaged, or holds images of another shape.
+        """
+        self.folder, self.image_shape = folder, image_shape
+        names = sorted(path.stem for path in folder.glob("[0-9]*.csv"))
+        for number, name in enumerate(names):
+            if name != self._name(number):
+                raise self._damaged(f"{self._name(number)}.csv", "is missing, though later shards are there")
+        self.shards = []
+        self._tables = [_typed(pd.DataFrame(columns=COLUMNS, dtype=str))]
+        self._map = functools.lru_cache(OPEN_MAPS)(self._load)
+        for number, name in enumerate(names):
+            table = self._read_table(name)
+            self._check(number, len(table))
+            self._add(table)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """`COLUMNS` of all images, in order; what is a number is an int."""
+        if len(self._tables) > 1:
+            self._tables = [pd.concat(self._tables, ignore_index=True)]
+        return self._tables[0]
+
+    def __len__(self) -> int:
+        return self.shards[-1][1] if self.shards else 0
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w c"]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} images")
+        number = bisect_right(self.shards, row, key=lambda shard: shard[0]) - 1
+        return np.array(self._map(number)[row - self.shards[number][0]])
+
+    def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
+        """The images from row `start` to before row `stop`."""
+        parts = [np.empty((0, *self.image_shape), np.uint8)]
+        for number, (first, last) in enumerate(self.shards):
+            if first < stop and start < last:
+                parts.append(self._map(number)[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+    def append(self, table: pd.DataFrame, pixels: UInt8[np.ndarray, "b h w c"]) -> None:
+        """Adds a shard, whole or not at all.
+
+        Args:
+            table: `COLUMNS` of each image.
+            pixels: the images, in the order of the table.
+
+        Raises:
+            ValueError: table and pixels differ in length, or the pixels in shape from the store.
+            OSError: it cannot be written.
+        """
+        if pixels.shape != (len(table), *self.image_shape):
+            raise ValueError(f"pixels are {pixels.shape}; expected {(len(table), *self.image_shape)}.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(len(self.shards))
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.save(file, pixels)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        write_csv(path.with_suffix(".csv"), table[COLUMNS])
+        self._add(_typed(table))
+
+    def _add(self, table):
+        self.shards.append((len(self), len(self) + len(table)))
+        self._tables.append(table)
+
+    def _name(self, number):
+        return f"{number:05}"
+
+    def _path(self, number):
+        return self.folder / f"{self._name(number)}.npy"
+
+    def _load(self, number):
+        return np.load(self._path(number), mmap_mode="r")
+
+    def _read_table(self, name):
+        try:
+            return _typed(read_csv(self.folder / f"{name}.csv"))
+        except (KeyError, ValueError) as error:
+            raise self._damaged(f"{name}.csv", f"is damaged ({error})") from error
+
+    def _check(self, number, num):
+        path = self._path(number)
+        try:
+            found = self._load(number).shape
+        except FileNotFoundError as error:
+            raise self._damaged(path.name, f"is missing, though {path.stem}.csv is there") from error
+        except (ValueError, EOFError) as error:
+            raise self._damaged(path.name, f"is damaged ({error})") from error
+        if found[1:] != self.image_shape:
+            raise BadInput(
+                f"{path} holds images of (height, width, channels) {found[1:]}; expected {self.image_shape}. "
+                "config.data.size or config.data.channels was changed: set it back, or choose another --workdir."
+            )
+        if found[0] != num:
+            raise self._damaged(path.name, f"holds {found[0]} images, {path.stem}.csv {num}")
+
+    def _damaged(self, name, what):
+        return BadInput(f"{self.folder / name} {what}; restore {self.folder} from a copy, or choose another --workdir.")
+
+
+def _typed(table):
+    return table[COLUMNS].astype(dict.fromkeys(COLUMNS[2:], np.int64))
