@@ -1,0 +1,186 @@
+"""The append-only log of what people answered, and the labels that follow from it."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from latent_al.base import BadInput
+from latent_al.files import unguard, write_csv
+from latent_al.labelling.answers import Answer, Refusal, to_utc
+
+LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was")
+"""The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces."""
+
+_CURE = "the log was changed by another program: put back a copy of it; it is left as it is, and nothing was added."
+
+
+class Accepted(NamedTuple):
+    """What one reading added.
+
+    Attributes:
+        log: every answer so far, in the order of reading.
+        num_new: how many of them are new, at its end.
+        changes: for each label that another one replaces, a line for a person.
+        refused: new answers that could not be taken.
+    """
+
+    log: pd.DataFrame
+    num_new: int
+    changes: list[str]
+    refused: list[Refusal]
+
+
+class Labels(NamedTuple):
+    """What holds, by image id, sorted.
+
+    Attributes:
+        labels: the class that most annotators gave.
+        skipped: images that annotators have only skipped.
+        tied: images with as many votes for another class, with the votes: "cat 1, dog 1".
+    """
+
+    labels: dict[str, str]
+    skipped: set[str]
+    tied: dict[str, str]
+
+
+def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Accepted:
+    """Appends to `labels.csv` what is new, in one write that succeeds as a whole or changes nothing.
+
+    An answer is new where it differs from the last in the log of the same source, image and annotator: in the label,
+    or in the time where its file gives one. All class folders are one source. So no file counts twice, and no old one
+    overrules a newer. Where a file gives no time, that of this reading is logged.
+
+    Args:
+        answers: of `read_answers`, with the same `table`.
+        table: `id`, `file_name` and `status` of every image ever scanned.
+
+    Raises:
+        BadInput: `labels.csv` is not as it was written; it is left as it is.
+        OSError: the log cannot be written; it is as before.
+    """
+    path = workdir / "labels.csv"
+    log = _read_log(path)
+    fresh, refused = _split(_unheard(log, answers), table)
+    # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
+    names = table["file_name"].str.replace("\r", "\\r")
+    rows, changes = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)))
+    if rows:
+        log = pd.concat([log, pd.DataFrame(rows, columns=LOG)], ignore_index=True)
+        write_csv(path, log)
+    return Accepted(log, len(rows), changes, refused)
+
+
+def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
+    """Writes `refused.csv`, what is refused now: `source`, `row`, empty where it is the whole file, and `reason`."""
+    table = pd.DataFrame(refusals, columns=Refusal._fields)
+    write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}))
+
+
+def resolve(log: pd.DataFrame) -> Labels:
+    """The label of each image: that of most annotators, of each of whom the newest answer counts.
+
+    The newest is so by time, then by place in the log. Skips do not vote.
+    """
+    newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
+    votes = {image: Counter() for image in sorted(newest["id"])}
+    for image, label in zip(newest["id"], newest["label"], strict=True):
+        if label:
+            votes[image][label] += 1
+    tops = {image: [label for label in count if count[label] == max(count.values())] for image, count in votes.items()}
+    return Labels(
+        labels={image: top[0] for image, top in tops.items() if len(top) == 1},
+        skipped={image for image, top in tops.items() if not top},
+        tied={image: _spell(votes[image]) for image, top in tops.items() if len(top) > 1},
+    )
+
+
+def _spell(count):
+    return ", ".join(f"{label} {num}" for label, num in sorted(count.items(), key=lambda vote: (-vote[1], vote[0])))
+
+
+def _read_log(path):
+    # Not by `read_csv`, which fills up a row that was cut off.
+    if not path.exists():
+        return pd.DataFrame(columns=LOG, dtype=str)
+    try:
+        text = path.read_bytes().decode()
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read ({error}); {_CURE}") from error
+    header = ",".join(next(iter(rows), []))
+    if header != ",".join(LOG):
+        raise BadInput(f"{path} row 1: found {header!r}, expected {','.join(LOG)}; {_CURE}")
+    for row, cells in enumerate(rows[1:], 2):
+        _check_row(path, row, cells)
+    if not text.endswith("\n"):
+        raise BadInput(f"{path} row {len(rows)}: its end is cut off; {_CURE}")
+    return pd.DataFrame([[unguard(cell) for cell in cells] for cells in rows[1:]], columns=LOG, dtype=str)
+
+
+def _check_row(path, row, cells):
+    if len(cells) != len(LOG):
+        raise BadInput(f"{path} row {row}: found {len(cells)} cells, expected {len(LOG)}; {_CURE}")
+    time = cells[LOG.index("time")]
+    try:
+        is_ours = to_utc(time) == time
+    except BadInput:
+        is_ours = False
+    if not is_ours:
+        raise BadInput(f"{path} row {row}: found the time {time!r}, expected one in UTC with microseconds; {_CURE}")
+
+
+def _unheard(log, answers):
+    keys = zip(map(_speaker, log["source"], log["row"]), log["id"], log["annotator"], strict=True)
+    last = dict(zip(keys, zip(log["label"], log["time"], strict=True), strict=True))
+    for answer in answers:
+        label, time = last.get((_speaker(answer.source, str(answer.row)), answer.id, answer.annotator), (None, None))
+        if label != (answer.label or "") or (answer.time and answer.time != time):
+            yield answer
+
+
+def _speaker(source, row):
+    # An image that is moved from folder to folder, and back, says something new each time.
+    return "class folders" if row == "0" else source
+
+
+def _split(answers, table):
+    """(what may be logged, refusals of what was said of a file that now has other content)."""
+    changed = table[table["status"] == "changed"]
+    names = dict(zip(changed["id"], changed["file_name"], strict=True))
+    fresh, refused = [], []
+    for answer in answers:
+        if answer.id not in names:
+            fresh.append(answer)
+            continue
+        reason = (
+            f"{names[answer.id]} has other content than when it was asked for, so that its label may be of either; "
+            "expected an answer to the image as it is: label it again by its new id."
+        )
+        refused.append(Refusal(answer.source, answer.row, reason))
+    return fresh, refused
+
+
+def _to_rows(log, answers, names):
+    order = log.sort_values("time", kind="stable")
+    keys = zip(order["id"], order["annotator"], strict=True)
+    newest = dict(zip(keys, zip(order["time"], order["label"], strict=True), strict=True))
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    rows, changes = [], []
+    for id_, label, annotator, time, source, row in answers:
+        said = (time or now, label or "")
+        before = newest.get((id_, annotator), ("", ""))
+        is_newer = said[0] >= before[0]
+        was = before[1] if is_newer and before[1] != said[1] else ""
+        if was:
+            changes.append(f"{names[id_]}: {was} -> {label or 'skipped'} ({source}{f', row {row}' if row else ''})")
+        if is_newer:
+            newest[id_, annotator] = said
+        rows.append((id_, names[id_], said[1], annotator, said[0], source, str(row), was))
+    return rows, changes

@@ -1,0 +1,281 @@
+"""Label files of every form become answers, and what is wrong in them is named while the rest is kept."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from latent_al.files import write_csv
+from latent_al.labelling.answers import Answer, read_answers, to_utc
+
+TIME = "2026-11-20T11:32:49.013519Z"
+UTC = "2026-11-20T11:32:49.013519+00:00"
+LATER = "2026-11-20T12:00:00Z"
+PICTURE = b"\x89PNG\r\n\0 a picture"
+
+
+def to_id(content):
+    return "sha256:" + hashlib.sha256(content).hexdigest()[:32]
+
+
+IDS = [to_id(PICTURE), *(to_id(bytes([row])) for row in range(3))]
+NAMES = ["a b.png", "=b.png", 'sub/"c",1\n.png', "é.png"]
+TABLE = pd.DataFrame(dict(id=IDS, file_name=NAMES, status=["present", "changed", "removed", "present"]))
+SOURCE = "labels/x"
+
+
+def choice(*labels, control="choice", kind="choices"):
+    return dict(from_name=control, to_name="image", type=kind, value={"choices": list(labels)})
+
+
+def annotation(*results, by=1, skip=False, time=TIME):
+    return dict(completed_by=by, result=list(results), was_cancelled=skip, updated_at=time)
+
+
+def task(image, *annotations):
+    predictions = [dict(result=[choice("predicted")])]
+    return dict(data=dict(image="/x", latent_al_id=image), annotations=list(annotations), predictions=predictions)
+
+
+def short(image, label, **more):
+    return dict(latent_al_id=image, choice=label, annotator=1, annotation_id=9, updated_at=TIME) | more
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads one label file of this content."""
+
+    def read(content, classes=(), name="x"):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        if isinstance(content, list | dict):
+            content = json.dumps(content)
+        (tmp_path / "labels" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_answers(tmp_path, TABLE, classes)
+
+    return read
+
+
+def labels(found):
+    answers, refusals = found
+    assert not refusals
+    return [(answer.id, answer.label) for answer in answers]
+
+
+def refused(found, kept=0):
+    """The row and the reason of the one refusal, beside which so many answers are kept."""
+    answers, (refusal,) = found
+    assert len(answers) == kept
+    assert refusal.source == SOURCE
+    return refusal.row, refusal.reason
+
+
+def test_our_queries_filled_in_place(tmp_path):
+    (tmp_path / "rounds/000").mkdir(parents=True)
+    table = pd.DataFrame(dict(id=IDS, file_name=NAMES, rank=range(4), label=["=x", " cat ", "?", ""]))
+    write_csv(tmp_path / "rounds/000/queries.csv", table)
+    answers, refusals = read_answers(tmp_path, TABLE, [])
+    assert not refusals
+    assert answers == [
+        Answer(IDS[0], "=x", "", "", "rounds/000/queries.csv", 2),
+        Answer(IDS[1], "cat", "", "", "rounds/000/queries.csv", 3),
+        Answer(IDS[2], None, "", "", "rounds/000/queries.csv", 4),
+    ]
+
+
+def test_a_table_by_file_name_counts_rows_as_a_spreadsheet_does(read):
+    table = 'label,file_name\nNA,\'=b.png\n\n2,"sub/""c"",1\n.png"\n3,other\n1,a b.png\n'
+    found = read(table)
+    assert [(answer.id, answer.label, answer.row) for answer in found[0]] == [
+        (IDS[1], "NA", 2),
+        (IDS[2], "2", 4),
+        (IDS[0], "1", 6),
+    ]
+    assert refused(found, kept=3)[0] == 5
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_delimiters_and_encodings(read, mark, encoding):
+    text = f"file_name{mark} label {mark}rank\r\n é.png\r\né.png{mark}Löwe, ; |\r\n"
+    if mark != "\t":
+        text = text.replace("Löwe, ; |", '"Löwe, ; |"')
+    assert labels(read(text.encode(encoding))) == [(IDS[3], "Löwe, ; |")]
+
+
+def test_label_studio_csv(read):
+    header = "annotation_id,annotator,choice,id,latent_al_id,updated_at\n"
+    answers, refusals = read(f'{header}2,"1","cat",7,{IDS[0]},"{TIME}"\n"","","",8,{IDS[1]},""\n"","","",9,"",""\n')
+    assert not refusals
+    assert answers == [Answer(IDS[0], "cat", "1", UTC, SOURCE, 2)]
+    row, reason = refused(read(f'{header}2,1,"{{""choices"": [""cat"", ""dog""]}}",7,{IDS[0]},{TIME}\n'))
+    assert row == 2
+    assert '"cat", "dog"' in reason
+
+
+def test_label_studio_json(read):
+    answers, refusals = read(
+        [
+            task(IDS[0], annotation(choice("cat")), annotation(choice("dog"), by={"email": "a@b", "id": 2})),
+            task(IDS[1], annotation(skip=True, by="anna")),
+            task(IDS[2], annotation(), annotation(choice())),
+            task(IDS[3]),
+        ]
+    )
+    assert not refusals
+    assert answers == [
+        Answer(IDS[0], "cat", "1", UTC, SOURCE, 1),
+        Answer(IDS[0], "dog", "a@b", UTC, SOURCE, 1),
+        Answer(IDS[1], None, "anna", UTC, SOURCE, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "results, named",
+    [
+        ([choice("cat", control="kind")], "'kind'"),
+        ([choice("cat", kind="taxonomy")], "'taxonomy'"),
+        ([choice("cat"), choice("x", control="why", kind="textarea")], "'textarea'"),
+        ([choice("cat", "dog")], "'cat', 'dog'"),
+        ([choice(1)], "label 1"),
+        ([choice("ca\nt")], r"'ca\\nt'"),
+        (["cat"], "None"),
+    ],
+)
+def test_an_annotation_that_is_not_one_choice_is_refused_alone(read, results, named):
+    row, reason = refused(read([task(IDS[0], annotation(choice("cat"))), task(IDS[1], annotation(*results))]), kept=1)
+    assert row == 2
+    assert named.replace("\\\\", "\\") in reason
+
+
+def test_label_studio_json_min(read):
+    found = read([short(IDS[0], "cat"), short(IDS[1], {"choices": ["dog"]}), dict(latent_al_id=IDS[2], annotator=None)])
+    assert found == (
+        [Answer(IDS[0], "cat", "1", UTC, SOURCE, 1), Answer(IDS[1], "dog", "1", UTC, SOURCE, 2)],
+        [],
+    )
+    row, reason = refused(read([short(IDS[0], "cat"), short(IDS[1], {"choices": ["cat", "dog"]})]), kept=1)
+    assert row == 2
+    assert "'cat', 'dog'" in reason
+
+
+def test_a_json_min_of_another_control_names_its_keys(read):
+    tasks = [dict(latent_al_id=image, kind="cat", annotation_id=1) for image in IDS]
+    row, reason = refused(read(tasks))
+    assert row is None
+    assert "'kind'" in reason
+    assert "'choice'" in reason
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        ([dict(data=dict(latent_al_id=IDS[0]), predictions=[])], "no annotations"),
+        ([task(IDS[0])], "no annotations"),
+        ([], "no annotations"),
+        ([dict(name="x")], "'name'"),
+        ({"a": 1}, "no list of tasks"),
+        ('[{"data": 1},\n {"da', "line 2 column 3"),
+        ("[" * 100_000, "export it again"),
+        (b"PK\x03\x04 \0 archive", "neither text nor an image of this pool"),
+        ("", "first line is ''"),
+        ("file_name,class\na,b\n", "'file_name,class'"),
+        ("id,label,choice\n", "label, choice"),
+        ("id,id,label\n", "id, id"),
+        (f'id,label\n{IDS[0]},cat\n{IDS[1]},"dog\n', "row 3"),
+        (b"id,label\n\x81\n", "not text"),
+        ("id,label\nx,cat\ny,dog\n", "labels of other images"),
+        ([task("x", annotation(choice("cat")))], "labels of other images"),
+        ([short(None, "cat")], "labels of other images"),
+    ],
+)
+def test_a_file_of_no_use_is_refused_as_a_whole(read, content, named):
+    row, reason = refused(read(content))
+    assert row is None
+    assert named in reason
+
+
+@pytest.mark.parametrize(
+    "cells, named",
+    [
+        ("x,dog,,", "'x' is not of this pool"),
+        (",dog,,", "'' is not of this pool"),
+        (f"{IDS[1]},dgo,,", "nearest is 'dog'; expected one of cat, dog"),
+        (f"{IDS[1]},dog,,20/11/2026", "ISO 8601"),
+        (f"{IDS[1]},dog,,,more", "more cells"),
+    ],
+)
+def test_a_wrong_row_is_refused_alone(read, cells, named):
+    found = read(f"id,label,annotator,updated_at\n\n{cells}\n{IDS[0]},cat,anna,{TIME},\n", classes=["cat", "dog"])
+    row, reason = refused(found, kept=1)
+    assert row == 3
+    assert named in reason
+
+
+def test_one_file_that_answers_twice(read):
+    header = "id,label,annotator,updated_at\n"
+    assert labels(read(f"{header}{IDS[0]},cat\n{IDS[0]},cat \n")) == [(IDS[0], "cat")]
+    newest = f"{header}{IDS[0]},dog,,{LATER}\n{IDS[0]},cat,,{TIME}\n"
+    assert labels(read(newest)) == [(IDS[0], "dog")]
+    for times in [("", ""), (TIME, ""), (TIME, TIME)]:
+        rows = [f"{IDS[0]},{label},,{time}\n" for label, time in zip(["cat", "dog"], times, strict=True)]
+        answers, refusals = read(header + "".join(rows) + f"{IDS[0]},cat,anna,\n")
+        assert [answer.annotator for answer in answers] == ["anna"]
+        assert [refusal.row for refusal in refusals] == [2, 3]
+        assert "cat (labels/x, row 2), dog (labels/x, row 3)" in refusals[0].reason
+
+
+def test_images_in_class_folders(tmp_path):
+    for name in ["1/renamed", "cat/.hidden", "dog/x.json.partial"]:
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).write_bytes(PICTURE)
+    assert read_answers(tmp_path, TABLE, []) == ([Answer(IDS[0], "1", "", "", "labels/1/renamed", 0)], [])
+    (tmp_path / "labels/dog/copy.png").write_bytes(PICTURE)
+    answers, refusals = read_answers(tmp_path, TABLE, [])
+    assert not answers
+    assert [refusal.source for refusal in refusals] == ["labels/1/renamed", "labels/dog/copy.png"]
+
+
+def test_an_image_outside_of_class_folders_or_of_another_class_is_refused(read):
+    assert "labels/CLASS/" in refused(read(PICTURE))[1]
+    assert "neither text nor an image of this pool" in refused(read(PICTURE + b"edited"))[1]
+
+
+def test_a_link_to_a_folder_is_refused_and_no_file_beside_it(tmp_path, read):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/x").symlink_to(tmp_path / "images")
+    assert "link" in refused(read(f"id,label\n{IDS[0]},cat\n", name="y"), kept=1)[1]
+
+
+def test_labels_that_look_alike_are_one_class(read):
+    assert labels(read("file_name,label\né.png,e\u0301\u00a0\n", classes=["é"])) == [(IDS[3], "é")]
+
+
+def test_a_name_that_had_two_contents_means_the_old_one(tmp_path, read):
+    table = pd.DataFrame(dict(id=["new", "old"], file_name=["a", "a"], status=["present", "changed"]))
+    read("file_name,label\na,cat\n")
+    assert [answer.id for answer in read_answers(tmp_path, table, [])[0]] == ["old"]
+
+
+def test_times_are_utc():
+    assert to_utc("2026-11-20T13:32:49+02:00") == to_utc("2026-11-20 11:32:49") == "2026-11-20T11:32:49.000000+00:00"
+
+
+def test_real_exports_of_label_studio(tmp_path):
+    folder = Path(os.environ.get("LATENT_AL_TEST_DATA", "")).parent / "fixtures" / "label_studio"
+    if "LATENT_AL_TEST_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("LATENT_AL_TEST_DATA is not set to a folder beside fixtures/label_studio")
+    (tmp_path / "labels").symlink_to(folder)
+    table = pd.DataFrame(dict(id=["img_0", "img_1"], file_name=["0", "1"], status="present"))
+    answers, refusals = read_answers(tmp_path, table, ["cat", "dog"])
+    assert {(answer.id, answer.label, answer.annotator) for answer in answers} == {
+        ("img_0", "cat", "1"),
+        ("img_1", None, "1"),
+    }
+    # One task had been imported without our id.
+    assert len(answers) == 4
+    assert [Path(refusal.source).suffix for refusal in refusals] == [".csv", ".json", ".json"]
+    assert {refusal.row for refusal in refusals} == {2, 3}

@@ -1,0 +1,170 @@
+"""The log of answers only grows, and each image's label follows from it."""
+
+import pandas as pd
+import pytest
+
+from latent_al.base import BadInput
+from latent_al.files import read_csv
+from latent_al.labelling.answers import Answer, Refusal
+from latent_al.labelling.ledger import LOG, accept, resolve, write_refused
+
+NAMES = ["=1\r2.png", "photos/b.jpg", "c,d.png"]
+TABLE = pd.DataFrame(dict(id=["a", "b", "c"], file_name=NAMES, status="present"))
+
+
+def at(hour):
+    return f"2026-11-20T{hour:02d}:00:00.000000+00:00"
+
+
+def answer(label, id="b", annotator="", time="", source="labels/x.csv", row=2):
+    return Answer(id, label, annotator, time, source, row)
+
+
+@pytest.fixture
+def hear(tmp_path):
+    """Accepts these answers; what was logged before must stay as it is."""
+    path = tmp_path / "labels.csv"
+
+    def hear(*answers, table=TABLE):
+        before = path.read_bytes() if path.exists() else b""
+        accepted = accept(tmp_path, answers, table)
+        assert (path.read_bytes() if path.exists() else b"").startswith(before)
+        return accepted
+
+    return hear
+
+
+def test_a_log_begins_grows_and_is_read_back(tmp_path, hear):
+    assert hear().num_new == 0
+    assert not (tmp_path / "labels.csv").exists()
+    first = [answer("NA", annotator="é 猫"), answer(None, "c", time=at(1), row=7)]
+    accepted = hear(*first)
+    assert (accepted.num_new, accepted.changes, accepted.refused) == (2, [], [])
+    assert tuple(accepted.log.columns) == LOG
+    assert accepted.log["label"].tolist() == ["NA", ""]
+    assert hear(*first).num_new == 0
+    accepted = hear(*first, answer("=x", "a"), answer("1", "c", annotator="x", source='two\n"lines"'))
+    assert accepted.num_new == 2
+    pd.testing.assert_frame_equal(accepted.log, read_csv(tmp_path / "labels.csv"))
+    assert accepted.log.iloc[1].tolist() == ["c", NAMES[2], "", "", at(1), "labels/x.csv", "7", ""]
+
+
+def test_a_newer_label_replaces_and_is_told(hear):
+    hear(answer("cat"))
+    accepted = hear(answer("dog", source="labels/y.json", row=3))
+    assert accepted.changes == ["photos/b.jpg: cat -> dog (labels/y.json, row 3)"]
+    assert accepted.log["was"].tolist() == ["", "cat"]
+    # The first file still says what it said.
+    assert hear(answer("cat"), answer("dog", source="labels/y.json", row=3)).num_new == 0
+    assert resolve(accepted.log).labels == {"b": "dog"}
+    accepted = hear(answer(None))
+    assert accepted.changes == ["photos/b.jpg: dog -> skipped (labels/x.csv, row 2)"]
+    assert resolve(accepted.log) == ({}, {"b"}, {})
+    assert hear(answer("cat")).changes == []
+    assert resolve(hear().log).labels == {"b": "cat"}
+
+
+def test_an_old_file_overrules_nothing(hear):
+    hear(answer("dog", time=at(2)))
+    accepted = hear(answer("cat", time=at(1)), answer("cow", time=at(1), source="labels/y.csv"))
+    assert (accepted.num_new, accepted.changes) == (2, [])
+    assert resolve(accepted.log).labels == {"b": "dog"}
+    # Said again, and later than another file said otherwise.
+    assert resolve(hear(answer("cow", time=at(3), source="labels/y.csv")).log).labels == {"b": "cow"}
+    assert resolve(hear(answer("dog", time=at(4))).log).labels == {"b": "dog"}
+
+
+def test_an_image_moved_between_class_folders_and_back(hear):
+    folders = ["labels/cat/b.jpg", "labels/dog/b.jpg", "labels/cat/b.jpg"]
+    accepted = [hear(answer(folder.split("/")[1], source=folder, row=0)) for folder in folders]
+    assert [more.num_new for more in accepted] == [1, 1, 1]
+    assert accepted[2].changes == ["photos/b.jpg: dog -> cat (labels/cat/b.jpg)"]
+    assert resolve(accepted[2].log).labels == {"b": "cat"}
+
+
+def test_a_file_with_other_content_takes_no_new_answer_but_keeps_the_old(hear):
+    changed = TABLE.assign(status=["present", "changed", "removed"])
+    old = answer("cat")
+    hear(old)
+    accepted = hear(old, answer("dog", source="labels/y.csv"), answer("cow", "c"), table=changed)
+    assert accepted.log["label"].tolist() == ["cat", "cow"]
+    (refusal,) = accepted.refused
+    assert (refusal.source, refusal.row) == ("labels/y.csv", 2)
+    assert refusal.reason.startswith("photos/b.jpg has other content")
+
+
+@pytest.mark.parametrize(
+    "said, label, tied",
+    [
+        ([("x", "cat", 1), ("y", "cat", 2), ("z", "dog", 3)], "cat", None),
+        ([("x", "cat", 1), ("y", "dog", 2)], None, "cat 1, dog 1"),
+        (
+            [("x", "dog", 1), ("y", "cat", 2), ("z", "dog", 3), ("u", "cat", 4), ("v", "=1", 5)],
+            None,
+            "cat 2, dog 2, =1 1",
+        ),
+        ([("x", "cat", 1), ("y", "dog", 2), ("x", "dog", 3)], "dog", None),
+        ([("x", "cat", 1), ("y", "dog", 2), ("z", "dog", 3)], "dog", None),
+        ([("x", "cat", 1), ("y", None, 2)], "cat", None),
+        ([("x", "cat", 1), ("x", None, 2), ("y", "dog", 3)], "dog", None),
+        ([("x", None, 1), ("x", "cat", 2)], "cat", None),
+        ([("x", "cat", 2), ("x", "dog", 1)], "cat", None),
+        ([("x", "cat", 1), ("x", "dog", 1)], "dog", None),
+        ([("x", None, 1), ("y", None, 2)], None, None),
+    ],
+)
+def test_what_several_annotators_said(said, label, tied):
+    rows = [("b", "", name or "", who, at(hour), "", "", "") for who, name, hour in said]
+    log = pd.DataFrame(rows, columns=LOG)
+    found = resolve(log)
+    assert found.labels == ({"b": label} if label else {})
+    assert found.tied == ({"b": tied} if tied else {})
+    assert found.skipped == ({"b"} if not label and not tied else set())
+
+
+def test_labels_come_sorted_by_id(hear):
+    accepted = hear(*(answer("cat", id) for id in "cab"))
+    assert list(resolve(accepted.log).labels) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "spoil, named",
+    [
+        (lambda text: text[:-1], "row 3: its end is cut off"),
+        (lambda text: text[:-20], "row 3: found 5 cells"),
+        (lambda text: text.replace(",", ";"), "row 1: found 'id;file_name"),
+        (lambda text: text.replace("11-20T", "11-20 "), "row 2: found the time"),
+        (lambda text: text.replace("cat", '"cat'), "cannot be read"),
+        (lambda text: text.replace("cat", "\udc80"), "cannot be read"),
+        (lambda text: "", "row 1: found ''"),
+    ],
+)
+def test_a_spoilt_log_is_refused_and_left_as_it_is(tmp_path, hear, spoil, named):
+    hear(answer("cat", time=at(1)), answer("cat", "c", time=at(1)))
+    path = tmp_path / "labels.csv"
+    spoilt = spoil(path.read_text()).encode("utf-8", "surrogateescape")
+    path.write_bytes(spoilt)
+    with pytest.raises(BadInput, match=named):
+        hear(answer("dog"))
+    assert path.read_bytes() == spoilt
+
+
+def test_a_write_that_fails_leaves_the_old_log(tmp_path, hear):
+    hear(answer("cat"))
+    before = (tmp_path / "labels.csv").read_bytes()
+    (tmp_path / "labels.csv.partial").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        hear(answer("dog"))
+    assert (tmp_path / "labels.csv").read_bytes() == before
+    (tmp_path / "labels.csv.partial").rmdir()
+    assert hear(answer("dog")).changes == ["photos/b.jpg: cat -> dog (labels/x.csv, row 2)"]
+
+
+def test_refusals_are_written_anew(tmp_path):
+    write_refused(tmp_path, [Refusal("labels/x", None, "=why"), Refusal("labels/y", 3, "two\nlines")])
+    assert read_csv(tmp_path / "refused.csv").values.tolist() == [
+        ["labels/x", "", "=why"],
+        ["labels/y", "3", "two\nlines"],
+    ]
+    write_refused(tmp_path, [])
+    assert (tmp_path / "refused.csv").read_text() == "source,row,reason\n"
