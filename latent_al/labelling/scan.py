@@ -175,6 +175,7 @@ def scan(plan: Plan) -> Scan:
         BadInput: no image can be read, or the workdir cannot be written; what has been scanned is kept.
     """
     try:
+        plan.workdir.mkdir(parents=True, exist_ok=True)
         files, unreadable = _add_new(plan)
         rejected = pd.DataFrame(sorted([*plan.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
         write_csv(plan.workdir / "rejected.csv", rejected)
@@ -183,29 +184,30 @@ def scan(plan: Plan) -> Scan:
                 f"none of the {len(plan.files):,} image files in {plan.root} can be used{_first(unreadable)}; "
                 f"{plan.workdir / 'rejected.csv'} lists them all."
             )
-        previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE])
+        previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE]).drop_duplicates("id")
         result = _compare(plan, files, previous, rejected)
         write_csv(plan.workdir / "duplicates.csv", result.duplicates)
         write_csv(plan.workdir / "manifest.csv", result.table)
     except OSError as error:
         raise BadInput(
-            f"workdir {plan.workdir} cannot be written ({error.strerror}); make room there or see to its permissions, "
+            f"workdir {plan.workdir} cannot be written ({error}); make room there or see to its permissions, "
             "and start again: what has been scanned is kept."
         ) from error
     return result
 
 
 def summary(scan: Scan) -> str:
-    """What was found, for the terminal, in one line."""
+    """What was found, for the terminal, in one line; what is new only where not everything is."""
     num_present = int((scan.table.status == "present").sum())
+    num_new = scan.num_new if scan.num_new < len(scan.table) else 0
     counts = [
         (num_present, "images", ""),
         (len(scan.duplicates), "duplicates", " (duplicates.csv)"),
         (len(scan.rejected), "rejected", " (rejected.csv)"),
-        (scan.num_new, "new since the last scan", ""),
+        (num_new, "new since the last scan", ""),
         (scan.num_removed, "removed", ""),
         (scan.num_changed, "changed", ""),
-        (scan.num_other, "files that are no images", ""),
+        (scan.num_other, "other files", ""),
     ]
     return ", ".join(f"{num:,} {what}{where}" for num, what, where in counts if num or what == "images")
 
@@ -231,9 +233,16 @@ def _list(folder, workdir):
             elif not _has_suffix(entry):
                 num_other += 1
             else:
-                status = entry.stat(follow_symlinks=False)
-                files.append((name, status.st_size, status.st_mtime_ns))
+                _add_file(entry, name, files, rejected)
     return sorted(files), sorted(rejected), num_other
+
+
+def _add_file(entry, name, files, rejected):
+    try:
+        status = entry.stat(follow_symlinks=False)
+        files.append((name, status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        rejected.append((name, f"it cannot be read ({error.strerror})"))
 
 
 def _entries(where, above, rejected):

@@ -1,0 +1,445 @@
+"""Image files in every format against their pixels, and folders that grow, shrink, change and are bad."""
+
+import dataclasses
+import io
+import os
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from latent_al.base import BadInput
+from latent_al.data.image_files import UnusableImage, decode, read_content
+from latent_al.files import read_csv
+from latent_al.labelling import scan as scanning
+from latent_al.labelling.scan import forecast, plan, scan, summary
+from latent_al.labelling.store import Store
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+DEEP = RNG.integers(0, 65536, (5, 6), dtype=np.uint16)
+ALPHA = RNG.choice(np.array([0, 100, 255], np.uint8), (5, 6))
+UPRIGHT = {
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: np.swapaxes(x, 0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.swapaxes(np.rot90(x, 2), 0, 1),
+    8: np.rot90,
+}
+
+
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def encode_png(levels, depth, colour, transparent=None, shape=None):
+    """A PNG of big-endian samples, which Pillow cannot always write; without pixels where `shape` is told."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = shape or levels.shape[:2]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))]
+    chunks += [] if transparent is None else [(b"tRNS", np.array(transparent, ">u2").tobytes())]
+    chunks += [] if shape else [(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in levels)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in [*chunks, (b"IEND", b"")])
+
+
+def over_white(colours, alpha):
+    share = alpha[..., None] / 255
+    return np.round(colours.reshape(*alpha.shape, -1) * share + 255 * (1 - share))
+
+
+def check(content, expected, tolerance=0):
+    """The pixels in the file's own depth of colour, in grey the weighted mean of the three."""
+    expected = np.asarray(expected, float).reshape(*np.shape(expected)[:2], -1)
+    found = decode(content, None, 3)
+    assert (found.height, found.width) == expected.shape[:2]
+    np.testing.assert_allclose(found.pixels, np.broadcast_to(expected, found.pixels.shape), atol=tolerance)
+    grey = expected @ [0.299, 0.587, 0.114] if expected.shape[2] == 3 else expected[..., 0]
+    np.testing.assert_allclose(decode(content, None, 1).pixels[..., 0], grey, atol=tolerance + 1)
+
+
+class TestDecode:
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "JPEG"])
+    @pytest.mark.parametrize("pixels", [RGB, GREY])
+    def test_eight_bits(self, kind, pixels):
+        if kind == "JPEG":
+            pixels = np.full_like(pixels, 77)
+        check(encode(pixels, kind, **dict(lossless=True) if kind == "WEBP" else {}), pixels)
+
+    @pytest.mark.parametrize("kind, order", [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("PPM", "<u2")])
+    def test_sixteen_bits_keep_the_upper_eight(self, kind, order):
+        check(encode(DEEP.astype(order), kind), DEEP >> 8)
+
+    def test_integers_of_32_bits(self):
+        check(encode(DEEP.astype(np.int32), "TIFF"), DEEP >> 8)
+        check(encode(GREY.astype(np.int32), "TIFF"), GREY)
+
+    def test_sixteen_bits_of_colour(self):
+        levels = RNG.integers(0, 65536, (5, 6, 3)).astype(">u2")
+        check(encode_png(levels, 16, 2), levels >> 8)
+
+    def test_one_bit_and_palette(self):
+        check(encode(Image.fromarray(GREY > 99), "PNG"), 255 * (GREY > 99))
+        palette = Image.fromarray(RGB).quantize(7)
+        check(encode(palette, "PNG"), np.asarray(palette.convert("RGB")))
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+    def test_alpha_is_over_white(self, kind):
+        content = encode(np.dstack([RGB, ALPHA]), kind, **dict(lossless=True, exact=True) if kind == "WEBP" else {})
+        check(content, over_white(RGB, ALPHA), tolerance=1)
+        assert (decode(content, None, 3).pixels[ALPHA == 0] == 255).all()
+
+    def test_grey_with_alpha_is_over_white(self):
+        check(encode(np.dstack([GREY, ALPHA]), "PNG"), over_white(GREY, ALPHA), tolerance=1)
+
+    def test_a_transparent_colour_is_white(self):
+        palette = Image.fromarray(RGB).quantize(7)
+        hidden = (np.asarray(palette) == 3)[..., None]
+        expected = np.where(hidden, 255, np.asarray(palette.convert("RGB")))
+        check(encode(palette, "PNG", transparency=3), expected)
+        check(encode(palette, "PNG", transparency=bytes([255] * 3 + [0])), expected)
+        check(encode(GREY, "PNG", transparency=int(GREY[1, 2])), np.where(GREY[1, 2] == GREY, 255, GREY))
+        hidden = (RGB[1, 2] == RGB).all(axis=2, keepdims=True)
+        check(encode(RGB, "PNG", transparency=tuple(RGB[1, 2].tolist())), np.where(hidden, 255, RGB))
+
+    def test_a_transparent_colour_of_sixteen_bits_is_white(self):
+        check(encode_png(DEEP.astype(">u2"), 16, 0, DEEP[1, 2]), np.where(DEEP[1, 2] == DEEP, 255, DEEP >> 8))
+        levels = np.dstack([DEEP] * 3).astype(">u2")
+        check(encode_png(levels, 16, 2, levels[1, 2]), np.where(levels == levels[1, 2], 255, levels >> 8))
+
+    @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+    def test_cmyk(self, kind):
+        ink = np.broadcast_to(np.array([10, 100, 200, 40], np.uint8), (8, 8, 4))
+        check(encode(Image.fromarray(ink, "CMYK"), kind, quality=100), (255 - ink[..., :3]) * (1 - 40 / 255), 3)
+
+    @pytest.mark.parametrize("orientation", UPRIGHT)
+    def test_upright(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turn = UPRIGHT[orientation]
+        for kind in ("PNG", "TIFF"):
+            check(encode(RGB, kind, exif=exif), turn(RGB))
+            check(encode(DEEP, kind, exif=exif), turn(DEEP >> 8))
+        wide = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((80, 81), np.uint8))
+        found = decode(encode(wide, "JPEG", exif=exif), (2, 2), 1)
+        assert (found.height, found.width) == turn(wide).shape
+        whole = Image.fromarray(turn(wide)).resize((2, 2), Image.Resampling.LANCZOS)
+        np.testing.assert_allclose(found.pixels[..., 0], np.asarray(whole), atol=2)
+
+    def test_a_large_jpeg_is_resized_as_if_decoded_whole(self):
+        fine = Image.fromarray(RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((500, 400))
+        content = encode(fine, "JPEG", quality=95)
+        whole = Image.open(io.BytesIO(content)).resize((30, 20), Image.Resampling.LANCZOS)
+        difference = np.abs(decode(content, (20, 30), 3).pixels - np.asarray(whole, float))
+        assert difference.mean() < 1.5
+
+    @pytest.mark.parametrize(
+        "content, reason",
+        [
+            (b"", "not an image"),
+            (b"<html>", "not an image"),
+            (encode(RGB, "PNG")[:60], "cannot be decoded"),
+            (encode(RGB, "JPEG")[:-40], "cannot be decoded.*truncated"),
+            (encode(np.float32(GREY), "TIFF"), "floats, whose range is unknown"),
+            (encode(DEEP.astype(np.int32) * 9, "TIFF"), "expected 0 to 65535"),
+            (encode(-DEEP.astype(np.int32), "TIFF"), "pixels run from -"),
+            (encode_png(None, 8, 2, shape=(20_000, 20_000)), r"400000000 pixels\) exceeds limit"),
+        ],
+    )
+    def test_refused(self, content, reason):
+        with pytest.raises(UnusableImage, match=reason):
+            decode(content, (4, 4), 3)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_refused_where_pillow_only_warns(self):
+        with pytest.raises(UnusableImage, match=r"100000000 pixels\) exceeds limit of 89478485"):
+            decode(encode_png(None, 8, 2, shape=(10_000, 10_000)), (4, 4), 3)
+
+    def test_a_huge_file_is_refused_unread(self, tmp_path):
+        with (tmp_path / "a.bmp").open("wb") as file:
+            file.truncate(10**12)
+        with pytest.raises(UnusableImage, match="1,000,000,000,000 bytes are more than an image"):
+            read_content(tmp_path / "a.bmp")
+
+
+def save(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 4), dtype=np.uint8)).save(path)
+
+
+def run(root, workdir, **change):
+    return scan(plan(str(root), workdir, **dict(size=(4, 4), channels=1) | change))
+
+
+def states(result):
+    return dict(zip(result.table.file_name, result.table.status, strict=True))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three images, a copy of one in a sub-folder, and a text."""
+    for seed, name in enumerate(["b.png", "a.bmp", "sub/c d.tif"]):
+        save(tmp_path / "root" / name, seed)
+    shutil.copy(tmp_path / "root/b.png", tmp_path / "root/sub/copy.PNG")
+    (tmp_path / "root/notes.txt").write_text("x")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return tmp_path / "work"
+
+
+class TestScan:
+    def test_each_content_once(self, root, workdir):
+        result = run(root, workdir)
+        assert result.table.file_name.tolist() == ["a.bmp", "b.png", "sub/c d.tif"]
+        assert result.table.copies.tolist() == [1, 2, 1]
+        assert result.table.id.str.fullmatch("sha256:[0-9a-f]{32}").all()
+        assert result.duplicates[["file_name", "same_as"]].to_numpy().tolist() == [["sub/copy.PNG", "b.png"]]
+        assert result.duplicates.id.tolist() == [result.table.id[1]]
+        np.testing.assert_array_equal(result.store[1][..., 0], np.asarray(Image.open(root / "b.png")))
+        assert summary(result) == "3 images, 1 duplicates (duplicates.csv), 1 other files"
+
+    def test_tables_hold_what_is_returned(self, root, workdir):
+        (root / "torn.png").write_bytes(b"x")
+        result = run(root, workdir)
+        for name, table in zip(("manifest", "duplicates", "rejected"), (result[0], *result[2:4]), strict=True):
+            pd.testing.assert_frame_equal(read_csv(workdir / f"{name}.csv").astype(table.dtypes), table)
+        assert result.rejected.to_numpy().tolist() == [["torn.png", "it is not an image that Pillow can read"]]
+
+    def test_a_second_scan_reads_nothing_and_writes_the_same(self, root, workdir):
+        first = run(root, workdir)
+        before = (workdir / "manifest.csv").read_bytes()
+        assert plan(str(root), workdir, size=(4, 4), channels=1).new == []
+        second = run(root, workdir)
+        assert (workdir / "manifest.csv").read_bytes() == before
+        pd.testing.assert_frame_equal(second.table, first.table)
+        pd.testing.assert_frame_equal(second.duplicates, first.duplicates)
+        assert second[4:7] == (0, 0, 0)
+
+    def test_added_moved_changed_removed_and_back(self, root, workdir):
+        ids = run(root, workdir).table.id.tolist()
+        save(root / "0 new.png", 9)
+        (root / "sub/c d.tif").rename(root / "moved.tif")
+        save(root / "a.bmp", 10)
+        (root / "b.png").rename(root.parent / "b.png")
+        (root / "sub/copy.PNG").unlink()
+        result = run(root, workdir)
+        assert result.table.id.tolist()[:3] == ids
+        assert result.table.file_name.tolist() == ["a.bmp", "b.png", "moved.tif", "0 new.png", "a.bmp"]
+        assert result.table.status.tolist() == ["changed", "removed", "present", "present", "present"]
+        assert result.table.copies.tolist() == [0, 0, 1, 1, 1]
+        assert summary(result) == "3 images, 2 new since the last scan, 1 removed, 1 changed, 1 other files"
+        assert run(root, workdir)[4:7] == (0, 0, 0)
+        (root.parent / "b.png").rename(root / "b.png")
+        result = run(root, workdir)
+        assert result.table.status.tolist() == ["changed", "present", "present", "present", "present"]
+        assert result.table.id.tolist()[:3] == ids
+        assert len(result.store) == 5
+
+    def test_an_image_whose_file_is_now_broken_is_removed(self, root, workdir):
+        run(root, workdir)
+        (root / "a.bmp").write_bytes(b"BM")
+        result = run(root, workdir)
+        assert states(result)["a.bmp"] == "removed"
+        assert result.rejected.file_name.tolist() == ["a.bmp"]
+
+    def test_interrupted_it_goes_on_after_the_last_shard(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(scanning, "SHARD", 8)
+        monkeypatch.setattr(scanning, "GROUP", 2)
+        root, whole, torn = (tmp_path / name for name in ("root", "whole", "torn"))
+        for index in range(27):
+            save(root / f"{index:02}.png", index % 25)
+        result = run(root, whole)
+        assert result.store.shards == [(0, 8), (8, 16), (16, 24), (24, 25)]
+        (torn / "pool").mkdir(parents=True)
+        for name in ("00000.npy", "00000.csv", "00001.npy", "00001.csv", "00002.npy"):
+            shutil.copy(whole / "pool" / name, torn / "pool")
+        (torn / "pool/00002.npy").write_bytes((torn / "pool/00002.npy").read_bytes()[:150])
+        (torn / "pool/00003.npy.partial").write_bytes(b"half")
+        assert len(plan(str(root), torn, size=(4, 4), channels=1).new) == 11
+        resumed = run(root, torn)
+        np.testing.assert_array_equal(resumed.store.read(0, 25), result.store.read(0, 25))
+        assert resumed.num_new == 25
+        for name in ("manifest.csv", "duplicates.csv", "rejected.csv", "pool/00003.csv"):
+            assert (torn / name).read_bytes() == (whole / name).read_bytes()
+
+    def test_names_of_every_kind(self, tmp_path, workdir):
+        names = [
+            "a  b.png",
+            'say "a".png',
+            "two\nlines.png",
+            "a\r\nb.png",
+            "=1+1.png",
+            "é 猫.png",
+            "'a,b.PNG",
+            "\\xff.png",
+        ]
+        for seed, name in enumerate(names):
+            save(tmp_path / "root" / name, seed)
+        for _ in range(2):
+            result = run(tmp_path / "root", workdir)
+            assert result.table.file_name.tolist() == sorted(names)
+        assert result.num_new == 0
+        assert not plan(str(tmp_path / "root"), workdir, size=(4, 4), channels=1).new
+
+    def test_what_is_not_followed_or_read_is_listed(self, root, workdir):
+        (root / "loop").symlink_to("loop")
+        (root / "up").symlink_to(root)
+        (root / "link.png").symlink_to(root / "b.png")
+        os.mkfifo(root / "pipe.png")
+        os.close(os.open(os.fsencode(root) + b"/\xff.png", os.O_CREAT))
+        (root / ".hidden").mkdir()
+        save(root / ".hidden/a.png", 5)
+        result = run(root, workdir)
+        assert result.rejected.file_name.tolist() == sorted(["loop", "up", "link.png", "pipe.png", "\\xff.png"])
+        reasons = result.rejected.set_index("file_name").reason
+        assert all("symbolic link, which is not followed" in reasons[name] for name in ("loop", "up", "link.png"))
+        assert "not UTF-8; rename it" in reasons["\\xff.png"]
+        assert "neither a file nor a folder" in reasons["pipe.png"]
+        assert len(result.table) == 3
+
+    def test_the_root_may_be_a_link_and_hold_the_workdir(self, root):
+        link = root.parent / "link"
+        link.symlink_to(root)
+        for _ in range(2):
+            assert len(run(link, root / "work").table) == 3
+            save(root / "work/rounds/000/contact_sheet.png", 7)
+
+    def test_a_file_that_vanishes_is_rejected(self, root, workdir):
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        (root / "a.bmp").unlink()
+        result = scan(planned)
+        assert result.rejected.to_numpy().tolist() == [["a.bmp", "it has vanished since the folder was listed"]]
+        assert len(result.table) == 2
+
+    def test_images_of_several_sizes_become_one(self, root, workdir):
+        Image.fromarray(np.full((9, 7, 3), 50, np.uint8)).save(root / "large.png")
+        result = run(root, workdir, channels=3)
+        row = result.table.index[result.table.file_name == "large.png"][0]
+        assert result.table.loc[row, ["height", "width"]].tolist() == [9, 7]
+        assert (result.store[row] == 50).all()
+
+
+class TestForecast:
+    def test_what_is_new(self, root, workdir):
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        expected = forecast(planned)
+        assert expected.num_images == 4
+        assert expected.seconds > 0
+        assert expected.disk_bytes >= 4 * 4 * 4
+        scan(planned)
+        assert forecast(plan(str(root), workdir, size=(4, 4), channels=1)) == (0, 0, 0)
+
+    def test_a_disk_without_room(self, root, workdir):
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        planned = dataclasses.replace(planned, size=(4, 10**16))
+        for name in planned.new:
+            (root / name).unlink()
+        with pytest.raises(BadInput, match=r"4 new images need [\d,]+ bytes in .*work, but its disk has [\d,]+ free"):
+            forecast(planned)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (dict(size=None), "config.data.size is None"),
+            (dict(size=(0, 4)), "size is"),
+            (dict(channels=2), "channels is 2"),
+        ],
+    )
+    def test_settings(self, root, workdir, change, message):
+        with pytest.raises(BadInput, match=message):
+            run(root, workdir, **change)
+
+    def test_folders(self, root, workdir, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "text").mkdir()
+        (tmp_path / "text/a.txt").touch()
+        (tmp_path / "text/b.png").symlink_to(root / "b.png")
+        for folder, message in [
+            (tmp_path / "none", "not a directory"),
+            (tmp_path / "empty", r"no image files in .*empty \(0 others"),
+            (tmp_path / "text", r"1 others, 1 that cannot be used; the first is 'b.png': it is a symbolic link"),
+            (workdir, "not a directory"),
+        ]:
+            with pytest.raises(BadInput, match=message):
+                run(folder, workdir)
+        with pytest.raises(BadInput, match="both config.data.root and --workdir"):
+            run(root, root)
+        with pytest.raises(BadInput, match="no folder of images is named"):
+            plan(None, workdir, size=(4, 4), channels=1)
+
+    def test_no_image_readable(self, tmp_path, workdir):
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root/a.png").touch()
+        with pytest.raises(BadInput, match=r"none of the 1 image files .*'a.png': it is not an image"):
+            run(tmp_path / "root", workdir)
+        assert read_csv(workdir / "rejected.csv").file_name.tolist() == ["a.png"]
+
+    def test_a_workdir_that_cannot_be_written_keeps_what_was_scanned(self, root, workdir):
+        (workdir / "manifest.csv.partial").mkdir(parents=True)
+        with pytest.raises(BadInput, match=r"cannot be written .*what has been scanned is kept"):
+            run(root, workdir)
+        assert len(Store(workdir / "pool", (4, 4, 1))) == 3
+
+    def test_a_spoilt_manifest(self, root, workdir):
+        run(root, workdir)
+        (workdir / "manifest.csv").write_text((workdir / "manifest.csv").read_text().replace("bytes", "octets"))
+        with pytest.raises(BadInput, match=r"manifest.csv is not as it was written .*delete it"):
+            run(root, workdir)
+        (workdir / "manifest.csv").unlink()
+        assert states(run(root, workdir)) == dict.fromkeys(["a.bmp", "b.png", "sub/c d.tif"], "present")
+
+    @pytest.mark.parametrize(
+        "spoil, message",
+        [
+            (lambda pool: (pool / "00000.npy").unlink(), "00000.npy is missing"),
+            (lambda pool: os.truncate(pool / "00000.npy", 140), "00000.npy is damaged"),
+            (lambda pool: os.truncate(pool / "00000.npy", 0), "00000.npy is damaged"),
+            (lambda pool: os.truncate(pool / "00000.csv", 10), "00000.csv is damaged"),
+            (lambda pool: (pool / "00000.csv").rename(pool / "00001.csv"), "00000.csv is missing"),
+            (lambda pool: np.save(pool / "00000.npy", np.zeros((2, 4, 4, 1), np.uint8)), "2 images, 00000.csv 3"),
+            (lambda pool: np.save(pool / "00000.npy", np.zeros((3, 4, 5, 1), np.uint8)), "config.data.size or"),
+        ],
+    )
+    def test_shards(self, root, workdir, spoil, message):
+        run(root, workdir)
+        spoil(workdir / "pool")
+        with pytest.raises(BadInput, match=message):
+            plan(str(root), workdir, size=(4, 4), channels=1)
+
+
+def test_store_rows(tmp_path):
+    store = Store(tmp_path / "pool", (2, 3, 1))
+    pixels = RNG.integers(0, 256, (9, 2, 3, 1), dtype=np.uint8)
+    table = pd.DataFrame(dict(id=[f"sha256:{row}" for row in range(9)], file_name="=a", height=2, width=3))
+    table = table.assign(bytes=10**12, modified_ns=1_785_519_462_123_456_789 + np.arange(9))
+    for start, stop in ((0, 4), (4, 8), (8, 9)):
+        store.append(table[start:stop], pixels[start:stop])
+    for each in (store, Store(tmp_path / "pool", (2, 3, 1))):
+        assert len(each) == 9
+        assert each.shards == [(0, 4), (4, 8), (8, 9)]
+        pd.testing.assert_frame_equal(each.rows, table, check_dtype=False)
+        for row in range(9):
+            np.testing.assert_array_equal(each[row], pixels[row])
+        for start, stop in ((0, 9), (3, 5), (5, 5), (7, 20)):
+            np.testing.assert_array_equal(each.read(start, stop), pixels[start:stop])
+        with pytest.raises(IndexError, match="row 9 of 9"):
+            each[9]
+    with pytest.raises(ValueError, match="pixels are"):
+        store.append(table[:2], pixels[:3])
