@@ -1,0 +1,83 @@
+"""What Label Studio is handed: how to label, and a batch of tasks. Tried against its release 1.23.2."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import pandas as pd
+
+from latent_al.base import BadInput
+
+CONTROL = "choice"
+"""The name of the control that holds the label, which exports carry."""
+IMAGE = "image"
+
+
+def labelling_config(classes: Sequence[str]) -> str:
+    """The XML to paste into a project's labelling interface; without classes it says where to add them.
+
+    Raises:
+        BadInput: a name that XML cannot hold.
+    """
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}")
+    choices = ET.SubElement(view, "Choices", name=CONTROL, toName=IMAGE, choice="single")
+    for name in classes:
+        ET.SubElement(choices, "Choice", value=_checked(name))
+    if not classes:
+        choices.append(ET.Comment(' Add one line for each of your classes: <Choice value="its name"/> '))
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+def tasks(queries: pd.DataFrame, *, root_name: str, round_index: int, classes: Sequence[str]) -> list[dict]:
+    """The tasks to import, one a query, in the order of the queries.
+
+    Args:
+        queries: columns id, file_name, rank, reason, prediction and confidence, in [0, 1]; "" and NaN without one.
+        root_name: the folder of the images as seen from Label Studio's document root.
+        round_index: names the model whose predictions these are.
+        classes: what may be predicted.
+
+    Raises:
+        ValueError: a prediction of another class, or a confidence outside [0, 1]: Label Studio would take both.
+    """
+    return [
+        {"data": _data(query, root_name), "predictions": _predictions(query, round_index, classes)}
+        for query in queries.itertuples()
+    ]
+
+
+def _data(query, root_name):
+    return {
+        IMAGE: "/data/local-files/?d=" + quote(f"{root_name}/{query.file_name}"),
+        "latent_al_id": query.id,
+        "file_name": query.file_name,
+        "rank": int(query.rank),
+        "reason": query.reason,
+    }
+
+
+def _predictions(query, round_index, classes):
+    if query.prediction == "":
+        return []
+    if query.prediction not in classes:
+        raise ValueError(f"{query.file_name} is predicted {query.prediction!r}; expected one of {list(classes)}.")
+    # NaN is in no range either.
+    if not 0 <= query.confidence <= 1:
+        raise ValueError(f"the confidence of {query.file_name} is {query.confidence}; expected 0 to 1.")
+    choice = {"from_name": CONTROL, "to_name": IMAGE, "type": "choices", "value": {"choices": [query.prediction]}}
+    return [
+        {"model_version": f"latent_al-r{round_index:03d}", "score": float(query.confidence), "result": [choice]},
+    ]
+
+
+def _checked(name):
+    """The class name, if it comes back from XML as it went in."""
+    try:
+        back = ET.fromstring(ET.tostring(ET.Element("Choice", value=name))).get("value")
+    except ET.ParseError as error:
+        raise BadInput(
+            f"the class name {name!r} holds a character that Label Studio's XML cannot ({error}); rename the class."
+        ) from error
+    return back
