@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LABEL_STUDIO_VENV := .venv-label-studio
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo test test-slow test-label-studio lint bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -12,6 +13,9 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+test-label-studio: $(VENV)/installed $(LABEL_STUDIO_VENV)/installed
+	LABEL_STUDIO=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(BIN)/python -m pytest -n 0 -m label_studio
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -37,4 +41,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/peers: $(VENV)/installed benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
+	touch $@
+
+$(LABEL_STUDIO_VENV)/installed: tests/label_studio/requirements.txt
+	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	$(LABEL_STUDIO_VENV)/bin/python -m pip install --quiet -r tests/label_studio/requirements.txt
 	touch $@

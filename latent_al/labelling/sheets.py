@@ -68,7 +68,7 @@ def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.nd
     axes.scatter(*place(cloud).T, s=4, color="0.75", linewidths=0, label=f"all images: {len(latents):,}{drawn}")
     for index, (name, rows) in enumerate(groups.items(), start=1):
         marks = dict(marker=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)])
-        axes.scatter(*place(rows).T, s=16, edgecolors="white", linewidths=0.3, label=f"{name}: {len(rows):,}", **marks)
+        axes.scatter(*place(rows).T, s=24, edgecolors="white", linewidths=0.4, label=f"{name}: {len(rows):,}", **marks)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     _save(lambda file, format: figure.savefig(file, format=format, dpi=DPI, bbox_inches="tight"), path)
