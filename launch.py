@@ -7,8 +7,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from latent_al import experiment, labelling
 from latent_al.base import BadInput
-from latent_al.experiment import run
 from latent_al.results import format_table
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
@@ -24,13 +24,20 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
-    command = shlex.join(["python", *sys.argv])
     try:
-        summary = run(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
+        if CONFIG.value.get("job") == "labelling":
+            labelling.run(CONFIG.value, workdir)
+        else:
+            _experiment(workdir)
     except BadInput as error:
         sys.exit(f"launch.py: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+
+
+def _experiment(workdir):
+    command = shlex.join(["python", *sys.argv])
+    summary = experiment.run(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
     if summary["arms"]:
         print(f"\n{format_table(summary)}\n")
     print(f"Report: {workdir}/report.html\nQueries, tables and summary: {workdir}")

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from latent_al.arms import EXPLAINING, Arm, Classifier, by_variant, labels_of, play
-from latent_al.base import BadInput, Data, Encoded, Pool, Strategy, build, check_name
+from latent_al.base import BadInput, Data, Encoded, build, check_name
 from latent_al.data import digest, load
 from latent_al.encoders import ENCODERS, TRAINED
 from latent_al.kernels.picks import subsample_size
@@ -23,6 +23,7 @@ from latent_al.loop import (
     fit_round,
     measure_round,
     over_seeds,
+    rehearse,
     score,
     select_round,
 )
@@ -185,7 +186,7 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     train = _shapes(config, spec.encoder, data, encoders)
-    _rehearse(initial, train, config.first_batch)
+    rehearse(initial, train, config.first_batch)
     first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
     first = over_seeds(first, 0, None, None)
     if not config.rounds:
@@ -193,7 +194,7 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     size = len(data.train.images)
     probs = None if data.num_classes is None else _floats(size, data.num_classes)
     draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
-    _rehearse(strategy, train, config.batch, features=train.latents, probs=probs, draw=draw)
+    rehearse(strategy, train, config.batch, features=train.latents, probs=probs, draw=draw)
     settings = dict(learner=classifier.learner, strategy=strategy, num=config.batch, fraction=spec.subsample)
     member = 0 if strategy.follow else None
     axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
@@ -224,17 +225,6 @@ def _shapes(config, name, data, encoders) -> Encoded:
 
 def _floats(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _rehearse(strategy: Strategy, train: Encoded, num, *, features=None, probs=None, draw=None):
-    """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work."""
-    size = train.latents.shape[0]
-    taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
-    prepared = jax.eval_shape(strategy.prepare, train)
-    if strategy.follow:
-        prepared = jax.eval_shape(strategy.follow, prepared, train, rows, 0, 1)
-    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared, draw)
-    jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
 def _encode(config, encoders, data, data_digest, folder):

@@ -5,6 +5,8 @@ whose empty slots hold n, the size of the pool. `count`, the number of rows boug
 seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
@@ -18,6 +20,21 @@ from latent_al.kernels.representer import Explanation
 def over_seeds(function, *axes):
     """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0."""
     return jax.jit(jax.vmap(function, in_axes=axes))
+
+
+def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:
+    """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work.
+
+    Raises:
+        ValueError: what the strategy refuses.
+    """
+    size = train.latents.shape[0]
+    taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
+    prepared = jax.eval_shape(strategy.prepare, train)
+    if strategy.follow:
+        prepared = jax.eval_shape(strategy.follow, prepared, train, rows, 0, 1)
+    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared, draw)
+    jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
 def first_batch(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,18 +19,27 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     Raises:
         BadInput: the workdir holds another config or other data, or cannot be written.
     """
-    identity = {"config": json.loads(json.dumps(config.to_dict())), "data": data_digest}
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        path = folder / "config.json"
-        if path.exists():
-            _compare_identity(json.loads(path.read_text(encoding="utf-8")), identity, folder)
-        write_json(path, identity)
+        check_identity(folder, {"config": config.to_dict(), "data": data_digest})
     except OSError as error:
         raise BadInput(f"workdir {folder} cannot be written ({error}); choose another --workdir.") from error
+    return folder
+
+
+def check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Keeps `identity` in the workdir's `config.json`, or checks that it is what is kept there.
+
+    Raises:
+        BadInput: it is not; the file is not JSON.
+    """
+    path, identity = folder / "config.json", json.loads(json.dumps(identity))
+    try:
+        if path.exists():
+            _compare_identity(json.loads(path.read_text(encoding="utf-8")), identity, folder)
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
-    return folder
+    write_json(path, identity)
 
 
 def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:

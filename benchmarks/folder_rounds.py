@@ -1,0 +1,108 @@
+"""The labelling job as a person would run it: an oracle that knows the classes answers through Label Studio's export.
+
+    python benchmarks/folder_rounds.py --classes=DIR/train --workdir=runs/oracle [--rounds=5] [--kills=10] [-- FLAGS]
+
+The images of DIR/train/CLASS/* are copied into one flat folder. `--kills` sends SIGKILL that many times at random
+moments, starts again, and compares all queries and labels with those of an undisturbed run. FLAGS go to launch.py.
+"""
+
+import argparse
+import json
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+ROOT = Path(__file__).parents[1]
+
+
+def flatten(classes: Path, folder: Path) -> dict[str, str]:
+    """Copies all images into one folder, under names that do not tell the class; the class of each name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(path for path in classes.glob("*/*") if path.is_file())
+    random.Random(0).shuffle(files)
+    truth = {f"{number:05d}{path.suffix}": path for number, path in enumerate(files)}
+    for name, path in truth.items():
+        if not (folder / name).exists():
+            shutil.copy(path, folder / name)
+    return {name: path.parent.name for name, path in truth.items()}
+
+
+def export(tasks: list[dict], truth: dict[str, str], round_index: int) -> list[dict]:
+    """What Label Studio exports once a person has labelled all `tasks`."""
+    done = []
+    for number, task in enumerate(tasks):
+        name = Path(unquote(task["data"]["image"].split("?d=")[1])).name
+        result = dict(from_name="choice", to_name="image", type="choices", value=dict(choices=[truth[name]]))
+        when = f"2026-01-{round_index + 1:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00.000000Z"
+        done.append(
+            dict(
+                id=1000 * round_index + number,
+                data=task["data"],
+                annotations=[dict(completed_by=1, result=[result], was_cancelled=False, updated_at=when)],
+            )
+        )
+    return done
+
+
+def launch(images: Path, workdir: Path, flags: list[str], delay: float | None = None) -> tuple[bool, float]:
+    """Runs the command, or kills it after `delay` seconds; whether it ended, and the seconds that it took."""
+    command = [sys.executable, "launch.py", *flags, f"--config.data.root={images}", f"--workdir={workdir}"]
+    begun = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return False, time.monotonic() - begun
+    if process.returncode:
+        sys.exit(f"{shlex.join(command)} ended with {process.returncode}:\n{output}\n{errors}")
+    print(output, flush=True)
+    return True, time.monotonic() - begun
+
+
+def play(images: Path, workdir: Path, truth: dict[str, str], rounds: int, flags: list[str], kills: int = 0) -> None:
+    """All rounds: the command, then the answers to what it asks, in a file of its own each time."""
+    rng, seconds = random.Random(0), 20.0
+    due = sorted(rng.randrange(rounds + 1) for _ in range(kills))
+    for index in range(rounds + 1):
+        for _ in range(due.count(index)):
+            ended, _ = launch(images, workdir, flags, rng.uniform(0.5, seconds))
+            print(f"round {index}: {'ended before the kill' if ended else 'killed'}", flush=True)
+        _, seconds = launch(images, workdir, flags)
+        tasks = json.loads((workdir / "rounds" / f"{index:03d}" / "label_studio.json").read_text(encoding="utf-8"))
+        path = workdir / "labels" / f"export-{index:03d}.json"
+        path.write_text(json.dumps(export(tasks, truth, index)), encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--config", default="configs/folder.py")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("flags", nargs="*")
+    args = parser.parse_args()
+    workdir = args.workdir.absolute()
+    flags = [f"--config={args.config}", *args.flags]
+    truth = flatten(args.classes, workdir / "images")
+    play(workdir / "images", workdir / "job", truth, args.rounds, flags)
+    print((workdir / "job/progress.csv").read_text())
+    if args.kills:
+        play(workdir / "images", workdir / "killed", truth, args.rounds, flags, args.kills)
+        kept = [*(workdir / "job").glob("rounds/*/*"), workdir / "job/labels.csv", workdir / "job/manifest.csv"]
+        for name in [path.relative_to(workdir / "job") for path in kept]:
+            if (workdir / "job" / name).read_bytes() != (workdir / "killed" / name).read_bytes():
+                sys.exit(f"{name} differs after the kills")
+        print(f"{args.kills} kills: all labels and every file of every round are the same, to the byte.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""One round: what to ask, what the classifier says of the pool, and how good it is."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from latent_al.base import UNLABELLED, BadInput, Encoded, Learner, Strategy, build
+from latent_al.labelling import estimates, selection
+from latent_al.labelling.state import State
+from latent_al.models.classifiers import CLASSIFIERS
+
+
+class Asked(NamedTuple):
+    """A round to be published.
+
+    record: what `round.json` holds.
+    rows: of the queries in the table.
+    queries: one row a query: id, file_name, rank, score, reason, stands_for, prediction and confidence.
+    predictions: of all images; None before the first classifier.
+    """
+
+    record: dict[str, Any]
+    rows: np.ndarray
+    queries: pd.DataFrame
+    predictions: pd.DataFrame | None
+
+
+def build_learner(spec: ConfigDict, num_classes: int) -> Learner:
+    """The classifier that `spec` names, and the one within it."""
+    known = {"num_classes": num_classes}
+    if "classifier" in spec:
+        known["classifier"] = build_learner(spec.classifier, num_classes)
+    return build(CLASSIFIERS, dict(spec, **known), "classifier")
+
+
+def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State, encoded: Encoded) -> Asked:
+    """The next round: trains on what is labelled, and chooses; without labels of two classes it only chooses.
+
+    Raises:
+        BadInput: what a strategy refuses in these latents.
+    """
+    index, known = len(state.past), state.known
+    key_choose, key_compare = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), index))
+    again = np.flatnonzero(known.tied & ~known.audit)
+    num = max((config.batch if index else config.first_batch) - len(again), 0)
+    counts = np.bincount(known.classes[known.labelled], minlength=len(state.classes))
+    is_first = (counts > 0).sum() < 2
+    name = (config.initial if is_first else config.strategy).name
+    record = dict(round=index, num_answers=state.num_answers, num_labels=int(known.labelled.sum()))
+    record |= dict(classes=state.classes, counts=dict(zip(state.classes, counts.tolist(), strict=True)))
+    try:
+        if is_first:
+            chosen = selection.Chosen(selection.choose_first(key_choose, initial, encoded, known, num), None)
+        else:
+            learner = build_learner(config.classifier, len(state.classes))
+            chosen = selection.choose_next(key_choose, learner, strategy, encoded, known, num)
+            record |= _measured(key_compare, config.batch, learner, state, encoded, chosen.probs)
+    except ValueError as error:
+        raise BadInput(f"strategy {name!r}: {error}") from error
+    probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
+    audit = np.flatnonzero(known.audit & (known.tied | ~(known.open | known.closed | (known.classes != UNLABELLED))))
+    queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
+    record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
+    rows = np.concatenate([again, chosen.rows, audit])
+    return Asked(record, rows, queries, None if is_first else _predictions(state, probs))
+
+
+def _queries(state, encoded, again, chosen, audit, probs, name):
+    """The slice's images come last, without a prediction that could sway who labels them."""
+    rows = np.concatenate([again, chosen, audit])
+    table, known, num = state.table.iloc[rows], state.known, len(rows) - len(audit)
+    prediction, confidence = np.full(len(rows), "", object), np.full(len(rows), np.nan)
+    if probs is not None:
+        prediction[:num] = np.array(state.classes, object)[probs[rows[:num]].argmax(axis=1)]
+        confidence[:num] = probs[rows[:num]].max(axis=1)
+    asked = known.labelled | (known.open & ~known.audit)
+    present = (state.table.status == "present").to_numpy()
+    reasons = [f"annotators disagree: {state.labels.tied[each]}" for each in state.table.id.iloc[again]]
+    reasons += [f"chosen by {name}"] * len(chosen)
+    reasons += ["audit: drawn at random, to measure accuracy"] * len(audit)
+    stands_for = pd.array([*selection.stands_for(encoded.latents, present, asked, rows[:num]), *[None] * len(audit)])
+    columns = dict(id=table.id.to_numpy(), file_name=table.file_name.to_numpy(), rank=np.arange(len(rows)))
+    columns |= dict(score=selection.uncertainty(probs, rows), reason=reasons, stands_for=stands_for.astype("Int64"))
+    return pd.DataFrame(columns | dict(prediction=prediction, confidence=confidence))
+
+
+def _predictions(state, probs):
+    known, names = state.known, np.array(["", *state.classes], object)
+    columns = dict(id=state.table.id, file_name=state.table.file_name)
+    columns |= dict(prediction=names[1 + probs.argmax(axis=1)], confidence=probs.max(axis=1))
+    return pd.DataFrame(columns | dict(label=names[1 + known.classes], audit=np.where(known.audit, "yes", "")))
+
+
+def _measured(key, batch, learner, state, encoded, probs):
+    """What the audit slice tells of this round's classifier; `predicted` are its classes for the whole slice."""
+    known, names = state.known, np.array(state.classes, object)
+    rows = np.flatnonzero(known.audit & (known.classes != UNLABELLED))
+    truth = known.classes[rows]
+    softened = estimates.temperature(probs[rows], truth)
+    confidence = estimates.soften(probs[rows], softened or 1.0).max(axis=1)
+    correct = truth == probs[rows].argmax(axis=1)
+    slice_rows = np.flatnonzero(known.audit)
+    predicted = dict(zip(state.table.id.iloc[slice_rows], names[probs[slice_rows].argmax(axis=1)], strict=True))
+    chosen = state.rows_of([each for record in state.past for each in record["queries"]])
+    chosen = chosen[known.labelled[chosen]]
+    pairs = [(encoded.latents[each], known.classes[each]) for each in (chosen, rows)]
+    return dict(
+        accuracy=estimates.accuracy(correct),
+        temperature=softened,
+        calibration_error=estimates.calibration_error(confidence, correct),
+        gain=_gain(state, predicted, batch),
+        against_random=estimates.against_random(key, learner, *pairs),
+        predicted=predicted,
+    )
+
+
+def _gain(state, predicted, batch):
+    history = [record for record in state.past if "predicted" in record]
+    history.append(dict(predicted=predicted, num_labels=int(state.known.labelled.sum())))
+    ids = set(state.labels.labels).intersection(*(record["predicted"] for record in history))
+    correct = [[record["predicted"][each] == state.labels.labels[each] for each in sorted(ids)] for record in history]
+    num_labels = np.array([record["num_labels"] for record in history])
+    return estimates.expected_gain(np.array(correct, bool).reshape(len(history), len(ids)), num_labels, batch)

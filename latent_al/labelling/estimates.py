@@ -1,0 +1,122 @@
+"""What the audit slice tells: accuracy, calibrated confidence, what more labels would bring, and random labels instead.
+
+The audit slice is drawn at random and never trained on, so that a share of it is an unbiased estimate for the pool.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize_scalar
+from sklearn.model_selection import KFold
+from statsmodels.stats.proportion import proportion_confint
+
+from latent_al.base import Key, Learner
+from latent_al.loop import fit_round, over_seeds
+from latent_al.results import paired_difference
+
+CALIBRATING = 20
+"""Audit labels below which confidence is not calibrated, and strategies are not compared."""
+ROUNDS = 5
+"""Last rounds through which the trend of accuracy is drawn."""
+FOLDS, REPEATS = 5, 3
+
+
+def accuracy(correct: Bool[np.ndarray, " m"]) -> dict | None:
+    """The share of the audit slice that is predicted correctly, with Wilson's 95 % interval; None without labels.
+
+    Source: Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion (2001).
+    """
+    if not len(correct):
+        return None
+    low, high = proportion_confint(correct.sum(), len(correct), method="wilson")
+    return dict(mean=float(correct.mean()), low=float(low), high=float(high), num=len(correct))
+
+
+def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> float | None:
+    """What to divide logits by so that confidence is the chance to be right, in [0.05, 20]; None with few labels.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2.
+    """
+    if len(labels) < CALIBRATING:
+        return None
+
+    def loss(log_temperature):
+        own = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
+        return -np.log(np.maximum(own, 1e-12)).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def soften(probs: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndarray, "n c"]:
+    """Probabilities whose logits are divided by `temperature`."""
+    logits = np.log(np.maximum(probs, 1e-30)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndarray, " m"]) -> float | None:
+    """Expected calibration error in ten bins of confidence, in [0, 1]; None without labels."""
+    if not len(correct):
+        return None
+    bins = np.minimum((confidence * 10).astype(int), 9)
+    gaps = [abs((correct[bins == each] - confidence[bins == each]).sum()) for each in np.unique(bins)]
+    return float(np.sum(gaps) / len(correct))
+
+
+def expected_gain(
+    correct: Bool[np.ndarray, "rounds m"], num_labels: Int[np.ndarray, " rounds"], batch: int
+) -> dict | None:
+    """How much accuracy the next `batch` labels would add, were it to go on as in the last rounds; in [-1, 1].
+
+    A line through accuracy over the logarithm of the labels. The interval of 95 % is a bootstrap over audit images,
+    each of which takes part in all rounds. None for fewer than three rounds or two images.
+    """
+    correct, num_labels = correct[-ROUNDS:], num_labels[-ROUNDS:]
+    if len(num_labels) < 3 or correct.shape[1] < 2 or num_labels[0] == num_labels[-1]:
+        return None
+    x = np.log(num_labels) - np.log(num_labels).mean()
+    gains = (x @ correct) / (x @ x) * np.log1p(batch / num_labels[-1])
+    return _interval(paired_difference(gains, np.zeros_like(gains)))
+
+
+def against_random(
+    key: Key,
+    learner: Learner,
+    chosen: tuple[Float[np.ndarray, "k d"], Int[np.ndarray, " k"]],
+    audit: tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"]],
+) -> dict | None:
+    """Accuracy by the first chosen labels less that by as many random ones, which the audit slice lends.
+
+    Each part of the audit slice is predicted by what is trained on the other parts, and by what is trained on as many
+    of the chosen labels. The interval of 95 % is a bootstrap over audit images. None with few labels.
+
+    Args:
+        key: of the fits.
+        learner: as in the rounds.
+        chosen: latents and classes of the images that the strategies chose, in that order.
+        audit: those of the audit slice.
+    """
+    num_chosen, num_audit = len(chosen[1]), len(audit[1])
+    num = min(num_chosen, num_audit - -(-num_audit // FOLDS))
+    if num_audit < CALIBRATING or num < CALIBRATING // 2:
+        return None
+    inputs, labels = (jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(chosen, audit, strict=True))
+    folds = [each for seed in range(REPEATS) for each in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
+    rows = [np.arange(num) for _ in folds] + [num_chosen + train[:num] for train, _ in folds]
+    fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
+    known = (jnp.float32(learner.dropouts[0]), inputs, labels, jnp.asarray(np.stack(rows), jnp.int32))
+    params, *_ = fit(jax.random.split(key, len(rows)), *known, num, (inputs[:1], labels[:1]))
+    predict = over_seeds(lambda params, inputs: learner.predict(params, inputs)[1].argmax(axis=1), 0, None)
+    correct = np.asarray(predict(params, inputs[num_chosen:])) == audit[1][None, :]
+    by_chosen, by_random = correct[: len(folds)].astype(float), correct[len(folds) :]
+    gaps = np.zeros(num_audit)
+    for (_, held_out), ours, theirs in zip(folds, by_chosen, by_random, strict=True):
+        gaps[held_out] += (ours[held_out] - theirs[held_out]) / REPEATS
+    return _interval(paired_difference(gaps, np.zeros(num_audit))) | dict(num=num)
+
+
+def _interval(difference):
+    return {name: float(difference[name]) for name in ("mean", "low", "high")}

@@ -1,0 +1,172 @@
+"""The labelling job: from a folder of images to the next queries, by one command that is given again and again."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import jax
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from latent_al.base import BadInput, Encoded, Learner, Strategy, build, check_name
+from latent_al.files import write_csv
+from latent_al.labelling import encode, rounds, scan, terminal
+from latent_al.labelling.asking import Asked, ask, build_learner
+from latent_al.labelling.state import State, set_audit_aside, take_labels
+from latent_al.loop import rehearse
+from latent_al.models import AUTOENCODERS
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+from latent_al.strategies import STRATEGIES
+from latent_al.workdir import check_identity
+
+
+class Parts(NamedTuple):
+    """What the config names, built; `streamed` is None for embeddings that people have."""
+
+    streamed: encode.Streamed | None
+    initial: Strategy
+    strategy: Strategy
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Scans the folder, takes labels in, and asks the next queries, or says what it waits for.
+
+    Args:
+        config: see `configs/folder.py`.
+        workdir: the folder of this one job.
+
+    Raises:
+        BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
+            another process in the workdir. What was done stays done, and the same command goes on.
+    """
+    folder, parts = Path(workdir), _build(config)
+    try:
+        (folder / "labels").mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            _run(config, folder, parts)
+    except filelock.Timeout as error:
+        raise BadInput(f"workdir {folder} is in use by another process; wait for it, or end it.") from error
+    except OSError as error:
+        raise BadInput(
+            f"{error.filename or folder} cannot be read or written ({error.strerror or error}); make room, or mend it: "
+            "the same command goes on where this one stopped."
+        ) from error
+
+
+def _run(config, folder, parts):
+    data = config.data
+    plan = scan.plan(data.root, folder, size=tuple(data.size), channels=data.channels)
+    check_identity(folder, _identity(config))
+    if plan.new:
+        expected = scan.forecast(plan)
+        disk = terminal.size(expected.disk_bytes)
+        print(f"To scan: {expected.num_images:,} images, {terminal.duration(expected.seconds)}, {disk} of disk.")
+    scanned = scan.scan(plan)
+    print(scan.summary(scanned))
+    set_audit_aside(folder, scanned.table, num=config.audit, first_batch=config.first_batch, seed=config.seed)
+    encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
+    state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
+    print(terminal.taken_in(folder, state, taken))
+    if state.past and state.num_answers == state.past[-1]["num_answers"]:
+        print(f"No new labels since round {len(state.past) - 1:03d}.")
+    else:
+        asked = ask(config, parts.initial, parts.strategy, state, encoded)
+        print(terminal.report(asked.record, _publish(config, folder, scanned, state, encoded, asked)))
+        state = state._replace(past=[*state.past, asked.record])
+    _write_progress(folder, state.past)
+    print(terminal.next_steps(folder, state))
+
+
+def _identity(config):
+    """What may not change from round to round; all else may."""
+    tree = config.to_dict()
+    return dict(
+        data=dict(size=tree["data"]["size"], channels=tree["data"]["channels"]),
+        encoder=tree["encoder"],
+        audit=tree["audit"],
+        seed=tree["seed"],
+    )
+
+
+def _build(config) -> Parts:
+    for name, least in (("first_batch", 1), ("batch", 1), ("audit", 0)):
+        if config[name] < least:
+            raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
+    _check_classes(config.classes)
+    for spec in (config.classifier, config.classifier.get("classifier", config.classifier)):
+        check_name(spec.get("name"), CLASSIFIERS.keys() - set(ON_IMAGES), "classifier that reads latents")
+    check_name(config.encoder.get("name"), AUTOENCODERS.keys() | {"precomputed"}, "encoder")
+    initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
+    learner = build_learner(config.classifier, 2)
+    if len(strategy.gammas) > 1 or len(learner.dropouts) > 1:
+        raise BadInput(
+            f"there are the gammas {strategy.gammas} and the dropouts {learner.dropouts}, but no validation labels to "
+            "choose by; give one of each."
+        )
+    if config.encoder.name == "precomputed":
+        return Parts(None, initial, strategy)
+    streamed = encode.build_streamed(config.encoder, (*config.data.size, config.data.channels))
+    _rehearse(streamed.has_spread, learner, initial, strategy)
+    return Parts(streamed, initial, strategy)
+
+
+def _check_classes(classes):
+    names = [each.strip() if isinstance(each, str) else "" for each in classes]
+    if len(set(names)) < len(names) or len(names) == 1 or {"", "?"} & set(names):
+        raise BadInput(
+            f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
+            "none of them empty or ?."
+        )
+
+
+def _rehearse(has_spread, learner: Learner, initial, strategy):
+    def floats(*shape):
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    size = 1000
+    latents, probs = floats(size, 2), floats(size, 2)
+    train = Encoded(latents, latents if has_spread else None, floats(size))
+    draw = learner.draw and jax.tree_util.Partial(lambda key: jax.numpy.zeros(probs.shape))
+    for spec, known in ((initial, {}), (strategy, dict(features=latents, probs=probs, draw=draw))):
+        try:
+            rehearse(spec, train, 1, **known)
+        except ValueError as error:
+            raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
+
+
+def _encode(config, streamed, scanned, folder) -> Encoded:
+    if streamed is None:
+        return encode.precomputed(config.encoder, scanned.table)
+    if encode.missing_shards(scanned.store, folder):
+        expected, streamed = encode.forecast(streamed, scanned.store, folder)
+        training, encoding = terminal.duration(expected.training), terminal.duration(expected.encoding)
+        memory = terminal.size(expected.memory)
+        print(f"To train the encoder: {training}; to encode: {encoding}; memory: {memory} beside the program's own.")
+    return encode.encode(streamed, scanned.store, folder)
+
+
+def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
+    root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
+    pixels = [scanned.store[row] for row in asked.rows]
+    known, num = state.known, len(asked.record["queries"])
+    groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
+    return rounds.publish(
+        folder,
+        asked.record,
+        queries=asked.queries,
+        predictions=asked.predictions,
+        thumbnails=rounds.thumbnails(root, table, pixels, config.data.channels),
+        latents=encoded.latents,
+        groups={name: np.flatnonzero(each) for name, each in groups.items()} | {"picked now": asked.rows[:num]},
+        root_name=root.resolve().name,
+    )
+
+
+def _write_progress(folder, past):
+    lines = []
+    for record in past:
+        accuracy = record.get("accuracy") or {}
+        known = dict(round=record["round"], num_labels=record["num_labels"], num_queries=len(record["queries"]))
+        lines.append(known | dict(accuracy=accuracy.get("mean"), low=accuracy.get("low"), high=accuracy.get("high")))
+    write_csv(folder / "progress.csv", pd.DataFrame(lines))

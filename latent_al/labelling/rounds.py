@@ -1,0 +1,101 @@
+"""The rounds on disk: each a folder that appears whole, and is never written again."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from latent_al.base import BadInput
+from latent_al.data.image_files import UnusableImage, read_image
+from latent_al.files import write_atomically, write_csv, write_json
+from latent_al.labelling import label_studio, sheets
+
+SHOWN = 128
+"""Pixels of a side of an image on the contact sheet."""
+
+
+def past_rounds(workdir: Path) -> list[dict[str, Any]]:
+    """What `round.json` of each round holds, in order.
+
+    Raises:
+        BadInput: a round is missing or cannot be read.
+    """
+    folders = sorted(path for path in (workdir / "rounds").glob("[0-9]*") if path.is_dir())
+    found = []
+    for index, folder in enumerate(folders):
+        try:
+            found.append(json.loads((folder / "round.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
+        if folder.name != f"{index:03d}":
+            raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
+    return found
+
+
+def publish(
+    workdir: Path,
+    record: dict[str, Any],
+    *,
+    queries: pd.DataFrame,
+    predictions: pd.DataFrame | None,
+    thumbnails: np.ndarray,
+    latents: np.ndarray,
+    groups: dict[str, np.ndarray],
+    root_name: str,
+) -> Path:
+    """Writes the next round: all of it, or nothing.
+
+    Args:
+        workdir: of the job.
+        record: what `round.json` is to hold; `round`, `classes` and, with `accuracy`, what the terminal shows.
+        queries: what people are asked, with `confidence`, which only the tasks show.
+        predictions: of the whole pool, None before the first classifier.
+        thumbnails: of the queries [k h w c].
+        latents: of the whole pool [n d].
+        groups: rows of the pool to mark on the map, by name.
+        root_name: of the image folder.
+
+    Returns:
+        The folder of the round.
+    """
+    folder = workdir / "rounds" / f"{record['round']:03d}"
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_csv(partial / "queries.csv", queries.drop(columns="confidence").assign(label=""))
+    if predictions is not None:
+        write_csv(partial / "predictions.csv", predictions)
+    if len(queries):
+        sheets.contact_sheet(thumbnails, _captions(queries), partial / "contact_sheet.png")
+    sheets.latent_map(latents, groups, partial / "map.png")
+    settings = dict(root_name=root_name, round_index=record["round"], classes=record["classes"])
+    write_json(partial / "label_studio.json", label_studio.tasks(queries, **settings))
+    write_atomically(partial / "labelling_config.xml", label_studio.labelling_config(record["classes"]))
+    write_json(partial / "round.json", record)
+    os.rename(partial, folder)
+    return folder
+
+
+def thumbnails(root: Path, table: pd.DataFrame, pixels: np.ndarray, channels: int) -> np.ndarray:
+    """The images of `table`, padded to a square; where a file is gone or changed, `pixels` as they were scanned."""
+    images = []
+    for file_name, status, scanned in zip(table.file_name, table.status, pixels, strict=True):
+        try:
+            image = read_image(root / file_name, None, channels) if status == "present" else scanned
+        except (OSError, UnusableImage):
+            image = scanned
+        mode, fill = ("RGB", (255, 255, 255)) if channels == 3 else ("L", 255)
+        padded = ImageOps.pad(Image.fromarray(image.squeeze()).convert(mode), (SHOWN, SHOWN), color=fill)
+        images.append(np.asarray(padded).reshape(SHOWN, SHOWN, channels))
+    return np.stack(images) if images else np.zeros((0, SHOWN, SHOWN, channels), np.uint8)
+
+
+def _captions(queries):
+    return [
+        f"{rank} {prediction}".strip() for rank, prediction in zip(queries["rank"], queries.prediction, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""What is known of the pool before a round: the scanned images, their labels, and what has been asked."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from latent_al.base import UNLABELLED, BadInput
+from latent_al.files import write_json
+from latent_al.labelling import ledger, rounds, selection
+from latent_al.labelling.answers import Refusal, read_answers
+from latent_al.labelling.scan import Scan
+
+
+class State(NamedTuple):
+    """The rows of `table`, as in `manifest.csv`, are those of `known`, and of the latents.
+
+    classes: names; `known.classes` are their numbers.
+    past: what each round's `round.json` holds.
+    num_answers: rows of `labels.csv`.
+    """
+
+    table: pd.DataFrame
+    labels: ledger.Labels
+    known: selection.Known
+    classes: list[str]
+    past: list[dict[str, Any]]
+    num_answers: int
+
+    def rows_of(self, ids: list[str]) -> np.ndarray:
+        """Where images are in the table."""
+        return pd.Index(self.table.id).get_indexer(ids)
+
+
+class Taken(NamedTuple):
+    """What the label files brought: how many new answers, a line for each label that changed, what was refused."""
+
+    num_new: int
+    changes: list[str]
+    refused: list[Refusal]
+
+
+def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, first_batch: int, seed: int) -> None:
+    """Fixes, once, the share of all images that the audit slice takes: `num` of those there are, and of later ones.
+
+    Raises:
+        BadInput: fewer images than the slice and the first batch need.
+    """
+    path = workdir / "audit.json"
+    if path.exists():
+        return
+    present = table.id[table.status == "present"]
+    if num + first_batch > len(present):
+        raise BadInput(
+            f"an audit slice of {num} images and a first batch of {first_batch} need more than the {len(present)} that "
+            "there are; lower audit or first_batch, or add images."
+        )
+    draws = [*sorted(selection.uniform(each, seed) for each in present), 1.0]
+    write_json(path, dict(share=draws[num]))
+
+
+def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: int) -> tuple[State, Taken]:
+    """Takes in what lies in `labels/`, and works out what is known.
+
+    Args:
+        workdir: of the job.
+        scan: of the folder.
+        classes: the names that labels may have; any where there are none.
+        seed: of the audit slice.
+
+    Raises:
+        BadInput: a log or a round that cannot be read.
+    """
+    table = scan.table
+    names_too = pd.concat([table, scan.duplicates.assign(status="present")])
+    answers, refused = read_answers(workdir, names_too, classes)
+    accepted = ledger.accept(workdir, answers, table)
+    refused = [*refused, *accepted.refused]
+    ledger.write_refused(workdir, refused)
+    labels, past = ledger.resolve(accepted.log), rounds.past_rounds(workdir)
+    names = list(classes) or sorted(set(labels.labels.values()))
+    share = json.loads((workdir / "audit.json").read_text())["share"]
+    audit = np.array([selection.uniform(each, seed) < share for each in table.id])
+    known = _known(table, labels, names, audit, past)
+    state = State(table, labels, known, names, past, len(accepted.log))
+    return state, Taken(accepted.num_new, accepted.changes, refused)
+
+
+def _known(table, labels, names, audit, past):
+    asked = {each for record in past for each in (*record["queries"], *record["audit"])}
+    numbers = {name: number for number, name in enumerate(names)}
+    classes = np.array([numbers.get(labels.labels.get(each), UNLABELLED) for each in table.id])
+    tied, skipped, was_asked = (table.id.isin(each).to_numpy() for each in (labels.tied, labels.skipped, asked))
+    waiting = was_asked & (classes == UNLABELLED) & ~tied & ~skipped
+    gone = (table.status != "present").to_numpy()
+    return selection.Known(classes, audit, waiting, skipped | (gone & ~waiting), tied & ~gone)
