@@ -117,7 +117,7 @@ def test_broken_latents_are_refused(broken, message, streamed, store, tmp_path):
 
 def test_a_loss_that_is_not_finite_is_refused(store, tmp_path):
     streamed = encode.build_streamed(SPEC | dict(learning_rate=1e30), SHAPE)
-    with pytest.raises(BadInput, match=r"the training loss is .* in chunk 1 of 1; lower the encoder's learning_rate"):
+    with pytest.raises(BadInput, match=r"the training loss is .* in chunk 1 of 3; lower the encoder's learning_rate"):
         encode.encode(streamed, store, tmp_path / "encoder")
 
 
