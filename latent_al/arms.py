@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from latent_al.base import BadInput, Data, Learner, Strategy
 from latent_al.checkpoints import Checkpoints
 from latent_al.encoders import Encodings
 from latent_al.kernels.representer import Explanation
+from latent_al.meshes import place
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.results import History
 
@@ -46,6 +48,7 @@ class Arm(NamedTuple):
 
     encoder: str
     classifier: Classifier | None
+    mesh: Mesh | None
     strategies: list[Strategy]
     first: Any
     select: Any
@@ -85,8 +88,8 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
         history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
     if data.train.labels is None:
         return jax.device_get(history)
-    labels = {split: getattr(data, split).labels for split in SPLITS}
-    inputs = _inputs(arm, data, encodings)
+    labels = place({split: getattr(data, split).labels for split in SPLITS}, arm.mesh)
+    inputs = place(_inputs(arm, data, encodings), arm.mesh)
     prepared, followed = _per_member(arm, len(members)), 0
     play_round = partial(_play_round, name, arm, members, test_every_round=test_every_round)
     with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
@@ -159,14 +162,14 @@ def _per_member(arm: Arm, num_members):
 
 def _watched(inputs, labels):
     """The validation images on which a classifier is watched while it trains; none where they have no labels."""
-    known = np.zeros(0, np.int32) if labels["validation"] is None else labels["validation"][:WATCHED]
+    known = jnp.zeros(0, jnp.int32) if labels["validation"] is None else labels["validation"][:WATCHED]
     return inputs["validation"][: len(known)], known
 
 
 def _inputs(arm: Arm, data: Data, encodings: Encodings):
     """What the arm's classifier reads of each split."""
     if arm.classifier.on_images:
-        return {split: jnp.asarray(getattr(data, split).images) for split in SPLITS}
+        return {split: getattr(data, split).images for split in SPLITS}
     return {split: getattr(encodings, split).latents for split in SPLITS}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from latent_al.arms import EXPLAINING, Arm, Classifier, by_variant, labels_of, play
+from latent_al.arms import EXPLAINING, SPLITS, Arm, Classifier, by_variant, labels_of, play
 from latent_al.base import BadInput, Data, Encoded, build, check_name
 from latent_al.data import digest, load
 from latent_al.encoders import ENCODERS, TRAINED
@@ -27,6 +27,7 @@ from latent_al.loop import (
     score,
     select_round,
 )
+from latent_al.meshes import make_mesh, place
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.output import write_results
 from latent_al.results import METRICS
@@ -52,15 +53,16 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
             encoder's latents do not allow, once it is trained.
     """
     _check_sizes(config)
+    mesh = make_mesh(config.get("mesh"), _blocks(config))
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
     encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
-    classifiers = {name: _build_classifier(spec, data) for name, spec in config.classifiers.items()}
+    classifiers = {name: _build_classifier(spec, data, mesh) for name, spec in config.classifiers.items()}
     arms = {}
     for name in config.arms:
         with _blamed_on(name):
-            arms[name] = _build_arm(config, name, data, encoders, classifiers)
+            arms[name] = _build_arm(config, name, data, encoders, classifiers, mesh)
     labels = labels_of(arms)
     if len(set(labels)) < len(labels):
         raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
@@ -71,7 +73,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     folder = open_workdir(Path(workdir), config, data_digest)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
     encodings, ready = {}, {}
-    for encoder, each in _encode(config, encoders, data, data_digest, trained):
+    for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
         encodings[encoder] = each
         learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
         pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} has learned or was given")
@@ -156,7 +158,7 @@ def _blocks(config):
     return [seeds[i : i + config.seeds_at_once] for i in range(0, len(seeds), config.seeds_at_once)]
 
 
-def _build_classifier(spec, data: Data) -> Classifier | None:
+def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
     if data.train.labels is None:
         return None
     name, has_angles = spec.get("name"), data.num_classes is None
@@ -170,15 +172,16 @@ def _build_classifier(spec, data: Data) -> Classifier | None:
     known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
     known |= {} if has_angles else {"num_classes": data.num_classes}
     if "classifier" in spec:
-        inner = _build_classifier(spec["classifier"], data)
+        inner = _build_classifier(spec["classifier"], data, mesh)
         known["classifier"], on_images = inner.learner, inner.on_images
     learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
-    fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None)
-    explain = over_seeds(partial(explain_round, learner=learner, num=EXPLAINING), 0, 0, None, 0, None)
-    return Classifier(learner, on_images, fit, over_seeds(partial(score, learner=learner), 0, None, None), explain)
+    fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None, mesh=mesh)
+    explain = over_seeds(partial(explain_round, learner=learner, num=EXPLAINING), 0, 0, None, 0, None, mesh=mesh)
+    scored = over_seeds(partial(score, learner=learner), 0, None, None, mesh=mesh)
+    return Classifier(learner, on_images, fit, scored, explain)
 
 
-def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
+def _build_arm(config, name, data: Data, encoders, classifiers, mesh) -> Arm:
     spec = config.arms[name]
     check_name(spec.encoder, encoders, "encoder")
     check_name(spec.classifier, classifiers, "classifier")
@@ -188,9 +191,9 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     train = _shapes(config, spec.encoder, data, encoders)
     rehearse(initial, train, config.first_batch)
     first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
-    first = over_seeds(first, 0, None, None)
+    first = over_seeds(first, 0, None, None, mesh=mesh)
     if not config.rounds:
-        return Arm(spec.encoder, classifier, [initial], first, None)
+        return Arm(spec.encoder, classifier, mesh, [initial], first, None)
     size = len(data.train.images)
     probs = None if data.num_classes is None else _floats(size, data.num_classes)
     draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
@@ -198,10 +201,11 @@ def _build_arm(config, name, data: Data, encoders, classifiers) -> Arm:
     settings = dict(learner=classifier.learner, strategy=strategy, num=config.batch, fraction=spec.subsample)
     member = 0 if strategy.follow else None
     axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
-    select = over_seeds(partial(select_round, **settings), *axes)
+    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh)
     settings = dict(learner=classifier.learner, strategy=strategy)
-    measure = over_seeds(partial(measure_round, **settings), 0, 0, 0, None, None, member, None, 0, None, None, None)
-    return Arm(spec.encoder, classifier, [initial, strategy], first, select, measure)
+    axes = (0, 0, 0, None, None, member, None, 0, None, None, None)
+    measure = over_seeds(partial(measure_round, **settings), *axes, mesh=mesh)
+    return Arm(spec.encoder, classifier, mesh, [initial, strategy], first, select, measure)
 
 
 def _build_encoder(spec, data):
@@ -227,13 +231,14 @@ def _floats(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _encode(config, encoders, data, data_digest, folder):
+def _encode(config, encoders, data, data_digest, folder, mesh):
     """Yields each encoder's name and `Encodings`; those that need no training come first, so that errors do too."""
     for name in sorted(encoders, key=lambda name: config.encoders[name].name in TRAINED):
         kind = config.encoders[name].name
         spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
         cache = hashlib.sha256(f"{data_digest} {spec}".encode()).hexdigest()[:16]
-        yield name, encoders[name].encode(data, folder / f"{kind}-{cache}")
+        encodings = encoders[name].encode(data, folder / f"{kind}-{cache}")
+        yield name, encodings._replace(**{split: place(getattr(encodings, split), mesh) for split in SPLITS})
 
 
 def _prepare(name, arm: Arm, train: Encoded) -> Arm:

@@ -5,10 +5,12 @@ whose empty slots hold n, the size of the pool. `count`, the number of rows boug
 seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Num, PyTree
 
 from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
@@ -16,10 +18,22 @@ from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
 from latent_al.kernels.representer import Explanation
 
+SEEDS = "seeds"
+"""The axis of a mesh that seeds are spread over."""
 
-def over_seeds(function, *axes):
-    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0."""
-    return jax.jit(jax.vmap(function, in_axes=axes))
+
+def over_seeds(function: Callable, *axes: int | None, mesh: Mesh | None = None) -> Callable:
+    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0.
+
+    On a mesh each device has its share of the seeds, and nothing of one moves to another.
+    """
+    batched = jax.vmap(function, in_axes=axes)
+    if mesh is not None:
+        # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
+        specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in axes)
+        settings = dict(in_specs=specs, out_specs=PartitionSpec(SEEDS), axis_names={SEEDS}, check_vma=False)
+        batched = jax.shard_map(batched, mesh=mesh, **settings)
+    return jax.jit(batched)
 
 
 def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:

@@ -11,7 +11,8 @@ from latent_al.data.arrays import assemble, to_split
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time of these tests is compilation; the programs that they launch take the flag over.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Eight simulated devices are for the tests of meshes; all others use the first.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8")
 
 
 @pytest.fixture(scope="session", autouse=True)

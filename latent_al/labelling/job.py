@@ -149,7 +149,7 @@ def _encode(config, streamed, scanned, folder) -> Encoded:
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
     root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
     pixels = [scanned.store[row] for row in asked.rows]
-    known, num = state.known, len(asked.record["queries"])
+    known, picked = state.known, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
     return rounds.publish(
         folder,
@@ -158,7 +158,7 @@ def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
         predictions=asked.predictions,
         thumbnails=rounds.thumbnails(root, table, pixels, config.data.channels),
         latents=encoded.latents,
-        groups={name: np.flatnonzero(each) for name, each in groups.items()} | {"picked now": asked.rows[:num]},
+        groups={name: np.flatnonzero(each) for name, each in groups.items() if each.any()} | picked,
         root_name=root.resolve().name,
     )
 
