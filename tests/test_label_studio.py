@@ -188,5 +188,6 @@ def test_small_spaces_are_drawn_too(drawn, latents):
     figure, _ = drawn(latents)
     shown = points(figure)
     assert len(shown["all images"]) == len(latents)
+    assert "nan" not in figure.axes[0].get_xlabel()
     if latents.shape[1] == 1:
         np.testing.assert_array_equal(shown["labelled"][:, 0], latents[: len(latents) // 4, 0])

@@ -67,17 +67,14 @@ def _predictions(query, round_index, classes):
     if not 0 <= query.confidence <= 1:
         raise ValueError(f"the confidence of {query.file_name} is {query.confidence}; expected 0 to 1.")
     choice = {"from_name": CONTROL, "to_name": IMAGE, "type": "choices", "value": {"choices": [query.prediction]}}
-    return [
-        {"model_version": f"latent_al-r{round_index:03d}", "score": float(query.confidence), "result": [choice]},
-    ]
+    return [{"model_version": f"latent_al-r{round_index:03d}", "score": float(query.confidence), "result": [choice]}]
 
 
 def _checked(name):
-    """The class name, if it comes back from XML as it went in."""
     try:
-        back = ET.fromstring(ET.tostring(ET.Element("Choice", value=name))).get("value")
+        ET.fromstring(ET.tostring(ET.Element("Choice", value=name)))
     except ET.ParseError as error:
         raise BadInput(
             f"the class name {name!r} holds a character that Label Studio's XML cannot ({error}); rename the class."
         ) from error
-    return back
+    return name

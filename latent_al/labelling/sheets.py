@@ -105,7 +105,7 @@ def _plane(latents, rng):
     # Latents that are all equal have no variance to share.
     with np.errstate(invalid="ignore"):
         pca.fit(latents[rng.permutation(len(latents))[:FITTED]])
-    shares = pca.explained_variance_ratio_
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
     names = [f"{name} principal component" for name in ("first", "second")]
     labels = [f"{name} ({100 * share:.0f} % of the variance)" for name, share in zip(names, shares, strict=True)]
     # As `pca.transform`, which refuses a group without rows.

@@ -112,6 +112,8 @@ def server(root, tmp_path_factory):
         pytest.skip("LABEL_STUDIO is not set to the path of Label Studio's executable")
     folder = tmp_path_factory.mktemp("label_studio")
     settings = os.environ | {
+        # Its option --data-dir comes too late to keep it from making a folder in the user's home.
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(root.parent),
         # Nothing is asked of or told to the world outside.
@@ -120,16 +122,14 @@ def server(root, tmp_path_factory):
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
     }
-    common = ["--data-dir", str(folder)]
     for person, token in TOKENS.items():
         user = ["--username", person, "--password", "only a test", "--user-token", token, "--enable-legacy-api-token"]
-        made = [os.environ["LABEL_STUDIO"], "init", "--quiet", *common, *user]
+        made = [os.environ["LABEL_STUDIO"], "init", "--quiet", *user]
         subprocess.run(made, env=settings, cwd=folder, check=True, capture_output=True, timeout=600)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start = [os.environ["LABEL_STUDIO"], "start", "--no-browser", *common]
-    start += ["--internal-host", "127.0.0.1", "--port", str(port)]
+    start = [os.environ["LABEL_STUDIO"], "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(start, env=settings, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
