@@ -112,7 +112,8 @@ def server(root, tmp_path_factory):
         pytest.skip("LABEL_STUDIO is not set to the path of Label Studio's executable")
     folder = tmp_path_factory.mktemp("label_studio")
     settings = os.environ | {
-        # Its option --data-dir comes too late to keep it from making a folder in the user's home.
+        # It leaves a number of its own in the home, and --data-dir comes too late to keep it from making folders there.
+        "HOME": str(folder),
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(root.parent),
