@@ -10,6 +10,7 @@ from ml_collections import config_flags
 from latent_al import experiment, labelling
 from latent_al.base import BadInput
 from latent_al.results import format_table
+from latent_al.workdir import keep_compiled
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; runs/CONFIG by default.")
@@ -24,6 +25,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
+    keep_compiled(Path(workdir) / "compiled")
     try:
         if CONFIG.value.get("job") == "labelling":
             labelling.run(CONFIG.value, workdir)

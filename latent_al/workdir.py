@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
@@ -40,6 +41,14 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
     write_json(path, identity)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Has JAX keep compiled programs in `folder`, so that the next run starts sooner, unless it was told where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:

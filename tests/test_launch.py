@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from latent_al.base import BadInput
 from latent_al.experiment import run
+from latent_al.workdir import keep_compiled
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "--config=configs/digits_vae.py:smoke"
@@ -240,3 +242,15 @@ def test_margin_beats_random_as_the_demo_claims(tmp_path):
 def test_importing_the_package_needs_no_tensorflow():
     code = "import sys, latent_al.experiment; sys.exit(any(name.startswith('tensorflow') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0
+
+
+def test_compiled_programs_are_kept_unless_told_where(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        keep_compiled(tmp_path / "other")
+        assert jax.config.jax_compilation_cache_dir == before
+        jax.config.update("jax_compilation_cache_dir", None)
+        keep_compiled(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
