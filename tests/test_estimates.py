@@ -101,6 +101,15 @@ class TestAgainstRandom:
         assert found["low"] < 0.05
         assert found["high"] > -0.05
 
+    def test_the_order_of_the_audit_slice_says_nothing(self):
+        """A folder often runs class by class."""
+        latents, labels = self.points(50, 1.0, 1)
+        by_class = np.argsort(labels, kind="stable")
+        chosen, key = self.points(12, 1.0, 0), jax.random.key(0)
+        found = estimates.against_random(key, LEARNER, chosen, (latents[by_class], labels[by_class]))
+        assert found["num"] == 12
+        assert abs(found["mean"]) < 0.1
+
     def test_too_few_labels_to_tell(self):
         few, many = self.points(19, 1.0, 0), self.points(50, 1.0, 1)
         assert estimates.against_random(jax.random.key(0), LEARNER, many, few) is None

@@ -104,7 +104,9 @@ def _measured(key, batch, learner, state, encoded, probs):
     correct = truth == probs[rows].argmax(axis=1)
     slice_rows = np.flatnonzero(known.audit)
     predicted = dict(zip(state.table.id.iloc[slice_rows], names[probs[slice_rows].argmax(axis=1)], strict=True))
-    chosen = state.rows_of([each for record in state.past for each in record["queries"]])
+    # What annotators disagreed about has been asked again, and is still one label.
+    asked = dict.fromkeys(each for record in state.past for each in record["queries"])
+    chosen = state.rows_of(list(asked))
     chosen = chosen[known.labelled[chosen]]
     pairs = [(encoded.latents[each], known.classes[each]) for each in (chosen, rows)]
     return dict(

@@ -105,7 +105,10 @@ def against_random(
         return None
     inputs, labels = (jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(chosen, audit, strict=True))
     folds = [each for seed in range(REPEATS) for each in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
-    rows = [np.arange(num) for _ in folds] + [num_chosen + train[:num] for train, _ in folds]
+    # A fold's rows are sorted, and a folder often runs class by class: its first rows would be no random ones.
+    rng = np.random.default_rng(0)
+    drawn = [num_chosen + rng.permutation(train)[:num] for train, _ in folds]
+    rows = [np.arange(num) for _ in folds] + drawn
     fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
     known = (jnp.float32(learner.dropouts[0]), inputs, labels, jnp.asarray(np.stack(rows), jnp.int32))
     params, *_ = fit(jax.random.split(key, len(rows)), *known, num, (inputs[:1], labels[:1]))
