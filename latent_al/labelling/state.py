@@ -46,10 +46,16 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, first_batch
     """Fixes, once, the share of all images that the audit slice takes: `num` of those there are, and of later ones.
 
     Raises:
-        BadInput: fewer images than the slice and the first batch need.
+        BadInput: fewer images than the slice and the first batch need; a slice of another size was set aside before.
     """
     path = workdir / "audit.json"
     if path.exists():
+        before = _read_audit(path)["num"]
+        if num != before:
+            raise BadInput(
+                f"audit is {num}, but {path} was made with {before}, and the slice is set aside for good; set it back, "
+                "or choose another --workdir."
+            )
         return
     present = table.id[table.status == "present"]
     if num + first_batch > len(present):
@@ -58,7 +64,7 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, first_batch
             "there are; lower audit or first_batch, or add images."
         )
     draws = [*sorted(selection.uniform(each, seed) for each in present), 1.0]
-    write_json(path, dict(share=draws[num]))
+    write_json(path, dict(num=num, share=draws[num] if num else 0.0))
 
 
 def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: int) -> tuple[State, Taken]:
@@ -81,11 +87,18 @@ def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: in
     ledger.write_refused(workdir, refused)
     labels, past = ledger.resolve(accepted.log), rounds.past_rounds(workdir)
     names = list(classes) or sorted(set(labels.labels.values()))
-    share = json.loads((workdir / "audit.json").read_text())["share"]
+    share = _read_audit(workdir / "audit.json")["share"]
     audit = np.array([selection.uniform(each, seed) < share for each in table.id])
     known = _known(table, labels, names, audit, past)
     state = State(table, labels, known, names, past, len(accepted.log))
     return state, Taken(accepted.num_new, accepted.changes, refused)
+
+
+def _read_audit(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
 
 
 def _known(table, labels, names, audit, past):
