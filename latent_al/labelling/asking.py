@@ -61,7 +61,7 @@ def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State,
     except ValueError as error:
         raise BadInput(f"strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
-    audit = np.flatnonzero(known.audit & (known.tied | ~(known.open | known.closed | (known.classes != UNLABELLED))))
+    audit = np.flatnonzero(known.unasked_audit | (known.audit & known.tied))
     queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
     record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
     rows = np.concatenate([again, chosen.rows, audit])

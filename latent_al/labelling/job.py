@@ -68,12 +68,12 @@ def _run(config, folder, parts):
     encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
     state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
     print(terminal.taken_in(folder, state, taken))
-    if state.past and state.num_answers == state.past[-1]["num_answers"]:
+    if state.is_waiting:
         print(f"No new labels since round {len(state.past) - 1:03d}.")
     else:
         asked = ask(config, parts.initial, parts.strategy, state, encoded)
         print(terminal.report(asked.record, _publish(config, folder, scanned, state, encoded, asked)))
-        state = state._replace(past=[*state.past, asked.record])
+        state = _after(state, asked)
     _write_progress(folder, state.past)
     print(terminal.next_steps(folder, state))
 
@@ -160,6 +160,12 @@ def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
         groups={name: np.flatnonzero(each) for name, each in groups.items() if each.any()} | picked,
         root_name=root.resolve().name,
     )
+
+
+def _after(state: State, asked: Asked) -> State:
+    is_open = state.known.open.copy()
+    is_open[asked.rows] = True
+    return state._replace(past=[*state.past, asked.record], known=state.known._replace(open=is_open))
 
 
 def _write_progress(folder, past):

@@ -18,7 +18,7 @@ class Known(NamedTuple):
 
     classes: [n], the class of the label that people agreed on, UNLABELLED without one.
     audit: set aside to measure accuracy.
-    open: asked, and not answered yet.
+    open: asked, not answered yet, and still in the folder.
     closed: nothing to be asked about: skipped, or not in the folder any more.
     tied: to be asked again, since annotators disagree.
     """
@@ -37,7 +37,16 @@ class Known(NamedTuple):
     @property
     def candidates(self) -> np.ndarray:
         """To choose from."""
-        return (self.classes == UNLABELLED) & ~(self.audit | self.open | self.closed | self.tied)
+        return self._unasked & ~self.audit
+
+    @property
+    def unasked_audit(self) -> np.ndarray:
+        """Of the audit slice, to be asked."""
+        return self._unasked & self.audit
+
+    @property
+    def _unasked(self):
+        return (self.classes == UNLABELLED) & ~(self.open | self.closed | self.tied)
 
 
 class Chosen(NamedTuple):

@@ -29,6 +29,14 @@ class State(NamedTuple):
     past: list[dict[str, Any]]
     num_answers: int
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is nothing to do: no answer since the last round, which left some open or all asked."""
+        known = self.known
+        if not self.past or self.num_answers != self.past[-1]["num_answers"]:
+            return False
+        return bool((known.open | known.tied).any() or not (known.candidates | known.unasked_audit).any())
+
     def rows_of(self, ids: list[str]) -> np.ndarray:
         """Where images are in the table."""
         return pd.Index(self.table.id).get_indexer(ids)
@@ -106,6 +114,6 @@ def _known(table, labels, names, audit, past):
     numbers = {name: number for number, name in enumerate(names)}
     classes = np.array([numbers.get(labels.labels.get(each), UNLABELLED) for each in table.id])
     tied, skipped, was_asked = (table.id.isin(each).to_numpy() for each in (labels.tied, labels.skipped, asked))
-    waiting = was_asked & (classes == UNLABELLED) & ~tied & ~skipped
     gone = (table.status != "present").to_numpy()
-    return selection.Known(classes, audit, waiting, skipped | (gone & ~waiting), tied & ~gone)
+    waiting = was_asked & (classes == UNLABELLED) & ~(tied | skipped | gone)
+    return selection.Known(classes, audit, waiting, skipped | gone, tied & ~gone)

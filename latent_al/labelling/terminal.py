@@ -53,11 +53,15 @@ def report(record: dict, folder: Path) -> str:
 
 def next_steps(workdir: Path, state: State) -> str:
     """How to answer what is open."""
-    num_open, folder = int(state.known.open.sum()), workdir / "rounds" / f"{len(state.past) - 1:03d}"
-    if not num_open and not any(state.past[-1][kind] for kind in ("queries", "audit")):
+    asked_in = {each: record["round"] for record in state.past for each in (*record["queries"], *record["audit"])}
+    ids = state.table.id[state.known.open | state.known.tied]
+    numbers = sorted({f"{asked_in[each]:03d}" for each in ids if each in asked_in})
+    if not numbers:
         return "Nothing is left to ask: every image is labelled or skipped."
+    folder = workdir / "rounds" / numbers[-1]
+    earlier = f", and what is open of {', '.join(numbers[:-1])}" if len(numbers) > 1 else ""
     return (
-        f"Next, label the images of {folder / 'queries.csv'}, whichever way suits:\n"
+        f"Next, label the images of {folder / 'queries.csv'}{earlier}, whichever way suits:\n"
         f"  fill its column label, with ? for an image to skip, there or in a copy in {workdir / 'labels'}; or\n"
         f"  import {folder / 'label_studio.json'} into Label Studio, and put its export into {workdir / 'labels'}; or\n"
         f"  copy the images into {workdir / 'labels'}/CLASS/.\n"
