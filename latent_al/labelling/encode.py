@@ -127,7 +127,8 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
             if not np.isfinite(losses[index]):
                 raise BadInput(
                     f"the training loss is {losses[index]} in chunk {index + 1} of {num_chunks}; lower the encoder's "
-                    f"learning_rate ({training.learning_rate:g})."
+                    f"learning_rate ({training.learning_rate:g}), in another --workdir: "
+                    "nothing is labelled in this one."
                 )
             bar.set_postfix(loss=f"{losses[index]:.4g}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == num_chunks)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from latent_al.base import BadInput, Encoded, Learner, Strategy, build, check_name
 from latent_al.files import write_csv
-from latent_al.labelling import encode, rounds, scan, terminal
+from latent_al.labelling import encode, label_studio, rounds, scan, terminal
 from latent_al.labelling.asking import Asked, ask, build_learner
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import rehearse
@@ -93,6 +93,7 @@ def _build(config) -> Parts:
         if config[name] < least:
             raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
     _check_classes(config.classes)
+    scan.check_size(config.data.size, config.data.channels)
     for spec in (config.classifier, config.classifier.get("classifier", config.classifier)):
         check_name(spec.get("name"), CLASSIFIERS.keys() - set(ON_IMAGES), "classifier that reads latents")
     check_name(config.encoder.get("name"), AUTOENCODERS.keys() | {"precomputed"}, "encoder")
@@ -117,6 +118,8 @@ def _check_classes(classes):
             f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
             "none of them empty or ?."
         )
+    # Whatever its XML refuses would else be refused after the first round's long work.
+    label_studio.labelling_config(classes)
 
 
 def _rehearse(has_spread, learner: Learner, initial, strategy):

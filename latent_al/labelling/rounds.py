@@ -28,12 +28,15 @@ def past_rounds(workdir: Path) -> list[dict[str, Any]]:
     folders = sorted(path for path in (workdir / "rounds").glob("[0-9]*") if path.is_dir())
     found = []
     for index, folder in enumerate(folders):
-        try:
-            found.append(json.loads((folder / "round.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
         if folder.name != f"{index:03d}":
             raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
+        try:
+            record = json.loads((folder / "round.json").read_text(encoding="utf-8"))
+            if not isinstance(record, dict) or record.get("round") != index:
+                raise ValueError(f"it is not of round {index}")
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
+        found.append(record)
     return found
 
 

@@ -105,6 +105,17 @@ class _Read(NamedTuple):
     reason: str | None
 
 
+def check_size(size: tuple[int, int] | None, channels: int) -> None:
+    """Checks what every image of the pool is to become.
+
+    Raises:
+        BadInput: no size, a side below 1, channels other than 1 and 3.
+    """
+    if size is None:
+        raise BadInput("config.data.size is None, but images of a pool have one size; set it to (height, width).")
+    check_shape(size, channels)
+
+
 def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, channels: int) -> Plan:
     """Lists the files of a folder and of its sub-folders; decodes none.
 
@@ -122,9 +133,7 @@ def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, chann
     """
     if root is None:
         raise BadInput("no folder of images is named; set config.data.root to it.")
-    if size is None:
-        raise BadInput("config.data.size is None, but images of a pool have one size; set it to (height, width).")
-    check_shape(size, channels)
+    check_size(size, channels)
     folder = Path(root)
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the images.")
