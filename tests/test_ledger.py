@@ -74,6 +74,13 @@ def test_an_old_file_overrules_nothing(hear):
     assert resolve(hear(answer("dog", time=at(4))).log).labels == {"b": "dog"}
 
 
+def test_the_same_export_under_another_name_says_nothing_new(hear):
+    hear(answer("dog", time=at(2)))
+    assert hear(answer("dog", time=at(2), source="labels/again.json")).num_new == 0
+    assert hear(answer("dog", time=at(2), source="labels/again.json", annotator="another")).num_new == 1
+    assert hear(answer("dog", time=at(3), source="labels/again.json")).num_new == 1
+
+
 def test_an_image_moved_between_class_folders_and_back(hear):
     folders = ["labels/cat/b.jpg", "labels/dog/b.jpg", "labels/cat/b.jpg"]
     accepted = [hear(answer(folder.split("/")[1], source=folder, row=0)) for folder in folders]

@@ -59,15 +59,14 @@ def _run(config, folder, parts):
     plan = scan.plan(data.root, folder, size=tuple(data.size), channels=data.channels)
     check_identity(folder, _identity(config))
     if plan.new:
-        expected = scan.forecast(plan)
-        disk = terminal.size(expected.disk_bytes)
-        print(f"To scan: {expected.num_images:,} images, {terminal.duration(expected.seconds)}, {disk} of disk.")
+        print(terminal.to_scan(scan.forecast(plan)))
     scanned = scan.scan(plan)
     print(scan.summary(scanned))
     set_audit_aside(folder, scanned.table, num=config.audit, first_batch=config.first_batch, seed=config.seed)
     encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
     state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
-    print(terminal.taken_in(folder, state, taken))
+    for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
+        print(line)
     if state.is_waiting:
         print(f"No new labels since round {len(state.past) - 1:03d}.")
     else:
@@ -106,7 +105,7 @@ def _build(config) -> Parts:
         )
     if config.encoder.name == "precomputed":
         return Parts(None, initial, strategy)
-    streamed = encode.build_streamed(config.encoder, (*config.data.size, config.data.channels))
+    streamed = encode.build_streamed(dict(config.encoder), (*config.data.size, config.data.channels))
     _rehearse(streamed.has_spread, learner, initial, strategy)
     return Parts(streamed, initial, strategy)
 
@@ -142,15 +141,13 @@ def _encode(config, streamed, scanned, folder) -> Encoded:
         return encode.precomputed(config.encoder, scanned.table)
     if encode.missing_shards(scanned.store, folder):
         expected, streamed = encode.forecast(streamed, scanned.store, folder)
-        training, encoding = terminal.duration(expected.training), terminal.duration(expected.encoding)
-        memory = terminal.size(expected.memory)
-        print(f"To train the encoder: {training}; to encode: {encoding}; memory: {memory} beside the program's own.")
+        print(terminal.forecast(expected))
     return encode.encode(streamed, scanned.store, folder)
 
 
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
     root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
-    pixels = [scanned.store[row] for row in asked.rows]
+    pixels = [scanned.store[row] for row in asked.rows.tolist()]
     known, picked = state.known, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
     return rounds.publish(

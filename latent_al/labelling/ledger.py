@@ -53,9 +53,10 @@ class Labels(NamedTuple):
 def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Accepted:
     """Appends to `labels.csv` what is new, in one write that succeeds as a whole or changes nothing.
 
-    An answer is new where it differs from the last in the log of the same source, image and annotator: in the label,
-    or in the time where its file gives one. All class folders are one source. So no file counts twice, and no old one
-    overrules a newer. Where a file gives no time, that of this reading is logged.
+    An answer with a time is new where the log has none of the same image, annotator, time and label, whatever its file;
+    one without where the same source last said otherwise of that image by that annotator. All class folders are one
+    source. So no file counts twice, and no old one overrules a newer. Where a file gives no time, that of this reading
+    is logged.
 
     Args:
         answers: of `read_answers`, with the same `table`.
@@ -138,10 +139,16 @@ def _check_row(path, row, cells):
 
 def _unheard(log, answers):
     keys = zip(map(_speaker, log["source"], log["row"]), log["id"], log["annotator"], strict=True)
-    last = dict(zip(keys, zip(log["label"], log["time"], strict=True), strict=True))
+    last = dict(zip(keys, log["label"], strict=True))
+    timed = set(zip(log["id"], log["annotator"], log["time"], log["label"], strict=True))
     for answer in answers:
-        label, time = last.get((_speaker(answer.source, str(answer.row)), answer.id, answer.annotator), (None, None))
-        if label != (answer.label or "") or (answer.time and answer.time != time):
+        said = answer.label or ""
+        if answer.time:
+            # A tool that exports under a new name each time says the same again.
+            is_new = (answer.id, answer.annotator, answer.time, said) not in timed
+        else:
+            is_new = last.get((_speaker(answer.source, str(answer.row)), answer.id, answer.annotator)) != said
+        if is_new:
             yield answer
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def publish(
     return folder
 
 
-def thumbnails(root: Path, table: pd.DataFrame, pixels: np.ndarray, channels: int) -> np.ndarray:
+def thumbnails(root: Path, table: pd.DataFrame, pixels: Sequence[np.ndarray], channels: int) -> np.ndarray:
     """The images of `table`, padded to a square; where a file is gone or changed, `pixels` as they were scanned."""
     images = []
     for file_name, status, scanned in zip(table.file_name, table.status, pixels, strict=True):

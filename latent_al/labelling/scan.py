@@ -218,7 +218,8 @@ def summary(scan: Scan) -> str:
         (scan.num_changed, "changed", ""),
         (scan.num_other, "other files", ""),
     ]
-    return ", ".join(f"{num:,} {what}{where}" for num, what, where in counts if num or what == "images")
+    told = [(num, what[:-1] if num == 1 and what.endswith("s") else what, where) for num, what, where in counts if num]
+    return ", ".join(f"{num:,} {what}{where}" for num, what, where in told)
 
 
 def _first(rejected):

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+from latent_al.labelling import encode, scan
 from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
+PAYS = 0.02
+"""What a batch has to add to accuracy to be worth its labels, where it may add nothing."""
 
 
 def duration(seconds: float) -> str:
     """As people say it, from seconds to hours."""
     if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
@@ -19,8 +22,24 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{max(num_bytes / 2**20, 1):.0f} MiB"
 
 
-def taken_in(workdir: Path, state: State, taken: Taken) -> str:
-    """What the label files brought, and what is labelled, waiting, skipped and tied by now."""
+def to_scan(expected: scan.Forecast) -> str:
+    """How long reading the new files will take, and the room that it needs."""
+    num, disk = expected.num_images, size(expected.disk_bytes)
+    return f"To read: {num:,} file{'s' * (num != 1)}, {duration(expected.seconds)}, {disk} of disk."
+
+
+def forecast(expected: encode.Forecast) -> str:
+    """How long the encoder will take, and the memory that it needs."""
+    training = f"train the encoder: {duration(expected.training)}; to " if expected.training else ""
+    memory = size(expected.memory)
+    return f"To {training}encode: {duration(expected.encoding)}; memory: {memory} beside the program's own."
+
+
+def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> list[str]:
+    """What the label files brought, and what is labelled, waiting, skipped and tied by now.
+
+    `is_fixed`: whether the classes are those of the config.
+    """
     lines = [f"Changed: {line}" for line in taken.changes]
     lines += [f"Refused: {_where(each)}: {each.reason}" for each in taken.refused[:5]]
     if len(taken.refused) > 5:
@@ -32,8 +51,8 @@ def taken_in(workdir: Path, state: State, taken: Taken) -> str:
         lines.append(f"{taken.num_new} new answers: {', '.join(counts)}, {len(state.labels.skipped)} skipped.")
         before = {name for record in state.past for name in record["classes"]}
         new = [name for name in state.classes if name not in before]
-        lines += [f"New classes: {', '.join(new)}."] if new and before else []
-    return "\n".join(lines)
+        lines += [f"New classes: {', '.join(new)}."] if new and before and not is_fixed else []
+    return lines
 
 
 def report(record: dict, folder: Path) -> str:
@@ -85,12 +104,19 @@ def _quality(record):
     else:
         lines.append("  confidence   in predictions.csv is not calibrated: the audit slice has too few labels")
     if gain is not None:
-        pays = "" if gain["low"] > 0 else ": more labels no longer pay, as far as this audit slice can tell"
-        lines.append(f"  next batch   would add {_points(gain)}{pays}")
+        lines.append(f"  next batch   would add {_points(gain)}{_verdict(gain)}")
     if against is not None:
         better = "" if against["low"] > 0 else ": no better than random labels would be, as far as it can tell"
         lines.append(f"  strategy     with {against['num']} labels {_points(against)} ahead of random{better}")
     return lines
+
+
+def _verdict(gain):
+    if gain["low"] > 0:
+        return ""
+    if gain["high"] < PAYS:
+        return ": more labels no longer pay"
+    return ": whether more labels pay, this audit slice is too small to tell"
 
 
 def _percent(estimate):
