@@ -211,7 +211,7 @@ class TestScan:
         assert result.duplicates[["file_name", "same_as"]].to_numpy().tolist() == [["sub/copy.PNG", "b.png"]]
         assert result.duplicates.id.tolist() == [result.table.id[1]]
         np.testing.assert_array_equal(result.store[1][..., 0], np.asarray(Image.open(root / "b.png")))
-        assert summary(result) == "3 images, 1 duplicates (duplicates.csv), 1 other files"
+        assert summary(result) == "3 images, 1 duplicate (duplicates.csv), 1 other file"
 
     def test_tables_hold_what_is_returned(self, root, workdir):
         (root / "torn.png").write_bytes(b"x")
@@ -242,7 +242,7 @@ class TestScan:
         assert result.table.file_name.tolist() == ["a.bmp", "b.png", "moved.tif", "0 new.png", "a.bmp"]
         assert result.table.status.tolist() == ["changed", "removed", "present", "present", "present"]
         assert result.table.copies.tolist() == [0, 0, 1, 1, 1]
-        assert summary(result) == "3 images, 2 new since the last scan, 1 removed, 1 changed, 1 other files"
+        assert summary(result) == "3 images, 2 new since the last scan, 1 removed, 1 changed, 1 other file"
         assert run(root, workdir)[4:7] == (0, 0, 0)
         (root.parent / "b.png").rename(root / "b.png")
         result = run(root, workdir)

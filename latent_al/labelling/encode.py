@@ -201,7 +201,7 @@ def _read_embeddings(path, index):
         latents, names = np.load(path, mmap_mode="r", allow_pickle=False), read_csv(index)
     except (OSError, EOFError, ValueError) as error:
         raise BadInput(
-            f"the embeddings {path} with {index} cannot be read ({error}); give a .npy file, and a CSV whose column id, "
+            f"the embeddings {path} with {index} cannot be read ({error}); give a .npy file and a CSV whose column id, "
             "as in manifest.csv, or file_name says which image each of its rows is of."
         ) from error
     column = next((name for name in ("id", "file_name") if name in names.columns), None)
