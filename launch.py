@@ -4,14 +4,16 @@ import shlex
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from latent_al import experiment, labelling
-from latent_al.base import BadInput
+from latent_al.base import BadInput, check_name
 from latent_al.results import format_table
 from latent_al.workdir import keep_compiled
 
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; runs/CONFIG by default.")
 ENCODERS = flags.DEFINE_string(
@@ -27,6 +29,8 @@ def main(argv):
     workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
     keep_compiled(Path(workdir) / "compiled")
     try:
+        # Accelerators would multiply in fewer bits than a CPU unless told.
+        jax.config.update("jax_default_matmul_precision", _precision(CONFIG.value))
         if CONFIG.value.get("job") == "labelling":
             labelling.run(CONFIG.value, workdir)
         else:
@@ -35,6 +39,12 @@ def main(argv):
         sys.exit(f"launch.py: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+
+
+def _precision(config):
+    precision = config.get("precision", "float32")
+    check_name(precision, PRECISIONS, "precision")
+    return precision
 
 
 def _experiment(workdir):
