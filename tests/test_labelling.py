@@ -1,0 +1,471 @@
+"""The labelling job as a person uses it: called again and again, with whatever happens to folder and labels between."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import re
+import resource
+import runpy
+import shutil
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_launch import ROOT, succeed
+
+from latent_al.base import BadInput
+from latent_al.files import read_csv, write_csv
+from latent_al.labelling import rounds, run
+
+COLOURS = ("red", "green", "blue")
+WRITTEN = ("contact_sheet.png", "label_studio.json", "labelling_config.xml", "map.png", "queries.csv", "round.json")
+SMALL = {
+    "audit": 20,
+    "encoder.hidden": (16,),
+    "encoder.epochs": 20,
+    "encoder.learning_rate": 1e-2,
+    "classifier.epochs": 100,
+    "classifier.learning_rate": 1e-2,
+}
+"""What the smoke size does not learn in its few epochs."""
+
+
+def draw(folder, numbers):
+    """Images 00.png, 01.png ... of noise, red, green and blue by turns; the colour of each name."""
+    folder.mkdir(exist_ok=True)
+    truth = {}
+    for number in numbers:
+        pixels = np.random.default_rng(number).integers(0, 80, (8, 8, 3), dtype=np.uint8)
+        pixels[..., number % 3] += 150
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        truth[f"{number:02d}.png"] = COLOURS[number % 3]
+    return truth
+
+
+def configure(images, size="smoke", **changes):
+    """The config of `configs/folder.py`; `__` in a name stands for a dot."""
+    config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"](size)
+    changes = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    with config.ignore_type():
+        config.update_from_flattened_dict(changes | {"data.root": str(images)})
+    return config
+
+
+def call(images, workdir, **changes):
+    """What one call prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run(configure(images, **changes), str(workdir))
+    return printed.getvalue()
+
+
+def queries_of(workdir, index):
+    return read_csv(workdir / f"rounds/{index:03d}/queries.csv")
+
+
+def record_of(workdir, index):
+    return json.loads((workdir / f"rounds/{index:03d}/round.json").read_text())
+
+
+def is_audit(queries):
+    return queries.reason.str.startswith("audit")
+
+
+def answer(workdir, index, label, to=None):
+    """Fills the column of a round's queries with `label(query)`, in place or in a copy in `labels/`."""
+    queries = queries_of(workdir, index)
+    queries["label"] = [label(query) for query in queries.itertuples()]
+    write_csv(workdir / f"labels/{to}" if to else workdir / f"rounds/{index:03d}/queries.csv", queries)
+
+
+def export(workdir, index, truth):
+    """Answers as Label Studio does."""
+    spec = importlib.util.spec_from_file_location("folder_rounds", ROOT / "benchmarks/folder_rounds.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tasks = json.loads((workdir / f"rounds/{index:03d}/label_studio.json").read_text())
+    (workdir / f"labels/export-{index}.json").write_text(json.dumps(module.export(tasks, truth, index)))
+
+
+def read_bytes(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Played(NamedTuple):
+    """A job of five rounds; `said` by each call, and copies of its workdir before some of them."""
+
+    images: Path
+    workdir: Path
+    truth: dict[str, str]
+    said: list[str]
+    asked: Path
+    answered: Path
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """60 images; blue is known from round 2 on, and each round is answered in another way."""
+    folder = tmp_path_factory.mktemp("played")
+    images, workdir, asked, answered = (folder / name for name in ("images", "job", "asked", "answered"))
+    truth = draw(images, range(60))
+    said = [call(images, workdir)]
+    shutil.copytree(workdir, asked)
+    said.append(call(images, workdir))
+    answer(workdir, 0, lambda query: truth[query.file_name].replace("blue", ""))
+    shutil.copytree(workdir, answered)
+    said.append(call(images, workdir, batch=12))
+    answer(workdir, 0, lambda query: truth[query.file_name].replace("blue", " blue\t"), to="late.csv")
+    answer(workdir, 1, lambda query: "?" if query.rank == "0" else truth[query.file_name], to="copy.csv")
+    said.append(call(images, workdir, batch=12))
+    export(workdir, 2, truth)
+    said.append(call(images, workdir, batch=12))
+    for name in queries_of(workdir, 3).file_name:
+        (workdir / "labels" / truth[name]).mkdir(exist_ok=True)
+        shutil.copy(images / name, workdir / "labels" / truth[name] / f"of {name}")
+    said.append(call(images, workdir, batch=12))
+    return Played(images, workdir, truth, said, asked, answered)
+
+
+class TestRounds:
+    def test_the_first_asks_a_batch_and_an_audit_slice(self, played):
+        queries = queries_of(played.asked, 0)
+        columns = ["id", "file_name", "rank", "score", "reason", "stands_for", "prediction", "label"]
+        assert list(queries) == columns
+        assert (len(queries), is_audit(queries).sum(), queries.id.nunique()) == (30, 20, 30)
+        assert set(queries.reason) == {"chosen by typical", "audit: drawn at random, to measure accuracy"}
+        assert 0 < queries.stands_for[:10].astype(int).sum() <= 60
+        assert sorted(path.name for path in (played.asked / "rounds/000").iterdir()) == list(WRITTEN)
+        assert "Round 000: 10 images to label" in played.said[0]
+        assert "20 for the audit slice" in played.said[0]
+
+    def test_nothing_is_asked_before_something_is_answered(self, played):
+        assert "No new labels since round 000." in played.said[1]
+        assert f"{played.workdir}/rounds/000/queries.csv, whichever way" in played.said[1]
+        again = read_bytes(played.answered / "rounds")
+        del again["000/queries.csv"]
+        assert again.items() <= read_bytes(played.asked / "rounds").items()
+
+    def test_answers_arrive_in_each_way(self, played):
+        log = read_csv(played.workdir / "labels.csv")
+        sources = {"rounds/000/queries.csv", "labels/late.csv", "labels/copy.csv", "labels/export-2.json"}
+        assert sources < set(log.source)
+        assert {f"labels/{colour}/of {name}" for name, colour in played.truth.items()} > set(log.source) - sources
+        answered = log[log.label != ""]
+        assert set(answered.file_name) == set(played.truth) - {queries_of(played.workdir, 1).file_name[0]}
+        assert (answered.label == answered.file_name.map(played.truth)).all()
+        assert not len(read_csv(played.workdir / "refused.csv"))
+
+    def test_no_image_is_asked_twice_and_the_slice_stays(self, played):
+        asked = [queries_of(played.workdir, index) for index in range(5)]
+        assert [len(each) for each in asked] == [30, 12, 12, 6, 0]
+        every = pd.concat(asked)
+        assert every.id.is_unique
+        assert is_audit(every).sum() == 20
+        audit = set(every.id[is_audit(every)])
+        for index in range(1, 5):
+            predictions = read_csv(played.workdir / f"rounds/{index:03d}/predictions.csv")
+            assert set(predictions.id[predictions.audit == "yes"]) == audit
+
+    def test_the_slice_is_never_trained_on(self, played):
+        queries = queries_of(played.workdir, 0)
+        known = queries.file_name[~is_audit(queries)].map(played.truth)
+        assert record_of(played.workdir, 1)["counts"] == {each: (known == each).sum() for each in ("green", "red")}
+        # One of those that round 1 asked is skipped.
+        assert [record_of(played.workdir, index)["num_labels"] for index in range(2, 5)] == [21, 33, 39]
+
+    def test_predictions_of_all_images(self, played):
+        assert not (played.workdir / "rounds/000/predictions.csv").exists()
+        for index in range(1, 5):
+            predictions = read_csv(played.workdir / f"rounds/{index:03d}/predictions.csv")
+            assert set(predictions.file_name) == set(played.truth)
+            assert predictions.confidence.astype(float).between(1 / 3, 1).all()
+        assert (predictions.prediction == predictions.file_name.map(played.truth)).mean() > 0.9
+        assert (predictions.label != "").sum() == 59
+
+    def test_tasks_carry_predictions_but_not_of_the_slice(self, played):
+        first, second = (
+            json.loads((played.workdir / f"rounds/{index:03d}/label_studio.json").read_text()) for index in (0, 1)
+        )
+        assert not any(task["predictions"] for task in first)
+        assert all(task["predictions"] for task in second)
+        assert [task["data"]["latent_al_id"] for task in first] == queries_of(played.workdir, 0).id.tolist()
+        assert [task["data"]["file_name"] for task in second] == queries_of(played.workdir, 1).file_name.tolist()
+
+    def test_what_is_said(self, played):
+        _, _, one, two, three, four = played.said
+        assert "confidence   in predictions.csv is not calibrated" in one
+        assert "New classes: blue." in two
+        assert "1 skipped" in two
+        for said in (two, three, four):
+            accuracy = said.split("accuracy     ")[1]
+            assert re.match(r"[0-9.]+ % \[[0-9.]+, [0-9.]+\] on 20 audit images\n", accuracy)
+            assert "is calibrated, off by" in said
+        assert "trained on   39 labels: blue 12, green 14, red 13\n" in four
+        assert "next batch   would add" in three
+        assert "strategy     with" in three
+        assert four.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+
+    def test_progress(self, played):
+        progress = pd.read_csv(played.workdir / "progress.csv")
+        assert progress["round"].tolist() == [0, 1, 2, 3, 4]
+        assert progress.num_queries.tolist() == [10, 12, 12, 6, 0]
+        assert progress.accuracy.iloc[-1] > 0.9
+        assert (progress.low[1:] < progress.accuracy[1:]).all()
+
+
+def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
+    """The workdir is left with half a round, and then with a disk that is full."""
+    workdir = tmp_path / "job"
+    shutil.copytree(played.answered, workdir)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds.sheets, "latent_map", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            call(played.images, workdir, batch=12)
+    assert (workdir / "rounds/.001.partial/queries.csv").exists()
+    assert not (workdir / "rounds/001").exists()
+    log = (workdir / "labels.csv").read_bytes()
+    with full_disk(60_000), pytest.raises(BadInput, match=r"cannot be read or written \(File too large\); make room"):
+        call(played.images, workdir, batch=12)
+    assert (workdir / "labels.csv").read_bytes() == log
+    assert "Round 001" in call(played.images, workdir, batch=12)
+    assert (workdir / "labels.csv").read_bytes() == log
+    assert not (workdir / "rounds/.001.partial").exists()
+    made = read_bytes(workdir / "rounds")
+    assert made.items() <= read_bytes(played.workdir / "rounds").items()
+    assert "001/predictions.csv" in made
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """No file grows beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with warnings.catch_warnings():
+            # The compiled programs find no room either, which is no error.
+            warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Calls on 6 images with embeddings of 9, of which only one class is known: nothing is compiled at length."""
+    images, workdir = tmp_path / "images", tmp_path / "job"
+    draw(images, range(6))
+    (tmp_path / "index.csv").write_text("file_name\n" + "".join(f"{number:02d}.png\n" for number in range(9)))
+    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
+    encoder = dict(name="precomputed", latents=str(tmp_path / "latents.npy"), index=str(tmp_path / "index.csv"))
+
+    def plain(**changes):
+        settings = dict(audit=0, first_batch=3, batch=3, initial=dict(name="random")) | changes
+        return workdir, call(images, workdir, encoder=encoder, **settings)
+
+    return plain
+
+
+def by(person, label):
+    return f"id,label,annotator\n{{}},{label},{person}\n"
+
+
+def test_changes_skips_and_ties(plain):
+    workdir, _ = plain()
+    skipped, tied, changed = queries_of(workdir, 0).id
+    answers = dict(a=by("ann", "red"), b=by("bob", "green"), c=by("ann", "red"), d=by("ann", "?"))
+    for name, image in dict(a=tied, b=tied, c=changed, d=skipped).items():
+        (workdir / f"labels/{name}.csv").write_text(answers[name].format(image))
+    _, said = plain()
+    assert "4 new answers: 1 labelled, 0 of 0 of the audit slice, 0 open, 1 tied, 1 skipped." in said
+    assert "no classifier yet: the labels show fewer than two classes" in said
+    queries = queries_of(workdir, 1)
+    assert queries.id[0] == tied
+    assert queries.reason.tolist() == ["annotators disagree: green 1, red 1", *["chosen by random"] * 2]
+    assert not {changed, skipped} & set(queries.id)
+    (workdir / "labels/b.csv").write_text(by("bob", "red").format(tied))
+    (workdir / "labels/c.csv").write_text(by("ann", " red ").format(changed))
+    _, said = plain()
+    name = queries.file_name[0]
+    assert f"Changed: {name}: green -> red (labels/b.csv, row 2)" in said
+    assert said.count("Changed:") == 1
+    assert "1 new answers: 2 labelled, 0 of 0 of the audit slice, 2 open, 0 tied, 1 skipped." in said
+    assert len(queries_of(workdir, 2)) == 1
+    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
+    _, said = plain()
+    assert "No new labels since round 002." in said
+    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
+
+
+def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
+    workdir, _ = plain(first_batch=6)
+    answer(workdir, 0, lambda query: "red")
+    _, said = plain()
+    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+    _, said = plain()
+    assert "No new labels since round 001." in said
+    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+    draw(tmp_path / "images", range(6, 9))
+    _, said = plain()
+    assert "9 images, 3 new since the last scan" in said
+    # None joins an audit slice of 0.
+    assert sorted(queries_of(workdir, 2).file_name) == ["06.png", "07.png", "08.png"]
+    assert record_of(workdir, 2)["num_labels"] == 6
+    assert "queries.csv, whichever way" in said
+    draw(tmp_path / "images", range(9, 10))
+    with pytest.raises(BadInput, match=r"1 of 10 images have no row in .*index.csv, the first is '09.png'"):
+        plain()
+
+
+def test_a_class_that_is_not_in_the_list(plain):
+    classes = ("red", "green")
+    workdir, _ = plain(classes=classes)
+    answer(workdir, 0, lambda query: ["red", "rad", "red"][int(query.rank)])
+    _, said = plain(classes=classes)
+    assert "Refused: rounds/000/queries.csv, row 3: label 'rad' is not a class; the nearest is 'red'" in said
+    refused = read_csv(workdir / "refused.csv")
+    assert refused[["source", "row"]].values.tolist() == [["rounds/000/queries.csv", "3"]]
+    assert record_of(workdir, 1)["counts"] == {"red": 2, "green": 0}
+    assert "2 labelled, 0 of 0 of the audit slice, 1 open" in said
+
+
+def test_images_come_go_and_change(played, tmp_path):
+    """On the encoder that was trained before they did; with one class known, nothing is trained."""
+    images, workdir = tmp_path / "images", tmp_path / "job"
+    shutil.copytree(played.images, images)
+    shutil.copytree(played.asked, workdir)
+    latents = read_bytes(workdir / "encoder/latents")
+    queries, before = queries_of(workdir, 0), read_csv(workdir / "manifest.csv")
+    labelled, unlabelled, changed = queries.file_name[:3]
+    unasked = next(name for name in played.truth if name not in set(queries.file_name))
+    answer(workdir, 0, lambda query: "" if query.file_name == unlabelled else "red")
+    for name in (labelled, unlabelled, unasked):
+        (images / name).unlink()
+    draw(images, range(60, 90))
+    (images / changed).write_bytes((images / "89.png").read_bytes() + b" ")
+    said = call(images, workdir, initial=dict(name="random"), batch=100)
+    assert "87 images, 31 new since the last scan, 3 removed, 1 changed" in said
+    assert f"{changed} has other content than when it was asked for" in said
+    assert "28 new answers: 8 labelled, 20 of " in said
+    assert " 0 open, 0 tied, 0 skipped." in said
+    table = read_csv(workdir / "manifest.csv").set_index("file_name", drop=False)
+    assert table.id[:60].tolist() == before.id.tolist()
+    assert table.status[[labelled, unlabelled, unasked]].tolist() == ["removed"] * 3
+    now = read_bytes(workdir / "encoder/latents")
+    assert len(now) == 2
+    assert latents.items() < now.items()
+    asked = queries_of(workdir, 1)
+    assert set(asked.file_name) == set(table.file_name[table.status == "present"]) - set(queries.file_name) | {changed}
+    assert asked.id[asked.file_name == changed].item() not in set(queries.id)
+    joined = asked[asked.file_name > "59.png"]
+    assert 0 < is_audit(joined).sum() < 30
+    old = asked[asked.file_name < "60.png"]
+    assert set(old.file_name[is_audit(old)]) <= {changed}
+    record = record_of(workdir, 1)
+    assert record["num_labels"] == 8
+    assert set(record["audit"]) == set(asked.id[is_audit(asked)])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(classifier__name="mpl"), "unknown classifier that reads latents 'mpl'; known: mlp, refitted"),
+        (dict(classifier__name="cnn"), "unknown classifier that reads latents 'cnn'"),
+        (dict(classifier__dropout=(0.1, 0.2)), "dropouts .*no validation labels to choose by; give one of each"),
+        (dict(encoder__name="identity"), "unknown encoder 'identity'; known: conv_ae"),
+        (dict(strategy=dict(name="smart")), "unknown strategy 'smart'; known: ae_error"),
+        (dict(initial=dict(name="badge")), "a strategy does not fit the encoder and the classifier: "),
+        (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),
+        (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
+        (dict(classes=("a", "b\uffff")), "rename the class"),
+        (dict(batch=0), "batch is 0; expected 1 or more"),
+        (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
+        (dict(data__size=None), "config.data.size is None"),
+    ],
+    ids=lambda each: "-".join(map(str, each)) if isinstance(each, dict) else "",
+)
+def test_what_no_job_can_use(changes, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        call(tmp_path, tmp_path / "job", **changes)
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("size", ["smoke", "full"])
+def test_a_folder_without_images(size, tmp_path):
+    """What the config names is built before the folder is looked at."""
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(BadInput, match=r"no image files in .* \(1 others"):
+        run(configure(tmp_path, size), str(tmp_path / "job"))
+    (tmp_path / "broken.png").write_text("no image either")
+    with pytest.raises(BadInput, match=r"none of the 1 image files in .* can be used; the first is 'broken.png'"):
+        run(configure(tmp_path, size), str(tmp_path / "job"))
+    assert read_csv(tmp_path / "job/rejected.csv").file_name.tolist() == ["broken.png"]
+
+
+def test_an_audit_slice_that_is_too_large_can_be_lowered(plain):
+    with pytest.raises(BadInput, match="audit slice of 4 images and a first batch of 3 need more than the 6"):
+        plain(audit=4)
+    workdir, _ = plain(audit=3)
+    assert len(queries_of(workdir, 0)) == 6
+    with pytest.raises(BadInput, match=r"audit is 2, but .*audit.json was made with 3"):
+        plain(audit=2)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(encoder__latent=5), r"encoder.latent: there 4, now 5\); choose another --workdir"),
+        (dict(seed=1), r"holds another experiment \(seed: there 0, now 1\)"),
+        (dict(data__size=(16, 16)), "config.data.size or config.data.channels was changed"),
+        (dict(audit=19), "audit is 19, but .* was made with 20"),
+    ],
+)
+def test_what_a_job_keeps(changes, message, played):
+    before = read_bytes(played.asked)
+    with pytest.raises(BadInput, match=message):
+        call(played.images, played.asked, **changes)
+    assert read_bytes(played.asked) == before
+
+
+def test_what_a_job_may_change(played):
+    said = call(played.images, played.asked, batch=3, first_batch=7, strategy=dict(name="random"))
+    assert "No new labels since round 000." in said
+
+
+def test_another_process_in_the_workdir(plain):
+    workdir, _ = plain()
+    with filelock.FileLock(workdir / ".lock"), pytest.raises(BadInput, match="in use by another process; wait for it"):
+        plain()
+    plain()
+
+
+def test_damage_is_refused_and_left_as_it_is(plain):
+    workdir, _ = plain()
+    answer(workdir, 0, lambda query: "red")
+    plain()
+    for name in ("labels.csv", "rounds/001/round.json", "audit.json"):
+        path = workdir / name
+        whole = path.read_bytes()
+        for damaged in (whole[:-9], b"{}" if name.endswith("round.json") else b""):
+            path.write_bytes(damaged)
+            with pytest.raises(BadInput, match=path.name):
+                plain()
+            assert path.read_bytes() == damaged
+        path.write_bytes(whole)
+    _, said = plain()
+    assert "No new labels since round 001." in said
+
+
+@pytest.mark.slow
+def test_the_command(played, tmp_path):
+    flags = ["--config=configs/folder.py:smoke", f"--config.data.root={played.images}", f"--workdir={tmp_path}"]
+    assert "To train the encoder" in succeed(*flags)
+    assert "No new labels since round 000." in succeed(*flags)

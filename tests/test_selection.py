@@ -1,0 +1,100 @@
+"""Each strategy within the labelling job: beside what is open, closed, tied or set aside, it chooses what is left."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_strategies import COLD, SETTINGS
+
+from latent_al.base import UNLABELLED, Encoded, Learner, build
+from latent_al.labelling import selection
+from latent_al.strategies import STRATEGIES
+
+NUM_CLASSES = 3
+SPECS = [dict(name=name, **many[0]) for name, many in SETTINGS.items()]
+
+
+def fit(key, dropout, inputs, labels, rows, count, watched):
+    """The mean of each class."""
+    known = jnp.where(jnp.arange(len(rows)) < count, labels[rows], NUM_CLASSES)
+    means = jax.ops.segment_sum(inputs[rows], known, NUM_CLASSES + 1)[:-1]
+    means /= jax.ops.segment_sum(jnp.ones(len(rows)), known, NUM_CLASSES + 1)[:-1, None]
+    return means, {"loss": jnp.float32(0), "by_update": jnp.zeros(0)}
+
+
+def predict(means, inputs):
+    sq_distance = ((inputs[:, None, :] - means[None, :, :]) ** 2).sum(axis=-1)
+    return inputs, jax.nn.softmax(-sq_distance)
+
+
+def draw(means, key, dropout, inputs):
+    return predict(means + 0.1 * jax.random.normal(key, means.shape), inputs)
+
+
+def score(probs, labels):
+    return (probs.argmax(axis=1) == labels).astype(jnp.float32)
+
+
+LEARNER = Learner(fit, predict, draw, score, "accuracy", (0.0,), l2=0.1)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """40 images, of which 14 can be chosen; the latents of what cannot be are far out, where every strategy looks."""
+    names = np.repeat(
+        ["labelled", "gone", "open", "skipped", "tied", "audit", "audited", "left"], [9, 3, 4, 2, 1, 4, 3, 14]
+    )
+    names = np.random.default_rng(0).permutation(names)
+    is_known = np.isin(names, ["labelled", "gone", "audited"])
+    classes = np.where(is_known, np.cumsum(is_known) % NUM_CLASSES, UNLABELLED)
+    latents = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    latents[names != "left"] *= 3
+    encoded = Encoded(latents, np.full_like(latents, -1), np.abs(latents).sum(axis=1))
+    is_audit, is_closed = np.isin(names, ["audit", "audited"]), np.isin(names, ["gone", "skipped"])
+    known = selection.Known(classes, is_audit, names == "open", is_closed, names == "tied")
+    assert known.labelled.sum() == 12
+    return encoded, known
+
+
+def check(rows, known, num):
+    assert len(set(rows.tolist())) == len(rows) == num
+    assert known.candidates[rows].all()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
+def test_a_later_round(spec, pool):
+    strategy = build(STRATEGIES, spec, "strategy")
+    chosen = selection.choose_next(jax.random.key(0), LEARNER, strategy, *pool, 3)
+    check(chosen.rows, pool[1], 3)
+    means = [pool[0].latents[pool[1].labelled & (pool[1].classes == each)].mean(axis=0) for each in range(3)]
+    np.testing.assert_allclose(chosen.probs, predict(np.stack(means), pool[0].latents)[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", COLD)
+def test_a_round_without_a_classifier(name, pool):
+    strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][0]), "strategy")
+    check(selection.choose_first(jax.random.key(0), strategy, *pool, 3), pool[1], 3)
+
+
+@pytest.mark.parametrize("num", [14, 99])
+def test_fewer_than_asked_for_are_all_chosen(num, pool):
+    random = build(STRATEGIES, dict(name="random"), "strategy")
+    check(selection.choose_first(jax.random.key(0), random, *pool, num), pool[1], 14)
+    check(selection.choose_next(jax.random.key(0), LEARNER, random, *pool, num).rows, pool[1], 14)
+
+
+def test_nothing_left_to_choose(pool):
+    encoded, known = pool
+    random = build(STRATEGIES, dict(name="random"), "strategy")
+    done = known._replace(closed=np.ones(40, bool))
+    assert not len(selection.choose_first(jax.random.key(0), random, encoded, done, 3))
+    chosen = selection.choose_next(jax.random.key(0), LEARNER, random, encoded, done, 3)
+    assert not len(chosen.rows)
+    assert chosen.probs.shape == (40, NUM_CLASSES)
+
+
+def test_stands_for():
+    latents = np.array([[0.0], [1.0], [4.0], [5.0], [6.0]], np.float32)
+    present, asked = np.array([True, True, True, True, False]), np.array([True, False, False, False, False])
+    assert selection.stands_for(latents, present, asked, np.array([3])).tolist() == [2]
+    assert selection.stands_for(latents, present, asked, np.array([], int)).tolist() == []
