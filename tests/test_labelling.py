@@ -221,9 +221,14 @@ class TestRounds:
 
 
 def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
-    """The workdir is left with half a round, and then with a disk that is full."""
+    """Once the disk is full before the answers are taken in, once it is while the round is written."""
     workdir = tmp_path / "job"
     shutil.copytree(played.answered, workdir)
+    before = read_bytes(played.answered / "rounds")
+    with full_disk(1000), pytest.raises(BadInput, match=r"cannot be written \(.*File too large\); make room"):
+        call(played.images, workdir, batch=18)
+    assert not (workdir / "labels.csv").exists()
+    assert read_bytes(workdir / "rounds") == before
 
     def interrupt(*_):
         raise KeyboardInterrupt
