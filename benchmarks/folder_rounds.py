@@ -73,7 +73,7 @@ def play(images: Path, workdir: Path, truth: dict[str, str], rounds: int, flags:
     due = sorted(rng.randrange(rounds + 1) for _ in range(kills))
     for index in range(rounds + 1):
         for _ in range(due.count(index)):
-            ended, _ = launch(images, workdir, flags, rng.uniform(0.5, seconds))
+            ended, _ = launch(images, workdir, flags, rng.uniform(0.5, 0.8 * seconds))
             print(f"round {index}: {'ended before the kill' if ended else 'killed'}", flush=True)
         _, seconds = launch(images, workdir, flags)
         tasks = json.loads((workdir / "rounds" / f"{index:03d}" / "label_studio.json").read_text(encoding="utf-8"))
