@@ -98,6 +98,7 @@ def test_digits_vae(finished):
     assert f"{finished}/report.html" in stdout
 
 
+@pytest.mark.slow
 def test_several_dropouts_share_a_program_and_stay_apart(tmp_path):
     few = dict(rounds=1, num_seeds=2, arms__margin__subsample=0.5)
     both = run_demo(tmp_path / "both", classifiers__mlp__dropout=(0.2, 0.5), baseline="random_dropout_0.5", **few)
@@ -231,6 +232,7 @@ def test_changed_embeddings_are_refused(tmp_path):
         run(config, str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_margin_beats_random_as_the_demo_claims(tmp_path):
     """The demo with 8 of its 20 seeds, 9 of its 19 rounds and a shorter training of its VAE."""
     short = ["--config.num_seeds=8", "--config.encoders.vae.epochs=40", "--config.rounds=9"]
