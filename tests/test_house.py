@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"base", "files", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
-    {"loop", "meshes", "results", "comparisons", "plots", "workdir"},
+    {"loop", "meshes", "out_of_core", "results", "comparisons", "plots", "workdir"},
     {"pictures", "report"},
     {"arms", "output"},
     {"experiment", "labelling"},

@@ -1,0 +1,18 @@
+"""Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
+
+from latent_al.out_of_core.farthest import farthest_first
+from latent_al.out_of_core.picks import random_partitions, top_k
+from latent_al.out_of_core.store import Latents, open, write
+from latent_al.out_of_core.stream import Block, Source, blocks
+
+__all__ = [
+    "Block",
+    "Latents",
+    "Source",
+    "blocks",
+    "farthest_first",
+    "open",
+    "random_partitions",
+    "top_k",
+    "write",
+]

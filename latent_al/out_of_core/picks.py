@@ -1,0 +1,88 @@
+"""The picks of `kernels.picks`, of latents that are read block by block: the same rows."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from latent_al import kernels
+from latent_al.base import BadInput, Key
+from latent_al.out_of_core.stream import BLOCK_BYTES, Source, blocks, check_open
+
+Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
+"""Jitted, and of each row by itself."""
+
+
+def top_k(
+    score: Score, source: Source, taken: Bool[np.ndarray, " n"], num: int, *, block_bytes: int = BLOCK_BYTES
+) -> Int[np.ndarray, " num"]:
+    """The `num` rows of the highest score, best first; ties go to the lowest row. One pass; O(num) memory.
+
+    Args:
+        score: of a block; the last one ends in rows of zeros, whose scores are not used.
+        block_bytes: of a block of latents.
+
+    Raises:
+        BadInput: `num` is not in [1, rows left], a score is NaN or not one of each row, or what `stream.blocks`
+            refuses.
+    """
+    check_open(source, taken, num)
+    best, rows = jnp.full(num, -jnp.inf, jnp.float32), np.zeros(num, np.int64)
+    for block in blocks(source, block_bytes=block_bytes):
+        best, places = _best(best, _scores(score, block), block.filled(taken, True))
+        places = np.asarray(places)
+        rows = np.where(places < num, rows[np.minimum(places, num - 1)], block.start + places - num)
+    return rows
+
+
+def random_partitions(
+    key: Key,
+    score: Score,
+    source: Source,
+    taken: Bool[np.ndarray, " n"],
+    num: int,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+) -> Int[np.ndarray, " num"]:
+    """The best row of each of `num` random partitions: `kernels.random_partitions` of the scores.
+
+    One pass over the latents; besides, O(n) memory: each row's score and its place in the partitions.
+
+    Args:
+        score: of a block; the last one ends in rows of zeros, whose scores are not used.
+        block_bytes: of a block of latents.
+
+    Raises:
+        BadInput: as `top_k`.
+    """
+    check_open(source, taken, num)
+    scores = np.zeros(source.num_rows, np.float32)
+    for block in blocks(source, block_bytes=block_bytes):
+        scores[block.start : block.stop] = _scores(score, block)[: block.stop - block.start]
+    return np.asarray(kernels.random_partitions(key, jnp.asarray(scores), jnp.asarray(taken), num))
+
+
+def _scores(score, block):
+    (latents,) = block.latents
+    scores = score(latents)
+    if scores.shape != latents.shape[:1]:
+        raise BadInput(f"the score of a block {latents.shape} has shape {scores.shape}; expected one of each row.")
+    unknown = np.isnan(np.asarray(scores)[: block.stop - block.start])
+    if unknown.any():
+        raise BadInput(
+            f"{unknown.sum()} scores of rows {block.start} to {block.stop - 1} are NaN, the first of row "
+            f"{block.start + unknown.argmax()}; look for NaN in what they were made from."
+        )
+    return scores
+
+
+@jax.jit
+def _best(best, scores, taken):
+    """The best of those before, at minus infinity where there are none yet, and of the block behind them."""
+    # As in the kernel, the lowest score is above what is taken.
+    scores = jnp.concatenate([best, jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
+    taken = jnp.concatenate([best == -jnp.inf, taken])
+    places = kernels.top_k(scores, taken, len(best))
+    return jnp.where(taken[places], -jnp.inf, scores[places]), places

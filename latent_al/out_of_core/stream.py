@@ -1,0 +1,127 @@
+"""Blocks of rows, one after the other: the next is read while one is computed."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from latent_al.base import BadInput
+
+BLOCK_BYTES = 2**26
+"""Of one block of one source. Two are in memory at a time, besides what is computed from one."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """Rows on their way, such as a `concurrent.futures.Future`."""
+
+    def result(self) -> Float[np.ndarray, "b d"]: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Latents [n d], float32, that need not exist as a whole: on disk, or generated.
+
+    num_rows: n.
+    width: d.
+    chunk_rows: how many rows lie in one piece. Reads begin at multiples of it; 1 where there are no pieces.
+    """
+
+    num_rows: int
+    width: int
+    chunk_rows: int
+
+    def read(self, start: int, stop: int) -> Reading:
+        """Begins to read the rows from `start` to `stop`, and does not wait for them."""
+        ...
+
+
+class Block(NamedTuple):
+    """Rows `start` to `stop` of each source.
+
+    latents: of each source [b d], zero beyond `stop`: b is the same for all blocks, and one program serves them.
+    """
+
+    start: int
+    stop: int
+    latents: tuple[Float[Array, "b _"], ...]
+
+    def filled(self, values: np.ndarray, rest) -> np.ndarray:
+        """The rows' own of `values` [n], and `rest` beyond `stop`: [b]."""
+        own = values[self.start : self.stop]
+        return np.pad(own, (0, len(self.latents[0]) - len(own)), constant_values=rest)
+
+
+def blocks(*sources: Source, block_bytes: int) -> Iterator[Block]:
+    """All rows of sources of one length, in order: one pass.
+
+    Raises:
+        BadInput: the sources differ in length, a chunk is larger than `block_bytes`, a source reads something else than
+            it says.
+    """
+    num_rows = sources[0].num_rows
+    if any(source.num_rows != num_rows for source in sources):
+        raise BadInput(f"the sources have {[source.num_rows for source in sources]} rows; expected as many of each.")
+    size = min(_block_rows(sources, block_bytes), num_rows)
+    ranges = [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+    following = _read(sources, *ranges[0])
+    for index, (start, stop) in enumerate(ranges):
+        readings = following
+        if index + 1 < len(ranges):
+            following = _read(sources, *ranges[index + 1])
+        results = [_result(*each, start, stop) for each in zip(sources, readings, strict=True)]
+        yield Block(start, stop, tuple(jnp.asarray(_padded(each, size)) for each in results))
+
+
+def rows_at(source: Source, rows: np.ndarray) -> Float[np.ndarray, "k d"]:
+    """The latents of ascending `rows`; only the chunks that hold them are read."""
+    wanted = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk_rows)) + 1)
+    found = []
+    for own in wanted:
+        start = own[0] // source.chunk_rows * source.chunk_rows
+        stop = min(start + source.chunk_rows, source.num_rows)
+        found.append(_result(source, source.read(int(start), int(stop)), start, stop)[own - start])
+    return np.concatenate(found)
+
+
+def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
+    """Raises BadInput where `num` is not in [1, rows left], or `taken` not of one row each."""
+    if taken.shape != (source.num_rows,):
+        raise BadInput(f"taken has shape {taken.shape}; expected ({source.num_rows},), one of each row.")
+    left = source.num_rows - np.count_nonzero(taken)
+    if not 1 <= num <= left:
+        raise BadInput(f"num is {num}; expected at least 1 and at most the {left} rows left of {source.num_rows}.")
+
+
+def _block_rows(sources, block_bytes):
+    size = 1
+    for source in sources:
+        chunk = 4 * source.width * source.chunk_rows
+        if chunk > block_bytes:
+            raise BadInput(
+                f"a chunk takes {chunk} bytes but a block only {block_bytes}; raise block_bytes, or write "
+                "smaller chunks."
+            )
+        size = np.lcm(size, source.chunk_rows)
+    widest = max(source.width for source in sources)
+    return int(max(1, block_bytes // (4 * widest * size)) * size)
+
+
+def _read(sources, start, stop):
+    return [source.read(start, stop) for source in sources]
+
+
+def _result(source, reading, start, stop):
+    found = reading.result()
+    if found.shape != (stop - start, source.width) or found.dtype != np.float32:
+        raise BadInput(
+            f"rows {start} to {stop - 1} came as {found.dtype} {list(found.shape)}; expected float32 "
+            f"{[stop - start, source.width]}."
+        )
+    return found
+
+
+def _padded(rows, size):
+    return rows if len(rows) == size else np.pad(rows, ((0, size - len(rows)), (0, 0)))

@@ -1,0 +1,346 @@
+"""Picks of latents on disk, or made as they are read, beside those of the kernels on the same latents in memory."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorstore as ts
+
+from latent_al import kernels, out_of_core
+from latent_al.base import BadInput
+from latent_al.out_of_core import farthest
+
+SIZE, WIDTH, CHUNK = 5000, 5, 700
+BLOCK_BYTES = 2 * 4 * WIDTH * CHUNK
+"""Of two chunks: the last block holds two thirds of one."""
+
+
+def cloud(kind, size=SIZE, width=WIDTH):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(size, width))
+    if kind == "clusters":
+        points = points + 20 * rng.normal(size=(40, width))[rng.integers(40, size=size)]
+    elif kind == "duplicates":
+        points = points[rng.integers(size // 3, size=size)]
+    elif kind == "near-duplicates":
+        points = 100 * rng.normal(size=(20, width))[rng.integers(20, size=size)] + 1e-3 * points
+    elif kind == "lattice":
+        points = np.round(2 * points)
+    elif kind == "equal":
+        points = np.ones((size, width))
+    return np.float32(points)
+
+
+def mark(num_taken, size=SIZE):
+    taken = np.zeros(size, bool)
+    taken[np.random.default_rng(1).permutation(size)[:num_taken]] = True
+    return taken
+
+
+class Made:
+    """Latents that a thread makes when they are asked for, and how many rows were."""
+
+    chunk_rows = 1
+
+    def __init__(self, latents):
+        self.latents, self.rows_read, self.threads = latents, 0, ThreadPoolExecutor(1)
+        self.num_rows, self.width = latents.shape
+
+    def read(self, start, stop):
+        self.rows_read += stop - start
+        return self.threads.submit(lambda: self.latents[start:stop] + np.float32(0))
+
+
+def on_disk(path, latents, chunk=CHUNK):
+    parts = np.split(latents, [3, 10, 2 * chunk])
+    return out_of_core.write(path, parts, *latents.shape, chunk_bytes=4 * latents.shape[1] * chunk)
+
+
+@pytest.fixture(params=["disk", "made"])
+def source(request, tmp_path):
+    """A factory of sources of given latents."""
+    return (lambda latents: on_disk(tmp_path / "latents", latents)) if request.param == "disk" else Made
+
+
+@jax.jit
+def tied(latents):
+    return jnp.round(2 * latents[:, 0]) / 2
+
+
+@jax.jit
+def margin(latents):
+    return kernels.margin(jax.nn.softmax(latents, axis=1))
+
+
+@jax.jit
+def alike_or_unlimited(latents):
+    """Infinite on both sides, and zero in between."""
+    return jnp.where(latents[:, 0] > 2, jnp.inf, jnp.where(latents[:, 1] > 0, -jnp.inf, 0))
+
+
+class TestTopK:
+    @pytest.mark.parametrize("score", [tied, margin, alike_or_unlimited])
+    @pytest.mark.parametrize("num_taken, num", [(0, 1), (40, 100), (SIZE - 90, 90)])
+    def test_rows_are_those_in_memory(self, source, score, num_taken, num):
+        latents, taken = cloud("gaussian"), mark(num_taken)
+        rows = out_of_core.top_k(score, source(latents), taken, num, block_bytes=BLOCK_BYTES)
+        assert rows.tolist() == kernels.top_k(score(latents), jnp.array(taken), num).tolist()
+
+    def test_one_program_serves_all_blocks_of_one_pass(self):
+        source, traced = Made(cloud("gaussian")), []
+
+        @jax.jit
+        def score(latents):
+            traced.append(latents.shape)
+            return latents.sum(axis=1)
+
+        out_of_core.top_k(score, source, mark(0), 3, block_bytes=BLOCK_BYTES)
+        assert traced == [(2 * CHUNK, WIDTH)]
+        assert source.rows_read == SIZE
+
+    def test_zeros_behind_the_last_row_are_no_rows(self):
+        rows = out_of_core.top_k(lambda latents: -latents[:, 0], Made(1 + cloud("equal")), mark(0), SIZE)
+        assert rows.tolist() == list(range(SIZE))
+        rows = out_of_core.top_k(
+            jax.jit(lambda latents: 1 / latents[:, 0]), Made(cloud("equal")), mark(0), 2, block_bytes=BLOCK_BYTES
+        )
+        assert rows.tolist() == [0, 1]
+
+    @pytest.mark.parametrize(
+        "score, message",
+        [
+            (
+                lambda latents: jnp.where(latents[:, 0] > 2, jnp.nan, 0),
+                r"\d+ scores of rows 0 to 1399 are NaN, the",
+            ),
+            (lambda latents: latents, r"shape \(1400, 5\); expected one of each row"),
+        ],
+    )
+    @pytest.mark.parametrize("pick", ["top_k", "random_partitions"])
+    def test_refuses_bad_scores(self, pick, score, message):
+        function, key = getattr(out_of_core, pick), [jax.random.key(0)] * (pick == "random_partitions")
+        with pytest.raises(BadInput, match=message):
+            function(*key, jax.jit(score), Made(cloud("gaussian")), mark(0), 3, block_bytes=BLOCK_BYTES)
+
+
+@pytest.mark.parametrize("num_taken, num", [(0, 7), (40, 100)])
+def test_random_partitions_are_those_in_memory(source, num_taken, num):
+    latents, taken, key = cloud("gaussian"), mark(num_taken), jax.random.key(3)
+    rows = out_of_core.random_partitions(key, margin, source(latents), taken, num, block_bytes=BLOCK_BYTES)
+    assert rows.tolist() == kernels.random_partitions(key, margin(latents), jnp.array(taken), num).tolist()
+
+
+class TestFarthestFirst:
+    @pytest.mark.parametrize(
+        "kind, num_taken",
+        [
+            ("gaussian", 0),
+            ("gaussian", 300),
+            ("clusters", 1),
+            ("duplicates", 0),
+            ("near-duplicates", 1),
+            ("lattice", 300),
+            ("equal", 0),
+        ],
+    )
+    def test_rows_are_those_in_memory(self, monkeypatch, kind, num_taken):
+        monkeypatch.setattr(farthest, "CANDIDATES", 200)
+        latents, taken = cloud(kind), mark(num_taken)
+        rows = out_of_core.farthest_first(Made(latents), taken, 150, first=7, block_bytes=BLOCK_BYTES)
+        assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150, first=7).tolist()
+
+    @pytest.mark.parametrize("num_taken", [0, 60])
+    def test_of_latents_on_disk(self, monkeypatch, tmp_path, num_taken):
+        monkeypatch.setattr(farthest, "CANDIDATES", 500)
+        latents, taken = cloud("gaussian"), mark(num_taken)
+        source = on_disk(tmp_path / "latents", latents)
+        rows = out_of_core.farthest_first(source, taken, 150, block_bytes=BLOCK_BYTES)
+        assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150).tolist()
+
+    def test_takes_few_passes(self, monkeypatch):
+        monkeypatch.setattr(farthest, "CANDIDATES", 500)
+        source = Made(cloud("gaussian"))
+        out_of_core.farthest_first(source, mark(0), 150, block_bytes=BLOCK_BYTES)
+        assert source.rows_read < 12 * SIZE
+
+    @pytest.mark.parametrize("num_taken", [0, 200])
+    def test_takes_all_that_is_left(self, num_taken):
+        """More picks than are made at a time, and among them the last row of all."""
+        latents, taken = cloud("gaussian", 400), mark(num_taken, 400)
+        rows = out_of_core.farthest_first(Made(latents), taken, 400 - num_taken, block_bytes=2000)
+        expected = kernels.farthest_first(jnp.array(latents), jnp.array(taken), 400 - num_taken)
+        assert rows.tolist() == expected.tolist()
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, 2e19])
+    def test_refuses_what_has_no_distance(self, bad):
+        latents = cloud("gaussian")
+        latents[[2000, 2100], 1] = bad
+        with pytest.raises(BadInput, match="2 of rows 1400 to 2799 are NaN, .* first is row 2000"):
+            out_of_core.farthest_first(Made(latents), mark(0), 3, block_bytes=BLOCK_BYTES)
+
+    def test_refuses_a_first_that_is_no_row(self):
+        with pytest.raises(BadInput, match="first is 5000; expected a row of the pool, 0 to 4999"):
+            out_of_core.farthest_first(Made(cloud("gaussian")), mark(0), 1, first=SIZE)
+
+
+@pytest.mark.parametrize(
+    "taken, num, message",
+    [
+        (mark(0), 0, "num is 0; expected at least 1 and at most the 5000 rows left"),
+        (mark(4998), 3, "num is 3; .* the 2 rows left of 5000"),
+        (mark(0, 4), 1, r"taken has shape \(4,\); expected \(5000,\)"),
+    ],
+)
+def test_too_many_picks_are_refused(taken, num, message):
+    source = Made(cloud("gaussian"))
+    with pytest.raises(BadInput, match=message):
+        out_of_core.top_k(tied, source, taken, num)
+    with pytest.raises(BadInput, match=message):
+        out_of_core.farthest_first(source, taken, num)
+    assert not source.rows_read
+
+
+class TestBlocks:
+    def test_read_the_next_while_one_is_computed(self):
+        source = Made(cloud("gaussian"))
+        seen = [(block.start, block.stop, source.rows_read) for block in out_of_core.blocks(source, block_bytes=40_000)]
+        assert seen == [(0, 2000, 4000), (2000, 4000, SIZE), (4000, SIZE, SIZE)]
+
+    def test_are_of_one_size_and_hold_all_rows(self, tmp_path):
+        latents = cloud("gaussian")
+        found = list(out_of_core.blocks(on_disk(tmp_path / "latents", latents), block_bytes=BLOCK_BYTES))
+        assert {block.latents[0].shape for block in found} == {(2 * CHUNK, WIDTH)}
+        held = np.concatenate([block.latents[0][: block.stop - block.start] for block in found])
+        np.testing.assert_array_equal(held, latents)
+
+    def test_smaller_than_a_chunk_are_refused(self, tmp_path):
+        source = on_disk(tmp_path / "latents", cloud("gaussian"))
+        with pytest.raises(BadInput, match="a chunk takes 14000 bytes but a block only 13999; raise block_bytes"):
+            next(out_of_core.blocks(source, block_bytes=13_999))
+
+    def test_that_are_not_as_promised_are_refused(self):
+        source = Made(cloud("gaussian"))
+        source.width = 4
+        with pytest.raises(BadInput, match=r"rows 0 to 4999 came as float32 \[5000, 5\]; expected float32 \[5000, 4\]"):
+            next(out_of_core.blocks(source, block_bytes=2**20))
+
+
+class TestStore:
+    def test_keeps_what_is_written(self, tmp_path):
+        latents = cloud("gaussian")
+        latents[:CHUNK] = 0
+        on_disk(tmp_path / "latents", latents)
+        source = out_of_core.open(tmp_path / "latents", SIZE, WIDTH)
+        assert (source.num_rows, source.width, source.chunk_rows) == (SIZE, WIDTH, CHUNK)
+        np.testing.assert_array_equal(source.read(10, SIZE - 1).result(), latents[10:-1])
+
+    def test_keeps_parts_that_are_overwritten(self, tmp_path):
+        buffer = np.zeros((2, 3), np.float32)
+
+        def parts():
+            for number in range(4):
+                buffer[:] = number
+                yield buffer
+
+        source = out_of_core.write(tmp_path / "latents", parts(), 8, 3, chunk_bytes=12 * 5)
+        assert source.read(0, 8).result()[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+    @pytest.mark.parametrize("compressor", [[], [{"name": "gzip"}]])
+    def test_opens_what_others_have_written(self, tmp_path, compressor):
+        latents, path = cloud("gaussian"), tmp_path / "latents"
+        metadata = {"codecs": [{"name": "bytes"}, *compressor]}
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
+        layout = ts.ChunkLayout(chunk_shape=[CHUNK, 2])
+        ts.open(spec, create=True, dtype=ts.float32, shape=latents.shape, chunk_layout=layout).result()[:] = latents
+        source = out_of_core.open(path)
+        np.testing.assert_array_equal(source.read(0, SIZE).result(), latents)
+        file = path / "c/3/1"
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(BadInput, match="c/3/1"):
+            out_of_core.open(path).read(0, SIZE).result()
+
+    @pytest.mark.parametrize(
+        "num_rows, width, message",
+        [
+            (4999, 5, r"latents is float32 \[5000, 5\]; expected float32 \[4999, 5\]"),
+            (None, 6, r"float32 \[5000, 5\]; expected float32 \[n, 6\].*out_of_core.write"),
+        ],
+    )
+    def test_of_another_shape_is_refused(self, tmp_path, num_rows, width, message):
+        on_disk(tmp_path / "latents", cloud("gaussian"))
+        with pytest.raises(BadInput, match=message):
+            out_of_core.open(tmp_path / "latents", num_rows, width)
+
+    @pytest.mark.parametrize("dtype, shape", [("float64", [20, 5]), ("float32", [20, 5, 1]), ("float32", [0, 5])])
+    def test_of_another_type_or_rank_is_refused(self, tmp_path, dtype, shape):
+        path = tmp_path / "latents"
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+        ts.open(spec, create=True, dtype=dtype, shape=shape).result()
+        with pytest.raises(
+            BadInput, match=rf"{path} is {dtype} \[{', '.join(map(str, shape))}\]; expected float32 \[n"
+        ):
+            out_of_core.open(path)
+
+    def test_that_is_none_is_refused(self, tmp_path):
+        with pytest.raises(BadInput, match=r"nothing is no zarr 3 array: .* does not exist; .*out_of_core.write"):
+            out_of_core.open(tmp_path / "nothing")
+        path = tmp_path / "latents"
+        on_disk(path, cloud("gaussian"))
+        (path / "zarr.json").write_text("{")
+        with pytest.raises(BadInput, match="is no zarr 3 array: .*Invalid JSON"):
+            out_of_core.open(path)
+
+    def test_without_a_chunk_is_refused(self, tmp_path):
+        path = tmp_path / "latents"
+        source = on_disk(path, cloud("gaussian"))
+        shutil.rmtree(path / "c/3")
+        with pytest.raises(BadInput, match=f"{path} lacks the chunk of rows 2100 to 2799; .* write it anew"):
+            out_of_core.open(path)
+        with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/3/0.* is missing"):
+            out_of_core.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
+
+    @pytest.mark.parametrize("kept", [0, 13_000])
+    def test_with_a_chunk_cut_off_is_refused(self, tmp_path, kept):
+        path = tmp_path / "latents"
+        source = on_disk(path, cloud("gaussian"))
+        file = path / "c/2/0"
+        file.write_bytes(file.read_bytes()[:kept])
+        with pytest.raises(BadInput, match=f"chunk c/2/0 of {path} has {kept} bytes; expected 14004: it was cut off"):
+            out_of_core.open(path)
+        with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/2/0"):
+            out_of_core.farthest_first(source, mark(0), 2, block_bytes=BLOCK_BYTES)
+
+    def test_with_a_bit_turned_is_refused_as_it_is_read(self, tmp_path):
+        path = tmp_path / "latents"
+        source = on_disk(path, cloud("gaussian"))
+        data = bytearray((path / "c/2/0").read_bytes())
+        data[100] ^= 1
+        (path / "c/2/0").write_bytes(data)
+        with pytest.raises(BadInput, match="c/2/0.*Digest mismatch"):
+            out_of_core.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
+
+    @pytest.mark.parametrize(
+        "parts, message",
+        [
+            ([np.zeros((4, 3), np.float32)], "only 4 of the 8 rows of .* came"),
+            ([np.zeros((4, 3), np.float32)] * 3, "more than the 8 rows"),
+            ([np.zeros((8, 2), np.float32)], r"is float32 \[8, 2\]; expected float32 \[rows, 3\]"),
+            ([np.zeros((8, 3))], r"is float64 \[8, 3\]"),
+        ],
+    )
+    def test_is_not_opened_where_it_was_not_written_whole(self, tmp_path, parts, message):
+        path = tmp_path / "latents"
+        with pytest.raises(BadInput, match=message):
+            out_of_core.write(path, parts, 8, 3, chunk_bytes=24)
+        with pytest.raises(BadInput, match="lacks the chunk of rows|is no zarr 3 array"):
+            out_of_core.open(path)
+
+    def test_is_not_written_over(self, tmp_path):
+        on_disk(tmp_path / "latents", cloud("gaussian"))
+        with pytest.raises(BadInput, match="latents exists already; remove it"):
+            on_disk(tmp_path / "latents", cloud("equal"))
+        with pytest.raises(BadInput, match="latents of 0 rows and 3 dimensions"):
+            out_of_core.write(tmp_path / "none", [], 0, 3)
