@@ -186,6 +186,50 @@ class TestFarthestFirst:
             out_of_core.farthest_first(Made(cloud("gaussian")), mark(0), 1, first=SIZE)
 
 
+class TestDensities:
+    @pytest.mark.parametrize("far", [0, 3])
+    @pytest.mark.parametrize(
+        "name, num_sources, passes",
+        [
+            ("cosine_density", 1, 2),
+            ("squared_euclidean_density", 1, 2),
+            ("j_density", 2, 3),
+            ("kl_to_prior", 2, 1),
+            ("distance_to_origin", 1, 1),
+            ("squared_distance_to_origin", 1, 1),
+        ],
+    )
+    def test_equal_those_in_memory(self, name, num_sources, passes, far):
+        latents = [far + cloud("clusters") / 20, cloud("gaussian") / 5][:num_sources]
+        sources = [Made(each) for each in latents]
+        values = getattr(out_of_core, name)(*sources, block_bytes=BLOCK_BYTES)
+        expected = getattr(kernels, name)(*map(jnp.asarray, latents))
+        np.testing.assert_allclose(values, expected, rtol=2e-6, atol=2e-6)
+        nothing = jnp.array(mark(0))
+        assert kernels.top_k(jnp.array(values), nothing, 9).tolist() == kernels.top_k(expected, nothing, 9).tolist()
+        assert {source.rows_read // SIZE for source in sources} == {passes}
+
+    def test_refuse_rows_without_a_value(self):
+        latents = cloud("gaussian")
+        latents[1500, 2] = np.nan
+        for name, num in (("cosine_density", 1), ("squared_euclidean_density", 1), ("kl_to_prior", 2)):
+            with pytest.raises(BadInput, match="some of rows 1400 to 2799 have no representativeness: NaN"):
+                getattr(out_of_core, name)(*[Made(latents)] * num, block_bytes=BLOCK_BYTES)
+        latents[1500] = 0
+        with pytest.raises(BadInput, match="some of rows 1400 to 2799 .* zero without a direction"):
+            out_of_core.cosine_density(Made(latents), block_bytes=BLOCK_BYTES)
+
+    def test_refuse_rows_that_are_all_equal(self):
+        equal = Made(cloud("equal"))
+        for name, num in (("squared_euclidean_density", 1), ("j_density", 2)):
+            with pytest.raises(BadInput, match="no representativeness: all rows are equal"):
+                getattr(out_of_core, name)(*[equal] * num, block_bytes=BLOCK_BYTES)
+
+    def test_refuse_means_and_spreads_of_other_rows(self):
+        with pytest.raises(BadInput, match=r"the sources have \[5000, 4999\] rows"):
+            out_of_core.j_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
+
+
 @pytest.mark.parametrize(
     "taken, num, message",
     [

@@ -11,6 +11,7 @@ neither can be seen, the first is NaN and the second is clipped.
 Source: the thesis on active learning in VAE latent space, section 3.4.2.
 """
 
+from collections import namedtuple
 from functools import partial
 
 import jax
@@ -19,6 +20,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
+
+JTerms = namedtuple("JTerms", ["mu", "weighted", "precision", "wider", "narrower", "apart"])
+"""Of each Gaussian and dimension: what a mean J-divergence is made of, and its mean over the set."""
 
 
 def cosine_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
@@ -110,11 +114,21 @@ def squared_distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
 
 @partial(jax.jit, static_argnums=1)
 def _cosine_density(x, unit_cube):
-    norms = jnp.linalg.norm(x, axis=1)
-    unit = jnp.where(norms[:, None] == 0, 0, x / norms[:, None])
+    return cosine_values(x, unit_rows(x).mean(axis=0), unit_cube)
+
+
+def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Each row over its length; a zero row as it is."""
+    norms = jnp.linalg.norm(x, axis=1, keepdims=True)
+    return jnp.where(norms == 0, 0, x / norms)
+
+
+def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: bool = False) -> Float[Array, " n"]:
+    """`cosine_density`, given the mean of `unit_rows` over the set; NaN of a zero row."""
+    unit = unit_rows(x)
     # Not a matrix product, in which equal rows may come out unequal by a rounding.
-    mean = (unit * unit.mean(axis=0, keepdims=True)).sum(axis=1)
-    return jnp.where(norms == 0, jnp.nan, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1))
+    mean = (unit * mean[None, :]).sum(axis=1)
+    return jnp.where((unit == 0).all(axis=1), jnp.nan, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1))
 
 
 @partial(jax.jit, static_argnums=1)
@@ -166,25 +180,61 @@ def _euclidean_density_estimate(key, x, num, unit_cube):
 
 @jax.jit
 def _j_density(mu, log_sigma):
-    # J is the same in units of the first row's sigma, in which equal rows cancel exactly.
-    mu, log_sigma = (mu - mu[:1]) * jnp.exp(-log_sigma[:1]), log_sigma - log_sigma[:1]
-    precision = jnp.exp(-2 * log_sigma)
-    mean_precision = precision.mean(axis=0)
-    mean, weighted_mean = mu.mean(axis=0), (mu * precision).mean(axis=0) / mean_precision
-    to_mean, to_weighted = (mu - mean[None, :]) ** 2, (mu - weighted_mean[None, :]) ** 2
+    terms = j_terms(mu, log_sigma, mu[0], log_sigma[0])
+    means = JTerms(*[each.mean(axis=0) for each in terms])
+    spreads = [each.mean(axis=0) for each in j_spreads(terms, means)]
+    return _reversed(mean_j(terms, means, spreads), None)
+
+
+def j_terms(
+    mu: Float[Array, "n d"],
+    log_sigma: Float[Array, "n d"],
+    unit_mu: Float[Array, " d"],
+    unit_log_sigma: Float[Array, " d"],
+) -> JTerms:
+    """Terms [n d] in units of one Gaussian of the set, which leave J as it is; in them equal rows cancel exactly."""
+    mu = (mu - unit_mu[None, :]) * jnp.exp(-unit_log_sigma)[None, :]
+    log_sigma = log_sigma - unit_log_sigma[None, :]
     # The mean over u of s_x / s_u + s_u / s_x - 2, of variances s, in terms that are small where the spread is:
     # s - 1, 1 / s - 1 and s + 1 / s - 2.
-    wider = jnp.expm1(2 * log_sigma)
-    narrower, apart = -wider * precision, wider**2 * precision
-    mean_wider, mean_narrower, mean_apart = (each.mean(axis=0)[None, :] for each in (wider, narrower, apart))
-    ratios = apart + mean_apart + wider * mean_narrower + narrower * mean_wider
-    gaps = (to_mean + to_mean.mean(axis=0)[None, :]) * precision + to_weighted * mean_precision[None, :]
-    return _reversed(0.5 * (ratios + gaps + (to_weighted * precision).mean(axis=0)[None, :]).sum(axis=1), None)
+    precision, wider = jnp.exp(-2 * log_sigma), jnp.expm1(2 * log_sigma)
+    return JTerms(mu, mu * precision, precision, wider, -wider * precision, wider**2 * precision)
+
+
+def j_spreads(terms: JTerms, means: JTerms) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """Squared gaps to the mean, and to the mean weighted by precision, weighted so; `mean_j` needs their means."""
+    to_mean, to_weighted = _j_gaps(terms, means)
+    return to_mean, to_weighted * terms.precision
+
+
+def mean_j(terms: JTerms, means: JTerms, spreads) -> Float[Array, " n"]:
+    """The mean J-divergence of each Gaussian to all of the set, in nats, in [0, inf).
+
+    Args:
+        terms: of those whose mean is asked for.
+        means: [d] each, of the terms of the whole set.
+        spreads: [d] each, the means of `j_spreads` over the whole set.
+    """
+    to_mean, to_weighted = _j_gaps(terms, means)
+    narrower, wider, apart = (each[None, :] for each in (means.narrower, means.wider, means.apart))
+    ratios = terms.apart + apart + terms.wider * narrower + terms.narrower * wider
+    gaps = (to_mean + spreads[0][None, :]) * terms.precision + to_weighted * means.precision[None, :]
+    return 0.5 * (ratios + gaps + spreads[1][None, :]).sum(axis=1)
+
+
+def _j_gaps(terms, means):
+    weighted_mean = means.weighted / means.precision
+    return (terms.mu - means.mu[None, :]) ** 2, (terms.mu - weighted_mean[None, :]) ** 2
 
 
 @jax.jit
 def _kl_to_prior(mu, log_sigma):
-    return _reversed(0.5 * (jnp.expm1(2 * log_sigma) - 2 * log_sigma + mu**2).sum(axis=1), None)
+    return _reversed(kl_values(mu, log_sigma), None)
+
+
+def kl_values(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """KL(N(mu, diag(sigma^2)) || N(0, I)) of each row, in nats, in [0, inf)."""
+    return 0.5 * (jnp.expm1(2 * log_sigma) - 2 * log_sigma + mu**2).sum(axis=1)
 
 
 @jax.jit

@@ -1,5 +1,13 @@
 """Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
 
+from latent_al.out_of_core.densities import (
+    cosine_density,
+    distance_to_origin,
+    j_density,
+    kl_to_prior,
+    squared_distance_to_origin,
+    squared_euclidean_density,
+)
 from latent_al.out_of_core.farthest import farthest_first
 from latent_al.out_of_core.picks import random_partitions, top_k
 from latent_al.out_of_core.store import Latents, open, write
@@ -10,9 +18,15 @@ __all__ = [
     "Latents",
     "Source",
     "blocks",
+    "cosine_density",
+    "distance_to_origin",
     "farthest_first",
+    "j_density",
+    "kl_to_prior",
     "open",
     "random_partitions",
+    "squared_distance_to_origin",
+    "squared_euclidean_density",
     "top_k",
     "write",
 ]
