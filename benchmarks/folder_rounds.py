@@ -76,7 +76,7 @@ def play(images: Path, workdir: Path, truth: dict[str, str], rounds: int, flags:
     planned = sorted(rng.randrange(rounds + 1) for _ in range(kills))
     for index in range(rounds + 1):
         for _ in range(sum(each <= index for each in planned) - killed):
-            ended, _ = launch(images, workdir, flags, rng.uniform(0.5, 0.8 * seconds))
+            ended, _ = launch(images, workdir, flags, rng.uniform(0.5, seconds))
             killed += not ended
             print(f"round {index}: {'ended before the kill' if ended else 'killed'}", flush=True)
         _, seconds = launch(images, workdir, flags)
@@ -103,6 +103,9 @@ def main():
     if args.kills:
         killed = play(workdir / "images", workdir / "killed", truth, args.rounds, flags, args.kills)
         kept = [*(workdir / "job").glob("rounds/*/*"), workdir / "job/labels.csv", workdir / "job/manifest.csv"]
+        folders = [{path.name for path in (workdir / run / "rounds").iterdir()} for run in ("job", "killed")]
+        if folders[0] != folders[1]:
+            sys.exit(f"the rounds are {folders[1]} after the kills, and {folders[0]} without")
         for name in [path.relative_to(workdir / "job") for path in kept]:
             if (workdir / "job" / name).read_bytes() != (workdir / "killed" / name).read_bytes():
                 sys.exit(f"{name} differs after the kills")

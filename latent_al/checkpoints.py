@@ -48,7 +48,17 @@ class Checkpoints:
         return step, jax.tree.unflatten(structure, restored)
 
     def save(self, step: int, tree: Tree, last: bool = True) -> None:
-        """Writes the state after `step` steps."""
+        """Writes the state after `step` steps.
+
+        Raises:
+            BadInput: it cannot be written.
+        """
         if last or time.monotonic() - self._saved_at >= self._seconds_between:
-            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(jax.device_get(tree))))
+            try:
+                self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(jax.device_get(tree))))
+            except Exception as error:  # Orbax raises whatever its storage layers raise.
+                raise BadInput(
+                    f"checkpoint {self._folder / str(step)} cannot be written ({type(error).__name__}: "
+                    f"{str(error)[:200]}); make room on the disk and run again: the work goes on from the one before."
+                ) from error
             self._saved_at = time.monotonic()

@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 
-GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
-"""How a cell begins that a spreadsheet may take for a formula; the apostrophe, for its own sake."""
+_START, _FORMULA = "(^|[;,|\t\r\n])", "(?=[-=+@\t\r'])"
+"""Where a spreadsheet may begin a cell, whatever its separator, and how one begins that it may take for a formula; the
+apostrophe, for its own sake.
+"""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -26,7 +29,7 @@ def write_json(path: Path, tree: dict | list) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Text that begins like a formula gets an apostrophe in front, which `read_csv` takes away again."""
+    """What may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again."""
     text = {
         name: column.astype(object).map(_guard)
         for name, column in table.items()
@@ -45,9 +48,9 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def unguard(cell: str) -> str:
-    """The text of a cell without the apostrophe of `write_csv`."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(GUARDED) else cell
+    """The text of a cell without the apostrophes of `write_csv`."""
+    return re.sub(f"{_START}'{_FORMULA}", r"\1", cell)
 
 
 def _guard(cell):
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(GUARDED) else cell
+    return re.sub(_START + _FORMULA, r"\1'", cell) if isinstance(cell, str) else cell

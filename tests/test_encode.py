@@ -122,12 +122,12 @@ def test_a_loss_that_is_not_finite_is_refused(store, tmp_path):
 
 
 class TestPrecomputed:
-    TABLE = rows(0, 3)
+    TABLE = rows(0, 3).assign(status="present")
 
     def write(self, folder, latents, index):
         np.save(folder / "e.npy", latents)
         write_csv(folder / "e.csv", pd.DataFrame(index))
-        return dict(latents=str(folder / "e.npy"), index=str(folder / "e.csv"))
+        return dict(name="precomputed", latents=str(folder / "e.npy"), index=str(folder / "e.csv"))
 
     @pytest.mark.parametrize("column", ["id", "file_name"])
     def test_rows_are_joined_by_name(self, column, tmp_path):
@@ -153,5 +153,16 @@ class TestPrecomputed:
             encode.precomputed(self.write(tmp_path, latents, index), self.TABLE)
 
     def test_no_file(self, tmp_path):
+        spec = dict(name="precomputed", latents=str(tmp_path / "e.npy"), index="e.csv")
         with pytest.raises(BadInput, match="cannot be read"):
-            encode.precomputed(dict(latents=str(tmp_path / "e.npy"), index="e.csv"), self.TABLE)
+            encode.read_embeddings(spec)
+        with pytest.raises(BadInput, match="has the settings name, latents; expected name, latents and index"):
+            encode.read_embeddings(dict(name="precomputed", latents="e.npy"))
+
+    def test_a_name_that_means_two_images(self, tmp_path):
+        table = self.TABLE.assign(status=["present", "changed", "present"])
+        spec = self.write(tmp_path, np.zeros((3, 2)), dict(file_name=table.file_name))
+        with pytest.raises(BadInput, match="'1.png' has other content than it had"):
+            encode.precomputed(spec, table)
+        spec = self.write(tmp_path, np.ones((3, 2)), dict(id=table.id))
+        assert encode.precomputed(spec, table).latents.all()

@@ -196,3 +196,11 @@ class TestPrecomputed:
     def test_a_split_without_its_file(self, save, make_data, tmp_path):
         with pytest.raises(BadInput, match="20 validation images but no embeddings"):
             save(train=np.zeros((60, 5)))(make_data(), tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(BadInput, match=r"checkpoint .*run/1 cannot be written .*; make room on the disk and run again"):
+        checkpoints.save(1, np.zeros(3))

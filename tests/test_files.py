@@ -1,6 +1,7 @@
 """Tables on disk: whole, safe in a spreadsheet, and read back as they were."""
 
 import csv
+import re
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,16 @@ NAMES = [
     "'=a",
     "'a",
     "''",
+    "a;=1",
+    "a,-b",
+    "a\t=b",
+    "a\n@b",
+    ";'=a",
+    "|+",
+    "a;'b",
+    ";;=",
+    "\t\t=",
+    "\ra",
     "a,b",
     'say "a"',
     "two\nlines",
@@ -47,7 +58,7 @@ def test_text_comes_back_as_it_was_and_is_no_formula(tmp_path):
     assert read_csv(tmp_path / "a.csv").name.tolist() == NAMES
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         cells = [row[0] for row in csv.reader(file)]
-    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+    assert not any(re.search("(^|[;,|\t\r\n])[-=+@]", cell) for cell in cells)
 
 
 def test_a_table_without_rows_keeps_its_columns(tmp_path):

@@ -203,13 +203,13 @@ class TestRounds:
         assert "New classes: blue." in two
         assert "1 skipped" in two
         for said in (one, two):
-            assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 1[0-9] audit images\n", said)
+            assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 1[0-9] of 20 audit images\n", said)
             assert "confidence   in predictions.csv is not calibrated: the audit slice has too few labels" in said
-        assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 20 audit images\n", three)
+        assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 20 of 20 audit images\n", three)
         assert "trained on   39 labels: blue 12, green 14, red 13\n" in three
         assert re.search(r"confidence   in predictions.csv is calibrated, off by [0-9.]+ points\n", three)
         assert "next batch   would add" in three
-        assert re.search(r"strategy     with 16 labels .* ahead of random", three)
+        assert re.search(r"strategy     the first 16 chosen are .* ahead of random", three)
         assert three.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
 
     def test_progress(self, played):
@@ -342,6 +342,8 @@ def test_a_class_that_is_not_in_the_list(plain):
     assert refused[["source", "row"]].values.tolist() == [["rounds/000/queries.csv", "3"]]
     assert record_of(workdir, 1)["counts"] == {"red": 2, "green": 0}
     assert "2 labelled, 0 of 0 of the audit slice, 1 open" in said
+    with pytest.raises(BadInput, match=r"config.classes leaves out what has been labelled: red \(2 images\); add it"):
+        plain(classes=("green", "blue"))
 
 
 def test_images_come_go_and_change(played, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from latent_al.base import BadInput
 from latent_al.files import read_csv
 from latent_al.labelling.answers import Answer, Refusal
-from latent_al.labelling.ledger import LOG, accept, resolve, write_refused
+from latent_al.labelling.ledger import LOG, accept, num_said, resolve, write_refused
 
 NAMES = ["=1\r2.png", "photos/b.jpg", "c,d.png"]
 TABLE = pd.DataFrame(dict(id=["a", "b", "c"], file_name=NAMES, status="present"))
@@ -78,7 +78,27 @@ def test_the_same_export_under_another_name_says_nothing_new(hear):
     hear(answer("dog", time=at(2)))
     assert hear(answer("dog", time=at(2), source="labels/again.json")).num_new == 0
     assert hear(answer("dog", time=at(2), source="labels/again.json", annotator="another")).num_new == 1
-    assert hear(answer("dog", time=at(3), source="labels/again.json")).num_new == 1
+    assert len(hear(answer("dog", time=at(3), source="labels/again.json")).log) == 3
+
+
+def test_a_copy_of_a_file_is_logged_but_says_nothing_new(hear):
+    hear(answer("dog"))
+    accepted = hear(answer("dog"), answer("dog", source="labels/copy.csv"))
+    assert (accepted.num_new, len(accepted.log), num_said(accepted.log)) == (0, 2, 1)
+    assert hear(answer("cat"), answer("dog", source="labels/copy.csv")).num_new == 1
+    accepted = hear(answer("cat"), answer("dog", source="labels/copy.csv"))
+    assert (accepted.num_new, resolve(accepted.log).labels) == (0, {"b": "cat"})
+
+
+def test_a_name_means_what_it_meant_when_it_was_first_read(hear):
+    """The images b and c have swapped names since a file labelled them by name."""
+    said = [answer("cat")._replace(file_name=NAMES[1]), answer("dog", "c", row=3)._replace(file_name=NAMES[2])]
+    hear(*said)
+    swapped = TABLE.assign(file_name=[NAMES[0], NAMES[2], NAMES[1]])
+    again = [said[0]._replace(id="c"), said[1]._replace(id="b")]
+    accepted = hear(*again, table=swapped)
+    assert (accepted.num_new, accepted.changes) == (0, [])
+    assert resolve(accepted.log).labels == {"b": "cat", "c": "dog"}
 
 
 def test_an_image_moved_between_class_folders_and_back(hear):

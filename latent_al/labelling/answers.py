@@ -40,6 +40,7 @@ class Answer(NamedTuple):
         source: the file, below the workdir.
         row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
             image, which has no rows.
+        file_name: by which the file told the image; empty where it told its id.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Answer(NamedTuple):
     time: str
     source: str
     row: int
+    file_name: str = ""
 
 
 class Refusal(NamedTuple):
@@ -337,7 +339,8 @@ def _check(found, source, known):
             if not isinstance(image, str) or image not in known.ids:
                 raise BadInput(f"{found.key} {key!r} is not of this pool; correct it, or remove the row.")
             label = None if label is None else _to_class(label, known.classes)
-            answers.append(Answer(image, label, _escape(annotator), time and to_utc(time), source, row))
+            name = key if found.key == "file_name" else ""
+            answers.append(Answer(image, label, _escape(annotator), time and to_utc(time), source, row, name))
         except BadInput as error:
             refusals.append(Refusal(source, row, str(error)))
     kept, contradictions = _settle(answers)

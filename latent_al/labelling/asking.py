@@ -62,6 +62,8 @@ def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State,
         raise BadInput(f"strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
     audit = np.flatnonzero(known.unasked_audit | (known.audit & known.tied))
+    # In random order: whoever stops half-way has labelled a random part of the slice, not its first folders.
+    audit = audit[np.argsort([selection.uniform(each, config.seed) for each in state.table.id.iloc[audit]])]
     queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
     record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
     rows = np.concatenate([again, chosen.rows, audit])
@@ -122,6 +124,7 @@ def _measured(key, batch, learner, state, encoded, probs):
 def _gain(state, predicted, batch):
     history = [record for record in state.past if "predicted" in record]
     history.append(dict(predicted=predicted, num_labels=int(state.known.labelled.sum())))
+    history = history[-estimates.ROUNDS :]
     ids = set(state.labels.labels).intersection(*(record["predicted"] for record in history))
     correct = [[record["predicted"][each] == state.labels.labels[each] for each in sorted(ids)] for record in history]
     num_labels = np.array([record["num_labels"] for record in history])

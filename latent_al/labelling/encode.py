@@ -23,7 +23,7 @@ from latent_al.checkpoints import Checkpoints
 from latent_al.encoders import Training, block_of, encode_images, first_params, has_spread, make_autoencoder
 from latent_al.files import read_csv, write_atomically, write_json
 from latent_al.fit import epoch, in_blocks, start
-from latent_al.labelling.scan import SHARD
+from latent_al.labelling.scan import shard_rows
 from latent_al.labelling.store import Store
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import AutoEncoder
@@ -80,7 +80,7 @@ def build_streamed(spec: Mapping, image_shape: tuple[int, int, int]) -> Streamed
     def encode(params, pixels):
         return blocked(params, _as_floats(pixels))
 
-    piece = min(chunk, SHARD)
+    piece = min(chunk, shard_rows(image_shape))
     known = (autoencoder, training, image_shape, has_spread(autoencoder, image_shape))
     return Streamed(*known, chunk, piece, jax.jit(train), jax.jit(encode))
 
@@ -112,7 +112,8 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
     """
     training, chunk = streamed.training, streamed.chunk
     num_rows = _training_rows(store, folder)
-    images = grain.MapDataset.source(_First(store, num_rows)).seed(training.seed).shuffle().repeat(training.epochs)
+    images = grain.MapDataset.source(store).slice(slice(num_rows)).seed(training.seed).shuffle()
+    images = images.repeat(training.epochs)
     num_chunks = -(-len(images) // chunk)
     checkpoints = Checkpoints(folder / "training", seconds_between=SECONDS)
     done, (state, losses) = checkpoints.restore((_start(streamed, store), np.full(num_chunks, np.nan)))
@@ -158,14 +159,21 @@ def precomputed(spec, table: pd.DataFrame) -> Encoded:
     """Embeddings that people have: `latents`, a `.npy` file [m d], and `index`, a CSV with a row for each of its rows.
 
     Args:
-        spec: with `latents` and `index`; the CSV has a column `id`, or else `file_name`, the path below the folder.
+        spec: `latents` and `index` are the two files; the CSV has a column `id`, or else `file_name`, the path below
+            the folder.
         table: of the scanned images, `id` and `file_name`, in the order of the result.
 
     Raises:
         BadInput: a file that cannot be read, of another shape or length, images without an embedding, values that are
             NaN or infinite.
     """
-    latents, names, column = _read_embeddings(Path(spec["latents"]), Path(spec["index"]))
+    latents, names, column = read_embeddings(spec)
+    changed = table.file_name[table.status == "changed"]
+    if column == "file_name" and len(changed):
+        raise BadInput(
+            f"{changed.iloc[0]!r} has other content than it had, so that its name means two images; give "
+            f"{spec['index']} a column id, as in manifest.csv, in place of file_name."
+        )
     where = {name: row for row, name in enumerate(names)}
     missing = [name for name in table[column] if name not in where]
     if missing:
@@ -183,20 +191,15 @@ def precomputed(spec, table: pd.DataFrame) -> Encoded:
     return Encoded(found, None)
 
 
-class _First:
-    """The first rows of a store: what was there when the training began."""
+def read_embeddings(spec: Mapping) -> tuple[np.ndarray, list[str], str]:
+    """The embeddings [m d], as they lie on disk, what names their rows, and the column that does.
 
-    def __init__(self, store, num_rows):
-        self._store, self._num_rows = store, num_rows
-
-    def __len__(self):
-        return self._num_rows
-
-    def __getitem__(self, row):
-        return self._store[row]
-
-
-def _read_embeddings(path, index):
+    Raises:
+        BadInput: a setting missing or unknown, a file that cannot be read, of another shape or length.
+    """
+    if spec.keys() != {"name", "latents", "index"}:
+        raise BadInput(f"precomputed has the settings {', '.join(spec)}; expected name, latents and index.")
+    path, index = Path(spec["latents"]), Path(spec["index"])
     try:
         latents, names = np.load(path, mmap_mode="r", allow_pickle=False), read_csv(index)
     except (OSError, EOFError, ValueError) as error:

@@ -104,6 +104,7 @@ def _build(config) -> Parts:
             "choose by; give one of each."
         )
     if config.encoder.name == "precomputed":
+        encode.read_embeddings(config.encoder.to_dict())
         return Parts(None, initial, strategy)
     streamed = encode.build_streamed(dict(config.encoder), (*config.data.size, config.data.channels))
     _rehearse(streamed.has_spread, learner, initial, strategy)
@@ -138,7 +139,7 @@ def _rehearse(has_spread, learner: Learner, initial, strategy):
 
 def _encode(config, streamed, scanned, folder) -> Encoded:
     if streamed is None:
-        return encode.precomputed(config.encoder, scanned.table)
+        return encode.precomputed(config.encoder.to_dict(), scanned.table)
     if encode.missing_shards(scanned.store, folder):
         expected, streamed = encode.forecast(streamed, scanned.store, folder)
         print(terminal.forecast(expected))

@@ -7,9 +7,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from latent_al.base import BadInput
+from latent_al.labelling.answers import CONTROL
 
-CONTROL = "choice"
-"""The name of the control that holds the label, which exports carry."""
 IMAGE = "image"
 
 

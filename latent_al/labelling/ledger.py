@@ -25,7 +25,7 @@ class Accepted(NamedTuple):
 
     Attributes:
         log: every answer so far, in the order of reading.
-        num_new: how many of them are new, at its end.
+        num_new: how many of them are new and say something new.
         changes: for each label that another one replaces, a line for a person.
         refused: new answers that could not be taken.
     """
@@ -68,14 +68,25 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
     """
     path = workdir / "labels.csv"
     log = _read_log(path)
-    fresh, refused = _split(_unheard(log, answers), table)
+    num_before = num_said(log)
+    fresh, refused = _split(_unheard(log, _bound(log, answers)), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
     names = table["file_name"].str.replace("\r", "\\r")
     rows, changes = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)))
     if rows:
         log = pd.concat([log, pd.DataFrame(rows, columns=LOG)], ignore_index=True)
         write_csv(path, log)
-    return Accepted(log, len(rows), changes, refused)
+    return Accepted(log, num_said(log) - num_before, changes, refused)
+
+
+def num_said(log: pd.DataFrame) -> int:
+    """How many answers of the log said something that the newest of that annotator, about that image, had not."""
+    newest, num = {}, 0
+    for who, time, label in zip(zip(log["id"], log["annotator"], strict=True), log["time"], log["label"], strict=True):
+        before = newest.get(who, ("", None))
+        num += label != before[1]
+        newest[who] = max(before, (time, label), key=lambda said: said[0])
+    return num
 
 
 def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
@@ -137,6 +148,14 @@ def _check_row(path, row, cells):
         raise BadInput(f"{path} row {row}: found the time {time!r}, expected one in UTC with microseconds; {_CURE}")
 
 
+def _bound(log, answers):
+    """The answers, where a file tells an image by name, about the one that this name meant when it was first read."""
+    meant = dict(zip(zip(log["source"], log["file_name"], strict=True), log["id"], strict=True))
+    for answer in answers:
+        name = answer.file_name.replace("\r", "\\r")
+        yield answer._replace(id=meant.get((answer.source, name), answer.id)) if name else answer
+
+
 def _unheard(log, answers):
     keys = zip(map(_speaker, log["source"], log["row"]), log["id"], log["annotator"], strict=True)
     last = dict(zip(keys, log["label"], strict=True))
@@ -180,7 +199,7 @@ def _to_rows(log, answers, names):
     newest = dict(zip(keys, zip(order["time"], order["label"], strict=True), strict=True))
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     rows, changes = [], []
-    for id_, label, annotator, time, source, row in answers:
+    for id_, label, annotator, time, source, row, _ in answers:
         said = (time or now, label or "")
         before = newest.get((id_, annotator), ("", ""))
         is_newer = said[0] >= before[0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import shutil
 import time
@@ -19,8 +20,8 @@ from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, dec
 from latent_al.files import read_csv, write_csv
 from latent_al.labelling.store import COLUMNS, Store
 
-SHARD = 1024
-"""Images of a shard."""
+SHARD, SHARD_BYTES = 1024, 2**26
+"""Images of a shard, and its bytes, at most: as much again is read ahead."""
 PLACE = ["file_name", "bytes", "modified_ns"]
 """What tells, without reading it, that a file is as it was."""
 THREADS = 4
@@ -103,6 +104,11 @@ class _Read(NamedTuple):
     row: dict
     pixels: np.ndarray | None
     reason: str | None
+
+
+def shard_rows(image_shape: tuple[int, int, int]) -> int:
+    """How many images make a shard."""
+    return max(1, min(SHARD, SHARD_BYTES // math.prod(image_shape)))
 
 
 def check_size(size: tuple[int, int] | None, channels: int) -> None:
@@ -312,7 +318,8 @@ def _read_all(plan, names):
     known = set(plan.store.rows.id)
     groups = [names[start : start + GROUP] for start in range(0, len(names), GROUP)]
     images = grain.MapDataset.source(groups).map(lambda group: [_read(plan, known, name) for name in group])
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=SHARD // GROUP)
+    ahead = -(-shard_rows(plan.store.image_shape) // GROUP)
+    options = grain.ReadOptions(num_threads=min(THREADS, ahead), prefetch_buffer_size=ahead)
     return itertools.chain.from_iterable(images.to_iter_dataset(options))
 
 
@@ -342,7 +349,7 @@ def _add_new(plan):
         if read.row["id"] not in seen:
             seen.add(read.row["id"])
             batch.append(read)
-        if len(batch) == SHARD:
+        if len(batch) == shard_rows(plan.store.image_shape):
             _append(plan.store, batch)
             batch = []
     if batch:

@@ -1,6 +1,7 @@
 """What is known of the pool before a round: the scanned images, their labels, and what has been asked."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ class State(NamedTuple):
 
     classes: names; `known.classes` are their numbers.
     past: what each round's `round.json` holds.
-    num_answers: rows of `labels.csv`.
+    num_answers: answers in `labels.csv` that said something new.
     """
 
     table: pd.DataFrame
@@ -95,11 +96,19 @@ def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: in
     ledger.write_refused(workdir, refused)
     labels, past = ledger.resolve(accepted.log), rounds.past_rounds(workdir)
     names = list(classes) or sorted(set(labels.labels.values()))
+    _check_classes(names, labels)
     share = _read_audit(workdir / "audit.json")["share"]
     audit = np.array([selection.uniform(each, seed) < share for each in table.id])
     known = _known(table, labels, names, audit, past)
-    state = State(table, labels, known, names, past, len(accepted.log))
+    state = State(table, labels, known, names, past, ledger.num_said(accepted.log))
     return state, Taken(accepted.num_new, accepted.changes, refused)
+
+
+def _check_classes(names, labels):
+    counts = Counter(labels.labels.values())
+    others = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
+    if others:
+        raise BadInput(f"config.classes leaves out what has been labelled: {others}; add it, or leave classes empty.")
 
 
 def _read_audit(path):

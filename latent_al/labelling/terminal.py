@@ -96,7 +96,8 @@ def _quality(record):
     accuracy, gain, against = record["accuracy"], record["gain"], record["against_random"]
     if accuracy is None:
         return ["  accuracy     unknown: no image of the audit slice is labelled yet"]
-    lines = [f"  accuracy     {_percent(accuracy)} on {accuracy['num']} audit images"]
+    of = f"{accuracy['num']} of {len(record['predicted'])} audit images"
+    lines = [f"  accuracy     {_percent(accuracy)} on {of}"]
     if record["temperature"] is not None:
         lines.append(
             f"  confidence   in predictions.csv is calibrated, off by {100 * record['calibration_error']:.1f} points"
@@ -107,7 +108,7 @@ def _quality(record):
         lines.append(f"  next batch   would add {_points(gain)}{_verdict(gain)}")
     if against is not None:
         better = "" if against["low"] > 0 else ": no better than random labels would be, as far as it can tell"
-        lines.append(f"  strategy     with {against['num']} labels {_points(against)} ahead of random{better}")
+        lines.append(f"  strategy     the first {against['num']} chosen are {_points(against)} ahead of random{better}")
     return lines
 
 
