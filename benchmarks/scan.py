@@ -51,6 +51,7 @@ def main():
     args = parser.parse_args()
     config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"]()
     config.data.size, config.encoder.epochs = (args.side, args.side), args.epochs
+    config.encoder.learning_rate = 1e-4  # that of 32 x 32 images diverges on larger ones
     with tempfile.TemporaryDirectory() as scratch:
         config.data.root, workdir = f"{scratch}/images", Path(scratch) / "job"
         generate(Path(config.data.root), args.num, args.side)

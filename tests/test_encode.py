@@ -115,9 +115,11 @@ def test_broken_latents_are_refused(broken, message, streamed, store, tmp_path):
         encode.encode(streamed, store, tmp_path / "encoder")
 
 
-def test_a_loss_that_is_not_finite_is_refused(store, tmp_path):
-    streamed = encode.build_streamed(SPEC | dict(learning_rate=1e30), SHAPE)
-    with pytest.raises(BadInput, match=r"the training loss is .* in chunk 1 of 3; lower the encoder's learning_rate"):
+@pytest.mark.parametrize("learning_rate, loss", [(1e30, "nan"), (0.3, r"[0-9.e+]+")])
+def test_a_loss_that_diverges_is_refused(learning_rate, loss, store, tmp_path):
+    streamed = encode.build_streamed(SPEC | dict(learning_rate=learning_rate), SHAPE)
+    message = rf"the training loss is {loss} in chunk 1 of 3, where [0-9.]+ was that of no training; lower"
+    with pytest.raises(BadInput, match=message):
         encode.encode(streamed, store, tmp_path / "encoder")
 
 

@@ -32,6 +32,8 @@ CHUNK, BATCHES = 2**26, 32
 """Bytes of images, as floats, that are on the device at a time, and batches, at most."""
 SECONDS = 30
 """Between checkpoints of the training."""
+DIVERGED = 10
+"""Times the loss of no training that no training reaches that still learns."""
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
@@ -108,7 +110,7 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
     """The weights, trained on the images that were there when the training began, from where `folder` stopped.
 
     Raises:
-        BadInput: a loss that is NaN or infinite; the checkpoint before it stays in `folder`.
+        BadInput: a loss that is NaN, or far above that of no training; the checkpoint before it stays in `folder`.
     """
     training, chunk = streamed.training, streamed.chunk
     num_rows = _training_rows(store, folder)
@@ -116,7 +118,9 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
     images = images.repeat(training.epochs)
     num_chunks = -(-len(images) // chunk)
     checkpoints = Checkpoints(folder / "training", seconds_between=SECONDS)
-    done, (state, losses) = checkpoints.restore((_start(streamed, store), np.full(num_chunks, np.nan)))
+    state = _start(streamed, store)
+    highest = DIVERGED * _loss_at_start(streamed, store, state)
+    done, (state, losses) = checkpoints.restore((state, np.full(num_chunks, np.nan)))
     if done == num_chunks:
         return state.params
     key = jax.random.fold_in(jax.random.key(training.seed), 1)
@@ -125,11 +129,11 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
         for index, pixels in enumerate(bar, done):
             known = (jax.random.fold_in(key, index), state, _fill(pixels, chunk), len(pixels))
             state, losses[index] = streamed.train(*known)
-            if not np.isfinite(losses[index]):
+            if not losses[index] <= highest:
                 raise BadInput(
-                    f"the training loss is {losses[index]} in chunk {index + 1} of {num_chunks}; lower the encoder's "
-                    f"learning_rate ({training.learning_rate:g}), in another --workdir: "
-                    "nothing is labelled in this one."
+                    f"the training loss is {losses[index]:g} in chunk {index + 1} of {num_chunks}, where "
+                    f"{highest / DIVERGED:g} was that of no training; lower the encoder's learning_rate "
+                    f"({training.learning_rate:g}), in another --workdir: nothing is labelled in this one."
                 )
             bar.set_postfix(loss=f"{losses[index]:.4g}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == num_chunks)
@@ -236,6 +240,11 @@ def _start(streamed, store):
     some = _as_floats(jnp.asarray(store.read(0, min(len(store), block_of(streamed.image_shape)))))
     params = first_params(autoencoder, key_init, key_noise, some)
     return start(params, autoencoder.optimizer(training.learning_rate))
+
+
+def _loss_at_start(streamed, store, state):
+    some = _as_floats(jnp.asarray(store.read(0, min(len(store), streamed.training.batch))))
+    return float(streamed.autoencoder.loss(state.params, jax.random.key(0), some).mean())
 
 
 def _seconds(program, *args):
