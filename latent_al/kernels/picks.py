@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels.distances import squared_to
+from latent_al.kernels.shards import at_row, highest, is_highest
 
 
 def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
@@ -22,7 +23,7 @@ def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
     """
     _check(score, taken, num)
-    return jax.lax.top_k(_open_scores(score, taken), num)[1]
+    return highest(_open_scores(score, taken), num)[1]
 
 
 def random_partitions(
@@ -86,7 +87,7 @@ def _greedy_diverse(score, points, taken, num, to, weight):
         rows, blocked, nearest = carry
         gain = jnp.where(index == 0, score, score + weight * nearest)
         row = _open_scores(gain, blocked).argmax()
-        distance = to(points, jax.tree.map(lambda each: each[row], points))
+        distance = to(points, jax.tree.map(lambda each: at_row(each, row), points))
         return rows.at[index].set(row), blocked.at[row].set(True), jnp.minimum(nearest, distance)
 
     nearest = jnp.full_like(score, jnp.finfo(score.dtype).max)
@@ -126,8 +127,7 @@ def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], fraction: float) -> B
         ValueError: `fraction` is outside (0, 1].
     """
     draw = jnp.where(taken, -1.0, jax.random.uniform(key, taken.shape))
-    rows = jax.lax.top_k(draw, subsample_size(taken.shape[0], fraction))[1]
-    return taken | jnp.ones_like(taken).at[rows].set(False)
+    return taken | ~is_highest(draw, subsample_size(taken.shape[0], fraction))
 
 
 def subsample_size(size: int, fraction: float) -> int:

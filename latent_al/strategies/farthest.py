@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from latent_al import kernels
 from latent_al.base import BadInput, Strategy, check_name
+from latent_al.kernels.shards import is_highest
 from latent_al.strategies.uncertainty import MEASURES, measured
 
 SPACES = ("features", "latents")
@@ -60,10 +61,8 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
 
     def select(key, pool, num):
         del key
-        size = pool.taken.shape[0]
         uncertainty = jnp.where(pool.taken, -1, measured(measure, pool))
-        unsure = jax.lax.top_k(uncertainty, max(num, round(share * size)))[1]
-        eligible = jnp.zeros(size, bool).at[unsure].set(True)
+        eligible = is_highest(uncertainty, max(num, round(share * len(pool.taken))))
         return kernels.farthest_first(_points(space, pool), pool.taken, num, eligible=eligible)
 
     return Strategy(select)
