@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 from test_strategies import SETTINGS, draw
 
 from latent_al.base import UNLABELLED, Encoded, Pool, build
+from latent_al.kernels.farthest import CANDIDATES
 from latent_al.kernels.shards import POOL
 from latent_al.strategies import STRATEGIES
 
@@ -26,9 +27,11 @@ DEVICES, NUM, NUM_TAKEN = 8, 20, 40
 SIZE, DIMENSIONS, CLASSES = DEVICES * 1027, 8, 4
 VECTOR = 4 * SIZE
 """Bytes of one number a row."""
-LIMITS = {"ae_error": VECTOR}
-"""Bytes of the largest collective, where they are not below `VECTOR`: what was prepared, by `Pool.rows`."""
-SPECS = {name: dict(name=name, **SETTINGS[name][0]) for name in ("ae_error", "bald", "greedy_diverse", "random")}
+LIMITS = {"ae_error": VECTOR, "coreset": CANDIDATES * (DIMENSIONS + 4) * 4 + 4}
+"""Bytes of the largest collective, where they are not below `VECTOR`: what was prepared, by `Pool.rows`, and the
+candidates of farthest-first traversals."""
+NAMES = ("ae_error", "bald", "coreset", "greedy_diverse", "random")
+SPECS = {name: dict(name=name, **SETTINGS[name][0]) for name in NAMES}
 BYTES = dict(pred=1, s32=4, u32=4, f32=4)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
 from latent_al.kernels.distances import nearest, squared_to
+from latent_al.kernels.shards import at_row, by_shard, highest, joined
 
 CANDIDATES = 1024
 """Rows among which picks are made between two passes over the pool."""
@@ -36,8 +37,8 @@ class Cover(namedtuple("Cover", ["rows", "distances", "nearest"])):
     """
 
 
-_Pool = namedtuple("_Pool", ["points", "finite", "origin", "margin"])
-_State = namedtuple("_State", ["upper", "centres", "sq_distances", "count", "synced", "stuck"])
+_Pool = namedtuple("_Pool", ["points", "finite", "origin", "margin", "taken_rows", "starts", "num_taken"])
+_State = namedtuple("_State", ["upper", "rows", "sq_distances", "count", "synced", "stuck"])
 
 
 def farthest_first(
@@ -128,44 +129,52 @@ def _finite(points):
 
 @partial(jax.jit, static_argnums=2)
 def _farthest_first(points, taken, num, first, eligible):
-    size = len(points)
-    num_taken = taken.sum()
-    rows = jnp.nonzero(taken, size=size, fill_value=0)[0].astype(jnp.int32)
-    rows = rows.at[0].set(jnp.where(num_taken, rows[0], first))
-    finite = _finite(points)
-    origin = jnp.where(finite[:, None], points, 0).mean(axis=0)
-    # Of a squared distance from a product: the rounding of its terms, about (d + 3) / 2, and of the move to the origin.
-    margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
-    pool = _Pool(points, finite, origin, margin)
-    count = jnp.maximum(num_taken, 1)
-    upper = jnp.where(taken | ~eligible, -jnp.inf, jnp.where(finite, jnp.inf, -1)).astype(points.dtype)
+    pool = _pool(points, taken)
+    count = jnp.maximum(pool.num_taken, 1)
+    upper = jnp.where(taken | ~eligible, -jnp.inf, jnp.where(pool.finite, jnp.inf, -1)).astype(points.dtype)
     state = _State(
-        upper.at[rows[0]].set(-jnp.inf),
-        jnp.concatenate([rows, jnp.zeros(CENTRES, jnp.int32)]),
+        upper.at[jnp.where(taken.any(), len(points), first)].set(-jnp.inf, mode="drop"),
+        jnp.full(num, first, jnp.int32),
         jnp.full(num, jnp.inf, points.dtype),
         count,
         jnp.zeros_like(count),
         jnp.zeros_like(count),
     )
-    last = num_taken + num
-    if size > SMALL:
+    last = pool.num_taken + num
+    if len(points) > SMALL:
         state = jax.lax.while_loop(
-            lambda state: (state.count < last) & (state.stuck < PATIENCE),
-            partial(_pass, pool, num_taken, last),
-            state,
+            lambda state: (state.count < last) & (state.stuck < PATIENCE), partial(_pass, pool, last), state
         )
-    centres, sq_distances = _scan(pool, num_taken, last, state)
-    return jax.lax.dynamic_slice(centres, (num_taken,), (num,)), sq_distances
+    return _scan(pool, last, state)
 
 
-def _pass(pool, num_taken, last, state):
+def _pool(points, taken):
+    """What stays as it is: with the rows taken [s w], each shard's from the first on, and how many precede them."""
+    finite = _finite(points)
+    origin = jnp.where(finite[:, None], points, 0).mean(axis=0)
+    # Of a squared distance from a product: the rounding of its terms, about (d + 3) / 2, and of the move to the origin.
+    margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
+    rows = by_shard(lambda own: jnp.nonzero(own, size=len(own), fill_value=0)[0].astype(jnp.int32), taken)
+    rows += rows.shape[1] * jnp.arange(len(rows), dtype=jnp.int32)[:, None]
+    ends = by_shard(jnp.sum, taken).cumsum()
+    starts = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
+    return _Pool(points, finite, origin, margin, rows, starts, ends[-1])
+
+
+def _centres(pool, picked, places):
+    """The rows at these places of all centres: first those taken, then those picked."""
+    shard = (pool.starts[None, :] <= places[:, None]).sum(axis=1) - 1
+    taken = pool.taken_rows[shard, places - pool.starts[shard]]
+    return jnp.where(places < pool.num_taken, taken, picked[places - pool.num_taken])
+
+
+def _pass(pool, last, state):
     """Bounds for all rows, then picks among the candidates."""
-    upper = _bounded(pool, state.upper, state.centres, state.synced, state.count)
-    # Without the barrier slices of the result make XLA sort all rows.
-    highest, rows = jax.lax.optimization_barrier(jax.lax.top_k(upper, CANDIDATES + 1))
-    bound, bound_row, rows = highest[-1], rows[-1], jnp.sort(rows[:-1])
+    upper = _bounded(pool, state.upper, state.rows, state.synced, state.count)
+    found, rows = highest(upper, CANDIDATES + 1)
+    bound, bound_row, rows = found[-1], rows[-1], jnp.sort(rows[:-1])
     columns, open_rows = _at(pool, rows).T, upper[rows] >= 0
-    distances = jnp.where(open_rows, _measured(pool, columns, upper[rows], state.centres, state.count), upper[rows])
+    distances = jnp.where(open_rows, _measured(pool, columns, upper[rows], state.rows, state.count), upper[rows])
 
     def is_best(carry):
         _, _, _, picked, place, best = carry
@@ -173,50 +182,60 @@ def _pass(pool, num_taken, last, state):
         return ahead & (picked < CENTRES) & (state.count + picked < last)
 
     def pick(carry):
-        distances, centres, sq_distances, picked, place, best = carry
-        count = state.count + picked
-        centres, sq_distances = centres.at[count].set(rows[place]), sq_distances.at[count - num_taken].set(best)
+        distances, picks, sq_distances, picked, place, best = carry
+        index = state.count + picked - pool.num_taken
+        picks, sq_distances = picks.at[index].set(rows[place]), sq_distances.at[index].set(best)
         nearer = ((columns - columns[:, place][:, None]) ** 2).sum(axis=0)
         distances = jnp.minimum(distances, nearer).at[place].set(-jnp.inf)
         place = distances.argmax()
-        return distances, centres, sq_distances, picked + 1, place, distances[place]
+        return distances, picks, sq_distances, picked + 1, place, distances[place]
 
     place = distances.argmax()
-    start = distances, state.centres, state.sq_distances, jnp.zeros_like(state.count), place, distances[place]
-    distances, centres, sq_distances, picked, _, _ = jax.lax.while_loop(is_best, pick, start)
+    start = distances, state.rows, state.sq_distances, jnp.zeros_like(state.count), place, distances[place]
+    distances, picks, sq_distances, picked, _, _ = jax.lax.while_loop(is_best, pick, start)
     stuck = jnp.where(picked, 0, state.stuck + 1)
-    return _State(upper.at[rows].set(distances), centres, sq_distances, state.count + picked, state.count, stuck)
+    return _State(upper.at[rows].set(distances), picks, sq_distances, state.count + picked, state.count, stuck)
 
 
-def _bounded(pool, upper, centres, low, high):
-    """Upper bounds of all rows after the centres from `low` to `high`: one pass over the pool."""
-    size = len(pool.points)
-    places = jnp.arange(BLOCK)
+def _bounded(pool, upper, picked, low, high):
+    """Upper bounds of all rows after the centres from `low` to `high`: one pass over the pool for `CENTRES` of them."""
+    places = jnp.arange(CENTRES)
+
+    def some(index, upper):
+        start = low + index * CENTRES
+        place = start + places
+        y = _at(pool, _centres(pool, picked, jnp.where(place < high, place, low))) - pool.origin[None]
+        num_blocks = -(-jnp.minimum(high - start, CENTRES) // BLOCK)
+        known = pool.origin, y.reshape(-1, BLOCK, y.shape[1]), num_blocks
+        bounds = partial(_bounds_of_shard, margin=pool.margin)
+        return joined(by_shard(bounds, (pool.points, pool.finite, upper), *known), len(upper))
+
+    return jax.lax.fori_loop(0, -(-(high - low) // CENTRES), some, upper)
+
+
+def _bounds_of_shard(rows, origin, blocks, num_blocks, *, margin):
+    size = min(TILE, len(rows[0]))
 
     def tile(index, upper):
-        start = jnp.minimum(index * TILE, size - TILE)
-        points = jax.lax.dynamic_slice_in_dim(pool.points, start, TILE)
-        finite = jax.lax.dynamic_slice_in_dim(pool.finite, start, TILE)
-        x = jnp.where(finite[:, None], points - pool.origin[None], 0)
+        start = jnp.minimum(index * size, len(upper) - size)
+        points, finite, bound = (jax.lax.dynamic_slice_in_dim(each, start, size) for each in (*rows[:2], upper))
+        x = jnp.where(finite[:, None], points - origin[None], 0)
         squares = (x**2).sum(axis=1)
 
         def block(index, bound):
-            place = low + index * BLOCK + places
-            own = centres[jnp.where(place < high, place, low)]
-            y = _at(pool, own) - pool.origin[None]
+            y = blocks[index]
             y_squares = (y**2).sum(axis=1)
             products = jnp.matmul(x, -2 * y.T, precision="highest") + y_squares[None, :]
-            error = pool.margin * (jnp.sqrt(squares) + jnp.sqrt(y_squares.max())) ** 2
+            error = margin * (jnp.sqrt(squares) + jnp.sqrt(y_squares.max())) ** 2
             return jnp.minimum(bound, jnp.maximum(products.min(axis=1) + squares, 0) + error)
 
-        bound = jax.lax.dynamic_slice_in_dim(upper, start, TILE)
-        bound = jax.lax.fori_loop(0, -(-(high - low) // BLOCK), block, bound)
+        bound = jax.lax.fori_loop(0, num_blocks, block, bound)
         return jax.lax.dynamic_update_slice_in_dim(upper, bound, start, 0)
 
-    return jax.lax.fori_loop(0, -(-size // TILE), tile, upper)
+    return jax.lax.fori_loop(0, -(-len(rows[0]) // size), tile, rows[2])
 
 
-def _measured(pool, columns, upper, centres, count):
+def _measured(pool, columns, upper, picked, count):
     """Squared distances of the candidates, `columns` [d m], to the nearest of `count` centres, from differences.
 
     Products tell which centres may be the nearest, given the `upper` bounds: one for most candidates.
@@ -226,13 +245,13 @@ def _measured(pool, columns, upper, centres, count):
     places = jnp.arange(CENTRES)
 
     def block(index, nearest):
-        start = index * CENTRES
-        given = _at(pool, jax.lax.dynamic_slice_in_dim(centres, start, CENTRES))
+        place = index * CENTRES + places
+        given = _at(pool, _centres(pool, picked, jnp.where(place < count, place, 0)))
         y = given - pool.origin[None]
         y_squares = (y**2).sum(axis=1)
         products = jnp.matmul(-2 * y, x, precision="highest") + y_squares[:, None] + squares[None, :]
         lower = products - pool.margin * (jnp.sqrt(squares)[None, :] + jnp.sqrt(y_squares)[:, None]) ** 2
-        lower = jnp.where((start + places < count)[:, None], lower, jnp.inf)
+        lower = jnp.where((place < count)[:, None], lower, jnp.inf)
 
         def may_be_nearer(carry):
             lower, nearest = carry
@@ -251,7 +270,7 @@ def _measured(pool, columns, upper, centres, count):
     return jax.lax.fori_loop(0, -(-count // CENTRES), block, jnp.full_like(upper, jnp.inf))
 
 
-def _scan(pool, num_taken, last, state):
+def _scan(pool, last, state):
     """The rest of the picks, each of which scans the pool."""
 
     def towards(row, distances):
@@ -259,16 +278,17 @@ def _scan(pool, num_taken, last, state):
         return jnp.where(pool.finite, jnp.minimum(distances, sq_distances), distances)
 
     def pick(count, carry):
-        distances, centres, sq_distances = carry
-        row = distances.argmax().astype(jnp.int32)
-        sq_distances = sq_distances.at[count - num_taken].set(distances[row])
-        return towards(row, distances).at[row].set(-jnp.inf), centres.at[count].set(row), sq_distances
+        distances, rows, sq_distances = carry
+        row, index = distances.argmax().astype(jnp.int32), count - pool.num_taken
+        rows, sq_distances = rows.at[index].set(row), sq_distances.at[index].set(at_row(distances, row))
+        return towards(row, distances).at[row].set(-jnp.inf), rows, sq_distances
+
+    def again(place, distances):
+        return towards(_centres(pool, state.rows, place[None])[0], distances)
 
     open_rows = jnp.where(state.upper < 0, state.upper, jnp.inf)
-    seen = jnp.where(state.count < last, state.count, 0)
-    distances = jax.lax.fori_loop(0, seen, lambda i, distances: towards(state.centres[i], distances), open_rows)
-    start = distances, state.centres, state.sq_distances
-    return jax.lax.fori_loop(state.count, last, pick, start)[1:]
+    distances = jax.lax.fori_loop(0, jnp.where(state.count < last, state.count, 0), again, open_rows)
+    return jax.lax.fori_loop(state.count, last, pick, (distances, state.rows, state.sq_distances))[1:]
 
 
 def _at(pool, rows):

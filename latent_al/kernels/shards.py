@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Num, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
 
 POOL = "pool"
 """The axis of the mesh along which the rows of the pool lie."""
@@ -24,7 +24,7 @@ def num_shards() -> int:
     return 1 if POOL in mesh.manual_axes else mesh.shape.get(POOL, 1)
 
 
-def by_shard(function: Callable[..., PyTree], rows: PyTree[Num[Array, "n ..."]], *shared, fill=0) -> PyTree:
+def by_shard(function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared, fill=0) -> PyTree:
     """What `function(rows of the shard, *shared)` gives for each shard: [s ...], stacked.
 
     Each shard has ceil(n / s) rows, in order.
@@ -46,7 +46,7 @@ def by_shard(function: Callable[..., PyTree], rows: PyTree[Num[Array, "n ..."]],
     return mapped(rows, *shared)
 
 
-def joined(parts: Num[Array, "s w ..."], size: int) -> Num[Array, "n ..."]:
+def joined(parts: Shaped[Array, "s w ..."], size: int) -> Shaped[Array, "n ..."]:
     """Values of rows, from those of each shard's."""
     return parts.reshape(-1, *parts.shape[2:])[:size]
 
@@ -87,7 +87,7 @@ def is_highest(values: Float[Array, " n"], num: int) -> Bool[Array, " n"]:
     return above | (tied & (running_sum(tied.astype(jnp.int32)) <= num - above.sum()))
 
 
-def at_row(rows: Num[Array, "n ..."], row: Int[Array, ""]) -> Num[Array, "..."]:
+def at_row(rows: Shaped[Array, "n ..."], row: Int[Array, ""]) -> Shaped[Array, "..."]:
     """`rows[row]`, of which that row alone moves: of a slice, which `rows[row]` is, all rows would."""
     return rows.at[row].get(mode="fill")
 
