@@ -30,7 +30,7 @@ VECTOR = 4 * SIZE
 LIMITS = {"ae_error": VECTOR, "coreset": CANDIDATES * (DIMENSIONS + 4) * 4 + 4}
 """Bytes of the largest collective, where they are not below `VECTOR`: what was prepared, by `Pool.rows`, and the
 candidates of farthest-first traversals."""
-NAMES = ("ae_error", "bald", "coreset", "greedy_diverse", "random")
+NAMES = ("ae_error", "badge", "bald", "coreset", "greedy_diverse", "random", "typical")
 SPECS = {name: dict(name=name, **SETTINGS[name][0]) for name in NAMES}
 BYTES = dict(pred=1, s32=4, u32=4, f32=4)
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels.draws import draw_row
 from latent_al.kernels.picks import check_left
+from latent_al.kernels.shards import at_row
 
 
 def badge(
@@ -68,9 +69,12 @@ def _badge(key, probs, features, taken, num):
     sq_lengths, labels = _sq_lengths(probs, features), probs.argmax(axis=1)
 
     def sq_distance_to(row):
-        residual = probs[row].at[labels[row]].add(-1)
-        products = (_matmul(probs, residual) - residual[labels]) * _matmul(features, features[row])
-        return sq_lengths + sq_lengths[row] - 2 * products
+        own_probs, own_features, label, sq_length = (
+            at_row(each, row) for each in (probs, features, labels, sq_lengths)
+        )
+        residual = own_probs.at[label].add(-1)
+        products = (_matmul(probs, residual) - residual[labels]) * _matmul(features, own_features)
+        return sq_lengths + sq_length - 2 * products
 
     def draw(carry, uniform):
         nearest, blocked, row = carry

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
 from latent_al.kernels.draws import draw_row
+from latent_al.kernels.shards import at_row
 
 FEW_CLUSTERS = 16
 
@@ -76,10 +77,11 @@ def _kmeans_plus_plus(key, points, num):
 
     def sq_distance_to(row):
         # Column by column: on a CPU a sum over a short last axis takes several times as long.
-        def add(total, column):
-            return total + (column - column[row]) ** 2, None
+        def add(total, values):
+            column, value = values
+            return total + (column - value) ** 2, None
 
-        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), points.T)[0]
+        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), (points.T, at_row(points, row)))[0]
 
     def draw(sq_distance, uniform):
         row = draw_row(jnp.where((sq_distance == 0).all(), 1, sq_distance), uniform)
@@ -130,8 +132,8 @@ def _filled(points, centres, clusters, valid):
         shared = sizes[clusters] > 1
         row = jnp.where(shared, _sq_distances(points, centres, clusters), -1).argmax()
         empty = is_empty(sizes).argmax().astype(jnp.int32)
-        sizes = sizes.at[clusters[row]].add(-1).at[empty].set(1)
-        return centres.at[empty].set(points[row]), clusters.at[row].set(empty), sizes
+        sizes = sizes.at[at_row(clusters, row)].add(-1).at[empty].set(1)
+        return centres.at[empty].set(at_row(points, row)), clusters.at[row].set(empty), sizes
 
     sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
     return jax.lax.while_loop(lambda carry: is_empty(carry[2]).any(), fill, (centres, clusters, sizes))

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels.shards import by_shard
+
 
 def draw_row(weights: Float[Array, " n"], uniform: Float[Array, "2"]) -> Int[Array, ""]:
     """First a column of the weights laid out as a square, then a row of it; never a row of weight 0.
@@ -12,9 +14,21 @@ def draw_row(weights: Float[Array, " n"], uniform: Float[Array, "2"]) -> Int[Arr
         uniform: in [0, 1), each.
     """
     side = 1 + int(len(weights) ** 0.5)
-    square = jnp.pad(weights, (0, side**2 - len(weights))).reshape(side, side)
-    column = _first_beyond(square.sum(axis=0), uniform[0])
-    return side * _first_beyond(square[:, column], uniform[1]) + column
+    column = _first_beyond(_column_sums(weights, side), uniform[0])
+    # Not a slice of the square, for which all weights would move between devices.
+    own = weights.at[side * jnp.arange(side) + column].get(mode="fill", fill_value=0)
+    return side * _first_beyond(own, uniform[1]) + column
+
+
+def _column_sums(weights, side):
+    """Of the weights as rows of `side`, of which each shard sums its own as if they began a row."""
+
+    def partial_sums(own):
+        return jnp.pad(own, (0, -len(own) % side)).reshape(-1, side).sum(axis=0)
+
+    sums = by_shard(partial_sums, weights)
+    begin = -(-len(weights) // len(sums)) * jnp.arange(len(sums))
+    return jnp.take_along_axis(sums, (jnp.arange(side)[None, :] - begin[:, None]) % side, axis=1).sum(axis=0)
 
 
 def _first_beyond(weights, uniform):
