@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
 Params = PyTree
@@ -63,7 +63,8 @@ class Pool(NamedTuple):
     Under subsampling the pool is the labelled rows and the subsample, and rows are numbered within it. Slots that hold
     no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
-    `rows` are each row's number in the whole training set, and `prepared` is what the strategy prepared from that set.
+    `rows` are each row's number in the whole training set, None where the pool is that set, and `prepared` is what the
+    strategy prepared from it: `of_pool` gives the values of the pool's rows.
     `draw`, from a key, gives `probs` once more with units dropped; None where the classifier drops none. `gamma` is the
     one of the strategy's weights that this selection is to use.
     """
@@ -74,10 +75,14 @@ class Pool(NamedTuple):
     probs: Float[Array, "n c"] | None
     taken: Bool[Array, " n"]
     labels: Num[Array, " n"]
-    rows: Int[Array, " n"]
+    rows: Int[Array, " n"] | None
     prepared: PyTree
     draw: Partial | None = None
     gamma: Float[Array, ""] | float = 0.0
+
+    def of_pool(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
+        """Of what is known of each row of the whole training set, that of the pool's rows."""
+        return values if self.rows is None else values[self.rows]
 
 
 @runtime_checkable

@@ -47,7 +47,7 @@ def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, pro
     prepared = jax.eval_shape(strategy.prepare, train)
     if strategy.follow:
         prepared = jax.eval_shape(strategy.follow, prepared, train, rows, 0, 1)
-    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, rows, prepared, draw)
+    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, None, prepared, draw)
     jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
 
 
@@ -57,9 +57,7 @@ def first_batch(
     """The buffer with the first `num` rows bought: a selection from a pool with nothing taken and no predictions."""
     size = train.latents.shape[0]
     nothing = jnp.zeros(size, bool)
-    pool = Pool(
-        train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED), jnp.arange(size), prepared
-    )
+    pool = Pool(train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED), None, prepared)
     rows = select(key, pool, num).astype(jnp.int32)
     return jnp.full(capacity, size, jnp.int32).at[:num].set(rows)
 
@@ -147,7 +145,8 @@ def select_round(
     else:
         rows = _subsampled_rows(key_subsample, labels.shape[0], bought, fraction)
         pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, bought, learner)
-    rows = pool.rows[strategy.select(key_select, pool._replace(gamma=gamma), num)]
+    rows = strategy.select(key_select, pool._replace(gamma=gamma), num)
+    rows = (rows if pool.rows is None else pool.rows[rows]).astype(bought.dtype)
     return jax.lax.dynamic_update_slice(bought, rows, (count,)), prepared if strategy.follow else None
 
 
@@ -218,9 +217,8 @@ def _filled(rows, size):
 def _whole_pool(params, dropout, inputs, train, prepared, labels, bought, learner):
     features, predictions = learner.predict(params, inputs)
     taken = _taken(labels.shape[0], bought)
-    rows = jnp.arange(labels.shape[0], dtype=jnp.int32)
     known = features, learner.probs(predictions), taken, jnp.where(taken, labels, UNLABELLED)
-    return Pool(train.latents, train.log_sigma, *known, rows, prepared, _draw(learner, params, dropout, inputs))
+    return Pool(train.latents, train.log_sigma, *known, None, prepared, _draw(learner, params, dropout, inputs))
 
 
 def _draw(learner, params, dropout, inputs):

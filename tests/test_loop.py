@@ -117,7 +117,7 @@ def test_a_selector_sees_bought_labels_only(train, labels, fraction):
     args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
     after, _ = select_round(*args, learner=LEARNER, strategy=Strategy(look), num=5, fraction=fraction)
     pool = seen[0]
-    np.testing.assert_array_equal(pool.latents, train.latents[pool.rows])
+    np.testing.assert_array_equal(pool.latents, pool.of_pool(train.latents))
     is_labelled = pool.labels != UNLABELLED
     assert is_labelled.sum() == 15
     assert pool.taken[is_labelled].all()

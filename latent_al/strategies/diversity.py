@@ -57,7 +57,7 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
         represented, weight = pool.prepared
         score = alpha * measured(measure, pool)
         if beta:
-            score = score + beta * represented[pool.rows]
+            score = score + beta * pool.of_pool(represented)
         points = _points(distance, pool.latents, pool.log_sigma)
         return kernels.greedy_diverse(score, points, pool.taken, num, to=to, weight=weight)
 

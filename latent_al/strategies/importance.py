@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.base import UNLABELLED, BadInput, Pool, Strategy
 from latent_al.kernels.distances import squared_to
+from latent_al.kernels.shards import at_row
 from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.uncertainty import measured
 
@@ -112,7 +113,7 @@ def _far(train):
 
 def _follow(sq_distances, train, bought, low, high):
     def nearer(place, sq_distances):
-        return jnp.minimum(sq_distances, squared_to(train.latents, train.latents[bought[place]]))
+        return jnp.minimum(sq_distances, squared_to(train.latents, at_row(train.latents, bought[place])))
 
     return jax.lax.fori_loop(low, high, nearer, sq_distances)
 
@@ -123,7 +124,7 @@ def _normalised_distance(pool):
             "a first batch has nothing labelled to be distant from; set config.initial to another strategy, such as "
             "farthest_first."
         )
-    sq_distances = pool.prepared[pool.rows]
+    sq_distances = pool.of_pool(pool.prepared)
     return _over_largest(jnp.sqrt(jnp.where(jnp.isinf(sq_distances), 0, sq_distances)), pool)
 
 

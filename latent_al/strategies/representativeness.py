@@ -65,7 +65,7 @@ def informativeness(*, measure: str, representativeness: Any, gamma: float, pick
         raise BadInput(f"gamma is {gamma}; expected a weight in [0, 1].")
 
     def select(key, pool, num):
-        score = gamma * measured(measure, pool) + (1 - gamma) * pool.prepared[pool.rows]
+        score = gamma * measured(measure, pool) + (1 - gamma) * pool.of_pool(pool.prepared)
         return PICKS[pick](key, score, pool.taken, num)
 
     return Strategy(select, build(REPRESENTATIVENESS, representativeness, "representativeness measure"))

@@ -38,7 +38,7 @@ def ae_error() -> Strategy:
 
     def select(key, pool, num):
         del key
-        return picks.top_k(pool.prepared[pool.rows], pool.taken, num)
+        return picks.top_k(pool.of_pool(pool.prepared), pool.taken, num)
 
     return Strategy(select, prepare)
 
@@ -78,7 +78,7 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
             )
         settings = dict(threshold=threshold, all_within=match == "all_within")
         clusters, distribution = pool.prepared
-        settings |= dict(clusters=clusters[pool.rows], distribution=distribution)
+        settings |= dict(clusters=pool.of_pool(clusters), distribution=distribution)
         rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
         jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
