@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels.distances import nearest, squared_to
+from latent_al.kernels.shards import by_shard, highest
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -153,7 +154,7 @@ def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, 
         def give(tries, carry):
             filled, rows, blocked = carry
             draws = _draw(jax.random.fold_in(key_give, tries), distribution, cluster, 1)
-            _, row = nearest(draws, points, (clusters == cluster) & ~blocked)
+            _, row = _nearest(draws, points, (clusters == cluster) & ~blocked)
             return _append(filled, rows, blocked, row, jnp.ones(1, bool))
 
         *_, carry = jax.lax.while_loop(is_missing, attempt, (0, jnp.int32(0), carry))
@@ -165,10 +166,18 @@ def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, 
     return rows, place < matched[jnp.searchsorted(end, place, side="right")]
 
 
+def _nearest(draws, points, valid):
+    """`nearest` to each draw, of the nearest in each shard."""
+    sq_distance, rows = by_shard(lambda own, draws: nearest(draws, *own), (points, valid), draws)
+    shard = sq_distance.argmin(axis=0)[None, :]
+    rows = rows + -(-len(points) // len(rows)) * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
+    return tuple(jnp.take_along_axis(each, shard, axis=0)[0] for each in (sq_distance, rows))
+
+
 def _nearest_of_each(draws, points, valid, threshold, missing, num):
     """The nearest row to each of the first `missing` draws, less those too far and those that an earlier one has."""
     del num
-    sq_distance, rows = nearest(draws, points, valid)
+    sq_distance, rows = _nearest(draws, points, valid)
     order = jnp.arange(len(draws))
     near = (sq_distance < threshold**2) & (order < missing)
     is_earlier = (order[None, :] < order[:, None]) & near[None, :]
@@ -178,7 +187,7 @@ def _nearest_of_each(draws, points, valid, threshold, missing, num):
 def _all_within(draws, points, valid, threshold, missing, num):
     """The rows near the one draw, nearest first, at most as many as are missing."""
     sq_distance = jnp.where(valid, squared_to(points, draws[0]), jnp.inf)
-    closeness, rows = jax.lax.top_k(-sq_distance, num)
+    closeness, rows = highest(-sq_distance, num)
     return rows, (-closeness < threshold**2) & (jnp.arange(num) < missing)
 
 
