@@ -27,11 +27,11 @@ DEVICES, NUM, NUM_TAKEN = 8, 20, 40
 SIZE, DIMENSIONS, CLASSES = DEVICES * 1027, 8, 4
 MARKS = SIZE
 """Bytes of one mark a row: the least that would grow with the pool."""
-LIMITS = {"coreset": CANDIDATES * (DIMENSIONS + 4) * 4 + 4}
+LIMITS = dict.fromkeys(("coreset", "uncertain_farthest_first"), CANDIDATES * (DIMENSIONS + 4) * 4 + 4)
 """Bytes of the largest collective, where not below `MARKS`: farthest-first traversals move their candidates."""
 NAMES = (
     *("ae_error", "badge", "bald", "coreset", "distance", "greedy_diverse", "ibal", "ibal_d"),
-    *("normal", "random", "typical", "uniform"),
+    *("informativeness", "normal", "random", "typical", "uncertain_farthest_first", "uniform"),
 )
 SPECS = {name: dict(name=name, **SETTINGS[name][0]) for name in NAMES}
 BYTES = dict(pred=1, s32=4, u32=4, f32=4)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels.distances import squared_to
-from latent_al.kernels.shards import at_row, highest, is_highest
+from latent_al.kernels.shards import at_row, by_shard, highest, is_highest
 
 
 def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
@@ -37,16 +37,73 @@ def random_partitions(
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
     """
     _check(score, taken, num)
-    size = taken.shape[0]
-    shuffled = jnp.argsort(jnp.where(taken, jnp.inf, jax.random.uniform(key, (size,))))
-    base, longer = jnp.divmod(size - taken.sum(), num)
+    base, longer = jnp.divmod(taken.shape[0] - taken.sum(), num)
     part = jnp.arange(num)
-    start = part * base + jnp.minimum(part, longer)
-    offset = jnp.arange(-(-size // num))
-    rows = shuffled.at[start[:, None] + offset[None, :]].get(mode="clip")
-    outside = offset[None, :] >= (base + (part < longer))[:, None]
-    best = _open_scores(score[rows], outside).argmax(axis=1)
-    return jnp.take_along_axis(rows, best[:, None], axis=1)[:, 0]
+    # Below zero, so that what fills up the last shard comes last, as does what is taken.
+    draws = jnp.where(taken, -jnp.inf, -jax.random.uniform(key, taken.shape))
+    return _best_of_parts(_open_scores(score, taken), draws, part * base + jnp.minimum(part, longer))
+
+
+def _best_of_parts(score, draws, starts):
+    """The best row of each part of the rows, the highest of `draws` first; of equal ones the first.
+
+    Each shard sorts its own, and cuts where the parts start: what moves is a few numbers a part.
+    """
+    ordered, rows = by_shard(_sorted, draws, fill=-jnp.inf)
+    splits = _splits(ordered, starts)
+    cut = by_shard(_best_of_own_parts, (by_shard(lambda own: own, score, fill=-jnp.inf), ordered, rows, splits))
+    best, draw, row = (each for each in cut)
+    row += rows.shape[1] * jnp.arange(len(row), dtype=row.dtype)[:, None]
+    shard = jnp.where(best == best.max(axis=0)[None, :], draw, jnp.inf).argmin(axis=0)
+    return jnp.take_along_axis(row, shard[None, :], axis=0)[0]
+
+
+def _sorted(draws):
+    rows = jnp.argsort(-draws).astype(jnp.int32)
+    return -draws[rows], rows
+
+
+def _splits(ordered, starts):
+    """Where in the ordered draws of each shard [s w] the parts start that start at these ranks of all."""
+    values = _at_ranks(ordered, starts)
+    low, high = (by_shard(partial(_places, side=side), ordered, values) for side in ("left", "right"))
+    # Of equal draws those of the first shards come first.
+    tied = high - low
+    skipped = (starts - low.sum(axis=0))[None, :] - (tied.cumsum(axis=0) - tied)
+    return low + jnp.clip(skipped, 0, tied)
+
+
+def _places(ordered, values, *, side):
+    return jnp.searchsorted(ordered[0], values, side=side)
+
+
+def _at_ranks(ordered, ranks):
+    """Of the ordered values of all shards, none below 0, those at these ranks."""
+    if len(ordered) == 1:
+        return ordered[0, ranks]
+    kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")
+
+    def halve(_, bracket):
+        # Floats that are not below 0 are in order when they are read as integers.
+        low, high = bracket
+        middle = low + (high - low) // 2
+        values = jax.lax.bitcast_convert_type(middle, ordered.dtype)
+        beyond = by_shard(partial(_places, side="right"), ordered, values).sum(axis=0) > ranks
+        return jnp.where(beyond, low, middle + 1), jnp.where(beyond, middle, high)
+
+    bracket = jnp.zeros(len(ranks), kind), jnp.full(len(ranks), jnp.inf, ordered.dtype).view(kind)
+    lowest = jax.lax.fori_loop(0, jnp.iinfo(kind).bits, halve, bracket)[0]
+    return jax.lax.bitcast_convert_type(lowest, ordered.dtype)
+
+
+def _best_of_own_parts(own):
+    score, ordered, rows, splits = (each[0] for each in own)
+    score, size, num = score[rows], len(rows), len(splits)
+    part = jnp.zeros(size + 1, jnp.int32).at[splits].add(1).cumsum()[:size] - 1
+    best = jax.ops.segment_max(score, part, num, indices_are_sorted=True)
+    place = jnp.where(score == best[part], jnp.arange(size), size)
+    place = jax.ops.segment_min(place, part, num, indices_are_sorted=True)
+    return best, ordered.at[place].get(mode="clip"), rows.at[place].get(mode="clip")
 
 
 def greedy_diverse(
