@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
 from latent_al.kernels.draws import draw_row
-from latent_al.kernels.shards import at_row
+from latent_al.kernels.shards import at_row, segment_sum
 
 FEW_CLUSTERS = 16
 
@@ -116,7 +116,7 @@ def _lloyd(points, centres, iterations, valid):
 def _sums(points, clusters, num):
     """Of the points of each cluster: by a product with their marks where that is faster."""
     if num > FEW_CLUSTERS or points.shape[1] <= FEW_DIMENSIONS:
-        return jax.ops.segment_sum(points, clusters, num)
+        return segment_sum(points, clusters, num)
     marks = clusters[None, :] == jnp.arange(num)[:, None]
     return jnp.matmul(marks.astype(points.dtype), points, precision="highest")
 
@@ -135,14 +135,14 @@ def _filled(points, centres, clusters, valid):
         sizes = sizes.at[at_row(clusters, row)].add(-1).at[empty].set(1)
         return centres.at[empty].set(at_row(points, row)), clusters.at[row].set(empty), sizes
 
-    sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
+    sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
     return jax.lax.while_loop(lambda carry: is_empty(carry[2]).any(), fill, (centres, clusters, sizes))
 
 
 def _means(points, centres, clusters):
     """By way of the gaps to the centres so far: sums of these are small, and so is their rounding."""
-    gaps = jax.ops.segment_sum(points - centres[clusters], clusters, len(centres))
-    sizes = jnp.zeros(len(centres), jnp.int32).at[clusters].add(1)
+    gaps = segment_sum(points - centres[clusters], clusters, len(centres))
+    sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
     return centres + gaps / jnp.maximum(sizes, 1)[:, None]
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels.distances import nearest, squared_to
-from latent_al.kernels.shards import by_shard, highest
+from latent_al.kernels.shards import by_shard, highest, segment_sum
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -130,7 +130,7 @@ def draw_and_match(
 @partial(jax.jit, static_argnums=(6, 7))
 def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, all_within):
     num_clusters = distribution.centre.shape[0]
-    sizes = jnp.zeros(num_clusters, jnp.int32).at[clusters].add(~taken)
+    sizes = segment_sum((~taken).astype(jnp.int32), clusters, num_clusters)
     end = jnp.cumsum(largest_remainder(num, sizes))
     match, count = (_all_within, 1) if all_within else (_nearest_of_each, DRAWS)
 

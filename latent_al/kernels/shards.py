@@ -92,6 +92,11 @@ def at_row(rows: Shaped[Array, "n ..."], row: Int[Array, ""]) -> Shaped[Array, "
     return rows.at[row].get(mode="fill")
 
 
+def segment_sum(values: Shaped[Array, "n ..."], segments: Int[Array, " n"], num: int) -> Shaped[Array, "num ..."]:
+    """`jax.ops.segment_sum`, of which the sums of each shard move."""
+    return by_shard(lambda own: jax.ops.segment_sum(*own, num), (values, segments), fill=-1).sum(axis=0)
+
+
 def running_sum(values: Int[Array, " n"]) -> Int[Array, " n"]:
     """`jnp.cumsum`, of which one number of each shard moves."""
     sums = by_shard(jnp.cumsum, values)

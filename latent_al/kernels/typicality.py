@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from latent_al.kernels.distances import squared_distances
 from latent_al.kernels.picks import check_left
+from latent_al.kernels.shards import segment_sum
 
 TILE = 256
 """Rows that are compared with as many others at a time."""
@@ -103,7 +104,7 @@ def _typicality(points, clusters, included, num_neighbours):
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def _most_typical(points, clusters, taken, present, num, num_clusters, num_neighbours):
     def count(rows):
-        return jnp.zeros(num_clusters, jnp.int32).at[clusters].add(rows.astype(jnp.int32))
+        return segment_sum(rows.astype(jnp.int32), clusters, num_clusters)
 
     sizes = count(present)
 
