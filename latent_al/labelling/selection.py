@@ -69,7 +69,7 @@ def choose_first(key: Key, strategy: Strategy, encoded: Encoded, known: Known, n
     taken = jnp.asarray(~known.candidates[rows])
     labels = jnp.asarray(np.where(known.labelled, known.classes, UNLABELLED)[rows], jnp.int32)
     prepared = strategy.prepare(pool)
-    seen = Pool(pool.latents, pool.log_sigma, None, None, taken, labels, jnp.arange(len(rows)), prepared)
+    seen = Pool(pool.latents, pool.log_sigma, None, None, taken, labels, None, prepared)
     return rows[np.asarray(strategy.select(key, seen, num))]
 
 
