@@ -31,7 +31,7 @@ def over_seeds(function: Callable, *axes: int | None, mesh: Mesh | None = None) 
     if mesh is not None:
         # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
         specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in axes)
-        settings = dict(in_specs=specs, out_specs=PartitionSpec(SEEDS), axis_names={SEEDS}, check_vma=False)
+        settings = dict(in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False)
         batched = jax.shard_map(batched, mesh=mesh, **settings)
     return jax.jit(batched)
 

@@ -42,14 +42,14 @@ def play_round(mesh):
 @pytest.mark.parametrize("seeds", [2, 4])
 def test_seeds_on_several_devices_buy_the_same(seeds):
     one, _ = play_round(None)
-    several, devices = play_round(make_mesh(dict(seeds=seeds, pool=1), [[0, 1, 2, 3]]))
+    several, devices = play_round(make_mesh(dict(seeds=seeds), [[0, 1, 2, 3]]))
     np.testing.assert_array_equal(several, one)
     assert len(devices) == seeds
 
 
 def test_no_seed_moves():
     """The compiled module of a round has no collective."""
-    mesh = make_mesh(dict(seeds=4, pool=1), [[0, 1, 2, 3]])
+    mesh = make_mesh(dict(seeds=4), [[0, 1, 2, 3]])
     fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
     keys, bought = jax.random.split(jax.random.key(1), 4), jnp.zeros((4, CAPACITY), jnp.int32)
     known = (jnp.zeros((SIZE, 4)), jnp.zeros(SIZE, jnp.int32), bought, 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
@@ -61,11 +61,11 @@ def test_no_seed_moves():
 @pytest.mark.parametrize(
     "spec, blocks, message",
     [
-        (dict(seeds=2), [[0, 1]], "mesh is {'seeds': 2}; expected the axes seeds and pool"),
-        (dict(seeds=0, pool=1), [[0]], "both 1 or more"),
-        (dict(seeds=3, pool=3), [[0, 1, 2]], "needs 9 devices but there are 8 of cpu; make the mesh smaller"),
+        (dict(pool=2), [[0, 1]], "mesh is {'pool': 2}; expected seeds alone"),
+        (dict(seeds=0), [[0]], "1 or more"),
+        (dict(seeds=9), [[0]], "needs 9 devices but there are 8 of cpu; make the mesh smaller"),
         (
-            dict(seeds=4, pool=1),
+            dict(seeds=4),
             [[0, 1, 2, 3], [4, 5]],
             "2 seeds run side by side, which 4 devices do not share evenly",
         ),
@@ -78,7 +78,7 @@ def test_a_mesh_that_does_not_fit_is_refused(spec, blocks, message):
 
 @pytest.mark.slow
 def test_an_experiment_on_a_mesh_ends_with_the_same_bytes(tmp_path):
-    for name, mesh in (("one", None), ("several", dict(seeds=2, pool=1))):
+    for name, mesh in (("one", None), ("several", dict(seeds=2))):
         config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
         config.num_seeds = config.seeds_at_once = 4
         if mesh:
