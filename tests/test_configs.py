@@ -90,6 +90,7 @@ def tiny_folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_cifar10_vae(tiny_folder, tmp_path):
     smoke = "--config=configs/cifar10_vae.py:smoke"
     assert "greedy" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
@@ -139,7 +140,7 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     assert {"first_batches", "first_batch_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
 
-@pytest.mark.parametrize("size", ["smoke", "smoke-cnn"])
+@pytest.mark.parametrize("size", ["smoke", pytest.param("smoke-cnn", marks=pytest.mark.slow)])
 def test_orientation_farthest_point(size, tmp_path):
     """Angles are learned until the whole pool is bought."""
     assert "degrees" in succeed(f"--config=configs/orientation_farthest_point.py:{size}", f"--workdir={tmp_path}")
