@@ -32,8 +32,6 @@ CHUNK, BATCHES = 2**26, 32
 """Bytes of images, as floats, that are on the device at a time, and batches, at most."""
 SECONDS = 30
 """Between checkpoints of the training."""
-DIVERGED = 10
-"""Times the loss of no training that no training reaches that still learns."""
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
@@ -110,7 +108,7 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
     """The weights, trained on the images that were there when the training began, from where `folder` stopped.
 
     Raises:
-        BadInput: a loss that is NaN, or far above that of no training; the checkpoint before it stays in `folder`.
+        BadInput: a loss that is NaN, or at the end above that of no training; the checkpoint before stays in `folder`.
     """
     training, chunk = streamed.training, streamed.chunk
     num_rows = _training_rows(store, folder)
@@ -119,7 +117,7 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
     num_chunks = -(-len(images) // chunk)
     checkpoints = Checkpoints(folder / "training", seconds_between=SECONDS)
     state = _start(streamed, store)
-    highest = DIVERGED * _loss_at_start(streamed, store, state)
+    highest = _loss_at_start(streamed, store, state)
     done, (state, losses) = checkpoints.restore((state, np.full(num_chunks, np.nan)))
     if done == num_chunks:
         return state.params
@@ -129,11 +127,12 @@ def train(streamed: Streamed, store: Store, folder: Path) -> Params:
         for index, pixels in enumerate(bar, done):
             known = (jax.random.fold_in(key, index), state, _fill(pixels, chunk), len(pixels))
             state, losses[index] = streamed.train(*known)
-            if not losses[index] <= highest:
+            # The first steps may overshoot by far, and be made good.
+            if not losses[index] <= (highest if index + 1 == num_chunks else np.finfo(np.float32).max):
                 raise BadInput(
-                    f"the training loss is {losses[index]:g} in chunk {index + 1} of {num_chunks}, where "
-                    f"{highest / DIVERGED:g} was that of no training; lower the encoder's learning_rate "
-                    f"({training.learning_rate:g}), in another --workdir: nothing is labelled in this one."
+                    f"the training loss is {losses[index]:g} in chunk {index + 1} of {num_chunks}, where {highest:g} "
+                    f"was that of no training; lower the encoder's learning_rate ({training.learning_rate:g}), in "
+                    "another --workdir: nothing is labelled in this one."
                 )
             bar.set_postfix(loss=f"{losses[index]:.4g}")
             checkpoints.save(index + 1, (state, losses), last=index + 1 == num_chunks)
