@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from latent_al import experiment, labelling
 from latent_al.base import BadInput, check_name
+from latent_al.processes import is_first, join, leave
 from latent_al.results import format_table
 from latent_al.workdir import keep_compiled
 
@@ -19,6 +20,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go
 ENCODERS = flags.DEFINE_string(
     "encoders", None, "Trained encoders, shared by experiments; WORKDIR/encoders by default."
 )
+CLUSTER = flags.DEFINE_bool("cluster", False, "Join the processes that SLURM, Kubernetes or Cloud TPU has started.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Elsewhere: HOST:PORT at which process 0 listens to the others.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that run the experiment together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+JOIN_SECONDS = flags.DEFINE_integer("join_seconds", 300, "How long to wait for the other processes.", lower_bound=1)
 
 
 def main(argv):
@@ -29,16 +35,29 @@ def main(argv):
     workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
     keep_compiled(Path(workdir) / "compiled")
     try:
+        if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
+            join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
         # Accelerators would multiply in fewer bits than a CPU unless told.
         jax.config.update("jax_default_matmul_precision", _precision(CONFIG.value))
         if CONFIG.value.get("job") == "labelling":
+            if jax.process_count() > 1:
+                raise BadInput(
+                    "the labelling job runs in one process; start it once, without --cluster or --coordinator."
+                )
             labelling.run(CONFIG.value, workdir)
         else:
             _experiment(workdir)
     except BadInput as error:
-        sys.exit(f"launch.py: {error}")
+        leave(f"launch.py: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+        leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        leave(
+            f"launch.py: process {jax.process_index()} has lost another one ({str(error)[:200]}); see what the others "
+            f"say. The same commands, started anew, go on from the last whole round, in {workdir}."
+        )
 
 
 def _precision(config):
@@ -50,6 +69,8 @@ def _precision(config):
 def _experiment(workdir):
     command = shlex.join(["python", *sys.argv])
     summary = experiment.run(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
+    if not is_first():
+        return
     if summary["arms"]:
         print(f"\n{format_table(summary)}\n")
     print(f"Report: {workdir}/report.html\nQueries, tables and summary: {workdir}")

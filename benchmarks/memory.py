@@ -15,7 +15,8 @@ import numpy as np
 from absl import app
 
 from latent_al.base import Encoded
-from latent_al.loop import fit_round, over_seeds, select_round
+from latent_al.loop import fit_round, select_round
+from latent_al.meshes import over_seeds
 from latent_al.models.classifiers import mlp
 from latent_al.strategies import STRATEGIES
 

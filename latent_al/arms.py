@@ -15,8 +15,9 @@ from latent_al.base import BadInput, Data, Learner, Strategy
 from latent_al.checkpoints import Checkpoints
 from latent_al.encoders import Encodings
 from latent_al.kernels.representer import Explanation
-from latent_al.meshes import place
+from latent_al.meshes import fetch, place, place_rows, repeat
 from latent_al.models.last_layer import TOLERANCE
+from latent_al.processes import after_the_first, is_first
 from latent_al.results import History
 
 SPLITS = ("train", "validation", "test")
@@ -83,16 +84,19 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
     learner = arm.classifier.learner if arm.classifier else None
     nothing = _empty_history(len(members), num_labels, arm, data)
-    done, history = checkpoints.restore(nothing)
+    with after_the_first(f"{name} {seeds[0]}"):
+        done, history = checkpoints.restore(nothing)
     if not done:
-        history = history._replace(bought=arm.first(key_first, encodings.train, arm.prepared[0]))
+        history = history._replace(bought=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
     if data.train.labels is None:
-        return jax.device_get(history)
-    labels = place({split: getattr(data, split).labels for split in SPLITS}, arm.mesh)
-    inputs = place(_inputs(arm, data, encodings), arm.mesh)
+        return fetch(history)
+    labels = place({split: getattr(data, split).labels for split in SPLITS[1:]}, arm.mesh)
+    labels["train"] = place_rows(data.train.labels, arm.mesh)
+    inputs = _inputs(arm, data, encodings)
     prepared, followed = _per_member(arm, len(members)), 0
     play_round = partial(_play_round, name, arm, members, test_every_round=test_every_round)
-    with tqdm(range(done, len(num_labels)), initial=done, total=len(num_labels), unit="round") as bar:
+    shown = dict(initial=done, total=len(num_labels), unit="round", disable=not is_first())
+    with tqdm(range(done, len(num_labels)), **shown) as bar:
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
@@ -157,7 +161,7 @@ def _per_member(arm: Arm, num_members):
     """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
     if not arm.strategies[-1].follow:
         return arm.prepared[-1]
-    return jax.tree.map(lambda each: jnp.broadcast_to(each, (num_members, *each.shape)), arm.prepared[-1])
+    return repeat(arm.prepared[-1], num_members, arm.mesh)
 
 
 def _watched(inputs, labels):
@@ -169,7 +173,8 @@ def _watched(inputs, labels):
 def _inputs(arm: Arm, data: Data, encodings: Encodings):
     """What the arm's classifier reads of each split."""
     if arm.classifier.on_images:
-        return {split: getattr(data, split).images for split in SPLITS}
+        others = place({split: getattr(data, split).images for split in SPLITS[1:]}, arm.mesh)
+        return others | {"train": place_rows(data.train.images, arm.mesh)}
     return {split: getattr(encodings, split).latents for split in SPLITS}
 
 
@@ -197,8 +202,8 @@ def _play_round(
     started = time.perf_counter()
     fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, _watched(inputs, labels))
     params, labelled, progress = jax.block_until_ready(fitted)
-    fit_seconds = time.perf_counter() - started
-    _check_loss(np.asarray(progress["loss"]), name, members, index)
+    fit_seconds, progress = time.perf_counter() - started, fetch(progress)
+    _check_loss(progress["loss"], name, members, index)
     _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
     started, bought = time.perf_counter(), history.bought
     if not is_last:
@@ -206,12 +211,12 @@ def _play_round(
         known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
         bought, up_to_date = arm.select(*variants, params, labelled, *known)
         prepared = prepared if up_to_date is None else up_to_date
-    bought = np.asarray(bought)
+    bought = fetch(bought)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
     scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
     for split in ("validation", "test") if is_last or test_every_round else ("validation",):
         if labels[split] is not None and len(labels[split]):
-            found = arm.classifier.score(params, inputs[split], labels[split])
+            found = fetch(arm.classifier.score(params, inputs[split], labels[split]))
             scores |= {(metric, split): values for metric, values in found.items()}
     history = History(
         bought,
@@ -235,7 +240,7 @@ def _play_round(
         targets = inputs["validation"][:EXPLAINED]
         predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.bought, targets)
         history = history._replace(explained=found._asdict() | {"predicted": predicted})
-    return jax.device_get(history), prepared
+    return fetch(history), prepared
 
 
 def _set(table, index, column):

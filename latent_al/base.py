@@ -161,3 +161,19 @@ def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
     name = keywords.pop("name", None)
     check_name(name, table, what)
     return table[name](**keywords)
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:
+    """In what two trees of JSON differ, leaf by leaf, in words; `name` and `other_name` are theirs."""
+    one, other = _flatten(one), _flatten(other)
+    return [
+        f"{key}: {name} {one.get(key, 'absent')}, {other_name} {other.get(key, 'absent')}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key, "absent") != other.get(key, "absent")
+    ]
+
+
+def _flatten(tree, prefix=""):
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.rstrip("."): tree}
+    return {k: v for name, child in tree.items() for k, v in _flatten(child, f"{prefix}{name}.").items()}

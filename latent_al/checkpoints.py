@@ -8,6 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from latent_al.base import BadInput
+from latent_al.processes import is_first
 
 Tree = TypeVar("Tree")
 
@@ -15,14 +16,25 @@ Tree = TypeVar("Tree")
 class Checkpoints:
     """The last two states of one job in `folder`, each under the number of steps done.
 
+    Of several processes the first saves, and all can restore.
+
     Args:
         folder: made where absent.
         seconds_between: a save sooner after the one before is passed over, unless it is the last.
     """
 
     def __init__(self, folder: Path, seconds_between: int = 0):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._folder = Path(folder).absolute()
+        # Else Orbax would have all processes save together.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=f"process_{jax.process_index()}",
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, multiprocessing_options=alone, create=False
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._seconds_between = seconds_between
         self._saved_at = time.monotonic()
@@ -53,7 +65,7 @@ class Checkpoints:
         Raises:
             BadInput: it cannot be written.
         """
-        if last or time.monotonic() - self._saved_at >= self._seconds_between:
+        if is_first() and (last or time.monotonic() - self._saved_at >= self._seconds_between):
             try:
                 self._manager.save(step, args=ocp.args.StandardSave(jax.tree.leaves(jax.device_get(tree))))
             except Exception as error:  # Orbax raises whatever its storage layers raise.

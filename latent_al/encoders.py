@@ -16,14 +16,17 @@ from tqdm import tqdm
 from latent_al.base import BadInput, Data, Encoded, Key, Params
 from latent_al.checkpoints import Checkpoints
 from latent_al.fit import BLOCK, epoch, in_blocks, start
+from latent_al.meshes import over_rows, place_rows
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import AutoEncoder
+from latent_al.processes import after_the_first, share
 
 
 class Encoder(NamedTuple):
     """How to encode.
 
-    encode: (data, folder) -> Encodings; the folder keeps what is trained.
+    encode: (data, folder, mesh=None) -> Encodings; the folder keeps what is trained. Training runs on one device; the
+        training images are then encoded where the mesh wants their rows.
     has_spread: whether the latents come with a log standard deviation.
     """
 
@@ -50,10 +53,10 @@ class Encodings(NamedTuple):
 def identity():
     """Flattened pixels."""
 
-    def encode(data, folder):
-        del folder
+    def encode(data, folder, mesh=None):
+        del folder, mesh
         width = math.prod(data.train.images.shape[1:])
-        flat = [jnp.asarray(split.images.reshape(len(split.images), width)) for split in data[:3]]
+        flat = [split.images.reshape(len(split.images), width) for split in data[:3]]
         return Encodings(*[Encoded(latents, None) for latents in flat], unit_cube=True)
 
     return Encoder(encode, has_spread=False)
@@ -61,6 +64,8 @@ def identity():
 
 def precomputed(*, train: str, validation: str | None, test: str | None):
     """Embeddings [n d] from `.npy` files, one row an image, in the order of the data source.
+
+    A file of float32 is read as it is needed: of several processes each reads the rows of its own devices.
 
     Args:
         train: the file for the training images, without those held out.
@@ -71,15 +76,15 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
         BadInput: a missing or broken file, another shape or length, values that are NaN or infinite.
     """
 
-    def encode(data, folder):
-        del folder
+    def encode(data, folder, mesh=None):
+        del folder, mesh
         width = None
         splits = []
         for name, path in (("train", train), ("validation", validation), ("test", test)):
             embeddings = _read_embeddings(name, path, len(getattr(data, name).images), width)
             width = embeddings.shape[1]
             splits.append(embeddings)
-        return Encodings(*[Encoded(jnp.asarray(embeddings), None) for embeddings in splits])
+        return Encodings(*[Encoded(embeddings, None) for embeddings in splits])
 
     return Encoder(encode, has_spread=False)
 
@@ -112,11 +117,13 @@ def trained(
     autoencoder = make_autoencoder(make, training, image_shape, **sizes)
     decode = jax.jit(to_images(autoencoder))
 
-    def encode(data, folder):
-        params, losses = train_autoencoder(autoencoder, data, folder, **training._asdict())
-        run = jax.jit(in_blocks(encode_images(autoencoder), block_of(image_shape)))
-        splits = [run(params, jnp.asarray(split.images)) for split in data[:3]]
-        return Encodings(*splits, losses, partial(decode, params))
+    def encode(data, folder, mesh=None):
+        with after_the_first(str(folder)):
+            params, losses = train_autoencoder(autoencoder, data, folder, **training._asdict())
+        run = in_blocks(encode_images(autoencoder), block_of(image_shape))
+        train = over_rows(run, len(data.train.images), mesh)(params, place_rows(data.train.images, mesh))
+        others = [jax.jit(run)(params, jnp.asarray(split.images)) for split in data[1:3]]
+        return Encodings(train, *others, losses, partial(decode, params))
 
     return Encoder(encode, has_spread(autoencoder, image_shape))
 
@@ -157,13 +164,13 @@ def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, lea
     """
     key_init, key_noise, key_epochs, key_validation = jax.random.split(jax.random.key(seed), 4)
     optimizer, loss = autoencoder.optimizer(learning_rate), autoencoder.loss
-    images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
-    block = block_of(images.shape[1:])
-    state = start(first_params(autoencoder, key_init, key_noise, images[:block]), optimizer)
+    block = block_of(data.train.images.shape[1:])
+    state = start(first_params(autoencoder, key_init, key_noise, jnp.asarray(data.train.images[:block])), optimizer)
     checkpoints = Checkpoints(folder, seconds_between=30)
     done, (state, losses) = checkpoints.restore((state, np.full((epochs, 2), np.nan)))
     if done == epochs:
         return state.params, losses
+    images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
     validation = jnp.asarray(data.validation.images)
     run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
     validate = jax.jit(_mean_loss(autoencoder.validation_loss, block))
@@ -270,7 +277,7 @@ def _read_embeddings(name, path, size, width):
             raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
         return np.zeros((0, width), np.float32)
     try:
-        embeddings = np.load(path, allow_pickle=False)
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
     if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or len(embeddings) != size:
@@ -280,11 +287,13 @@ def _read_embeddings(name, path, size, width):
         )
     if width not in (None, embeddings.shape[1]):
         raise BadInput(f"{path} has {embeddings.shape[1]} columns but train {width}; embed all splits alike.")
-    embeddings = embeddings.astype(np.float32)
-    bad = ~np.isfinite(embeddings).all(axis=1)
-    if bad.any():
+    embeddings = embeddings.astype(np.float32, copy=False)
+    first, end = share(size)
+    finite = [np.isfinite(embeddings[i : min(i + BLOCK, end)]).all(axis=1) for i in range(first, end, BLOCK)]
+    bad = first + np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
+    if len(bad):
         raise BadInput(
-            f"{path} has NaN or infinite values in {bad.sum()} of {size} rows, the first is row {bad.argmax()}; "
+            f"{path} has NaN or infinite values in {len(bad)} of {size} rows, the first is row {bad[0]}; "
             "embed those images again."
         )
     return embeddings

@@ -22,21 +22,22 @@ from latent_al.loop import (
     first_batch,
     fit_round,
     measure_round,
-    over_seeds,
     rehearse,
     score,
     select_round,
 )
-from latent_al.meshes import make_mesh, place
+from latent_al.meshes import Rows, fetch, has_pool, make_mesh, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.output import write_results
+from latent_al.processes import after_the_first, agree, is_first
 from latent_al.results import METRICS
 from latent_al.strategies import STRATEGIES
+from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import open_workdir, pin
 
 
-def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict:
+def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict | None:
     """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
 
     Args:
@@ -46,12 +47,13 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         command: what the report says was run.
 
     Returns:
-        What `summary.json` holds.
+        What `summary.json` holds; None in a process that is not the first of several.
 
     Raises:
         BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
             encoder's latents do not allow, once it is trained.
     """
+    agree("experiment", config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     _check_sizes(config)
     mesh = make_mesh(config.get("mesh"), _blocks(config))
     data = load(config.data)
@@ -70,28 +72,35 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     alternatives = {label for each in tuned.values() for label in each}
     check_name(config.baseline, set(labels) - alternatives, "baseline arm")
     data_digest = digest(data)
-    folder = open_workdir(Path(workdir), config, data_digest)
+    agree("data", data=data_digest)
+    with after_the_first("workdir"):
+        folder = open_workdir(Path(workdir), config, data_digest)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
-    encodings, ready = {}, {}
+    encodings, placed, ready = {}, {}, {}
     for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
         encodings[encoder] = each
-        learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
-        pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} has learned or was given")
-        ready |= {name: _prepare(name, arm, each.train) for name, arm in arms.items() if arm.encoder == encoder}
+        if is_first():
+            learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
+            pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} learned or was given")
+        placed[encoder] = _place(each, mesh)
+        own = {name: arm for name, arm in arms.items() if arm.encoder == encoder}
+        ready |= {name: _prepare(name, arm, placed[encoder].train, len(data.ids)) for name, arm in own.items()}
     arms = {name: ready[name] for name in arms}
     histories = {}
     for block in _blocks(config):
         for name, arm in arms.items():
-            known = (data, encodings[arm.encoder], folder)
+            known = (data, placed[arm.encoder], folder)
             played = play(name, arm, block, _num_labels(config), *known, test_every_round=bool(tuned))
             histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in _blocks(config)]
+    encodings = {name: each._replace(train=fetch(each.train)) for name, each in encodings.items()}
     spaces = {
-        label: (np.asarray(encodings[arm.encoder].train.latents), _clusters(arm))
+        label: (encodings[arm.encoder].train.latents, _clusters(arm))
         for name, arm in arms.items()
         for label in labels_of({name: arm})
     }
-    return write_results(folder, config, data, encodings, spaces, ordered, tuned, command)
+    with after_the_first("results"):
+        return write_results(folder, config, data, encodings, spaces, ordered, tuned, command) if is_first() else None
 
 
 def _check_sizes(config):
@@ -150,7 +159,8 @@ def _num_labels(config):
 def _clusters(arm):
     """The clusters that the arm's first batch was drawn from; None where it was not."""
     prepared = arm.prepared[0]
-    return np.asarray(prepared.clusters) if isinstance(prepared, Clustered) and prepared.clusters.any() else None
+    clusters = fetch(prepared.clusters) if isinstance(prepared, Clustered) else np.zeros(0)
+    return clusters if clusters.any() else None
 
 
 def _blocks(config):
@@ -201,11 +211,17 @@ def _build_arm(config, name, data: Data, encoders, classifiers, mesh) -> Arm:
     settings = dict(learner=classifier.learner, strategy=strategy, num=config.batch, fraction=spec.subsample)
     member = 0 if strategy.follow else None
     axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
-    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh)
+    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh, stays=partial(_stays, size, mesh))
     settings = dict(learner=classifier.learner, strategy=strategy)
     axes = (0, 0, 0, None, None, member, None, 0, None, None, None)
     measure = over_seeds(partial(measure_round, **settings), *axes, mesh=mesh)
     return Arm(spec.encoder, classifier, mesh, [initial, strategy], first, select, measure)
+
+
+def _stays(size, mesh, selected):
+    """What a strategy has followed stays on the devices of its rows."""
+    bought, followed = selected
+    return bought, with_padding(followed, size, mesh)
 
 
 def _build_encoder(spec, data):
@@ -237,13 +253,28 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
         kind = config.encoders[name].name
         spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
         cache = hashlib.sha256(f"{data_digest} {spec}".encode()).hexdigest()[:16]
-        encodings = encoders[name].encode(data, folder / f"{kind}-{cache}")
-        yield name, encodings._replace(**{split: place(getattr(encodings, split), mesh) for split in SPLITS})
+        yield name, encoders[name].encode(data, folder / f"{kind}-{cache}", mesh)
 
 
-def _prepare(name, arm: Arm, train: Encoded) -> Arm:
+def _place(encodings, mesh):
+    train = encodings.train if isinstance(encodings.train.latents, Rows) else place_rows(encodings.train, mesh)
+    others = {split: place(getattr(encodings, split), mesh) for split in SPLITS[1:]}
+    return encodings._replace(train=train, **others)
+
+
+def _prepare(name, arm: Arm, train: Encoded, size) -> Arm:
     with _blamed_on(name):
-        return arm._replace(prepared=[strategy.prepare(train) for strategy in arm.strategies])
+        if not has_pool(arm.mesh):
+            return arm._replace(prepared=[strategy.prepare(train) for strategy in arm.strategies])
+        # A strategy's own check of its latents cannot be compiled.
+        check_latents(fetch(over_rows(_ends, size, arm.mesh)(train.latents)))
+        prepares = [over_rows(strategy.prepare, size, arm.mesh) for strategy in arm.strategies]
+        return arm._replace(prepared=[prepare(train) for prepare in prepares])
+
+
+def _ends(latents):
+    """Two latents that are finite where all are, and equal where all are."""
+    return jnp.stack([latents.min(axis=0), latents.max(axis=0)])
 
 
 @contextmanager

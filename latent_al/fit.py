@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.base import Key, Params
+from latent_al.kernels.shards import by_shard, joined
 
 BLOCK = 2048
 """Rows that a model is applied to at a time, so that memory does not grow with the pool."""
@@ -145,12 +146,15 @@ def in_blocks(
 ) -> Callable:
     """`apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`."""
 
-    def blocked(params, inputs):
+    def of_shard(inputs, params):
         whole = inputs.shape[0] // block * block
         blocks = inputs[:whole].reshape(-1, block, *inputs.shape[1:])
         head = jax.lax.map(lambda some: apply(params, some), blocks)
         tail = apply(params, inputs[whole:])
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
+
+    def blocked(params, inputs):
+        return jax.tree.map(lambda parts: joined(parts, inputs.shape[0]), by_shard(of_shard, inputs, params))
 
     # The activations of a block need the other half of the cache.
     return lambda params, inputs: as_members(blocked, params, 0 if alone else CACHE // 2)(params, inputs)

@@ -5,35 +5,17 @@ whose empty slots hold n, the size of the pool. `count`, the number of rows boug
 seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Num, PyTree
 
 from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
 from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
 from latent_al.kernels.representer import Explanation
-
-SEEDS = "seeds"
-"""The axis of a mesh that seeds are spread over."""
-
-
-def over_seeds(function: Callable, *axes: int | None, mesh: Mesh | None = None) -> Callable:
-    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0.
-
-    On a mesh each device has its share of the seeds, and nothing of one moves to another.
-    """
-    batched = jax.vmap(function, in_axes=axes)
-    if mesh is not None:
-        # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
-        specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in axes)
-        settings = dict(in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False)
-        batched = jax.shard_map(batched, mesh=mesh, **settings)
-    return jax.jit(batched)
+from latent_al.kernels.shards import num_shards
 
 
 def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:
@@ -83,8 +65,12 @@ def fit_round(
         The params; (features, predictions) of each slot of `bought`; what `learner.fit` tells of its progress, with the
         mean `score` on the labelled rows, without dropout.
     """
-    params, progress = learner.fit(key, dropout, inputs, labels, bought, count, watched)
     rows = _filled(bought, labels.shape[0])
+    examples = inputs, labels, bought
+    if num_shards() > 1:
+        # Else each step would fetch its rows from all devices.
+        examples = inputs[rows], labels[rows], jnp.arange(bought.shape[0])
+    params, progress = learner.fit(key, dropout, *examples, count, watched)
     labelled = learner.predict(params, inputs[rows])
     scores = learner.score(labelled[1], labels[rows])
     mean = jnp.where(jnp.arange(bought.shape[0]) < count, scores, 0).sum() / count

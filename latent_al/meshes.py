@@ -1,48 +1,239 @@
-"""Which devices a run uses: its seeds are spread over those of a mesh."""
+"""Which devices a run uses: its seeds lie along one axis of a mesh, the rows of its pool along another."""
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from latent_al.base import BadInput
-from latent_al.loop import SEEDS
+from latent_al.kernels.shards import POOL
+
+SEEDS = "seeds"
+"""The axis of a mesh that seeds are spread over."""
 
 Tree = TypeVar("Tree")
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["size"])
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each row of the pool, over the devices of a mesh, in equal shares.
+
+    values: [m ...], of which the first `size` are the rows', and the others make the shares equal.
+    """
+
+    values: Any
+    size: int
+
+    def __len__(self):
+        return self.size
+
+
 def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh | None:
-    """The mesh that `config.mesh` asks for, such as `dict(seeds=4)`; None, for one device, where it does not.
+    """The mesh that `config.mesh` asks for, such as `dict(seeds=2, pool=4)`; None, for one device, where it does not.
 
     Args:
-        spec: devices along the one axis, `seeds`.
+        spec: devices along each of the axes `seeds` and `pool`; 1 along one that is not named. Several processes use
+            all devices, by default all along `pool`.
         blocks: the seeds that run side by side.
 
     Raises:
-        BadInput: another axis, a size below 1, more devices than there are, a block that they do not share evenly.
+        BadInput: another axis, a size below 1, more devices than there are or, of several processes, fewer; a block
+            that they do not share evenly.
     """
+    devices, several = jax.devices(), jax.process_count() > 1
     if spec is None:
-        return None
-    sizes, devices = dict(spec), jax.devices()
-    if sizes.keys() != {SEEDS} or sizes[SEEDS] < 1:
-        raise BadInput(f"mesh is {sizes}; expected {SEEDS} alone, 1 or more, as in dict({SEEDS}=4).")
-    num = sizes[SEEDS]
+        if not several:
+            return None
+        spec = {POOL: len(devices)}
+    sizes = dict(spec)
+    if not sizes or not sizes.keys() <= {SEEDS, POOL} or min(sizes.values()) < 1:
+        raise BadInput(
+            f"mesh is {sizes}; expected {SEEDS}, {POOL} or both, 1 or more each, as in dict({SEEDS}=2, {POOL}=4)."
+        )
+    shape = sizes.get(SEEDS, 1), sizes.get(POOL, 1)
+    num = shape[0] * shape[1]
     if num > len(devices):
         raise BadInput(
             f"mesh {sizes} needs {num} devices but there are {len(devices)} of {devices[0].platform}; make the mesh "
             "smaller."
         )
-    uneven = next((len(block) for block in blocks if len(block) % num), None)
+    if several and num < len(devices):
+        raise BadInput(
+            f"mesh {sizes} has {num} devices but the {jax.process_count()} processes {len(devices)}, and each takes "
+            "part with all of its own; make the mesh larger, or leave it out."
+        )
+    uneven = next((len(block) for block in blocks if len(block) % shape[0]), None)
     if uneven:
         raise BadInput(
-            f"{uneven} seeds run side by side, which {num} devices do not share evenly; make num_seeds and "
-            f"seeds_at_once multiples of {num}, or change mesh.seeds."
+            f"{uneven} seeds run side by side, which {shape[0]} devices do not share evenly; make num_seeds and "
+            f"seeds_at_once multiples of {shape[0]}, or change mesh.seeds."
         )
-    return Mesh(np.array(devices[:num]), (SEEDS,))
+    mesh = Mesh(np.array(devices[:num]).reshape(shape), (SEEDS, POOL))
+    if several:
+        _connect(mesh)
+    return mesh
+
+
+def over_seeds(
+    function: Callable, *axes: int | None, mesh: Mesh | None = None, stays: Callable = lambda output: output
+) -> Callable:
+    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0.
+
+    On a mesh each device has its share of the seeds, and nothing of one moves to another. `Rows` among the arguments
+    reach `function` without their padding.
+
+    Args:
+        stays: where the rows of the pool lie on several devices, what becomes of the output of `function`, so that
+            values of rows stay there.
+    """
+    batched = jax.vmap(function, in_axes=axes)
+    if mesh is None:
+        return jax.jit(batched)
+    if has_pool(mesh):
+        return jax.jit(_over_seeds_and_rows(function, axes, mesh, stays))
+    # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in axes)
+    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False))
+
+
+def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
+    """`function` compiled; where the rows of the pool lie on several devices, its outputs of `size` rows stay there."""
+    if not has_pool(mesh):
+        return jax.jit(function)
+
+    def run(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return with_padding(function(*map(without_padding, args)), size, mesh)
+
+    return jax.jit(run)
 
 
 def place(tree: Tree, mesh: Mesh | None) -> Tree:
     """The arrays of `tree` on every device of the mesh, or on the one device, so that no round has to bring them."""
-    return jax.device_put(tree, mesh and NamedSharding(mesh, PartitionSpec()))
+    if mesh is None:
+        return jax.device_put(tree)
+    return jax.tree.map(lambda each: _put(np.asarray(each), each.shape, mesh, PartitionSpec()), tree)
+
+
+def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
+    """As `place`, but each device of a mesh with several along `pool` has its share of the leading axis, as `Rows`.
+
+    Of an array that is read as it is sliced, such as a `numpy.memmap`, a process reads the shares of its own devices.
+    """
+    if not has_pool(mesh):
+        return place(tree, mesh)
+
+    def share(each):
+        size = -(-len(each) // mesh.shape[POOL]) * mesh.shape[POOL]
+        return Rows(_put(each, (size, *each.shape[1:]), mesh, PartitionSpec(POOL)), len(each))
+
+    return jax.tree.map(share, tree)
+
+
+def repeat(tree: PyTree, num: int, mesh: Mesh | None) -> PyTree:
+    """The arrays of `tree` once for each of `num` seeds, each on the devices of its seed and its rows."""
+
+    def each_seed(tree):
+        return jax.tree.map(lambda each: jnp.broadcast_to(each, (num, *each.shape)), tree)
+
+    if not has_pool(mesh):
+        return each_seed(tree)
+    specs = jax.tree.map(
+        lambda each: NamedSharding(mesh, PartitionSpec(SEEDS, POOL) if _is_rows(each) else PartitionSpec(SEEDS)),
+        tree,
+        is_leaf=_is_rows,
+    )
+    return jax.jit(each_seed, out_shardings=specs)(tree)
+
+
+def has_pool(mesh: Mesh | None) -> bool:
+    """Whether the rows of the pool lie on several devices."""
+    return mesh is not None and mesh.shape[POOL] > 1
+
+
+def without_padding(tree: PyTree) -> PyTree:
+    """`tree`, inside jit, with the rows themselves in place of each `Rows`."""
+    return jax.tree.map(lambda each: each.values[: each.size] if _is_rows(each) else each, tree, is_leaf=_is_rows)
+
+
+def with_padding(tree: PyTree, size: int, mesh: Mesh) -> PyTree:
+    """`tree`, inside jit, with `Rows` in place of each array of `size` rows."""
+    missing = -size % mesh.shape[POOL]
+
+    def pad(each):
+        if each.shape[:1] != (size,):
+            return each
+        padded = jnp.pad(each, [(0, missing)] + [(0, 0)] * (each.ndim - 1))
+        return Rows(jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, PartitionSpec(POOL))), size)
+
+    return jax.tree.map(pad, tree)
+
+
+def fetch(tree: Tree) -> Tree:
+    """The arrays of `tree` in the memory of each process, whatever devices hold their parts; `Rows` without padding."""
+
+    def get(each):
+        if _is_rows(each):
+            return get(each.values)[: each.size]
+        if not isinstance(each, jax.Array) or each.is_fully_addressable or each.is_fully_replicated:
+            return jax.device_get(each)
+        return multihost_utils.process_allgather(each, tiled=True)
+
+    return jax.tree.map(get, tree, is_leaf=_is_rows)
+
+
+def _over_seeds_and_rows(function, axes, mesh, stays):
+    def of_seed(*args):
+        return stays(function(*map(without_padding, args)))
+
+    def of_all(*args):
+        args = [each if axis is None else _by_seed(each, mesh) for axis, each in zip(axes, args, strict=True)]
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.vmap(of_seed, in_axes=axes, spmd_axis_name=SEEDS)(*args)
+
+    return of_all
+
+
+def _by_seed(tree, mesh):
+    """Each array over the devices along `seeds`, its other axes as they are."""
+
+    def constrain(each):
+        spec = PartitionSpec(SEEDS, *[PartitionSpec.UNCONSTRAINED] * (each.ndim - 1))
+        return jax.lax.with_sharding_constraint(each, NamedSharding(mesh, spec))
+
+    return jax.tree.map(constrain, tree)
+
+
+def _connect(mesh):
+    """Has the devices of each axis find each other now, while all processes are at this line.
+
+    On a CPU they wait half a minute for that, and one may compile for longer than another.
+    """
+    for axes in ((SEEDS, POOL), (SEEDS,), (POOL,)):
+        total = jax.shard_map(
+            partial(jax.lax.psum, axis_name=axes), mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec()
+        )
+        jax.block_until_ready(jax.jit(total)(np.zeros(1)))
+
+
+def _is_rows(each):
+    return isinstance(each, Rows)
+
+
+def _put(array, shape, mesh, spec):
+    """`array`, of which each process reads what its own devices are to hold, with zeros up to `shape`."""
+
+    def part(index):
+        own = np.asarray(array[index])
+        want = [len(range(*each.indices(size))) for each, size in zip(index, shape, strict=True)]
+        return np.pad(own, [(0, size - have) for size, have in zip(want, own.shape, strict=True)])
+
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), part, dtype=array.dtype)

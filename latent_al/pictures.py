@@ -57,7 +57,8 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
         _draw_decoder(album, encodings, shown, getattr(data, shown).images)
     sample = np.random.default_rng(0).permutation(len(data.train.images))[:SAMPLE]
     latents = np.asarray(encodings.train.latents)[sample]
-    measures = measure(Encoded(*(each if each is None else each[sample] for each in encodings.train)), encodings)
+    drawn = Encoded(*(each if each is None else jnp.asarray(each[sample]) for each in encodings.train))
+    measures = measure(drawn, encodings)
     if measures:
         caption = f"Representativeness among {len(sample):,} training images"
         album.add("representativeness", caption, plots.representativeness_histograms, measures)

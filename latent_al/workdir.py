@@ -10,16 +10,22 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from latent_al.base import BadInput
+from latent_al.base import BadInput, differences
 from latent_al.files import write_atomically, write_json
+from latent_al.processes import is_first
 
 
 def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
 
     Raises:
-        BadInput: the workdir holds another config or other data, or cannot be written.
+        BadInput: the workdir holds another config or other data, cannot be written, or is not that of process 0.
     """
+    if not is_first() and not (folder / "config.json").exists():
+        raise BadInput(
+            f"process {jax.process_index()} does not see the workdir {folder} of process 0; choose a --workdir on a "
+            "disk that all machines share."
+        )
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         check_identity(folder, {"config": config.to_dict(), "data": data_digest})
@@ -38,9 +44,10 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     try:
         if path.exists():
             _compare_identity(json.loads(path.read_text(encoding="utf-8")), identity, folder)
+        else:
+            write_json(path, identity)
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
-    write_json(path, identity)
 
 
 def keep_compiled(folder: Path) -> None:
@@ -65,20 +72,9 @@ def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:
 
 
 def _compare_identity(found, wanted, folder):
-    found, wanted = _flatten(found), _flatten(wanted)
-    differences = [
-        f"{name}: there {found.get(name, 'absent')}, now {wanted.get(name, 'absent')}"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name, "absent") != wanted.get(name, "absent")
-    ]
-    if differences:
+    differing = differences(found, wanted, "there", "now")
+    if differing:
         raise BadInput(
-            f"workdir {folder} holds another experiment ({'; '.join(differences)}); "
+            f"workdir {folder} holds another experiment ({'; '.join(differing)}); "
             "choose another --workdir, or undo the difference to go on there."
         )
-
-
-def _flatten(tree, prefix=""):
-    if not isinstance(tree, dict) or not tree:
-        return {prefix.rstrip("."): tree}
-    return {k: v for name, child in tree.items() for k, v in _flatten(child, f"{prefix}{name}.").items()}

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"base", "files", "kernels"},
-    {"data", "fit", "models", "strategies", "checkpoints", "encoders"},
-    {"loop", "meshes", "out_of_core", "results", "comparisons", "plots", "workdir"},
+    {"data", "fit", "models", "strategies", "checkpoints", "meshes", "processes", "encoders"},
+    {"loop", "out_of_core", "results", "comparisons", "plots", "workdir"},
     {"pictures", "report"},
     {"arms", "output"},
     {"experiment", "labelling"},

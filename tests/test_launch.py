@@ -213,7 +213,7 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
     pinned = tmp_path / "run" / "encoders" / "vae.sha256"
     pinned.parent.mkdir()
     pinned.write_text("of another training")
-    with pytest.raises(BadInput, match="what encoder 'vae' has learned or was given has changed since this workdir"):
+    with pytest.raises(BadInput, match="what encoder 'vae' learned or was given has changed since this workdir"):
         run_demo(tmp_path / "run", **few)
 
 
@@ -228,7 +228,7 @@ def test_changed_embeddings_are_refused(tmp_path):
         np.save(tmp_path / "train.npy", scale * np.random.default_rng(0).normal(size=(1797, 3)))
         if scale == 1:
             run(config, str(tmp_path / "run"))
-    with pytest.raises(BadInput, match="what encoder 'vae' has learned or was given has changed since this workdir"):
+    with pytest.raises(BadInput, match="what encoder 'vae' learned or was given has changed since this workdir"):
         run(config, str(tmp_path / "run"))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from latent_al.base import UNLABELLED, Encoded, Strategy
-from latent_al.loop import first_batch, fit_round, over_seeds, score, select_round
+from latent_al.loop import first_batch, fit_round, score, select_round
+from latent_al.meshes import over_seeds
 from latent_al.models.classifiers import angle_mlp, mlp
 from latent_al.strategies import STRATEGIES
 

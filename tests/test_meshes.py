@@ -2,6 +2,7 @@
 
 import runpy
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import jax
@@ -11,40 +12,61 @@ import pytest
 
 from latent_al import experiment
 from latent_al.base import BadInput, Encoded
-from latent_al.loop import fit_round, over_seeds, select_round
-from latent_al.meshes import make_mesh, place
+from latent_al.loop import fit_round, select_round
+from latent_al.meshes import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
 from latent_al.models.classifiers import mlp
 from latent_al.strategies import STRATEGIES
 
 CONFIG = Path(__file__).parents[1] / "configs/digits_vae.py"
-SIZE, NUM, CAPACITY = 60, 5, 20
+SIZE, NUM, CAPACITY = 61, 5, 20
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
+DISTANCE = STRATEGIES["distance"]()
+MIXED = dict(seeds=2, pool=3)
 
 
-def play_round(mesh):
+def play_round(mesh, strategy=MARGIN, fraction=1.0):
     """One round of four seeds on `mesh`: what is bought, and the devices that hold it."""
-    settings = dict(learner=LEARNER, strategy=MARGIN, num=NUM, fraction=1.0)
+    settings = dict(learner=LEARNER, strategy=strategy, num=NUM, fraction=fraction)
     fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
-    axes = (0, None, None, 0, 0, None, None, None, None, 0, None, None)
-    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh)
+    axes = (0, None, None, 0, 0, None, None, 0 if strategy.follow else None, None, 0, None, None)
+    stays = lambda selected: (selected[0], with_padding(selected[1], SIZE, mesh))  # noqa: E731
+    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh, stays=stays)
     latents = jax.random.normal(jax.random.key(0), (SIZE, 4))
-    known = place((latents, jnp.arange(SIZE) % 3), mesh)
+    known = place_rows((latents, jnp.arange(SIZE) % 3), mesh)
     keys = jax.random.split(jax.random.key(1), 4)
     bought = jnp.full((4, CAPACITY), SIZE).at[:, :10].set(jax.random.permutation(jax.random.key(2), SIZE)[:10])
     rate, count, nothing = jnp.float32(0.1), jnp.int32(10), place((latents[:0], jnp.zeros(0, jnp.int32)), mesh)
     params, labelled, _ = fit(keys, rate, *known, bought, count, nothing)
-    rest = (Encoded(known[0], None), None, known[1], bought, jnp.int32(0), count)
-    bought, _ = select(keys, rate, jnp.float32(0), params, labelled, known[0], *rest)
-    return np.asarray(bought), bought.sharding.device_set
+    prepared = over_rows(strategy.prepare, SIZE, mesh)(Encoded(known[0], None))
+    rest = (Encoded(known[0], None), repeat(prepared, 4, mesh), known[1], bought, jnp.int32(0), count)
+    bought, followed = select(keys, rate, jnp.float32(0), params, labelled, known[0], *rest)
+    return np.asarray(bought), followed, bought.sharding.device_set
 
 
-@pytest.mark.parametrize("seeds", [2, 4])
-def test_seeds_on_several_devices_buy_the_same(seeds):
-    one, _ = play_round(None)
-    several, devices = play_round(make_mesh(dict(seeds=seeds), [[0, 1, 2, 3]]))
+@pytest.mark.parametrize("spec", [dict(seeds=4), dict(pool=4), dict(seeds=2, pool=3)], ids=str)
+def test_several_devices_buy_the_same(spec):
+    one, *_ = play_round(None)
+    several, _, devices = play_round(make_mesh(spec, [[0, 1, 2, 3]]))
     np.testing.assert_array_equal(several, one)
-    assert len(devices) == seeds
+    assert len(devices) == prod(spec.values())
+
+
+@pytest.mark.parametrize("strategy, fraction", [(DISTANCE, 1.0), (MARGIN, 0.5)], ids=["followed", "subsampled"])
+def test_rows_of_several_devices_are_followed_and_subsampled(strategy, fraction):
+    one, several = (play_round(mesh, strategy, fraction) for mesh in (None, make_mesh(MIXED, [[0, 1, 2, 3]])))
+    np.testing.assert_array_equal(several[0], one[0])
+    if strategy is DISTANCE:
+        np.testing.assert_allclose(several[1].values[:, :SIZE], one[1], rtol=1e-6)
+        assert not np.any(several[1].values[:, SIZE:])
+
+
+def test_a_device_has_its_share_of_the_rows():
+    mesh = make_mesh(MIXED, [[0, 1]])
+    rows = np.arange(2 * SIZE, dtype=np.float32).reshape(SIZE, 2)
+    placed = place_rows(rows, mesh)
+    assert {shard.data.shape for shard in placed.values.addressable_shards} == {(21, 2)}
+    np.testing.assert_array_equal(fetch(placed), rows)
 
 
 def test_no_seed_moves():
@@ -61,9 +83,9 @@ def test_no_seed_moves():
 @pytest.mark.parametrize(
     "spec, blocks, message",
     [
-        (dict(pool=2), [[0, 1]], "mesh is {'pool': 2}; expected seeds alone"),
-        (dict(seeds=0), [[0]], "1 or more"),
-        (dict(seeds=9), [[0]], "needs 9 devices but there are 8 of cpu; make the mesh smaller"),
+        (dict(rows=2), [[0, 1]], "mesh is {'rows': 2}; expected seeds, pool or both"),
+        (dict(pool=0), [[0]], "1 or more"),
+        (dict(seeds=3, pool=3), [[0, 1, 2]], "needs 9 devices but there are 8 of cpu; make the mesh smaller"),
         (
             dict(seeds=4),
             [[0, 1, 2, 3], [4, 5]],
@@ -78,11 +100,15 @@ def test_a_mesh_that_does_not_fit_is_refused(spec, blocks, message):
 
 @pytest.mark.slow
 def test_an_experiment_on_a_mesh_ends_with_the_same_bytes(tmp_path):
-    for name, mesh in (("one", None), ("several", dict(seeds=2))):
+    for name, mesh in (("one", None), ("several", dict(seeds=2)), ("spread", MIXED)):
         config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
         config.num_seeds = config.seeds_at_once = 4
         if mesh:
             config.mesh = mesh
+        config.arms.distance = config.arms.margin.copy_and_resolve_references()
+        config.arms.distance.strategy = dict(name="distance")
         experiment.run(config, str(tmp_path / name))
     for table in ("queries.csv", "metrics.csv"):
         assert (tmp_path / "several" / table).read_bytes() == (tmp_path / "one" / table).read_bytes()
+    # What the encoder makes of an image is rounded otherwise where it is encoded beside other images.
+    assert (tmp_path / "spread/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()

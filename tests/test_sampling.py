@@ -253,7 +253,7 @@ def test_settings_outside_their_range(change, message):
 
 @pytest.mark.parametrize("name, settings", [("typical", dict(iterations=3)), ("farthest_first", {})])
 @pytest.mark.parametrize(
-    "latents, message", [(jnp.ones((4, 2)), "all 4 latents are equal"), (jnp.full((4, 2), jnp.nan), "NaN or infinite")]
+    "latents, message", [(jnp.ones((4, 2)), "all latents are equal"), (jnp.full((4, 2), jnp.nan), "NaN or infinite")]
 )
 def test_latents_without_distances(name, settings, latents, message):
     with pytest.raises(ValueError, match=message):

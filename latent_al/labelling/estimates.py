@@ -14,7 +14,8 @@ from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
 from latent_al.base import Key, Learner
-from latent_al.loop import fit_round, over_seeds
+from latent_al.loop import fit_round
+from latent_al.meshes import over_seeds
 from latent_al.results import paired_difference
 
 CALIBRATING = 20

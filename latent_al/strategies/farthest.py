@@ -76,7 +76,7 @@ def check_latents(latents: Float[Array, "n d"]) -> None:
     if not np.isfinite(known).all():
         raise ValueError("some latents are NaN or infinite; train the encoder with a lower learning_rate.")
     if (known == known[:1]).all():
-        raise ValueError(f"all {len(known)} latents are equal, and none lies apart; choose another encoder.")
+        raise ValueError("all latents are equal, and none lies apart; choose another encoder.")
 
 
 def _points(space, pool):

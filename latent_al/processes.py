@@ -1,0 +1,156 @@
+"""Several processes that run one experiment, through `jax.distributed`: how they join, agree, take turns and leave."""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from orbax.checkpoint import multihost
+
+from latent_al.base import BadInput, differences
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+"""Those whose versions decide what a round computes."""
+PATIENCE = 30 * 24 * 3600
+"""Seconds to wait for what the first process does alone, such as training. That it has died is noticed sooner."""
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None, *, seconds: int) -> None:
+    """Joins the other processes; before any other use of JAX.
+
+    Args:
+        coordinator: HOST:PORT at which process 0 is to listen; None where the cluster says it (SLURM, Kubernetes, Cloud
+            TPU), as `jax.distributed.initialize` detects.
+        num_processes: all of them; None as above.
+        process_id: of this one, from 0; None as above.
+        seconds: to wait for the others. The process ends, with a message, where they do not come.
+
+    Raises:
+        BadInput: a port in use, a number outside its range, no address and no cluster that tells it.
+    """
+    given = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and len(given) < 3:
+        raise BadInput("give coordinator, num_processes and process_id, or none of them where the cluster tells them.")
+    if given:
+        _check(**given)
+    # Left to itself JAX would abort without a word on what to do.
+    at = f" at {coordinator}" if coordinator else ""
+    late = threading.Timer(seconds, _give_up, (f"{at} within {seconds} seconds",))
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(**given, initialization_timeout=seconds + 60)
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"no other process was found ({error}); give --coordinator=HOST:PORT, --num_processes and --process_id."
+        ) from error
+    finally:
+        late.cancel()
+
+
+def agree(name: str, **what: Any) -> None:
+    """Checks that all processes have the same `what`, of JSON, and the same packages and code.
+
+    Args:
+        name: of this agreement, used once.
+        what: to agree on.
+
+    Raises:
+        BadInput: in each process, where one differs from the first; it says in what.
+    """
+    if jax.process_count() == 1:
+        return
+    packages = {name: version(name) for name in PACKAGES} | {"latent_al": _digest_of_code()}
+    first, *others = map(json.loads, _exchange(name, json.dumps(what | {"packages": packages})))
+    for index, other in enumerate(others, start=1):
+        found = differences(first, other, "process 0", f"process {index}")
+        if found:
+            raise BadInput(
+                f"the processes differ ({'; '.join(found)}); start all with one config, code and environment."
+            )
+
+
+def leave(message: str) -> NoReturn:
+    """Ends this process with `message` and the exit status 1, whatever the others do."""
+    print(message, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        # At a usual exit JAX would wait for them.
+        os._exit(1)
+    sys.exit(1)
+
+
+def share(size: int) -> tuple[int, int]:
+    """Of `size` rows, from which on to which this process has its part."""
+    index, count = jax.process_index(), jax.process_count()
+    return index * size // count, (index + 1) * size // count
+
+
+def is_first() -> bool:
+    """Whether this process, of those that run together, is the one that writes."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def after_the_first(name: str) -> Iterator[None]:
+    """The first process runs the body; when it is done the others do, who then find what it has left on disk."""
+    if not is_first():
+        _get(name)
+    yield
+    if is_first() and jax.process_count() > 1:
+        _set(name, "done")
+
+
+def _exchange(name, text):
+    """The text of each process, in order."""
+    _set(f"{name}/{jax.process_index()}", text)
+    return [_get(f"{name}/{index}") for index in range(jax.process_count())]
+
+
+def _set(name, text):
+    multihost.get_jax_distributed_client().key_value_set(f"latent_al/{name}", text)
+
+
+def _get(name):
+    return multihost.get_jax_distributed_client().blocking_key_value_get(f"latent_al/{name}", 1000 * PATIENCE)
+
+
+def _check(coordinator_address, num_processes, process_id):
+    host, _, port = coordinator_address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise BadInput(f"coordinator is {coordinator_address!r}; expected HOST:PORT, such as localhost:12345.")
+    if not 0 <= process_id < num_processes:
+        raise BadInput(f"process_id is {process_id} of {num_processes}; expected 0 to {num_processes - 1}.")
+    if process_id == 0:
+        # JAX would crash.
+        with socket.socket(socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", int(port)))
+            except OSError as error:
+                raise BadInput(
+                    f"port {port} cannot be listened on ({error.strerror}); give --coordinator another."
+                ) from error
+
+
+def _give_up(where):
+    print(
+        f"launch.py: not all processes have met{where}; start as many as --num_processes says, each with its own "
+        "--process_id and the same --coordinator, which all machines must reach.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
+def _digest_of_code():
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
