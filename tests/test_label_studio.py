@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latent_al.base import BadInput
+from latent_al.labelling import rounds
 from latent_al.labelling.label_studio import CONTROL, labelling_config, tasks
 from latent_al.labelling.sheets import contact_sheet, latent_map
 
@@ -104,6 +105,22 @@ def test_a_sheet_shows_every_image_in_its_colours(tmp_path, shape):
         drawn = np.ptp(rows) + 1, np.ptp(columns) + 1
         expected = np.maximum(1, 128 * np.array(shape) / max(shape))
         np.testing.assert_allclose(drawn, expected, atol=1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path, channels):
+    sizes = [(1, 1), (1, 5), (5, 1)]
+    table = pd.DataFrame(dict(file_name=[f"{index}.png" for index in range(3)], status="present"))
+    for name, size in zip(table.file_name, sizes, strict=True):
+        Image.new("RGB", size, (77, 77, 77)).save(tmp_path / name)
+    scanned = np.zeros((2, 2, channels), np.uint8)
+    images = rounds.thumbnails(tmp_path, table, [scanned] * 3, channels)
+    contact_sheet(images, [""] * 3, tmp_path / "sheet.png")
+    shown = (read(tmp_path / "sheet.png") == 77).all(axis=2)
+    for index, (width, height) in enumerate(sizes):
+        rows, columns = np.nonzero(shown[:, 132 * index : 132 * (index + 1)])
+        drawn = np.ptp(columns) + 1, np.ptp(rows) + 1
+        np.testing.assert_allclose(drawn, 128 * np.array([width, height]) / max(width, height), atol=1)
 
 
 def test_five_hundred_grey_images_fit_one_sheet(tmp_path):

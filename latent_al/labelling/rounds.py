@@ -93,8 +93,9 @@ def thumbnails(root: Path, table: pd.DataFrame, pixels: Sequence[np.ndarray], ch
             image = read_image(root / file_name, None, channels) if status == "present" else scanned
         except (OSError, UnusableImage):
             image = scanned
-        mode, fill = ("RGB", (255, 255, 255)) if channels == 3 else ("L", 255)
-        padded = ImageOps.pad(Image.fromarray(image.squeeze()).convert(mode), (SHOWN, SHOWN), color=fill)
+        fill = (255, 255, 255) if channels == 3 else 255
+        picture = Image.fromarray(image.squeeze(axis=2) if channels == 1 else image)
+        padded = ImageOps.pad(picture, (SHOWN, SHOWN), color=fill)
         images.append(np.asarray(padded).reshape(SHOWN, SHOWN, channels))
     return np.stack(images) if images else np.zeros((0, SHOWN, SHOWN, channels), np.uint8)
 
