@@ -109,13 +109,13 @@ def test_a_sheet_shows_every_image_in_its_colours(tmp_path, shape):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path, channels):
-    sizes = [(1, 1), (1, 5), (5, 1)]
-    table = pd.DataFrame(dict(file_name=[f"{index}.png" for index in range(3)], status="present"))
+    sizes = [(1, 1), (1, 5), (5, 1), (300, 1)]
+    table = pd.DataFrame(dict(file_name=[f"{index}.png" for index in range(4)], status="present"))
     for name, size in zip(table.file_name, sizes, strict=True):
         Image.new("RGB", size, (77, 77, 77)).save(tmp_path / name)
     scanned = np.zeros((2, 2, channels), np.uint8)
-    images = rounds.thumbnails(tmp_path, table, [scanned] * 3, channels)
-    contact_sheet(images, [""] * 3, tmp_path / "sheet.png")
+    images = rounds.originals(tmp_path, table, [scanned] * 4, channels)
+    contact_sheet(images, [""] * 4, tmp_path / "sheet.png")
     shown = (read(tmp_path / "sheet.png") == 77).all(axis=2)
     for index, (width, height) in enumerate(sizes):
         rows, columns = np.nonzero(shown[:, 132 * index : 132 * (index + 1)])

@@ -148,7 +148,7 @@ def _encode(config, streamed, scanned, folder) -> Encoded:
 
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
     root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
-    pixels = [scanned.store[row] for row in asked.rows.tolist()]
+    pixels = (scanned.store[row] for row in asked.rows.tolist())
     known, picked = state.known, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
     return rounds.publish(
@@ -156,7 +156,7 @@ def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
         asked.record,
         queries=asked.queries,
         predictions=asked.predictions,
-        thumbnails=rounds.thumbnails(root, table, pixels, config.data.channels),
+        images=rounds.originals(root, table, pixels, config.data.channels),
         latents=encoded.latents,
         groups={name: np.flatnonzero(each) for name, each in groups.items() if each.any()} | picked,
         root_name=root.resolve().name,

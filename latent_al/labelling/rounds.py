@@ -3,21 +3,18 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from jaxtyping import UInt8
 
 from latent_al.base import BadInput
 from latent_al.data.image_files import UnusableImage, read_image
 from latent_al.files import write_atomically, write_csv, write_json
 from latent_al.labelling import label_studio, sheets
-
-SHOWN = 128
-"""Pixels of a side of an image on the contact sheet."""
 
 
 def past_rounds(workdir: Path) -> list[dict[str, Any]]:
@@ -47,7 +44,7 @@ def publish(
     *,
     queries: pd.DataFrame,
     predictions: pd.DataFrame | None,
-    thumbnails: np.ndarray,
+    images: Iterable[np.ndarray],
     latents: np.ndarray,
     groups: dict[str, np.ndarray],
     root_name: str,
@@ -59,7 +56,7 @@ def publish(
         record: what `round.json` is to hold; `round`, `classes` and, with `accuracy`, what the terminal shows.
         queries: what people are asked, with `confidence`, which only the tasks show.
         predictions: of the whole pool, None before the first classifier.
-        thumbnails: of the queries [k h w c].
+        images: of the queries, each [h w c].
         latents: of the whole pool [n d].
         groups: rows of the pool to mark on the map, by name.
         root_name: of the image folder.
@@ -75,7 +72,7 @@ def publish(
     if predictions is not None:
         write_csv(partial / "predictions.csv", predictions)
     if len(queries):
-        sheets.contact_sheet(thumbnails, _captions(queries), partial / "contact_sheet.png")
+        sheets.contact_sheet(images, _captions(queries), partial / "contact_sheet.png")
     sheets.latent_map(latents, groups, partial / "map.png")
     settings = dict(root_name=root_name, round_index=record["round"], classes=record["classes"])
     write_json(partial / "label_studio.json", label_studio.tasks(queries, **settings))
@@ -85,19 +82,19 @@ def publish(
     return folder
 
 
-def thumbnails(root: Path, table: pd.DataFrame, pixels: Sequence[np.ndarray], channels: int) -> np.ndarray:
-    """The images of `table`, padded to a square; where a file is gone or changed, `pixels` as they were scanned."""
-    images = []
+def originals(
+    root: Path, table: pd.DataFrame, pixels: Iterable[np.ndarray], channels: int
+) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+    """The images of `table` as their files have them, read one by one, for a file may be larger than a whole sheet.
+
+    Where a file is gone or changed, it is the image of `pixels`, as it was scanned.
+    """
     for file_name, status, scanned in zip(table.file_name, table.status, pixels, strict=True):
         try:
             image = read_image(root / file_name, None, channels) if status == "present" else scanned
-        except (OSError, UnusableImage):
+        except UnusableImage:
             image = scanned
-        fill = (255, 255, 255) if channels == 3 else 255
-        picture = Image.fromarray(image.squeeze(axis=2) if channels == 1 else image)
-        padded = ImageOps.pad(picture, (SHOWN, SHOWN), color=fill)
-        images.append(np.asarray(padded).reshape(SHOWN, SHOWN, channels))
-    return np.stack(images) if images else np.zeros((0, SHOWN, SHOWN, channels), np.uint8)
+        yield image
 
 
 def _captions(queries):

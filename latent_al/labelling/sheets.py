@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,16 @@ CLOUD = 20_000
 """Images that are drawn as the background of the map."""
 
 
-def contact_sheet(images: UInt8[np.ndarray, "k h w c"], captions: Sequence[str], path: Path) -> None:
+def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequence[str], path: Path) -> None:
     """Writes the images in rows of up to 12, each with its caption below, as one PNG.
 
     Args:
-        images: at least one; grey where c = 1, colour where c = 3.
+        images: at least one, of any sizes, taken one by one; grey where c = 1, colour where c = 3.
         captions: one an image; what does not fit below the image is cut.
         path: of the PNG, replaced as a whole.
     """
-    cell, columns = SIDE + MARGIN, min(len(images), COLUMNS)
-    size = (columns * cell + MARGIN, math.ceil(len(images) / columns) * (cell + CAPTION) + MARGIN)
+    cell, columns = SIDE + MARGIN, min(len(captions), COLUMNS)
+    size = (columns * cell + MARGIN, math.ceil(len(captions) / columns) * (cell + CAPTION) + MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     # DejaVu, which comes with matplotlib, has more scripts than Pillow's own font.
@@ -75,12 +75,12 @@ def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.nd
 
 
 def _scaled(image):
-    """Up to `SIDE`, keeping sharp pixels, or down to it, smoothly."""
+    """Up or down to `SIDE`, smoothly, for people know small photographs better without sharp pixels."""
     height, width, channels = image.shape
     scale = SIDE / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
     picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _cut(caption, font):
