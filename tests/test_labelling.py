@@ -225,7 +225,7 @@ def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
     workdir = tmp_path / "job"
     shutil.copytree(played.answered, workdir)
     before = read_bytes(played.answered / "rounds")
-    with full_disk(1000), pytest.raises(BadInput, match=r"cannot be written \(.*File too large\); make room"):
+    with full_disk(1000), pytest.raises(BadInput, match=r"cannot be read or written \(File too large\); make room"):
         call(played.images, workdir, batch=18)
     assert not (workdir / "labels.csv").exists()
     assert read_bytes(workdir / "rounds") == before

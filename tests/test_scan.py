@@ -393,7 +393,7 @@ class TestRefused:
 
     def test_a_workdir_that_cannot_be_written_keeps_what_was_scanned(self, root, workdir):
         (workdir / "manifest.csv.partial").mkdir(parents=True)
-        with pytest.raises(BadInput, match=r"cannot be written .*what has been scanned is kept"):
+        with pytest.raises(IsADirectoryError, match="manifest.csv.partial"):
             run(root, workdir)
         assert len(Store(workdir / "pool", (4, 4, 1))) == 3
 

@@ -187,27 +187,22 @@ def scan(plan: Plan) -> Scan:
     way, the next scan goes on after the last shard and ends with the same bytes in them.
 
     Raises:
-        BadInput: no image can be read, or the workdir cannot be written; what has been scanned is kept.
+        BadInput: no image can be read, or an earlier scan's manifest.csv.
+        OSError: the workdir cannot be written; what has been scanned is kept.
     """
-    try:
-        plan.workdir.mkdir(parents=True, exist_ok=True)
-        files, unreadable = _add_new(plan)
-        rejected = pd.DataFrame(sorted([*plan.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
-        write_csv(plan.workdir / "rejected.csv", rejected)
-        if files.empty:
-            raise BadInput(
-                f"none of the {len(plan.files):,} image files in {plan.root} can be used{_first(unreadable)}; "
-                f"{plan.workdir / 'rejected.csv'} lists them all."
-            )
-        previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE]).drop_duplicates("id")
-        result = _compare(plan, files, previous, rejected)
-        write_csv(plan.workdir / "duplicates.csv", result.duplicates)
-        write_csv(plan.workdir / "manifest.csv", result.table)
-    except OSError as error:
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    files, unreadable = _add_new(plan)
+    rejected = pd.DataFrame(sorted([*plan.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
+    write_csv(plan.workdir / "rejected.csv", rejected)
+    if files.empty:
         raise BadInput(
-            f"workdir {plan.workdir} cannot be written ({error}); make room there or see to its permissions, "
-            "and start again: what has been scanned is kept."
-        ) from error
+            f"none of the {len(plan.files):,} image files in {plan.root} can be used{_first(unreadable)}; "
+            f"{plan.workdir / 'rejected.csv'} lists them all."
+        )
+    previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE]).drop_duplicates("id")
+    result = _compare(plan, files, previous, rejected)
+    write_csv(plan.workdir / "duplicates.csv", result.duplicates)
+    write_csv(plan.workdir / "manifest.csv", result.table)
     return result
 
 
