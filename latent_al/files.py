@@ -1,10 +1,13 @@
 """Files written whole or not at all, and tables that a spreadsheet can open safely."""
 
+import contextlib
 import csv
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -16,12 +19,29 @@ apostrophe, for its own sake.
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces `path` as a whole and for good: a reader, a kill or a power cut never meets half a file."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write bytes to, which replaces `path` as `write_atomically` does once the block has come to its end."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+    put_in_place(partial, path)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Renames a file or a folder, itself on disk already, within its folder, so that no power cut takes it back."""
     os.replace(partial, path)
+    above = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
 
 
 def write_json(path: Path, tree: dict | list) -> None:

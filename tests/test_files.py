@@ -1,6 +1,7 @@
 """Tables on disk: whole, safe in a spreadsheet, and read back as they were."""
 
 import csv
+import os
 import re
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="Is a directory"):
         write_atomically(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_rename_reaches_the_disk(tmp_path, monkeypatch):
+    """What is synced, and whether the new name was there by then: first the content, then the folder of the name."""
+    synced, sync = [], os.fsync
+    path = tmp_path / "a"
+    monkeypatch.setattr(os, "fsync", lambda file: sync(file) or synced.append((os.fstat(file).st_ino, path.exists())))
+    write_atomically(path, "new")
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_text_comes_back_as_it_was_and_is_no_formula(tmp_path):

@@ -1,6 +1,7 @@
 """The tasks that Label Studio gets, and the pictures of a round."""
 
 import json
+import os
 import warnings
 import xml.etree.ElementTree as ET
 from urllib.parse import parse_qs, urlsplit
@@ -142,6 +143,18 @@ def test_captions_of_any_script_and_length_stay_below_their_image(tmp_path):
     assert [bool(cell.any()) for cell in cells] == [False, True, True, True, True, True]
     assert not dark[:128].any()
     assert not any(cell[:, 129:].any() for cell in cells)
+
+
+def test_a_round_reaches_the_disk_under_its_name(tmp_path, monkeypatch):
+    """Each sync tells what is synced, and whether the round was there by then."""
+    synced, sync, folder = [], os.fsync, tmp_path / "rounds/000"
+    monkeypatch.setattr(os, "fsync", lambda file: sync(file) or synced.append((os.fstat(file).st_ino, folder.exists())))
+    told = dict(queries=queries(), predictions=None, images=np.full((2, 4, 4, 1), 77, np.uint8))
+    where = dict(latents=np.eye(2, dtype=np.float32), groups={}, root_name="images")
+    assert rounds.publish(tmp_path, dict(round=0, classes=CLASSES), **told, **where) == folder
+    files = {path.stat().st_ino for path in folder.iterdir()}
+    assert files < {each for each, is_there in synced if not is_there}
+    assert [each for each, is_there in synced if is_there] == [folder.parent.stat().st_ino]
 
 
 def groups(n):

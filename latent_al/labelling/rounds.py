@@ -1,7 +1,6 @@
 """The rounds on disk: each a folder that appears whole, and is never written again."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 
 from latent_al.base import BadInput
 from latent_al.data.image_files import UnusableImage, read_image
-from latent_al.files import write_atomically, write_csv, write_json
+from latent_al.files import put_in_place, write_atomically, write_csv, write_json
 from latent_al.labelling import label_studio, sheets
 
 
@@ -78,7 +77,7 @@ def publish(
     write_json(partial / "label_studio.json", label_studio.tasks(queries, **settings))
     write_atomically(partial / "labelling_config.xml", label_studio.labelling_config(record["classes"]))
     write_json(partial / "round.json", record)
-    os.rename(partial, folder)
+    put_in_place(partial, folder)
     return folder
 
 

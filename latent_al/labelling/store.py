@@ -1,7 +1,6 @@
 """The scanned images on disk, in shards that are only ever added: row r is the r-th image ever scanned, for good."""
 
 import functools
-import os
 from bisect import bisect_right
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from latent_al.base import BadInput
-from latent_al.files import read_csv, write_csv
+from latent_al.files import read_csv, replacing, write_csv
 
 COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
 """What a shard knows of each of its images, as the image was when it was scanned."""
@@ -87,12 +86,8 @@ class Store:
             raise ValueError(f"pixels are {pixels.shape}; expected {(len(table), *self.image_shape)}.")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(len(self.shards))
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             np.save(file, pixels)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
         write_csv(path.with_suffix(".csv"), table[COLUMNS])
         self._add(_typed(table))
 
