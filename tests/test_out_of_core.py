@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorstore as ts
+import test_farthest
 
 from latent_al import kernels, out_of_core
 from latent_al.base import BadInput
@@ -18,26 +19,12 @@ BLOCK_BYTES = 2 * 4 * WIDTH * CHUNK
 """Of two chunks: the last block holds two thirds of one."""
 
 
-def cloud(kind, size=SIZE, width=WIDTH):
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(size, width))
-    if kind == "clusters":
-        points = points + 20 * rng.normal(size=(40, width))[rng.integers(40, size=size)]
-    elif kind == "duplicates":
-        points = points[rng.integers(size // 3, size=size)]
-    elif kind == "near-duplicates":
-        points = 100 * rng.normal(size=(20, width))[rng.integers(20, size=size)] + 1e-3 * points
-    elif kind == "lattice":
-        points = np.round(2 * points)
-    elif kind == "equal":
-        points = np.ones((size, width))
-    return np.float32(points)
+def cloud(kind, size=SIZE):
+    return test_farthest.cloud(kind, size, WIDTH)
 
 
 def mark(num_taken, size=SIZE):
-    taken = np.zeros(size, bool)
-    taken[np.random.default_rng(1).permutation(size)[:num_taken]] = True
-    return taken
+    return test_farthest.mark(size, num_taken)
 
 
 class Made:
