@@ -9,7 +9,7 @@ import pandas as pd
 from absl import logging
 from sklearn.decomposition import PCA
 
-from latent_al import kernels, plots
+from latent_al import kernels, mosaics, plots
 from latent_al.base import BALANCED, Data, Encoded
 from latent_al.encoders import Encodings
 from latent_al.results import METRICS, balance_table, main_metric
@@ -140,7 +140,7 @@ def draw_importance(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -
         table = tables["explanations"]
         own = table[(table.arm == table.arm.iloc[0]) & (table.seed == table.seed.iloc[0])]
         caption = f"Labelled examples for and against four predictions of {own.arm.iloc[0]}, seed {own.seed.iloc[0]}"
-        album.add("explanations", caption, plots.explanations, own, data.train.images, data.validation.images)
+        album.add("explanations", caption, mosaics.explanations, own, data.train.images, data.validation.images)
     return album.pictures
 
 
@@ -192,7 +192,7 @@ def _draw_queries(album, queries, data):
         captions, images = _first_queries(queries[queries["round"] == index], data)
         name = f"queries_round_{index}"
         caption = f"First queries of batch {index}, seed 0"
-        album.add(name, caption, plots.queried_images, images, captions)
+        album.add(name, caption, mosaics.queried_images, images, captions)
     labels = _classes(data)
     if labels is not None:
         counts = _count_classes(queries[queries["round"] >= min(1, last)], labels)
@@ -222,20 +222,20 @@ def _draw_decoder(album, encodings, shown, images):
     rows = rng.permutation(len(images))[:10]
     reconstructed = np.asarray(encodings.decode(latents[rows]))
     caption = f"Random {shown} images and their reconstructions"
-    album.add("reconstructions", caption, plots.reconstructions, images[rows], reconstructed)
+    album.add("reconstructions", caption, mosaics.reconstructions, images[rows], reconstructed)
     ends = latents[rng.integers(len(images), size=(5, 2))]
     share = jnp.linspace(0, 1, 10)[None, :, None]
     between = (1 - share) * ends[:, :1] + share * ends[:, 1:]
     decoded = np.asarray(encodings.decode(between.reshape(50, -1)))
     decoded = decoded.reshape(5, 10, *images.shape[1:])
-    album.add("interpolations", "From one image to another in latent space", plots.interpolations, decoded)
+    album.add("interpolations", "From one image to another in latent space", mosaics.interpolations, decoded)
     train = np.asarray(encodings.train.latents)
     album.add("ranges", "Minimum and maximum of each latent dimension", plots.latent_ranges, train)
     if train.shape[1] == 2:
         side = 15
-        decoded = np.asarray(encodings.decode(jnp.asarray(plots.manifold_latents(side))))
+        decoded = np.asarray(encodings.decode(jnp.asarray(mosaics.manifold_latents(side))))
         decoded = decoded.reshape(side, side, *images.shape[1:])
-        album.add("manifold", "Images decoded from percentiles of N(0, I)", plots.manifold, decoded)
+        album.add("manifold", "Images decoded from percentiles of N(0, I)", mosaics.manifold, decoded)
 
 
 def _classes(data):

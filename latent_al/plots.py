@@ -1,7 +1,4 @@
-"""Figures, one function each: arrays or a table in, a PNG at `path` out.
-
-Images are in [0, 1], colour where c = 3; of any other number of channels the mean is drawn.
-"""
+"""Figures of numbers, one function each: arrays or a table in, a PNG at `path` out."""
 
 import textwrap
 from pathlib import Path
@@ -10,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import norm, spearmanr
+from scipy.stats import spearmanr
 
 from latent_al.results import METRICS
 
@@ -59,7 +56,7 @@ def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> No
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
     figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
-    _save(figure, path)
+    save(figure, path)
 
 
 def orders(points: dict[str, np.ndarray], bought: dict[str, np.ndarray], path: Path) -> None:
@@ -73,7 +70,7 @@ def orders(points: dict[str, np.ndarray], bought: dict[str, np.ndarray], path: P
             axes.tick_params(labelsize="x-small")
     figure.supxlabel("first principal component")
     figure.supylabel("second principal component")
-    _save(figure, path)
+    save(figure, path)
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
@@ -92,34 +89,7 @@ def single_runs(metrics: pd.DataFrame, path: Path) -> None:
     figure.supxlabel("labels bought")
     figure.supylabel(f"validation {shown.name} ({shown.sign})")
     figure.suptitle(f"One line a seed, {measured.seed.nunique()} in all")
-    _save(figure, path)
-
-
-def manifold_latents(side: int) -> np.ndarray:
-    """The latents [side*side 2], float32, whose decoded images `manifold` shows, from the 5th to the 95th percentile.
-
-    Percentiles of N(0, 1) are linearly spaced. Reshaped to [side side 2], the second latent grows along axis 0 and the
-    first along axis 1.
-    """
-    values = norm.ppf(np.linspace(0.05, 0.95, side))
-    first, second = np.meshgrid(values, values)
-    return np.stack([first, second], axis=-1).reshape(side * side, 2).astype(np.float32)
-
-
-def manifold(images: np.ndarray, path: Path) -> None:
-    """A mosaic of `images` [k k h w c], k > 1, decoded from `manifold_latents(k)`.
-
-    Axis 0 of `images` goes upwards along the second latent, axis 1 to the right along the first.
-    """
-    side, _, height, width, _ = images.shape
-    figure = Figure(figsize=(7, 7 * height / width), layout="constrained")
-    axes = figure.subplots()
-    low, high = 5 - 45 / (side - 1), 95 + 45 / (side - 1)
-    _mosaic(axes, images[::-1], extent=(low, high, low, high))
-    ticks = range(5, 100, 15)
-    axes.set(xticks=ticks, yticks=ticks, xlabel="first latent (percentile of N(0, 1))")
-    axes.set_ylabel("second latent (percentile of N(0, 1))")
-    _save(figure, path)
+    save(figure, path)
 
 
 def latent_classes(latents: np.ndarray, labels: np.ndarray, kind: str, path: Path) -> None:
@@ -129,7 +99,7 @@ def latent_classes(latents: np.ndarray, labels: np.ndarray, kind: str, path: Pat
     _dots(axes, latents, labels, np.unique(labels), size=9, alpha=0.6)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
     _dots_legend(figure, *axes.get_legend_handles_labels(), kind)
-    _save(figure, path)
+    save(figure, path)
 
 
 def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
@@ -139,7 +109,7 @@ def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
     dots = axes.scatter(*latents.T, c=angles, cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
     figure.colorbar(dots, ax=axes, label="angle (°)", ticks=np.arange(0, 361, 90)).solids.set_alpha(1)
-    _save(figure, path)
+    save(figure, path)
 
 
 def queried_latents(
@@ -166,25 +136,7 @@ def queried_latents(
         _dots_legend(figure, looks.values(), looks.keys(), "class")
     figure.supxlabel("first latent")
     figure.supylabel("second latent")
-    _save(figure, path)
-
-
-def reconstructions(images: np.ndarray, reconstructed: np.ndarray, path: Path) -> None:
-    """Images [k h w c] above what the auto-encoder makes of them, [k h w c]."""
-    figure, axes = _image_rows(np.stack([images, reconstructed]), ["image", "reconstruction"])
-    axes.set_xticks([])
-    _save(figure, path)
-
-
-def interpolations(images: np.ndarray, path: Path) -> None:
-    """Images [pairs steps h w c], decoded at equal steps on the straight way between the latents of two images."""
-    pairs, steps = images.shape[:2]
-    figure, axes = _image_rows(images, [f"pair {index + 1}" for index in range(pairs)])
-    shares = [f"{share:.2g}" for share in np.linspace(0, 1, steps)]
-    shares[0], shares[-1] = "0\nfirst image", "1\nsecond image"
-    axes.set_xticks(range(steps), shares)
-    axes.set_xlabel("share of the way in latent space")
-    _save(figure, path)
+    save(figure, path)
 
 
 def latent_ranges(latents: np.ndarray, path: Path) -> None:
@@ -196,7 +148,7 @@ def latent_ranges(latents: np.ndarray, path: Path) -> None:
         axes.set(xlabel=f"{name} of a dimension over {len(latents):,} images", ylabel="latent dimensions")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.label_outer()
-    _save(figure, path)
+    save(figure, path)
 
 
 def representativeness_histograms(measures: dict[str, np.ndarray], path: Path) -> None:
@@ -209,7 +161,7 @@ def representativeness_histograms(measures: dict[str, np.ndarray], path: Path) -
         axes.set_xlim(0, 1)
     figure.supxlabel("representativeness (1: most)")
     figure.supylabel("share of images (%)")
-    _save(figure, path)
+    save(figure, path)
 
 
 def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray], path: Path) -> None:
@@ -222,15 +174,7 @@ def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray]
     _colour_bar(figure, panels, points, "representativeness (1: most)")
     figure.supxlabel("first latent")
     figure.supylabel("second latent")
-    _save(figure, path)
-
-
-def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
-    """The first queries of each arm in order: `images` [arms k h w c], one caption an arm."""
-    figure, axes = _image_rows(images, captions)
-    axes.set_xticks(range(images.shape[1]), range(1, images.shape[1] + 1))
-    axes.set_xlabel("query, in order")
-    _save(figure, path)
+    save(figure, path)
 
 
 def queried_classes(counts: pd.DataFrame, path: Path) -> None:
@@ -251,7 +195,7 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
     _colour_bar(figure, panels, image, "queries a round (mean over seeds)")
     figure.supxlabel("round")
     figure.supylabel("class")
-    _save(figure, path)
+    save(figure, path)
 
 
 def class_distributions(counts: pd.DataFrame, path: Path) -> None:
@@ -273,7 +217,7 @@ def class_distributions(counts: pd.DataFrame, path: Path) -> None:
     figure.legend([bars, expected], names, loc="outside upper center", ncols=2, frameon=False)
     figure.supxlabel("class")
     figure.supylabel("queries (mean ± std)" if counts["std"].notna().any() else "queries")
-    _save(figure, path)
+    save(figure, path)
 
 
 def importance(measures: pd.DataFrame, path: Path) -> None:
@@ -288,33 +232,12 @@ def importance(measures: pd.DataFrame, path: Path) -> None:
         axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
         axes.tick_params(labelsize="x-small")
     figure.supylabel("importance")
-    _save(figure, path)
+    save(figure, path)
 
 
-def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, path: Path) -> None:
-    """Of each explained image, a row: the image, the examples that say most for its class, those most against it.
-
-    Args:
-        table: of one arm and seed, as `results.explanations_table` gives.
-        train: the training images [n h w c].
-        images: the images that are explained [m h w c].
-    """
-    explained = list(table.groupby("image"))
-    num = table["rank"].max() + 1
-    figure = Figure(figsize=(1.1 * (2 * num + 1), 1.4 * len(explained)), layout="constrained")
-    grid = figure.subplots(len(explained), 2 * num + 1, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    for panels, (row, own) in zip(grid, explained, strict=True):
-        _show_image(panels[0], images[row], f"predicted {own.predicted.iloc[0]}")
-        for axes, each in zip(panels[1:], own.itertuples(), strict=True):
-            _show_image(axes, train[each.row], f"{each.value:+.2f}")
-    _save(figure, path)
-
-
-def _show_image(axes, image, title):
-    axes.imshow(image if image.shape[2] == 3 else image.mean(axis=2), cmap="gray_r", vmin=0, vmax=1)
-    axes.set_title(title, fontsize="x-small")
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure; tight, so that no name is cut off, however long."""
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 
 def _mean_curves(panels, metric, over, xlabel, path, *, size):
@@ -333,7 +256,7 @@ def _mean_curves(panels, metric, over, xlabel, path, *, size):
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
     num_seeds = measured.seed.nunique()
     figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _arm_curves(axes, measured, over, arms, shown):
@@ -404,32 +327,3 @@ def _query_marks(axes, points, queries):
 def _colour_bar(figure, panels, shown, label):
     """One bar beside all panels, equally thick however many rows they make."""
     figure.colorbar(shown, ax=panels, label=label, aspect=12 * panels[0].get_gridspec().nrows)
-
-
-def _image_rows(images, names):
-    """A figure and its axes: `images` [rows columns h w c] in cells with centres 0, 1, ..., one named row a name."""
-    rows, columns, height, width, _ = images.shape
-    size = (0.5 * columns + 0.09 * max(map(len, names)) + 0.3, 0.5 * rows * height / width + 0.7)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    _mosaic(axes, images, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
-    axes.set_yticks(range(rows), names)
-    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
-    return figure, axes
-
-
-def _mosaic(axes, images, *, extent):
-    """Shows `images` [rows columns h w c] without gaps, the first row on top."""
-    rows, columns, height, width, channels = images.shape
-    tiled = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    shown = tiled if channels == 3 else tiled.mean(axis=-1)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=extent, aspect=height / width)
-
-
-def _save(figure, path):
-    # Tight, so that no name is cut off, however long.
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"base", "files", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "meshes", "processes", "encoders"},
-    {"loop", "out_of_core", "results", "comparisons", "plots", "workdir"},
+    {"loop", "out_of_core", "results", "comparisons", "plots", "mosaics", "workdir"},
     {"pictures", "report"},
     {"arms", "output"},
     {"experiment", "labelling"},

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from latent_al import plots, results
+from latent_al import mosaics, plots, results
 from latent_al.base import Encoded
 from latent_al.encoders import Encodings
 from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
@@ -45,7 +45,7 @@ def test_equal_latents_draw_nothing_and_do_not_fail(make_data, tmp_path):
 
 def test_a_picture_that_cannot_be_drawn_does_not_cost_the_others(tmp_path, caplog):
     album = Album(tmp_path)
-    album.add("none", "Nothing", plots.manifold, np.zeros(3))
+    album.add("none", "Nothing", mosaics.manifold, np.zeros(3))
     album.add("ranges", "Ranges", plots.latent_ranges, np.asarray(LATENTS))
     assert [caption for caption, _ in album.pictures] == ["Ranges"]
     assert "none.png is not drawn: " in caplog.text
@@ -53,8 +53,8 @@ def test_a_picture_that_cannot_be_drawn_does_not_cost_the_others(tmp_path, caplo
 
 def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
     seen = {}
-    for name in ("queried_images", "queried_classes"):
-        monkeypatch.setattr(plots, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
+    for module, name in ((mosaics, "queried_images"), (plots, "queried_classes")):
+        monkeypatch.setattr(module, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
     bought = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
     history = results.History(bought, {}, np.zeros((2, 2)), {})

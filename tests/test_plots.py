@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 
-from latent_al import plots
+from latent_al import mosaics, plots
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_titles_of_panels_do_not_meet(draw):
 
 
 def test_manifold_latents_by_hand():
-    latents = plots.manifold_latents(3)
+    latents = mosaics.manifold_latents(3)
     assert latents.shape == (9, 2)
     assert latents.dtype == np.float32
     end = norm.ppf(0.95)
@@ -206,16 +206,16 @@ def test_manifold_latents_by_hand():
     np.testing.assert_allclose(grid[:, 0, 1], [-end, 0, end], atol=1e-6)
     assert (grid[..., 0] == grid[0, :, 0]).all()
     assert (grid[..., 1] == grid[:, :1, 1]).all()
-    np.testing.assert_allclose(np.diff(norm.cdf(plots.manifold_latents(20)[:20, 0])), 0.9 / 19, atol=1e-6)
+    np.testing.assert_allclose(np.diff(norm.cdf(mosaics.manifold_latents(20)[:20, 0])), 0.9 / 19, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_manifold_puts_each_image_at_its_latents(draw, channels):
     """An image as bright as its first latent's percentile, and one as its second's."""
-    percentiles = norm.cdf(plots.manifold_latents(7)).astype(np.float32).reshape(7, 7, 2)
+    percentiles = norm.cdf(mosaics.manifold_latents(7)).astype(np.float32).reshape(7, 7, 2)
     for axis in (0, 1):
         images = np.broadcast_to(percentiles[..., axis, None, None, None], (7, 7, 6, 4, channels))
-        array, pixel = mosaic_of(draw(plots.manifold, images))
+        array, pixel = mosaic_of(draw(mosaics.manifold, images))
         assert array.shape == ((42, 28) if channels == 1 else (42, 28, 3))
         for place in [(5, 5), (95, 5), (5, 95), (20, 65)]:
             np.testing.assert_allclose(pixel(*place), place[axis] / 100, atol=1e-5)
@@ -224,7 +224,7 @@ def test_manifold_puts_each_image_at_its_latents(draw, channels):
 def test_manifold_keeps_images_upright(draw):
     images = np.zeros((2, 2, 6, 4, 1), np.float32)
     images[:, :, 0] = 1
-    array, _ = mosaic_of(draw(plots.manifold, images))
+    array, _ = mosaic_of(draw(mosaics.manifold, images))
     assert np.flatnonzero(array.all(axis=1)).tolist() == [0, 6]
 
 
@@ -297,7 +297,7 @@ def test_latents_in_one_point_are_drawn(draw):
 
 def test_reconstructions_lie_below_their_images(draw):
     images = numbered(1, 5, 3)[0]
-    figure = draw(plots.reconstructions, images, 1 - images)
+    figure = draw(mosaics.reconstructions, images, 1 - images)
     _, pixel = mosaic_of(figure)
     for index in range(5):
         np.testing.assert_allclose(pixel(index, 0), index / 4)
@@ -306,7 +306,7 @@ def test_reconstructions_lie_below_their_images(draw):
 
 
 def test_interpolations_name_the_ends(draw):
-    figure = draw(plots.interpolations, numbered(3, 5, 1))
+    figure = draw(mosaics.interpolations, numbered(3, 5, 1))
     _, pixel = mosaic_of(figure)
     for row in range(3):
         for step in range(5):
@@ -350,7 +350,7 @@ def test_maps_share_one_scale(draw):
 
 
 def test_queried_images_are_in_order(draw):
-    figure = draw(plots.queried_images, numbered(21, 10, 1), arms(21))
+    figure = draw(mosaics.queried_images, numbered(21, 10, 1), arms(21))
     _, pixel = mosaic_of(figure)
     assert pixel(0, 20) == pytest.approx(200 / 209)
     assert pixel(9, 0) == pytest.approx(9 / 209)
