@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -265,87 +264,6 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def plain(tmp_path):
-    """Calls on 6 images with embeddings of 9, of which only one class is known: nothing is compiled at length."""
-    images, workdir = tmp_path / "images", tmp_path / "job"
-    draw(images, range(6))
-    (tmp_path / "index.csv").write_text("file_name\n" + "".join(f"{number:02d}.png\n" for number in range(9)))
-    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
-    encoder = dict(name="precomputed", latents=str(tmp_path / "latents.npy"), index=str(tmp_path / "index.csv"))
-
-    def plain(**changes):
-        settings = dict(audit=0, first_batch=3, batch=3, initial=dict(name="random")) | changes
-        return workdir, call(images, workdir, encoder=encoder, **settings)
-
-    return plain
-
-
-def by(person, label):
-    return f"id,label,annotator\n{{}},{label},{person}\n"
-
-
-def test_changes_skips_and_ties(plain):
-    workdir, _ = plain()
-    skipped, tied, changed = queries_of(workdir, 0).id
-    answers = dict(a=by("ann", "red"), b=by("bob", "green"), c=by("ann", "red"), d=by("ann", "?"))
-    for name, image in dict(a=tied, b=tied, c=changed, d=skipped).items():
-        (workdir / f"labels/{name}.csv").write_text(answers[name].format(image))
-    _, said = plain()
-    assert "4 new answers: 1 labelled, 0 of 0 of the audit slice, 0 open, 1 tied, 1 skipped." in said
-    assert "no classifier yet: the labels show fewer than two classes" in said
-    queries = queries_of(workdir, 1)
-    assert queries.id[0] == tied
-    assert queries.reason.tolist() == ["annotators disagree: green 1, red 1", *["chosen by random"] * 2]
-    assert not {changed, skipped} & set(queries.id)
-    (workdir / "labels/b.csv").write_text(by("bob", "red").format(tied))
-    (workdir / "labels/c.csv").write_text(by("ann", " red ").format(changed))
-    _, said = plain()
-    name = queries.file_name[0]
-    assert f"Changed: {name}: green -> red (labels/b.csv, row 2)" in said
-    assert said.count("Changed:") == 1
-    assert "1 new answers: 2 labelled, 0 of 0 of the audit slice, 2 open, 0 tied, 1 skipped." in said
-    assert len(queries_of(workdir, 2)) == 1
-    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
-    _, said = plain()
-    assert "No new labels since round 002." in said
-    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
-
-
-def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
-    workdir, _ = plain(first_batch=6)
-    answer(workdir, 0, lambda query: "red")
-    _, said = plain()
-    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
-    _, said = plain()
-    assert "No new labels since round 001." in said
-    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
-    draw(tmp_path / "images", range(6, 9))
-    _, said = plain()
-    assert "9 images, 3 new since the last scan" in said
-    # None joins an audit slice of 0.
-    assert sorted(queries_of(workdir, 2).file_name) == ["06.png", "07.png", "08.png"]
-    assert record_of(workdir, 2)["num_labels"] == 6
-    assert "queries.csv, whichever way" in said
-    draw(tmp_path / "images", range(9, 10))
-    with pytest.raises(BadInput, match=r"1 of 10 images have no row in .*index.csv, the first is '09.png'"):
-        plain()
-
-
-def test_a_class_that_is_not_in_the_list(plain):
-    classes = ("red", "green")
-    workdir, _ = plain(classes=classes)
-    answer(workdir, 0, lambda query: ["red", "rad", "red"][int(query.rank)])
-    _, said = plain(classes=classes)
-    assert "Refused: rounds/000/queries.csv, row 3: label 'rad' is not a class; the nearest is 'red'" in said
-    refused = read_csv(workdir / "refused.csv")
-    assert refused[["source", "row"]].values.tolist() == [["rounds/000/queries.csv", "3"]]
-    assert record_of(workdir, 1)["counts"] == {"red": 2, "green": 0}
-    assert "2 labelled, 0 of 0 of the audit slice, 1 open" in said
-    with pytest.raises(BadInput, match=r"config.classes leaves out what has been labelled: red \(2 images\); add it"):
-        plain(classes=("green", "blue"))
-
-
 def test_images_come_go_and_change(played, tmp_path):
     """On the encoder that was trained before they did; with one class known, nothing is trained."""
     images, workdir = tmp_path / "images", tmp_path / "job"
@@ -386,51 +304,6 @@ def test_images_come_go_and_change(played, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(classifier__name="mpl"), "unknown classifier that reads latents 'mpl'; known: mlp, refitted"),
-        (dict(classifier__name="cnn"), "unknown classifier that reads latents 'cnn'"),
-        (dict(classifier__dropout=(0.1, 0.2)), "dropouts .*no validation labels to choose by; give one of each"),
-        (dict(encoder__name="identity"), "unknown encoder 'identity'; known: conv_ae"),
-        (dict(strategy=dict(name="smart")), "unknown strategy 'smart'; known: ae_error"),
-        (dict(initial=dict(name="badge")), "a strategy does not fit the encoder and the classifier: "),
-        (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),
-        (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
-        (dict(classes=("a", "b\uffff")), "rename the class"),
-        (dict(batch=0), "batch is 0; expected 1 or more"),
-        (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
-        (dict(data__size=None), "config.data.size is None"),
-    ],
-    ids=lambda each: "-".join(map(str, each)) if isinstance(each, dict) else "",
-)
-def test_what_no_job_can_use(changes, message, tmp_path):
-    with pytest.raises(BadInput, match=message):
-        call(tmp_path, tmp_path / "job", **changes)
-    assert not (tmp_path / "job").exists()
-
-
-@pytest.mark.parametrize("size", ["smoke", "full"])
-def test_a_folder_without_images(size, tmp_path):
-    """What the config names is built before the folder is looked at."""
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(BadInput, match=r"no image files in .* \(1 others"):
-        run(configure(tmp_path, size), str(tmp_path / "job"))
-    (tmp_path / "broken.png").write_text("no image either")
-    with pytest.raises(BadInput, match=r"none of the 1 image files in .* can be used; the first is 'broken.png'"):
-        run(configure(tmp_path, size), str(tmp_path / "job"))
-    assert read_csv(tmp_path / "job/rejected.csv").file_name.tolist() == ["broken.png"]
-
-
-def test_an_audit_slice_that_is_too_large_can_be_lowered(plain):
-    with pytest.raises(BadInput, match="audit slice of 4 images and a first batch of 3 need more than the 6"):
-        plain(audit=4)
-    workdir, _ = plain(audit=3)
-    assert len(queries_of(workdir, 0)) == 6
-    with pytest.raises(BadInput, match=r"audit is 2, but .*audit.json was made with 3"):
-        plain(audit=2)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
         (dict(encoder__latent=5), r"encoder.latent: there 4, now 5\); choose another --workdir"),
         (dict(seed=1), r"holds another experiment \(seed: there 0, now 1\)"),
         (dict(data__size=(16, 16)), "config.data.size or config.data.channels was changed"),
@@ -447,30 +320,6 @@ def test_what_a_job_keeps(changes, message, played):
 def test_what_a_job_may_change(played):
     said = call(played.images, played.asked, batch=3, first_batch=7, strategy=dict(name="random"))
     assert "No new labels since round 000." in said
-
-
-def test_another_process_in_the_workdir(plain):
-    workdir, _ = plain()
-    with filelock.FileLock(workdir / ".lock"), pytest.raises(BadInput, match="in use by another process; wait for it"):
-        plain()
-    plain()
-
-
-def test_damage_is_refused_and_left_as_it_is(plain):
-    workdir, _ = plain()
-    answer(workdir, 0, lambda query: "red")
-    plain()
-    for name in ("labels.csv", "rounds/001/round.json", "audit.json"):
-        path = workdir / name
-        whole = path.read_bytes()
-        for damaged in (whole[:-9], b"{}" if name.endswith("round.json") else b""):
-            path.write_bytes(damaged)
-            with pytest.raises(BadInput, match=path.name):
-                plain()
-            assert path.read_bytes() == damaged
-        path.write_bytes(whole)
-    _, said = plain()
-    assert "No new labels since round 001." in said
 
 
 @pytest.mark.slow
