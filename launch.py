@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from latent_al import experiment, labelling
 from latent_al.base import BadInput, check_name
-from latent_al.processes import is_first, join, leave
+from latent_al.processes import AGAIN, is_first, join, leave
 from latent_al.results import format_table
 from latent_al.workdir import keep_compiled
 
@@ -56,7 +56,7 @@ def main(argv):
             raise
         leave(
             f"launch.py: process {jax.process_index()} has lost another one ({str(error)[:200]}); see what the others "
-            f"say. The same commands, started anew, go on from the last whole round, in {workdir}."
+            f"say. {AGAIN}"
         )
 
 

@@ -84,7 +84,7 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
     checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
     learner = arm.classifier.learner if arm.classifier else None
     nothing = _empty_history(len(members), num_labels, arm, data)
-    with after_the_first(f"{name} {seeds[0]}"):
+    with after_the_first():
         done, history = checkpoints.restore(nothing)
     if not done:
         history = history._replace(bought=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))

@@ -118,7 +118,7 @@ def trained(
     decode = jax.jit(to_images(autoencoder))
 
     def encode(data, folder, mesh=None):
-        with after_the_first(str(folder)):
+        with after_the_first():
             params, losses = train_autoencoder(autoencoder, data, folder, **training._asdict())
         run = in_blocks(encode_images(autoencoder), block_of(image_shape))
         train = over_rows(run, len(data.train.images), mesh)(params, place_rows(data.train.images, mesh))

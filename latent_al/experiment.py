@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
             encoder's latents do not allow, once it is trained.
     """
-    agree("experiment", config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
+    agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     _check_sizes(config)
     mesh = make_mesh(config.get("mesh"), _blocks(config))
     data = load(config.data)
@@ -72,8 +72,8 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     alternatives = {label for each in tuned.values() for label in each}
     check_name(config.baseline, set(labels) - alternatives, "baseline arm")
     data_digest = digest(data)
-    agree("data", data=data_digest)
-    with after_the_first("workdir"):
+    agree(data=data_digest)
+    with after_the_first():
         folder = open_workdir(Path(workdir), config, data_digest)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
     encodings, placed, ready = {}, {}, {}
@@ -99,7 +99,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         for name, arm in arms.items()
         for label in labels_of({name: arm})
     }
-    with after_the_first("results"):
+    with after_the_first():
         return write_results(folder, config, data, encodings, spaces, ordered, tuned, command) if is_first() else None
 
 

@@ -37,11 +37,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def put_in_place(partial: Path, path: Path) -> None:
     """Renames a file or a folder, itself on disk already, within its folder, so that no power cut takes it back."""
     os.replace(partial, path)
-    above = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)
+    # Windows opens no folder.
+    if hasattr(os, "O_DIRECTORY"):
+        above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
 
 
 def write_json(path: Path, tree: dict | list) -> None:

@@ -6,9 +6,11 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +23,16 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 """Those whose versions decide what a round computes."""
 PATIENCE = 30 * 24 * 3600
 """Seconds to wait for what the first process does alone, such as training. That it has died is noticed sooner."""
+
+SILENCE = 30
+"""Seconds after which a process that says nothing is lost."""
+AGAIN = "The same commands, started anew, go on from the last whole round."
+
+ALIVE, OVER = "latent_al/alive", "latent_al/over"
+"""Under which each process tells that it is alive, or why it has ended."""
+
+_meetings = count()
+"""All processes meet in the same order, so that a number names a meeting."""
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None, *, seconds: int) -> None:
@@ -55,14 +67,11 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         ) from error
     finally:
         late.cancel()
+    threading.Thread(target=_watch, args=(jax.process_index(),), daemon=True).start()
 
 
-def agree(name: str, **what: Any) -> None:
+def agree(**what: Any) -> None:
     """Checks that all processes have the same `what`, of JSON, and the same packages and code.
-
-    Args:
-        name: of this agreement, used once.
-        what: to agree on.
 
     Raises:
         BadInput: in each process, where one differs from the first; it says in what.
@@ -70,7 +79,7 @@ def agree(name: str, **what: Any) -> None:
     if jax.process_count() == 1:
         return
     packages = {name: version(name) for name in PACKAGES} | {"latent_al": _digest_of_code()}
-    first, *others = map(json.loads, _exchange(name, json.dumps(what | {"packages": packages})))
+    first, *others = map(json.loads, _exchange(json.dumps(what | {"packages": packages})))
     for index, other in enumerate(others, start=1):
         found = differences(first, other, "process 0", f"process {index}")
         if found:
@@ -80,18 +89,24 @@ def agree(name: str, **what: Any) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """Ends this process with `message` and the exit status 1, whatever the others do."""
+    """Ends this process with `message` and the exit status 1, and so do the others, if there are any."""
     print(message, file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
-        # At a usual exit JAX would wait for them.
-        os._exit(1)
-    sys.exit(1)
+    if not jax.distributed.is_initialized():
+        sys.exit(1)
+    with suppress(jax.errors.JaxRuntimeError):
+        client = multihost.get_jax_distributed_client()
+        client.key_value_set(f"{OVER}/{jax.process_index()}", message, allow_overwrite=True)
+    if is_first():
+        # With it goes the service, without which the others could not hear of it.
+        time.sleep(3)
+    # At a usual exit JAX would wait for the others.
+    os._exit(1)
 
 
 def share(size: int) -> tuple[int, int]:
     """Of `size` rows, from which on to which this process has its part."""
-    index, count = jax.process_index(), jax.process_count()
-    return index * size // count, (index + 1) * size // count
+    index, num = jax.process_index(), jax.process_count()
+    return index * size // num, (index + 1) * size // num
 
 
 def is_first() -> bool:
@@ -100,8 +115,9 @@ def is_first() -> bool:
 
 
 @contextmanager
-def after_the_first(name: str) -> Iterator[None]:
+def after_the_first() -> Iterator[None]:
     """The first process runs the body; when it is done the others do, who then find what it has left on disk."""
+    name = f"meeting {next(_meetings)}"
     if not is_first():
         _get(name)
     yield
@@ -109,8 +125,9 @@ def after_the_first(name: str) -> Iterator[None]:
         _set(name, "done")
 
 
-def _exchange(name, text):
+def _exchange(text):
     """The text of each process, in order."""
+    name = f"meeting {next(_meetings)}"
     _set(f"{name}/{jax.process_index()}", text)
     return [_get(f"{name}/{index}") for index in range(jax.process_count())]
 
@@ -121,6 +138,34 @@ def _set(name, text):
 
 def _get(name):
     return multihost.get_jax_distributed_client().blocking_key_value_get(f"latent_al/{name}", 1000 * PATIENCE)
+
+
+def _watch(index):
+    """Ends this process where another one has ended or is lost: JAX may wait for it, or abort without a cure.
+
+    Each process tells each second that it is alive, and the first one listens.
+    """
+    client, heard = multihost.get_jax_distributed_client(), {}
+    try:
+        for beat in count():
+            client.key_value_set(f"{ALIVE}/{index}", str(beat), allow_overwrite=True)
+            if index == 0:
+                heard = _listen(client.key_value_dir_get(ALIVE), heard)
+                silent = [name for name, (_, since) in heard.items() if time.monotonic() - since > SILENCE]
+                if silent:
+                    leave(f"launch.py: process {silent[0].split('/')[-1]} is lost; see what it says. {AGAIN}")
+            for name, message in client.key_value_dir_get(OVER):
+                leave(f"launch.py: process {name.split('/')[-1]} has ended the run: {message}")
+            time.sleep(1)
+    except jax.errors.JaxRuntimeError:
+        # The run has come to its end, and with it the service.
+        return
+
+
+def _listen(beats, heard):
+    """The last beat of each process, and when it was new."""
+    now = time.monotonic()
+    return {name: heard[name] if name in heard and heard[name][0] == beat else (beat, now) for name, beat in beats}
 
 
 def _check(coordinator_address, num_processes, process_id):
@@ -136,9 +181,7 @@ def _check(coordinator_address, num_processes, process_id):
             try:
                 probe.bind(("", int(port)))
             except OSError as error:
-                raise BadInput(
-                    f"port {port} cannot be listened on ({error.strerror}); give --coordinator another."
-                ) from error
+                raise BadInput(f"port {port} cannot be had ({error.strerror}); give --coordinator another.") from error
 
 
 def _give_up(where):

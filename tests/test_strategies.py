@@ -321,8 +321,8 @@ def test_measures_of_gaussians_need_a_spread(name):
     [
         ("j_divergence", jnp.ones((4, 2)), "j_divergence needs the spread"),
         ("reversed_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero, without direction"),
-        ("reversed_cosine", jnp.ones((4, 2)), "all latents are equal"),
-        ("euclidean", jnp.zeros((4, 2)), "all latents are equal"),
+        ("reversed_cosine", jnp.ones((4, 2)), "all 4 latents are equal"),
+        ("euclidean", jnp.zeros((4, 2)), "all 4 latents are equal"),
         ("euclidean", jnp.eye(4).at[2, 2].set(jnp.nan), "largest euclidean distance from the origin is nan"),
         ("squared_euclidean", 1e30 * jnp.eye(4), "largest squared_euclidean distance from the origin is inf"),
     ],

@@ -1,0 +1,162 @@
+"""Several processes on this machine, which run one experiment together."""
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latent_al import experiment
+from latent_al.base import BadInput
+from latent_al.meshes import fetch, make_mesh, place_rows
+from latent_al.processes import join
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+from ml_collections import ConfigDict
+
+def get_config():
+    mlp = dict(name="mlp", hidden=(8,), dropout=0.0, learning_rate=1e-3, epochs=1, batch=10)
+    vae = dict(name="dense_vae", hidden=(8,), latent=2, learning_rate=1e-3, epochs=1, batch=100, seed=0)
+    arm = dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="distance"))
+    config = dict(data=dict(name="digits", num_validation=200, num_test=300), num_seeds=1, seeds_at_once=1)
+    config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=dict(name="random"), arms=dict(far=arm))
+    return ConfigDict(config | dict(first_batch=20, batch=10, rounds=20, baseline="far"))
+"""
+TWO_DEVICES = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The flag of a config whose programs are soon compiled."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    return f"--config={tmp_path / 'tiny.py'}"
+
+
+@pytest.fixture
+def start():
+    """Starts `launch.py` with flags; what still runs in the end is killed."""
+    started = []
+
+    def begin(*flags):
+        command = [sys.executable, "launch.py", *map(str, flags)]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": TWO_DEVICES}, **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def start_both(start, port, *flags, others=()):
+    """Two processes of two devices each, the second with flags of its own."""
+    together = [f"--coordinator=localhost:{port}", "--num_processes=2", *flags]
+    return [start(*together, "--process_id=0"), start(*together, *others, "--process_id=1")]
+
+
+def ends(process):
+    """The exit status, and all that was said."""
+    said, _ = process.communicate(timeout=240)
+    return process.returncode, said
+
+
+def test_a_lost_process_ends_the_run_and_a_restart_ends_with_the_rows_of_one(tmp_path, port, start, tiny):
+    flags = (tiny, f"--workdir={tmp_path / 'two'}")
+    first, second = start_both(start, port, *flags)
+    while not list((tmp_path / "two").glob("checkpoints/far/seeds-0/2")):
+        assert first.poll() is None, ends(first)
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    status, said = ends(first)
+    assert status == 1
+    assert "has lost another one" in said or "process 1 is lost" in said
+    assert "The same commands, started anew, go on from the last whole round." in said
+    assert not (tmp_path / "two/queries.csv").exists()
+    # The service of the process that has ended may hold the port for a while.
+    for process in start_both(start, port + 1, *flags):
+        assert ends(process)[0] == 0
+    experiment.run(runpy.run_path(str(tmp_path / "tiny.py"))["get_config"](), str(tmp_path / "one"))
+    assert (tmp_path / "two/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()
+
+
+def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
+    for process in start_both(start, port, tiny, f"--workdir={tmp_path / 'run'}", others=["--config.batch=11"]):
+        status, said = ends(process)
+        assert status == 1
+        assert "the processes differ (config.batch: process 0 10, process 1 11); start all with one config" in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--coordinator=localhost:PORT", "--process_id=1", "--num_processes=2"], "not all processes have met at"),
+        (["--cluster"], "no other process was found"),
+    ],
+)
+def test_processes_that_do_not_meet_say_so(tmp_path, port, start, tiny, flags, message):
+    flags = [flag.replace("PORT", str(port)) for flag in flags]
+    status, said = ends(start(tiny, f"--workdir={tmp_path}", "--join_seconds=1", *flags))
+    assert status == 1
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_a_port_in_use_is_refused(port):
+    with socket.socket() as taken:
+        taken.bind(("", port))
+        taken.listen()
+        with pytest.raises(BadInput, match=f"port {port} cannot be had .*; give --coordinator another"):
+            join(f"localhost:{port}", 2, 0, seconds=1)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (("localhost", 2, 1), "'localhost'; expected HOST:PORT"),
+        (("localhost:0", 2, 1), "expected HOST:PORT"),
+        (("localhost:12345", 2, 2), "process_id is 2 of 2; expected 0 to 1"),
+        (("localhost:12345", None, 1), "give coordinator, num_processes and process_id"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(given, message):
+    with pytest.raises(BadInput, match=message):
+        join(*given, seconds=1)
+
+
+class Recording:
+    """An array that notes which rows are read of it."""
+
+    def __init__(self, array):
+        self.array, self.dtype, self.shape, self.read = array, array.dtype, array.shape, []
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, index):
+        self.read.append(index[0])
+        return self.array[index]
+
+
+def test_only_the_rows_of_a_device_are_read_for_it():
+    recording = Recording(np.arange(20, dtype=np.float32).reshape(10, 2))
+    placed = place_rows(recording, make_mesh(dict(pool=4), [[0]]))
+    np.testing.assert_array_equal(fetch(placed), recording.array)
+    assert sorted(rows.start or 0 for rows in recording.read) == [0, 3, 6, 9]
+    assert all(rows.stop - (rows.start or 0) == 3 for rows in recording.read)
