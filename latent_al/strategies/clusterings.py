@@ -40,6 +40,8 @@ CLUSTERINGS = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": w
 
 def _on_host(function, points, **settings):
     size = points.shape[0]
+    if jax.process_count() > 1:
+        raise ValueError(f"{function.__name__[1:]} clusters on one host, not in several processes; choose kmeans.")
     if settings["num_clusters"] > size:
         raise ValueError(f"num_clusters is {settings['num_clusters']} but there are {size} points; lower it.")
 
