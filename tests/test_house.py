@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"base", "files", "kernels"},
+    {"base", "collectives", "files", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "meshes", "processes", "encoders"},
     {"loop", "out_of_core", "results", "comparisons", "plots", "mosaics", "workdir"},
     {"pictures", "report"},

@@ -5,11 +5,9 @@ As a program this file takes the place of its tests' second process, which has e
 
 import json
 import os
-import re
 import subprocess
 import sys
 from functools import partial
-from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +19,7 @@ from test_strategies import SETTINGS, draw
 
 from latent_al import kernels
 from latent_al.base import UNLABELLED, Encoded, Pool, build
+from latent_al.collectives import largest_collective
 from latent_al.kernels.farthest import CANDIDATES
 from latent_al.kernels.shards import POOL, is_highest
 from latent_al.kernels.typicality import TILE
@@ -47,7 +46,6 @@ LIMITS = {
 Of typical rows each device sorts the clusters of all rows, and compares tile by tile what it fetches: in the end more
 than the pool.
 """
-BYTES = dict(pred=1, s32=4, u32=4, f32=4)
 
 
 def make_pool(strategy):
@@ -62,15 +60,6 @@ def make_pool(strategy):
         prepared = strategy.follow(prepared, train, bought, 0, NUM_TAKEN)
     known = taken, jnp.where(taken, jnp.arange(SIZE) % CLASSES, UNLABELLED), None
     return Pool(latents, train.log_sigma, latents, probs, *known, prepared, Partial(draw, probs), jnp.float32(0.5))
-
-
-def largest_collective(text):
-    """Bytes of the largest thing that a compiled module moves between devices."""
-    found = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)", text)
-    shapes = [re.findall(r"(\w+)\[([\d,]*)\]", each) for each in found]
-    return max(
-        sum(BYTES[kind] * prod(map(int, filter(None, size.split(",")))) for kind, size in each) for each in shapes
-    )
 
 
 def run(label, select, given, mesh):

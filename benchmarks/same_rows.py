@@ -1,0 +1,212 @@
+"""The rows that each strategy picks of a pool on one device, on eight, and in four processes of two each.
+
+    python benchmarks/same_rows.py [--rows=200000] [--width=32] [--num=100] [--only=NAME]
+
+Devices are simulated on the CPU, and processes meet on localhost; each builds only its own rows of the pool. Strategies
+are prepared, and select, on the sharded pool. Ends with 1 where a row differs.
+
+A column gives the rows, by their place, that are not those of one device, the bytes of the largest collective of the
+compiled programs, and the seconds without compilation. Here all devices share the cores of one machine: seconds say
+what more devices cost, not what they save. The clusterings `ward` and `gaussian_mixture` are found on the host, from
+all rows, and are not here: what is drawn from clusters is the same whoever finds them.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+
+from latent_al.base import UNLABELLED, Encoded, Pool, build
+from latent_al.collectives import largest_collective
+from latent_al.kernels.shards import POOL
+from latent_al.strategies import STRATEGIES
+from latent_al.strategies.diversity import DISTANCES
+from latent_al.strategies.representativeness import REPRESENTATIVENESS
+from latent_al.strategies.uncertainty import PICKS
+
+DEVICES, PROCESSES = 8, 4
+NUM_TAKEN, CLASSES = 100, 10
+BLOCK = 4096
+"""Rows that are generated at a time."""
+COLUMNS = {"one device": (1, 1), f"{DEVICES} devices": (1, DEVICES), f"{PROCESSES} processes": (PROCESSES, DEVICES)}
+"""Processes and devices in all."""
+
+KMEANS = dict(name="kmeans", num_clusters=10, iterations=10, seed=0)
+SETTINGS = {
+    "euclidean_density_estimate": dict(seed=0, fraction=0.01, unit_cube=False),
+    "bald": dict(num_draws=3, pick="top_k"),
+    "entropy_d": dict(gamma=0.5),
+    "ibal_d": dict(gamma=(0.1, 0.5)),
+    "multi_normal": dict(clustering=KMEANS, threshold=4.0, match="nearest"),
+    "normal": dict(clustering=KMEANS, threshold=4.0, match="all_within"),
+    "typical": dict(iterations=10),
+    "typiclust": dict(max_clusters=200, num_neighbours=20, iterations=10),
+    "uniform": dict(clustering=None, threshold=4.0, match="nearest"),
+}
+
+
+def cases():
+    """Specs by label: each row of the tables of strategies, picks, representativeness measures and distances."""
+    found = {
+        f"uncertainty {pick}": dict(name="uncertainty", measure=measure, pick=pick)
+        for pick, measure in zip(PICKS, ("margin", "entropy"), strict=True)
+    }
+    for name in REPRESENTATIVENESS:
+        settings = dict(measure="least_confident", gamma=0.5, pick="random_partitions")
+        settings["representativeness"] = dict(name=name, **SETTINGS.get(name, {}))
+        found[f"informativeness {name}"] = dict(name="informativeness", **settings)
+    for distance in DISTANCES:
+        settings = dict(measure="entropy", representativeness=dict(name="kl_to_prior"), alpha=0.4, beta=0.3)
+        found[f"greedy_diverse {distance}"] = dict(name="greedy_diverse", distance=distance, **settings)
+    for space in ("latents", "features"):
+        settings = dict(measure="margin", share=0.3, space=space)
+        found[f"uncertain_farthest_first {space}"] = dict(name="uncertain_farthest_first", **settings)
+    many = {spec["name"] for spec in found.values()}
+    found |= {name: dict(name=name, **SETTINGS.get(name, {})) for name in STRATEGIES if name not in many}
+    return dict(sorted(found.items()))
+
+
+def generate(values, low, high):
+    """Rows from `low` to `high` of a pool, whoever asks: `values(rng, size)` gives those of a block."""
+    begin = low // BLOCK
+    found = [values(np.random.default_rng((7, block)), BLOCK) for block in range(begin, -(-high // BLOCK))]
+    return np.concatenate(found)[low - begin * BLOCK : high - begin * BLOCK]
+
+
+def make_pool(rows, width, mesh):
+    """The training set and the pool, of which each process makes the rows of its own devices, and the rows bought."""
+
+    def placed(row_shape, values):
+        shape, sharding = (rows, *row_shape), NamedSharding(mesh, PartitionSpec(POOL))
+
+        def own(index):
+            low, high, _ = index[0].indices(rows)
+            return values(low, high)
+
+        return jax.make_array_from_callback(shape, sharding, own)
+
+    def normal(stream, *row_shape):
+        def values(rng, size):
+            return rng.spawn(stream + 1)[stream].standard_normal((size, *row_shape), np.float32)
+
+        return partial(generate, values)
+
+    def labels(low, high):
+        return np.int32([row % CLASSES if row in known else UNLABELLED for row in range(low, high)])
+
+    bought = np.random.default_rng(1).permutation(rows)[:NUM_TAKEN].astype(np.int32)
+    known = set(bought.tolist())
+    latents, log_sigma, features = (placed((width,), normal(stream, width)) for stream in range(3))
+    errors = placed((), normal(3))
+    probs = jax.jit(lambda logits: jax.nn.softmax(2 * logits))(placed((CLASSES,), normal(4, CLASSES)))
+    labels = placed((), labels)
+    pool = Pool(latents, log_sigma / 4, features, probs, labels >= 0, labels, None, None, Partial(draw, probs), 0.5)
+    return Encoded(latents, pool.log_sigma, errors), pool, jax.device_put(bought, NamedSharding(mesh, PartitionSpec()))
+
+
+def draw(probs, key):
+    return jax.nn.softmax(jnp.log(probs) + jax.random.normal(key, probs.shape))
+
+
+def run(function, *args, **settings):
+    """What the function gives, the bytes of its largest collective, and its seconds without compilation."""
+    compiled = jax.jit(function, **settings).lower(*args).compile()
+    begun = time.perf_counter()
+    result = jax.block_until_ready(compiled(*args))
+    return result, largest_collective(compiled.as_text()), time.perf_counter() - begun
+
+
+def prepare(strategy, train, bought):
+    prepared = strategy.prepare(train)
+    return strategy.follow(prepared, train, bought, 0, NUM_TAKEN) if strategy.follow else prepared
+
+
+def select(strategy, num, mesh, train, pool, bought):
+    """The rows picked, the bytes of the largest collective, and the seconds."""
+    prepared, *first = run(partial(prepare, strategy), train, bought)
+    whole = NamedSharding(mesh, PartitionSpec())
+    key = jax.device_put(jax.random.key(5), whole)
+    rows, *then = run(partial(strategy.select, num=num), key, pool._replace(prepared=prepared), out_shardings=whole)
+    return dict(rows=rows.tolist(), moved=max(first[0], then[0]), seconds=first[1] + then[1])
+
+
+def play(args):
+    """One process of a column: a line of JSON for each strategy."""
+    if args.coordinator:
+        jax.distributed.initialize(args.coordinator, PROCESSES, args.process)
+    mesh = Mesh(np.array(jax.devices()), (POOL,))
+    with jax.set_mesh(mesh):
+        given = make_pool(args.rows, args.width, mesh)
+        for label, spec in cases().items():
+            if args.only in label:
+                found = select(build(STRATEGIES, spec, "strategy"), args.num, mesh, *given)
+                if jax.process_index() == 0:
+                    print(json.dumps({label: found}), flush=True)
+
+
+def results(column):
+    """What the first process of a column tells of each strategy."""
+    processes, devices = COLUMNS[column]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, *sys.argv, *([f"--coordinator={coordinator}"] if processes > 1 else [])]
+    flags = f"--xla_force_host_platform_device_count={devices // processes}"
+    settings = dict(stdout=subprocess.PIPE, text=True, env=os.environ | {"XLA_FLAGS": flags})
+    running = [subprocess.Popen([*command, f"--process={index}"], **settings) for index in range(processes)]
+    found = {}
+    # Gloo says there which processes it has connected.
+    for line in (each for each in running[0].stdout if each.startswith("{")):
+        found |= (each := json.loads(line))
+        print(f"{column}: {', '.join(each)}", file=sys.stderr, flush=True)
+    for process in running:
+        process.communicate()
+    if any(process.returncode for process in running):
+        sys.exit(f"{column}: processes ended with {[process.returncode for process in running]}; see above.")
+    return found
+
+
+def differing(found, label, column):
+    return sum(a != b for a, b in zip(found["one device"][label]["rows"], found[column][label]["rows"], strict=True))
+
+
+def report(args):
+    found = {column: results(column) for column in COLUMNS}
+    print(f"{args.rows:,} x {args.width}, {args.num} rows of each strategy")
+    print(f"{'':43}" + "".join(f"{name:>{9 if name == 'one device' else 36}}" for name in COLUMNS))
+    print(f"{'':43}{'s':>9}" + f"{'other rows':>12}{'bytes moved':>15}{'s':>9}" * 2)
+    for label, one in found["one device"].items():
+        cells = [f"{label:43}{one['seconds']:9.2f}"]
+        for column in list(COLUMNS)[1:]:
+            each = found[column][label]
+            cells.append(f"{differing(found, label, column):12}{each['moved']:15,}{each['seconds']:9.2f}")
+        print("".join(cells))
+    return any(differing(found, label, column) for column in list(COLUMNS)[1:] for label in found[column])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--only", default="", metavar="NAME", help="strategies whose label has this in it")
+    parser.add_argument("--process", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--coordinator", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.process is None:
+        sys.exit(report(args))
+    play(args)
+
+
+if __name__ == "__main__":
+    main()
