@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent_al.kernels.shards import by_shard
+from latent_al.kernels.shards import added
 
 
 def draw_row(weights: Float[Array, " n"], uniform: Float[Array, "2"]) -> Int[Array, ""]:
@@ -21,14 +21,14 @@ def draw_row(weights: Float[Array, " n"], uniform: Float[Array, "2"]) -> Int[Arr
 
 
 def _column_sums(weights, side):
-    """Of the weights as rows of `side`, of which each shard sums its own as if they began a row."""
+    """Of the weights as rows of `side`: each block sums its own as if they began a row."""
 
-    def partial_sums(own):
-        return jnp.pad(own, (0, -len(own) % side)).reshape(-1, side).sum(axis=0)
+    def sums(own):
+        weights, rows = own
+        found = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % side))).reshape(len(weights), -1, side).sum(axis=1)
+        return jnp.take_along_axis(found, (jnp.arange(side)[None, :] - rows[:, :1]) % side, axis=1)
 
-    sums = by_shard(partial_sums, weights)
-    begin = -(-len(weights) // len(sums)) * jnp.arange(len(sums))
-    return jnp.take_along_axis(sums, (jnp.arange(side)[None, :] - begin[:, None]) % side, axis=1).sum(axis=0)
+    return added(sums, (weights, jnp.arange(len(weights))))
 
 
 def _first_beyond(weights, uniform):

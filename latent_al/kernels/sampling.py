@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels.distances import nearest, squared_to
-from latent_al.kernels.shards import by_shard, highest, segment_sum
+from latent_al.kernels.shards import added, by_shard, highest, segment_sum, total
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -44,8 +44,8 @@ def normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters
 
     def fit(inside):
         size = _size(inside) * points.shape[1]
-        mean = jnp.where(inside[:, None], points, 0).sum() / size
-        variance = jnp.where(inside[:, None], (points - mean) ** 2, 0).sum() / size
+        mean = total(jnp.where(inside[:, None], points, 0)).sum() / size
+        variance = total(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
         return jnp.full(points.shape[1], mean), jnp.sqrt(variance) * jnp.eye(points.shape[1])
 
     return Distribution(*_by_cluster(fit, clusters, num_clusters), jnp.array(True))
@@ -55,9 +55,10 @@ def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cl
     """Normal with a mean vector and a covariance matrix, which may be singular, cluster by cluster."""
 
     def fit(inside):
-        mean = jnp.where(inside[:, None], points, 0).sum(axis=0) / _size(inside)
+        mean = total(jnp.where(inside[:, None], points, 0)) / _size(inside)
         gaps = jnp.where(inside[:, None], points - mean[None, :], 0)
-        values, vectors = jnp.linalg.eigh(jnp.matmul(gaps.T, gaps, precision="highest") / _size(inside))
+        products = added(partial(jax.lax.map, lambda block: jnp.matmul(block.T, block, precision="highest")), gaps)
+        values, vectors = jnp.linalg.eigh(products / _size(inside))
         return mean, vectors * jnp.sqrt(jnp.where(values < 0, 0, values))[None, :]
 
     return Distribution(*_by_cluster(fit, clusters, num_clusters), jnp.array(True))

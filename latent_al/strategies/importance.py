@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.base import UNLABELLED, BadInput, Pool, Strategy
 from latent_al.kernels.distances import squared_to
-from latent_al.kernels.shards import at_row
+from latent_al.kernels.shards import at_row, total
 from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.uncertainty import measured
 
@@ -81,7 +81,7 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
             "importance needs a classifier's predictions, and a first batch has none, nor a regressor; set "
             "config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
-    labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype) @ pool.features
+    labelled = total(jnp.where((pool.labels != UNLABELLED)[:, None], pool.features, 0))
     return _over_largest(kernels.importance(pool.probs, pool.features, labelled, 1, 0.5), pool)
 
 
