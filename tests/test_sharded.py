@@ -20,6 +20,7 @@ from test_strategies import SETTINGS, draw
 from latent_al import kernels
 from latent_al.base import UNLABELLED, Encoded, Pool, build
 from latent_al.collectives import largest_collective
+from latent_al.kernels import representativeness
 from latent_al.kernels.farthest import CANDIDATES
 from latent_al.kernels.shards import POOL, is_highest
 from latent_al.kernels.typicality import TILE
@@ -33,18 +34,26 @@ MARKS = SIZE
 LEFT_OUT = ("coreset", "distance", "entropy_d", "ibal", "multi_normal", "uniform")
 SPECS = {name: dict(name=name, **many[0]) for name, many in SETTINGS.items() if name not in LEFT_OUT}
 OVER_SEEDS, PADDED = ("farthest_first", "informativeness"), ("random", "typical")
-CASES = ["ties", *SPECS, *(f"{name} over seeds" for name in OVER_SEEDS), *(f"{name} padded" for name in PADDED)]
+BESIDES = ("ties", "centres", "euclidean_density", "euclidean_density_estimate")
+CASES = [
+    *BESIDES,
+    *(f"{name} padded" if name in PADDED else name for name in SPECS),
+    *(f"{name} over seeds" for name in OVER_SEEDS),
+]
+FRACTION = 0.01
 CANDIDATES_MOVE = CANDIDATES * (DIMENSIONS + 4) * 4 + 4
 LIMITS = {
     "farthest_first": CANDIDATES_MOVE,
     "farthest_first over seeds": CANDIDATES_MOVE,
     "uncertain_farthest_first": CANDIDATES_MOVE,
+    "euclidean_density": representativeness.TILE * (DIMENSIONS + 2) * 4,
+    "euclidean_density_estimate": (representativeness.TILE + round(FRACTION * (SIZE - 1))) * DIMENSIONS * 4,
     "typiclust": TILE * (1 + SETTINGS["typiclust"][0]["num_neighbours"]) * DIMENSIONS * 4,
 }
 """Bytes of the largest collective where it is not below `MARKS`.
 
 Of typical rows each device sorts the clusters of all rows, and compares tile by tile what it fetches: in the end more
-than the pool.
+than the pool, as of the densities of Euclidean distance, which compare a tile of rows at a time.
 """
 
 
@@ -80,24 +89,42 @@ def run(label, select, given, mesh):
 def main():
     devices, key = np.array(jax.devices()), jax.random.key(5)
     of_pool, over_seeds = Mesh(devices, (POOL,)), Mesh(devices.reshape(2, 4), ("seeds", POOL))
-    run("ties", select_among_ties, (key, make_pool(STRATEGIES["random"]())), of_pool)
+    pool = make_pool(STRATEGIES["random"]())
+    functions = (select_among_ties, find_centres, select_by_density, select_by_estimate)
+    for label, function in zip(BESIDES, functions, strict=True):
+        run(label, function, (key, pool), of_pool)
     for name, spec in SPECS.items():
         strategy = build(STRATEGIES, spec, "strategy")
         select, pool = partial(strategy.select, num=NUM), make_pool(strategy)
+        if name in PADDED:
+            run(f"{name} padded", partial(select_without_padding, strategy), (key, pool), of_pool)
+            continue
         run(name, select, (key, pool), of_pool)
         if name in OVER_SEEDS:
             pools = jax.tree.map(lambda each: jnp.stack([each] * 2), pool)
             mapped = jax.vmap(select, spmd_axis_name="seeds")
             run(f"{name} over seeds", mapped, (jax.random.split(key), pools), over_seeds)
-        if name in PADDED:
-            padded = partial(select_without_padding, strategy)
-            run(f"{name} padded", padded, (key, pool), of_pool)
 
 
 def select_among_ties(key, pool):
     score = jnp.round(pool.latents[:, 0])
     best = kernels.top_k(score, pool.taken, NUM)
     return jnp.concatenate([best, kernels.random_partitions(key, score, pool.taken, NUM)])
+
+
+def find_centres(key, pool):
+    """To the last bit: a rounding of sums would grow from one iteration to the next."""
+    return kernels.kmeans(key, pool.latents, NUM, 10).centres
+
+
+def select_by_density(key, pool):
+    del key
+    return kernels.top_k(kernels.euclidean_density(pool.latents), pool.taken, NUM)
+
+
+def select_by_estimate(key, pool):
+    density = kernels.euclidean_density_estimate(key, pool.latents, fraction=FRACTION)
+    return kernels.top_k(density, pool.taken, NUM)
 
 
 def select_without_padding(strategy, key, pool):

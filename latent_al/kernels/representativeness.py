@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from latent_al.kernels.shards import POOL, by_shard, joined, num_shards, total
+
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
 
@@ -48,7 +50,8 @@ def squared_euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False
 def euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
     """One minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
 
-    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size.
+    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size. Of rows
+    in several shards both distances of a pair are computed, and added in another order: values differ by some 1e-6.
 
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
@@ -114,7 +117,7 @@ def squared_distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
 
 @partial(jax.jit, static_argnums=1)
 def _cosine_density(x, unit_cube):
-    return cosine_values(x, unit_rows(x).mean(axis=0), unit_cube)
+    return cosine_values(x, total(unit_rows(x)) / len(x), unit_cube)
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -134,46 +137,66 @@ def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: b
 @partial(jax.jit, static_argnums=1)
 def _squared_euclidean_density(x, unit_cube):
     x = _centred(x)
-    squares = (x**2).sum(axis=1)
-    return _reversed(squares + squares.mean(), x.shape[1] if unit_cube else None)
+    squares = x**2
+    return _reversed(squares.sum(axis=1) + total(squares).sum() / len(x), x.shape[1] if unit_cube else None)
 
 
 @partial(jax.jit, static_argnums=1)
 def _euclidean_density(x, unit_cube):
     n, d = x.shape
-    num_tiles = -(-n // TILE)
-    left, right = (_tiled(side, num_tiles) for side in _factors(_centred(x)))
-    exists = _tiled(jnp.ones((n, 1), x.dtype), num_tiles)[:, :, 0]
-    first, second = jnp.triu_indices(num_tiles)
+    sums = (_sums_of_pairs if num_shards() == 1 else _sums_around)(*_factors(_centred(x)))
+    return _reversed(sums[:n] / n, d**0.5 if unit_cube else None)
+
+
+def _sums_of_pairs(left, right):
+    """The sum of the distances of each row to all rows; those that fill up the last tile are at no distance."""
+    num_tiles = -(-len(left) // TILE)
+    left, right = (_tiled(side, num_tiles, TILE) for side in (left, right))
 
     def add_tile(sums, pair):
         """A tile off the diagonal stands for itself and its mirror image."""
         i, j = pair
         tile = _distances(left[i], right[j])
-        sums = sums.at[i].add((tile * exists[j][None, :]).sum(axis=1))
-        return sums.at[j].add(jnp.where(i == j, 0, (tile * exists[i][:, None]).sum(axis=0))), None
+        return sums.at[i].add(tile.sum(axis=1)).at[j].add(jnp.where(i == j, 0, tile.sum(axis=0))), None
 
-    sums, _ = jax.lax.scan(add_tile, jnp.zeros((num_tiles, TILE), x.dtype), (first, second))
-    return _reversed(sums.reshape(-1)[:n] / n, d**0.5 if unit_cube else None)
+    return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
+
+
+def _sums_around(left, right):
+    """As `_sums_of_pairs`: each shard hands its tiles on, one by one, until all shards have compared theirs with it."""
+    shards = num_shards()
+
+    def of_shard(own):
+        size = len(own[0])
+        num_tiles = -(-size // TILE)
+        left, right = (_tiled(side, num_tiles, -(-size // num_tiles)) for side in own)
+
+        def compare(_, carry):
+            sums, others = carry
+            sums += jax.lax.map(lambda rows: _distances(rows, others).sum(axis=1), left)
+            return sums, jax.lax.ppermute(others, POOL, [(shard, (shard + 1) % shards) for shard in range(shards)])
+
+        def add_tile(sums, others):
+            return jax.lax.fori_loop(0, shards, compare, (sums, others))[0], None
+
+        return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
+
+    return joined(by_shard(of_shard, (left, right)), len(left))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _euclidean_density_estimate(key, x, num, unit_cube):
     n, d = x.shape
-    order = jax.random.permutation(key, n)
-    left, right = _factors(_centred(x)[order])
-    num_tiles = -(-n // TILE)
-    width = TILE + num - 1
-    following = jnp.take(right, 1 + jnp.arange(num_tiles * TILE + num), axis=0, mode="wrap")
-    behind = jnp.arange(width)[None, :] - jnp.arange(TILE)[:, None]
-    used = (behind >= 0) & (behind < num)
+    order, points = jax.random.permutation(key, n), _centred(x)
+    behind = jnp.arange(1, TILE + num)[None, :] - jnp.arange(TILE)[:, None]
+    used = (behind > 0) & (behind <= num)
 
-    def tile_sums(args):
-        rows, start = args
-        tile = _distances(rows, jax.lax.dynamic_slice_in_dim(following, start, width))
-        return jnp.where(used, tile, 0).sum(axis=1)
+    def tile_sums(start):
+        # Of a shuffled pool that lies on several devices each would have all.
+        left, right = _factors(points[order[(start + jnp.arange(TILE + num)) % n]])
+        return jnp.where(used, _distances(left[:TILE], right[1:]), 0).sum(axis=1)
 
-    sums = jax.lax.map(tile_sums, (_tiled(left, num_tiles), TILE * jnp.arange(num_tiles))).reshape(-1)[:n]
+    sums = jax.lax.map(tile_sums, jnp.arange(0, n, TILE)).reshape(-1)[:n]
     means = jnp.zeros(n, x.dtype).at[order].set(sums / num * (n - 1) / n)
     return _reversed(means, d**0.5 if unit_cube else None)
 
@@ -181,8 +204,8 @@ def _euclidean_density_estimate(key, x, num, unit_cube):
 @jax.jit
 def _j_density(mu, log_sigma):
     terms = j_terms(mu, log_sigma, mu[0], log_sigma[0])
-    means = JTerms(*[each.mean(axis=0) for each in terms])
-    spreads = [each.mean(axis=0) for each in j_spreads(terms, means)]
+    means = JTerms(*[total(each) / len(mu) for each in terms])
+    spreads = [total(each) / len(mu) for each in j_spreads(terms, means)]
     return _reversed(mean_j(terms, means, spreads), None)
 
 
@@ -255,7 +278,7 @@ def _reversed(distances, bound):
 def _centred(x):
     """About the mean; equal rows become zero exactly, however far they lie from the origin."""
     x = x - x[:1]
-    return x - x.mean(axis=0, keepdims=True)
+    return x - total(x)[None, :] / len(x)
 
 
 def _factors(x):
@@ -270,8 +293,8 @@ def _distances(left, right):
     return jnp.sqrt(jnp.where(squares < 0, 0, squares))
 
 
-def _tiled(rows, num_tiles):
-    return jnp.pad(rows, ((0, num_tiles * TILE - rows.shape[0]), (0, 0))).reshape(num_tiles, TILE, -1)
+def _tiled(rows, num_tiles, size):
+    return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
 
 
 def _check_cube(x, unit_cube):
