@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -51,12 +52,14 @@ def main(argv):
         leave(f"launch.py: {error}")
     except KeyboardInterrupt:
         leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except Exception as error:
+        if not jax.distributed.is_initialized():
             raise
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
         leave(
-            f"launch.py: process {jax.process_index()} has lost another one ({str(error)[:200]}); see what the others "
-            f"say. {AGAIN}"
+            f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
+            f"what the others say. {AGAIN}"
         )
 
 

@@ -26,7 +26,18 @@ from latent_al.loop import (
     score,
     select_round,
 )
-from latent_al.meshes import Rows, fetch, has_pool, make_mesh, over_rows, over_seeds, place, place_rows, with_padding
+from latent_al.meshes import (
+    Rows,
+    fetch,
+    has_pool,
+    make_mesh,
+    over_rows,
+    over_seeds,
+    place,
+    place_rows,
+    to_the_first,
+    with_padding,
+)
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.output import write_results
 from latent_al.processes import after_the_first, agree, is_first
@@ -93,7 +104,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
             played = play(name, arm, block, _num_labels(config), *known, test_every_round=bool(tuned))
             histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
     ordered = [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in _blocks(config)]
-    encodings = {name: each._replace(train=fetch(each.train)) for name, each in encodings.items()}
+    encodings = {name: each._replace(train=to_the_first(each.train)) for name, each in encodings.items()}
     spaces = {
         label: (encodings[arm.encoder].train.latents, _clusters(arm))
         for name, arm in arms.items()

@@ -14,9 +14,13 @@ from jaxtyping import PyTree
 
 from latent_al.base import BadInput
 from latent_al.kernels.shards import POOL
+from latent_al.processes import is_first
 
 SEEDS = "seeds"
 """The axis of a mesh that seeds are spread over."""
+
+BLOCK = 2**16
+"""Rows that are on every device at a time on their way to the first process."""
 
 Tree = TypeVar("Tree")
 
@@ -186,6 +190,29 @@ def fetch(tree: Tree) -> Tree:
         if not isinstance(each, jax.Array) or each.is_fully_addressable or each.is_fully_replicated:
             return jax.device_get(each)
         return multihost_utils.process_allgather(each, tiled=True)
+
+    return jax.tree.map(get, tree, is_leaf=_is_rows)
+
+
+def to_the_first(tree: Tree) -> Tree:
+    """As `fetch`, but `Rows` only in the memory of the first process, block by block; None in the others."""
+
+    def get(rows):
+        if not _is_rows(rows) or rows.values.is_fully_addressable:
+            return fetch(rows)
+        block = min(BLOCK, len(rows))
+        everywhere = NamedSharding(rows.values.sharding.mesh, PartitionSpec())
+        cut = jax.jit(
+            lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, block), out_shardings=everywhere
+        )
+        whole = np.empty((len(rows), *rows.values.shape[1:]), rows.values.dtype) if is_first() else None
+        for start in range(0, len(rows), block):
+            # The last block begins where it is as long as the others.
+            start = min(start, len(rows) - block)
+            part = cut(rows.values, start)
+            if whole is not None:
+                whole[start : start + block] = part
+        return whole
 
     return jax.tree.map(get, tree, is_leaf=_is_rows)
 

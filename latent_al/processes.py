@@ -151,11 +151,12 @@ def _watch(index):
             client.key_value_set(f"{ALIVE}/{index}", str(beat), allow_overwrite=True)
             if index == 0:
                 heard = _listen(client.key_value_dir_get(ALIVE), heard)
-                silent = [name for name, (_, since) in heard.items() if time.monotonic() - since > SILENCE]
+                silent = [other for other, (_, since) in heard.items() if time.monotonic() - since > SILENCE]
                 if silent:
                     leave(f"launch.py: process {silent[0].split('/')[-1]} is lost; see what it says. {AGAIN}")
-            for name, message in client.key_value_dir_get(OVER):
-                leave(f"launch.py: process {name.split('/')[-1]} has ended the run: {message}")
+            for other, message in client.key_value_dir_get(OVER):
+                if other != f"{OVER}/{index}":
+                    leave(f"launch.py: process {other.split('/')[-1]} has ended the run: {message}")
             time.sleep(1)
     except jax.errors.JaxRuntimeError:
         # The run has come to its end, and with it the service.
@@ -165,7 +166,7 @@ def _watch(index):
 def _listen(beats, heard):
     """The last beat of each process, and when it was new."""
     now = time.monotonic()
-    return {name: heard[name] if name in heard and heard[name][0] == beat else (beat, now) for name, beat in beats}
+    return {each: heard[each] if each in heard and heard[each][0] == beat else (beat, now) for each, beat in beats}
 
 
 def _check(coordinator_address, num_processes, process_id):
