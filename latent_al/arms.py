@@ -43,14 +43,15 @@ class Arm(NamedTuple):
     """One row of the comparison, its functions vmapped over members and compiled.
 
     A member is a seed with one variant, a dropout of the classifier with a gamma of the strategy; all seeds of the
-    first variant come first. `strategies` are those of the first batch and of the rounds, `prepared` what they
-    prepared. Unlabelled data has no classifier.
+    first variant come first. `strategies` are those of the first batch and of the rounds, `prepares` readies each for
+    the placed training set, and `prepared` is what that gave. Unlabelled data has no classifier.
     """
 
     encoder: str
     classifier: Classifier | None
     mesh: Mesh | None
     strategies: list[Strategy]
+    prepares: list[Any]
     first: Any
     select: Any
     measure: Any = None
@@ -60,6 +61,34 @@ class Arm(NamedTuple):
     def variants(self) -> list[tuple[float, float]]:
         dropouts = self.classifier.learner.dropouts if self.classifier else (0.0,)
         return [(dropout, gamma) for dropout in dropouts for gamma in self.strategies[-1].gammas]
+
+
+class Known(NamedTuple):
+    """What all rounds of an arm read: by split, inputs of the classifier and labels; those that it is watched on."""
+
+    inputs: dict[str, Any]
+    labels: dict[str, Any]
+    watched: tuple[Any, Any]
+
+
+def place_known(arm: Arm, data: Data, encodings: Encodings) -> Known:
+    """What the rounds of the arm read, on its devices; of shapes alone, as in `meshes.place`.
+
+    A classifier is watched on the first validation images; on none where they have no labels.
+    """
+    inputs = _inputs(arm, data, encodings)
+    labels = place({split: getattr(data, split).labels for split in SPLITS[1:]}, arm.mesh)
+    labels["train"] = place_rows(data.train.labels, arm.mesh)
+    seen = np.zeros(0, np.int32) if labels["validation"] is None else labels["validation"]
+    num = min(len(seen), WATCHED)
+    return Known(inputs, labels, place((_head(inputs["validation"], num), _head(seen, num)), arm.mesh))
+
+
+def per_member(arm: Arm, num_members: int) -> Any:
+    """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
+    if not arm.strategies[-1].follow:
+        return arm.prepared[-1]
+    return repeat(arm.prepared[-1], num_members, arm.mesh)
 
 
 def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, folder, *, test_every_round) -> History:
@@ -90,17 +119,15 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
         history = history._replace(bought=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
     if data.train.labels is None:
         return fetch(history)
-    labels = place({split: getattr(data, split).labels for split in SPLITS[1:]}, arm.mesh)
-    labels["train"] = place_rows(data.train.labels, arm.mesh)
-    inputs = _inputs(arm, data, encodings)
-    prepared, followed = _per_member(arm, len(members)), 0
+    given = place_known(arm, data, encodings)
+    prepared, followed = per_member(arm, len(members)), 0
     play_round = partial(_play_round, name, arm, members, test_every_round=test_every_round)
     shown = dict(initial=done, total=len(num_labels), unit="round", disable=not is_first())
     with tqdm(range(done, len(num_labels)), **shown) as bar:
         bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
         for index in bar:
             keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            known = (prepared, followed, encodings.train, inputs, labels, history)
+            known = (prepared, followed, encodings.train, given, history)
             history, prepared = play_round(index, keys, num_labels, *known)
             followed = num_labels[index]
             bar.set_postfix(_show(history.scores[learner.metric], index))
@@ -157,17 +184,10 @@ def _nothing_explained(num_members, num_labels, size):
     return nothing._asdict() | {"predicted": np.full(rows.shape[:2], -1, np.int32)}
 
 
-def _per_member(arm: Arm, num_members):
-    """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
-    if not arm.strategies[-1].follow:
-        return arm.prepared[-1]
-    return repeat(arm.prepared[-1], num_members, arm.mesh)
-
-
-def _watched(inputs, labels):
-    """The validation images on which a classifier is watched while it trains; none where they have no labels."""
-    known = jnp.zeros(0, jnp.int32) if labels["validation"] is None else labels["validation"][:WATCHED]
-    return inputs["validation"][: len(known)], known
+def _head(each, num):
+    if isinstance(each, jax.ShapeDtypeStruct):
+        return each.update(shape=(num, *each.shape[1:]))
+    return each[:num]
 
 
 def _inputs(arm: Arm, data: Data, encodings: Encodings):
@@ -188,19 +208,19 @@ def _play_round(
     prepared,
     followed,
     train,
-    inputs,
-    labels,
+    given: Known,
     history: History,
     *,
     test_every_round,
 ) -> tuple[History, Any]:
     """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
     dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
+    inputs, labels, watched = given
     is_last = index + 1 == len(num_labels)
     count = jnp.int32(num_labels[index])
     known = (labels["train"], history.bought)
     started = time.perf_counter()
-    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, _watched(inputs, labels))
+    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, watched)
     params, labelled, progress = jax.block_until_ready(fitted)
     fit_seconds, progress = time.perf_counter() - started, fetch(progress)
     _check_loss(progress["loss"], name, members, index)

@@ -27,11 +27,11 @@ class Encoder(NamedTuple):
 
     encode: (data, folder, mesh=None) -> Encodings; the folder keeps what is trained. Training runs on one device; the
         training images are then encoded where the mesh wants their rows.
-    has_spread: whether the latents come with a log standard deviation.
+    shapes: data -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`, without any work.
     """
 
     encode: Callable
-    has_spread: bool
+    shapes: Callable
 
 
 class Encodings(NamedTuple):
@@ -59,7 +59,11 @@ def identity():
         flat = [split.images.reshape(len(split.images), width) for split in data[:3]]
         return Encodings(*[Encoded(latents, None) for latents in flat], unit_cube=True)
 
-    return Encoder(encode, has_spread=False)
+    def shapes(data):
+        size, *image_shape = data.train.images.shape
+        return _of_points(size, math.prod(image_shape))
+
+    return Encoder(encode, shapes)
 
 
 def precomputed(*, train: str, validation: str | None, test: str | None):
@@ -86,7 +90,10 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
             splits.append(embeddings)
         return Encodings(*[Encoded(embeddings, None) for embeddings in splits])
 
-    return Encoder(encode, has_spread=False)
+    def shapes(data):
+        return _of_points(*_open_embeddings("train", train, len(data.train.images)).shape)
+
+    return Encoder(encode, shapes)
 
 
 def trained(
@@ -125,7 +132,12 @@ def trained(
         others = [jax.jit(run)(params, jnp.asarray(split.images)) for split in data[1:3]]
         return Encodings(train, *others, losses, partial(decode, params))
 
-    return Encoder(encode, has_spread(autoencoder, image_shape))
+    def shapes(data):
+        key, images = jax.random.key(seed), jax.ShapeDtypeStruct(data.train.images.shape, jnp.float32)
+        params = jax.eval_shape(lambda images: autoencoder.module.init(key, images[:1], key), images)
+        return jax.eval_shape(encode_images(autoencoder), params, images)
+
+    return Encoder(encode, shapes)
 
 
 GIVEN = {"identity": identity, "precomputed": precomputed}
@@ -271,20 +283,14 @@ def _mean_loss(loss, block):
     return run
 
 
+def _of_points(size, width):
+    return Encoded(jax.ShapeDtypeStruct((size, width), jnp.float32), None)
+
+
 def _read_embeddings(name, path, size, width):
-    if path is None:
-        if size:
-            raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
+    if path is None and not size:
         return np.zeros((0, width), np.float32)
-    try:
-        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
-    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or len(embeddings) != size:
-        raise BadInput(
-            f"{path} holds {embeddings.dtype} of shape {embeddings.shape}; expected numbers of shape [{size} d], "
-            f"one row for each {name} image."
-        )
+    embeddings = _open_embeddings(name, path, size)
     if width not in (None, embeddings.shape[1]):
         raise BadInput(f"{path} has {embeddings.shape[1]} columns but train {width}; embed all splits alike.")
     embeddings = embeddings.astype(np.float32, copy=False)
@@ -295,5 +301,20 @@ def _read_embeddings(name, path, size, width):
         raise BadInput(
             f"{path} has NaN or infinite values in {len(bad)} of {size} rows, the first is row {bad[0]}; "
             "embed those images again."
+        )
+    return embeddings
+
+
+def _open_embeddings(name, path, size):
+    if path is None:
+        raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
+    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or len(embeddings) != size:
+        raise BadInput(
+            f"{path} holds {embeddings.dtype} of shape {embeddings.shape}; expected numbers of shape [{size} d], "
+            f"one row for each {name} image."
         )
     return embeddings

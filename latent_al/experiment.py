@@ -16,6 +16,8 @@ from latent_al.arms import EXPLAINING, SPLITS, Arm, Classifier, by_variant, labe
 from latent_al.base import BadInput, Data, Encoded, build, check_name
 from latent_al.data import digest, load
 from latent_al.encoders import ENCODERS, TRAINED
+from latent_al.files import write_atomically
+from latent_al.forecast import choose_seeds, describe, forecast
 from latent_al.kernels.picks import subsample_size
 from latent_al.loop import (
     explain_round,
@@ -47,6 +49,9 @@ from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import open_workdir, pin
 
+SEEDS_AT_ONCE = "seeds_at_once.json"
+"""The file of the workdir that keeps how many seeds run side by side: with less memory there would be other blocks."""
+
 
 def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict | None:
     """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
@@ -66,26 +71,25 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     """
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     _check_sizes(config)
-    mesh = make_mesh(config.get("mesh"), _blocks(config))
+    mesh = make_mesh(config.get("mesh"), _blocks(config.num_seeds, config.get("seeds_at_once") or config.num_seeds))
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
     encoders = {name: _build_encoder(spec, data) for name, spec in config.encoders.items()}
-    classifiers = {name: _build_classifier(spec, data, mesh) for name, spec in config.classifiers.items()}
-    arms = {}
-    for name in config.arms:
-        with _blamed_on(name):
-            arms[name] = _build_arm(config, name, data, encoders, classifiers, mesh)
-    labels = labels_of(arms)
-    if len(set(labels)) < len(labels):
-        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
+    shapes = {name: encoder.shapes(data) for name, encoder in encoders.items()}
+    arms = _build_arms(config, data, shapes, mesh)
     tuned = _tuned(arms, data)
-    alternatives = {label for each in tuned.values() for label in each}
-    check_name(config.baseline, set(labels) - alternatives, "baseline arm")
+    _check_labels(config, arms, tuned)
     data_digest = digest(data)
     agree(data=data_digest)
+    foresee = partial(forecast, arms, data, shapes, _num_labels(config), test_every_round=bool(tuned))
+    at_once, expected = choose_seeds(foresee, config.num_seeds, _wanted_at_once(config, Path(workdir)), mesh)
     with after_the_first():
         folder = open_workdir(Path(workdir), config, data_digest)
+    if is_first():
+        print(describe(expected, mesh), flush=True)
+        write_atomically(folder / SEEDS_AT_ONCE, f"{at_once}\n")
+    blocks = _blocks(config.num_seeds, at_once)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
     encodings, placed, ready = {}, {}, {}
     for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
@@ -97,13 +101,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
         own = {name: arm for name, arm in arms.items() if arm.encoder == encoder}
         ready |= {name: _prepare(name, arm, placed[encoder].train, len(data.ids)) for name, arm in own.items()}
     arms = {name: ready[name] for name in arms}
-    histories = {}
-    for block in _blocks(config):
-        for name, arm in arms.items():
-            known = (data, placed[arm.encoder], folder)
-            played = play(name, arm, block, _num_labels(config), *known, test_every_round=bool(tuned))
-            histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
-    ordered = [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in _blocks(config)]
+    ordered = _play(arms, blocks, _num_labels(config), data, placed, folder, test_every_round=bool(tuned))
     encodings = {name: each._replace(train=to_the_first(each.train)) for name, each in encodings.items()}
     spaces = {
         label: (encodings[arm.encoder].train.latents, _clusters(arm))
@@ -116,7 +114,8 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
 
 def _check_sizes(config):
     for name in ("num_seeds", "seeds_at_once", "first_batch"):
-        if config[name] < 1:
+        is_open = name == "seeds_at_once" and config.get(name) is None
+        if not is_open and config[name] < 1:
             raise BadInput(f"{name} is {config[name]}; expected 1 or more.")
     if config.rounds < 0 or (config.rounds and config.batch < 1):
         raise BadInput(f"rounds is {config.rounds} and batch {config.batch}; expected rounds >= 0 and batch >= 1.")
@@ -174,9 +173,22 @@ def _clusters(arm):
     return clusters if clusters.any() else None
 
 
-def _blocks(config):
-    seeds = list(range(config.num_seeds))
-    return [seeds[i : i + config.seeds_at_once] for i in range(0, len(seeds), config.seeds_at_once)]
+def _wanted_at_once(config, workdir):
+    """Seeds side by side: as many as the config says, else as when the workdir was begun; None where it was not."""
+    path, wanted = workdir / SEEDS_AT_ONCE, config.get("seeds_at_once")
+    if wanted is not None or not path.exists():
+        return wanted
+    kept = path.read_text().strip()
+    if not kept.isdecimal() or int(kept) < 1:
+        raise BadInput(
+            f"{path} holds {kept[:20]!r}; expected a number of seeds: restore it, or choose another --workdir."
+        )
+    return int(kept)
+
+
+def _blocks(num_seeds, at_once):
+    seeds = list(range(num_seeds))
+    return [seeds[i : i + at_once] for i in range(0, num_seeds, at_once)]
 
 
 def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
@@ -202,19 +214,37 @@ def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
     return Classifier(learner, on_images, fit, scored, explain)
 
 
-def _build_arm(config, name, data: Data, encoders, classifiers, mesh) -> Arm:
+def _build_arms(config, data: Data, shapes, mesh) -> dict[str, Arm]:
+    classifiers = {name: _build_classifier(spec, data, mesh) for name, spec in config.classifiers.items()}
+    arms = {}
+    for name in config.arms:
+        with _blamed_on(name):
+            arms[name] = _build_arm(config, name, data, shapes, classifiers, mesh)
+    return arms
+
+
+def _check_labels(config, arms, tuned):
+    labels = labels_of(arms)
+    if len(set(labels)) < len(labels):
+        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
+    alternatives = {label for each in tuned.values() for label in each}
+    check_name(config.baseline, set(labels) - alternatives, "baseline arm")
+
+
+def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
     spec = config.arms[name]
-    check_name(spec.encoder, encoders, "encoder")
+    check_name(spec.encoder, shapes, "encoder")
     check_name(spec.classifier, classifiers, "classifier")
     classifier = classifiers[spec.classifier]
+    prepare = partial(_preparer, size=len(data.train.images), mesh=mesh)
     initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
-    train = _shapes(config, spec.encoder, data, encoders)
+    train = shapes[spec.encoder]
     rehearse(initial, train, config.first_batch)
     first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=_capacity(config))
     first = over_seeds(first, 0, None, None, mesh=mesh)
     if not config.rounds:
-        return Arm(spec.encoder, classifier, mesh, [initial], first, None)
+        return Arm(spec.encoder, classifier, mesh, [initial], [prepare(initial)], first, None)
     size = len(data.train.images)
     probs = None if data.num_classes is None else _floats(size, data.num_classes)
     draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
@@ -226,7 +256,8 @@ def _build_arm(config, name, data: Data, encoders, classifiers, mesh) -> Arm:
     settings = dict(learner=classifier.learner, strategy=strategy)
     axes = (0, 0, 0, None, None, member, None, 0, None, None, None)
     measure = over_seeds(partial(measure_round, **settings), *axes, mesh=mesh)
-    return Arm(spec.encoder, classifier, mesh, [initial, strategy], first, select, measure)
+    prepares = [prepare(initial), prepare(strategy)]
+    return Arm(spec.encoder, classifier, mesh, [initial, strategy], prepares, first, select, measure)
 
 
 def _stays(size, mesh, selected):
@@ -245,13 +276,6 @@ def _build_encoder(spec, data):
             "some would be in it twice; lower the batch."
         )
     return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
-
-
-def _shapes(config, name, data, encoders) -> Encoded:
-    """The shapes of what an encoder makes of the training images, whose latents stand for any number of dimensions."""
-    latents, errors = _floats(len(data.train.images), 1), _floats(len(data.train.images))
-    is_trained = config.encoders[name].name in TRAINED
-    return Encoded(latents, latents if encoders[name].has_spread else None, errors if is_trained else None)
 
 
 def _floats(*shape):
@@ -275,12 +299,27 @@ def _place(encodings, mesh):
 
 def _prepare(name, arm: Arm, train: Encoded, size) -> Arm:
     with _blamed_on(name):
-        if not has_pool(arm.mesh):
-            return arm._replace(prepared=[strategy.prepare(train) for strategy in arm.strategies])
-        # A strategy's own check of its latents cannot be compiled.
-        check_latents(fetch(over_rows(_ends, size, arm.mesh)(train.latents)))
-        prepares = [over_rows(strategy.prepare, size, arm.mesh) for strategy in arm.strategies]
-        return arm._replace(prepared=[prepare(train) for prepare in prepares])
+        if has_pool(arm.mesh):
+            # A strategy's own check of its latents cannot be compiled.
+            check_latents(fetch(over_rows(_ends, size, arm.mesh)(train.latents)))
+        return arm._replace(prepared=[prepare(train) for prepare in arm.prepares])
+
+
+def _preparer(strategy, size, mesh):
+    if has_pool(mesh):
+        return over_rows(strategy.prepare, size, mesh)
+    return lambda train: place(strategy.prepare(train), mesh)
+
+
+def _play(arms, blocks, num_labels, data, placed, folder, *, test_every_round):
+    """(label, seeds, history) of all that the arms play, label by label and block by block."""
+    histories = {}
+    for block in blocks:
+        for name, arm in arms.items():
+            known = (data, placed[arm.encoder], folder)
+            played = play(name, arm, block, num_labels, *known, test_every_round=test_every_round)
+            histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
+    return [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in blocks]
 
 
 def _ends(latents):

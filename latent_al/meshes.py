@@ -121,10 +121,13 @@ def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
 
 
 def place(tree: Tree, mesh: Mesh | None) -> Tree:
-    """The arrays of `tree` on every device of the mesh, or on the one device, so that no round has to bring them."""
+    """The arrays of `tree` on every device of the mesh, or on the one device, so that no round has to bring them.
+
+    Of a `jax.ShapeDtypeStruct` in their place: where it would lie, here and in `place_rows` and `repeat`.
+    """
     if mesh is None:
-        return jax.device_put(tree)
-    return jax.tree.map(lambda each: _put(np.asarray(each), each.shape, mesh, PartitionSpec()), tree)
+        return jax.tree.map(lambda each: each if _is_shape(each) else jax.device_put(each), tree)
+    return jax.tree.map(lambda each: _put(each, each.shape, mesh, PartitionSpec()), tree)
 
 
 def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
@@ -148,14 +151,17 @@ def repeat(tree: PyTree, num: int, mesh: Mesh | None) -> PyTree:
     def each_seed(tree):
         return jax.tree.map(lambda each: jnp.broadcast_to(each, (num, *each.shape)), tree)
 
-    if not has_pool(mesh):
-        return each_seed(tree)
-    specs = jax.tree.map(
-        lambda each: NamedSharding(mesh, PartitionSpec(SEEDS, POOL) if _is_rows(each) else PartitionSpec(SEEDS)),
-        tree,
-        is_leaf=_is_rows,
+    shardings = (
+        None
+        if mesh is None
+        else jax.tree.map(
+            lambda each: NamedSharding(mesh, PartitionSpec(SEEDS, POOL) if _is_rows(each) else PartitionSpec(SEEDS)),
+            tree,
+            is_leaf=_is_rows,
+        )
     )
-    return jax.jit(each_seed, out_shardings=specs)(tree)
+    run = jax.jit(each_seed, out_shardings=shardings)
+    return run.eval_shape(tree) if any(map(_is_shape, jax.tree.leaves(tree))) else run(tree)
 
 
 def has_pool(mesh: Mesh | None) -> bool:
@@ -255,12 +261,21 @@ def _is_rows(each):
     return isinstance(each, Rows)
 
 
+def _is_shape(each):
+    return isinstance(each, jax.ShapeDtypeStruct)
+
+
 def _put(array, shape, mesh, spec):
     """`array`, of which each process reads what its own devices are to hold, with zeros up to `shape`."""
+    sharding = NamedSharding(mesh, spec)
+    if _is_shape(array):
+        return jax.ShapeDtypeStruct(shape, array.dtype, sharding=sharding)
+    if isinstance(array, jax.Array) and array.sharding == sharding:
+        return array
 
     def part(index):
         own = np.asarray(array[index])
         want = [len(range(*each.indices(size))) for each, size in zip(index, shape, strict=True)]
         return np.pad(own, [(0, size - have) for size, have in zip(want, own.shape, strict=True)])
 
-    return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), part, dtype=array.dtype)
+    return jax.make_array_from_callback(shape, sharding, part, dtype=array.dtype)

@@ -128,7 +128,7 @@ def trained(digits, tmp_path_factory):
     """What the encoder gives, and the auto-encoder with the params that it left in its folder."""
     folder, ours = tmp_path_factory.mktemp("vae_gan"), vae_gan(**DIGITS)
     encoder = build(ENCODERS, dict(name="vae_gan", **DIGITS, **TRAINING), "encoder")
-    assert encoder.has_spread
+    assert encoder.shapes(digits).log_sigma.shape == (len(digits.train.images), ours.module.latent)
     encodings = encoder.encode(digits, folder)
     return encodings, ours, train_autoencoder(ours, digits, folder, **TRAINING)[0]
 

@@ -1,0 +1,237 @@
+"""What a run will take of its devices, known before any work from its programs, which are compiled on shapes alone.
+
+Their later calls find them compiled. Not foreseen are: an encoder's training; what a strategy prepares on one device,
+or on some along `seeds` alone, where its steps run one by one; what is measured and explained once at the end; figures.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from math import inf, prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from latent_al.arms import SPLITS, Arm, per_member, place_known
+from latent_al.base import BadInput, Data, Encoded
+from latent_al.encoders import Encodings
+from latent_al.meshes import SEEDS, has_pool, place, place_rows
+
+_COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
+# Of one that is started and awaited, what awaits it has the result.
+_COLLECTIVE = re.compile(rf"= (.*?) (?:ragged-)?(?:{_COLLECTIVES})(?:-done)?\(")
+
+
+class Forecast(NamedTuple):
+    """What the rounds of a run will take.
+
+    num_bytes: on each device at the peak: what stays there, and what the program that runs then makes besides.
+    arm: whose program that is.
+    doing: what it does.
+    moved: bytes that each device gets from the others in a round, of the arm in which they are most; the body of a loop
+        counts once.
+    """
+
+    num_bytes: int
+    arm: str
+    doing: str
+    moved: int
+
+
+class _Program(NamedTuple):
+    doing: str
+    num_bytes: int
+    moved: int
+    every_round: bool
+
+
+def forecast(
+    arms: dict[str, Arm],
+    data: Data,
+    shapes: dict[str, Encoded],
+    num_labels: np.ndarray,
+    num_seeds: int,
+    *,
+    test_every_round: bool,
+) -> Forecast:
+    """Compiles what each arm plays, and tells what that will take.
+
+    Args:
+        arms: before anything is prepared.
+        data: the images and their labels, of which only the shapes are read.
+        shapes: encoder -> what the training images are encoded to.
+        num_labels: [rounds+1], labels bought by the time that each round fits.
+        num_seeds: side by side.
+        test_every_round: as in `arms.play`.
+    """
+    data = data._replace(**{split: _shapes_of(getattr(data, split)) for split in SPLITS})
+    mesh = next(iter(arms.values())).mesh
+    encodings = {name: _encodings(train, data, mesh) for name, train in shapes.items()}
+    programs, ready = {}, {}
+    for name, arm in arms.items():
+        programs[name], ready[name] = _prepare(arm, encodings[arm.encoder].train)
+    stays = [[each[:3] for each in encodings.values()], [arm.prepared for arm in ready.values()]]
+    for name, arm in ready.items():
+        known = (arm, data, encodings[arm.encoder], num_labels, num_seeds * len(arm.variants))
+        programs[name] += _play(*known, stays, test_every_round=test_every_round)
+    peak, arm, doing = max((each.num_bytes, name, each.doing) for name, own in programs.items() for each in own)
+    moved = max(sum(each.moved for each in own if each.every_round) for own in programs.values())
+    return Forecast(peak, arm, doing, moved)
+
+
+def choose_seeds(foresee: Callable[[int], Forecast], num_seeds: int, wanted: int | None, mesh: Mesh | None):
+    """How many seeds to run side by side, and what that will take.
+
+    Args:
+        foresee: seeds side by side -> `Forecast`.
+        num_seeds: of the run.
+        wanted: side by side; None for the most that fit.
+        mesh: of the run; along `seeds` each device has equally many.
+
+    Raises:
+        BadInput: what is wanted, or each device with one seed, needs more memory than there is.
+    """
+    at_once, room = min(wanted or num_seeds, num_seeds), _room(mesh)
+    expected = foresee(at_once)
+    if expected.num_bytes > room:
+        fitting = _most_that_fit(foresee, at_once, room, mesh)
+        if wanted or not fitting:
+            raise BadInput(_refusal(expected, at_once, fitting, room, mesh))
+        at_once, expected = fitting, foresee(fitting)
+    return at_once, expected
+
+
+def describe(expected: Forecast, mesh: Mesh | None) -> str:
+    """The forecast in a line."""
+    devices = 1 if mesh is None else mesh.size
+    moved = f", {_size(expected.moved)} moved between them a round" if devices > 1 else ""
+    peak = f"at the peak (arm {expected.arm}, {expected.doing})"
+    return f"Forecast: {_size(expected.num_bytes)} on {_each_of(devices)} {peak}{moved}."
+
+
+def bytes_moved(text: str) -> int:
+    """What all collectives of a compiled module together give to one device, each as if it ran once."""
+    shapes = [shape for found in _COLLECTIVE.findall(text) for shape in re.findall(r"(\w+)\[([\d,]*)\]", found)]
+    return sum(_bits(kind) * prod(map(int, filter(None, size.split(",")))) for kind, size in shapes) // 8
+
+
+def _most_that_fit(foresee, at_once, room, mesh):
+    """Fewer seeds than `at_once`, as many as fit where each takes as much as the second one does; 0 where none do."""
+    step = 1 if mesh is None else mesh.shape[SEEDS]
+    if at_once == step or (least := foresee(step).num_bytes) > room:
+        return 0
+    growth = max(1, foresee(2 * step).num_bytes - least)
+    return step * min(1 + int((room - least) // growth), at_once // step - 1)
+
+
+def _refusal(expected, at_once, fitting, room, mesh):
+    place = _each_of(1 if mesh is None else mesh.size)
+    fewer = f"lower seeds_at_once to {fitting}, " if fitting else ""
+    return (
+        f"arm {expected.arm!r} needs {_size(expected.num_bytes)} on {place} in {expected.doing} for {at_once} seeds at "
+        f"once but {_size(room)} are free; {fewer}spread the pool over more devices (mesh.pool), or lower subsample."
+    )
+
+
+def _room(mesh):
+    """Bytes that are free on the device, or for each of the mesh where that is least, in whatever process."""
+    devices = jax.devices()[:1] if mesh is None else mesh.local_devices
+    if devices[0].platform == "cpu":
+        room = psutil.virtual_memory().available / len(devices)
+    else:
+        stats = [device.memory_stats() for device in devices]
+        room = min(each["bytes_limit"] - each["bytes_in_use"] for each in stats) if all(stats) else inf
+    if jax.process_count() > 1:
+        room = multihost_utils.process_allgather(np.float32(room)).min()
+    return float(room)
+
+
+def _prepare(arm: Arm, train) -> tuple[list[_Program], Arm]:
+    """The shapes of what the strategies prepare, and the programs that do."""
+    if not has_pool(arm.mesh):
+        whole = [jax.eval_shape(strategy.prepare, train) for strategy in arm.strategies]
+        return [], arm._replace(prepared=place(whole, arm.mesh))
+    compiled, prepared = zip(*[_compile(prepare, arm.mesh, train) for prepare in arm.prepares], strict=True)
+    programs = [_program("preparing", each, [train, prepared], every_round=False) for each in compiled]
+    return programs, arm._replace(prepared=list(prepared))
+
+
+def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_every_round) -> Iterator[_Program]:
+    """As `arms.play`, on shapes alone."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_members))
+    first, _ = _compile(arm.first, arm.mesh, keys, encodings.train, arm.prepared[0])
+    yield _program("its first batch", first, stays, every_round=False)
+    if arm.classifier is None:
+        return
+    given, prepared = place_known(arm, data, encodings), per_member(arm, num_members)
+    stays = [*stays, given, prepared]
+    rates, count = _shape((num_members,), jnp.float32), _shape((), jnp.int32)
+    known = given.labels["train"], _shape((num_members, num_labels[-1]), jnp.int32)
+    inputs = given.inputs["train"]
+    fit, fitted = _compile(arm.classifier.fit, arm.mesh, keys, rates, inputs, *known, count, given.watched)
+    yield _program("fitting", fit, stays)
+    stays = [*stays, fitted]
+    if len(num_labels) > 1:
+        read = inputs, encodings.train, prepared, *known, count, count
+        select, selected = _compile(arm.select, arm.mesh, keys, rates, rates, *fitted[:2], *read)
+        yield _program("selecting", select, stays)
+        stays = [*stays, selected]
+    for split in SPLITS[1:]:
+        if given.labels[split] is not None and len(given.labels[split]):
+            score, _ = _compile(arm.classifier.score, arm.mesh, fitted[0], given.inputs[split], given.labels[split])
+            yield _program("scoring", score, stays, every_round=test_every_round or split == "validation")
+
+
+def _compile(function, mesh, *args):
+    """The compiled program, and the shapes of its outputs with where they lie."""
+    compiled, outputs = function.lower(*args).compile(), function.eval_shape(*args)
+    if mesh is None:
+        return compiled, outputs
+    return compiled, jax.tree.map(lambda each, at: each.update(sharding=at), outputs, compiled.output_shardings)
+
+
+def _program(doing, compiled, stays, *, every_round=True):
+    own = compiled.memory_analysis()
+    made = own.temp_size_in_bytes + own.output_size_in_bytes - own.alias_size_in_bytes
+    return _Program(doing, _bytes_on_each(stays) + made, bytes_moved(compiled.as_text()), every_round)
+
+
+def _bytes_on_each(tree):
+    """Bytes of the arrays on each device; one that is named twice counts once."""
+    arrays = {id(each): each for each in jax.tree.leaves(tree)}.values()
+    return sum(prod(_own_shape(each)) * each.dtype.itemsize for each in arrays)
+
+
+def _own_shape(each):
+    return each.shape if each.sharding is None else each.sharding.shard_shape(each.shape)
+
+
+def _encodings(train, data, mesh):
+    """The shapes of `Encodings`, of which rounds read no more than the latents of validation and test."""
+    others = [Encoded(_shape((len(split.images), *train.latents.shape[1:]), jnp.float32), None) for split in data[1:3]]
+    return Encodings(place_rows(train, mesh), *place(others, mesh))
+
+
+def _shapes_of(tree):
+    return jax.tree.map(lambda each: _shape(each.shape, each.dtype), tree)
+
+
+def _shape(shape, kind):
+    return jax.ShapeDtypeStruct(shape, kind)
+
+
+def _bits(kind):
+    return 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+
+
+def _each_of(devices):
+    return "the device" if devices == 1 else f"each of {devices} devices"
+
+
+def _size(num_bytes):
+    power = 20 if num_bytes < 2**30 else 30
+    return f"{num_bytes / 2**power:.1f} {'MiB' if power == 20 else 'GiB'}"
