@@ -233,5 +233,4 @@ def _each_of(devices):
 
 
 def _size(num_bytes):
-    power = 20 if num_bytes < 2**30 else 30
-    return f"{num_bytes / 2**power:.1f} {'MiB' if power == 20 else 'GiB'}"
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:.2f} GiB"

@@ -64,7 +64,10 @@ def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:
     Raises:
         BadInput: `what` has changed since the workdir was begun.
     """
-    digest = hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array))
+    digest = sha.hexdigest()
     if path.exists() and path.read_text() != digest:
         raise BadInput(f"{what} has changed since this workdir was begun; restore it or choose another --workdir.")
     path.parent.mkdir(parents=True, exist_ok=True)
