@@ -180,9 +180,7 @@ def _wanted_at_once(config, workdir):
         return wanted
     kept = path.read_text().strip()
     if not kept.isdecimal() or int(kept) < 1:
-        raise BadInput(
-            f"{path} holds {kept[:20]!r}; expected a number of seeds: restore it, or choose another --workdir."
-        )
+        raise BadInput(f"{path} holds {kept[:20]!r}; expected a number of seeds; choose another --workdir.")
     return int(kept)
 
 
@@ -301,7 +299,7 @@ def _prepare(name, arm: Arm, train: Encoded, size) -> Arm:
     with _blamed_on(name):
         if has_pool(arm.mesh):
             # A strategy's own check of its latents cannot be compiled.
-            check_latents(fetch(over_rows(_ends, size, arm.mesh)(train.latents)))
+            check_latents(jnp.asarray(fetch(over_rows(_ends, size, arm.mesh)(train.latents))))
         return arm._replace(prepared=[prepare(train) for prepare in arm.prepares])
 
 

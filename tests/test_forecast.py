@@ -1,0 +1,130 @@
+"""What a run will take, told before it: programs compile once, bytes are counted, seeds chosen, too much is refused."""
+
+import logging
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+import pytest
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
+
+from latent_al import experiment
+from latent_al.arms import play
+from latent_al.base import BadInput
+from latent_al.encoders import ENCODERS
+from latent_al.forecast import Forecast, bytes_moved, choose_seeds, describe, forecast
+from latent_al.kernels.shards import POOL
+from latent_al.meshes import make_mesh
+
+MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
+MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch=5)
+SEEDS = [0, 1]
+NUM_LABELS = np.array([10, 15])
+LATENTS, MARKS = 60 * 16 * 4, 60 * 4
+
+
+def make_config(strategy, rounds=1):
+    arm = dict(encoder="pixels", classifier="mlp", subsample=1.0, strategy=strategy)
+    sizes = dict(num_seeds=2, first_batch=10, batch=5, rounds=rounds, initial=dict(name="random"))
+    return ConfigDict(dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), **sizes))
+
+
+def build(data, strategy, mesh=None, rounds=1):
+    """The arms, and what foresees the run of them."""
+    shapes = dict(pixels=ENCODERS["identity"]().shapes(data))
+    arms = experiment._build_arms(make_config(strategy, rounds), data, shapes, mesh)
+    return arms, partial(forecast, arms, data, shapes, NUM_LABELS[: rounds + 1], test_every_round=False)
+
+
+@pytest.mark.parametrize(
+    "spec, strategy", [(None, MARGIN), (dict(seeds=2, pool=3), dict(name="distance"))], ids=["one", "mesh"]
+)
+def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data, tmp_path, caplog):
+    data, mesh = make_data(), make_mesh(spec, [SEEDS])
+    arms, foresee = build(data, strategy, mesh)
+    expected = foresee(len(SEEDS))
+    encodings = experiment._place(ENCODERS["identity"]().encode(data, None), mesh)
+    arm = experiment._prepare("chosen", arms["chosen"], encodings.train, len(data.ids))
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        history = play("chosen", arm, SEEDS, NUM_LABELS, data, encodings, tmp_path, test_every_round=False)
+    compiled = set(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
+    assert compiled
+    assert not compiled & {"first_batch", "fit_round", "select_round", "score", "of_all"}
+    assert (np.sort(history.bought)[:, -1] < len(data.ids)).all()
+    devices = 1 if mesh is None else 3
+    assert LATENTS / devices < expected.num_bytes < 20 * LATENTS
+    assert (expected.moved > 0) == (mesh is not None)
+
+
+def test_a_strategy_that_keeps_marks_takes_more_for_each_seed(make_data):
+    """The pool stays once, the distances that a seed follows once for each."""
+    _, foresee = build(make_data(labelled=False), dict(name="random"), rounds=0)
+    one, many = (foresee(num).num_bytes for num in (1, 1001))
+    assert one > LATENTS
+    assert many - one >= 1000 * 10 * 4
+
+
+def test_what_collectives_carry_is_counted():
+    mesh = make_mesh(dict(pool=4), [[0]])
+
+    def gather(own):
+        return jax.lax.all_gather(own, POOL, tiled=True), jax.lax.psum(own, POOL)
+
+    specs = dict(in_specs=PartitionSpec(POOL), out_specs=PartitionSpec(), check_vma=False)
+    compiled = jax.jit(jax.shard_map(gather, mesh=mesh, **specs)).lower(jnp.zeros((8, 3))).compile()
+    assert bytes_moved(compiled.as_text()) == 8 * 3 * 4 + 2 * 3 * 4
+
+
+def test_one_that_is_awaited_counts_once():
+    started = "%s = (f32[2,3]{1,0}, bf16[8,3]{1,0}) all-gather-start(%x), dimensions={0}"
+    assert bytes_moved(f"{started}\n%d = bf16[8,3]{{1,0}} all-gather-done(%s)\n%p = pred[5]{{0}} add(%d)") == 48
+
+
+def linear(share, of_pool=0.0):
+    """Foresees this share of the free memory for each seed, and for the pool."""
+    room = psutil.virtual_memory().available
+    return lambda num: Forecast(int(room * (of_pool + share * num)), "margin", "selecting", 0)
+
+
+def test_as_many_seeds_as_fit_run_side_by_side():
+    assert choose_seeds(linear(0.15, 0.2), 20, None, None)[0] == 5
+    assert choose_seeds(linear(0.01), 20, None, None)[0] == 20
+    mesh = make_mesh(dict(seeds=2), [SEEDS])
+    at_once, expected = choose_seeds(linear(0.06), 20, None, mesh)
+    assert at_once == 8
+    moved = r", 0\.0 MiB moved between them a round\."
+    told = r"Forecast: [\d.]+ [MG]iB on each of 2 devices at the peak \(arm margin, selecting\)"
+    assert re.fullmatch(told + moved, describe(expected, mesh))
+
+
+def test_of_programs_it_is_the_most_that_fit(make_data):
+    _, foresee = build(make_data(labelled=False), dict(name="random"), rounds=0)
+    room = psutil.virtual_memory().available
+    at_once, expected = choose_seeds(foresee, 10**9, None, None)
+    assert 0.8 * room < expected.num_bytes < 1.2 * room
+    assert foresee(2 * at_once).num_bytes > room
+
+
+def test_what_is_asked_for_is_kept_to_or_refused():
+    assert choose_seeds(linear(0.01), 20, 3, None)[0] == 3
+    message = r"arm 'margin' needs [\d.]+ GiB on the device in selecting for 20 seeds at once but .* are free; lower "
+    with pytest.raises(BadInput, match=message + "seeds_at_once to 5, spread the pool"):
+        choose_seeds(linear(0.15, 0.2), 20, 20, None)
+    for wanted in (None, 1):
+        with pytest.raises(BadInput, match="are free; spread the pool over more devices"):
+            choose_seeds(linear(0.15, 1.0), 20, wanted, None)
+
+
+def test_a_workdir_keeps_how_many_ran_side_by_side(tmp_path):
+    wanted = partial(experiment._wanted_at_once, workdir=tmp_path)
+    assert wanted(ConfigDict(dict(seeds_at_once=None))) is None
+    (tmp_path / experiment.SEEDS_AT_ONCE).write_text("4\n")
+    assert wanted(ConfigDict()) == 4
+    assert wanted(ConfigDict(dict(seeds_at_once=2))) == 2
+    (tmp_path / experiment.SEEDS_AT_ONCE).write_text("{}")
+    with pytest.raises(BadInput, match="holds '{}'; expected a number of seeds; choose another --workdir"):
+        wanted(ConfigDict())
