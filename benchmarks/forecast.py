@@ -4,8 +4,8 @@
 
 Precomputed latents of 64 Gaussian dimensions, made in a temporary folder, ten classes, an MLP 512-512 fitted for one
 epoch, then the 100 least sure of all rows. Each size has a process of its own, which has played a small run before.
-Memory is Linux's RSS, because one device of a CPU reads the file of latents in place; what comes after the rounds, such
-as figures, is not played.
+Memory is what Linux calls RssAnon and, of one device, the file of latents, which it reads in place; several devices
+copy their shares. What comes after the rounds, such as figures, is not played.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def make_config(folder, num_seeds, num_devices):
 
 
 def memory():
-    """Bytes of this process that are in memory."""
-    return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    """Bytes of this process that are in memory and in no file."""
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def watch(workdir):
@@ -94,7 +94,8 @@ def measure(size, args):
         float(number) * (1024 if unit == "G" else 1)
         for number, unit in re.findall(r"(?:Forecast|Taken): ([\d.]+) ([MG])iB", printed)
     )
-    return forecast * args.devices, taken
+    in_place = size * WIDTH * 4 / 2**20 if args.devices == 1 else 0
+    return forecast * args.devices, taken + in_place
 
 
 def main():

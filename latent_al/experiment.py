@@ -47,7 +47,7 @@ from latent_al.results import METRICS
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.sampling import Clustered
-from latent_al.workdir import open_workdir, pin
+from latent_al.workdir import check_begun, open_workdir, pin
 
 SEEDS_AT_ONCE = "seeds_at_once.json"
 """The file of the workdir that keeps how many seeds run side by side: with less memory there would be other blocks."""
@@ -82,6 +82,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     _check_labels(config, arms, tuned)
     data_digest = digest(data)
     agree(data=data_digest)
+    check_begun(Path(workdir), config, data_digest)
     foresee = partial(forecast, arms, data, shapes, _num_labels(config), test_every_round=bool(tuned))
     at_once, expected = choose_seeds(foresee, config.num_seeds, _wanted_at_once(config, Path(workdir)), mesh)
     with after_the_first():

@@ -34,6 +34,16 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     return folder
 
 
+def check_begun(folder: Path, config: ConfigDict, data_digest: str) -> None:
+    """Checks that a workdir that was begun holds this very experiment; leaves any other as it is.
+
+    Raises:
+        BadInput: it holds another config or other data.
+    """
+    if (folder / "config.json").exists():
+        check_identity(folder, {"config": config.to_dict(), "data": data_digest})
+
+
 def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     """Keeps `identity` in the workdir's `config.json`, or checks that it is what is kept there.
 

@@ -44,7 +44,7 @@ def build(data, strategy, mesh=None, rounds=1):
     "spec, strategy", [(None, MARGIN), (dict(seeds=2, pool=3), dict(name="distance"))], ids=["one", "mesh"]
 )
 def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data, tmp_path, caplog):
-    data, mesh = make_data(), make_mesh(spec, [SEEDS])
+    data, mesh = make_data(num_test=0), make_mesh(spec, [SEEDS])
     arms, foresee = build(data, strategy, mesh)
     expected = foresee(len(SEEDS))
     encodings = experiment._place(ENCODERS["identity"]().encode(data, None), mesh)
