@@ -233,4 +233,6 @@ def _each_of(devices):
 
 
 def _size(num_bytes):
+    if num_bytes < 2**20:
+        return f"{num_bytes / 2**10:.1f} KiB"
     return f"{num_bytes / 2**20:.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:.2f} GiB"

@@ -24,7 +24,7 @@ MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
 MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch=5)
 SEEDS = [0, 1]
 NUM_LABELS = np.array([10, 15])
-LATENTS, MARKS = 60 * 16 * 4, 60 * 4
+LATENTS = 60 * 16 * 4
 
 
 def make_config(strategy, rounds=1):
@@ -60,8 +60,17 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     assert (expected.moved > 0) == (mesh is not None)
 
 
-def test_a_strategy_that_keeps_marks_takes_more_for_each_seed(make_data):
-    """The pool stays once, the distances that a seed follows once for each."""
+def test_encoders_say_what_they_will_make(make_data, tmp_path):
+    data = make_data()
+    np.save(tmp_path / "train.npy", np.zeros((60, 5)))
+    files = dict(train=str(tmp_path / "train.npy"), validation=None, test=None)
+    for encoder, width in ((ENCODERS["identity"](), 16), (ENCODERS["precomputed"](**files), 5)):
+        latents, *others = encoder.shapes(data)
+        assert latents == jax.ShapeDtypeStruct((60, width), jnp.float32)
+        assert others == [None, None]
+
+
+def test_the_pool_stays_once_and_each_seed_adds_its_own(make_data):
     _, foresee = build(make_data(labelled=False), dict(name="random"), rounds=0)
     one, many = (foresee(num).num_bytes for num in (1, 1001))
     assert one > LATENTS
@@ -96,7 +105,7 @@ def test_as_many_seeds_as_fit_run_side_by_side():
     mesh = make_mesh(dict(seeds=2), [SEEDS])
     at_once, expected = choose_seeds(linear(0.06), 20, None, mesh)
     assert at_once == 8
-    moved = r", 0\.0 MiB moved between them a round\."
+    moved = r", 0\.0 KiB moved between them a round\."
     told = r"Forecast: [\d.]+ [MG]iB on each of 2 devices at the peak \(arm margin, selecting\)"
     assert re.fullmatch(told + moved, describe(expected, mesh))
 
