@@ -4,7 +4,6 @@ Their later calls find them compiled. Not foreseen are: an encoder's training; w
 or on some along `seeds` alone, where its steps run one by one; what is measured and explained once at the end; figures.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from math import inf, prod
 from typing import NamedTuple
@@ -18,12 +17,9 @@ from jax.sharding import Mesh
 
 from latent_al.arms import SPLITS, Arm, per_member, place_known
 from latent_al.base import BadInput, Data, Encoded
+from latent_al.collectives import bytes_moved
 from latent_al.encoders import Encodings
 from latent_al.meshes import SEEDS, has_pool, place, place_rows
-
-_COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
-# Of one that is started and awaited, what awaits it has the result.
-_COLLECTIVE = re.compile(rf"= (.*?) (?:ragged-)?(?:{_COLLECTIVES})(?:-done)?\(")
 
 
 class Forecast(NamedTuple):
@@ -111,12 +107,6 @@ def describe(expected: Forecast, mesh: Mesh | None) -> str:
     moved = f", {_size(expected.moved)} moved between them a round" if devices > 1 else ""
     peak = f"at the peak (arm {expected.arm}, {expected.doing})"
     return f"Forecast: {_size(expected.num_bytes)} on {_each_of(devices)} {peak}{moved}."
-
-
-def bytes_moved(text: str) -> int:
-    """What all collectives of a compiled module together give to one device, each as if it ran once."""
-    shapes = [shape for found in _COLLECTIVE.findall(text) for shape in re.findall(r"(\w+)\[([\d,]*)\]", found)]
-    return sum(_bits(kind) * prod(map(int, filter(None, size.split(",")))) for kind, size in shapes) // 8
 
 
 def _most_that_fit(foresee, at_once, room, mesh):
@@ -222,10 +212,6 @@ def _shapes_of(tree):
 
 def _shape(shape, kind):
     return jax.ShapeDtypeStruct(shape, kind)
-
-
-def _bits(kind):
-    return 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
 
 
 def _each_of(devices):

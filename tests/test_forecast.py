@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from latent_al import experiment
 from latent_al.arms import play
 from latent_al.base import BadInput
+from latent_al.collectives import bytes_moved
 from latent_al.encoders import ENCODERS
-from latent_al.forecast import Forecast, bytes_moved, choose_seeds, describe, forecast
+from latent_al.forecast import Forecast, choose_seeds, describe, forecast
 from latent_al.kernels.shards import POOL
 from latent_al.meshes import make_mesh
 
