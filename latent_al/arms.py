@@ -17,7 +17,7 @@ from latent_al.encoders import Encodings
 from latent_al.kernels.representer import Explanation
 from latent_al.meshes import fetch, place, place_rows, repeat
 from latent_al.models.last_layer import TOLERANCE
-from latent_al.processes import after_the_first, is_first
+from latent_al.processes import after_the_first, agree, is_first
 from latent_al.results import History
 
 SPLITS = ("train", "validation", "test")
@@ -115,6 +115,7 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
     nothing = _empty_history(len(members), num_labels, arm, data)
     with after_the_first():
         done, history = checkpoints.restore(nothing)
+    agree(rounds_done=done)
     if not done:
         history = history._replace(bought=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
     if data.train.labels is None:

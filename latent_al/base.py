@@ -101,6 +101,8 @@ class Strategy(NamedTuple):
         from `low` to `high`, before each selection; None where it does not depend on them.
     gammas: weights to compare, of which `Pool.gamma` is one; they share one program, and validation data choose.
     measures: what the selection weighs of each row, by name, for the report to show.
+    check: (two rows) -> None: those ValueErrors of `prepare` that the smallest and the largest value of each coordinate
+        tell, for where `prepare` is compiled and cannot raise them.
     """
 
     select: Select
@@ -108,6 +110,7 @@ class Strategy(NamedTuple):
     follow: Callable[..., PyTree] | None = None
     gammas: tuple[float, ...] = (0.0,)
     measures: Mapping[str, Callable[[Pool], Float[Array, " n"]]] = MappingProxyType({})
+    check: Callable[[Encoded], None] = lambda train: None
 
 
 class Learner(NamedTuple):

@@ -79,19 +79,22 @@ def precomputed(*, train: str, validation: str | None, test: str | None):
     Raises:
         BadInput: a missing or broken file, another shape or length, values that are NaN or infinite.
     """
+    paths = dict(train=train, validation=validation, test=test)
+
+    def open_all(data):
+        width, files = None, []
+        for name, path in paths.items():
+            files.append(_open_embeddings(name, path, len(getattr(data, name).images), width))
+            width = files[0].shape[1]
+        return files
 
     def encode(data, folder, mesh=None):
         del folder, mesh
-        width = None
-        splits = []
-        for name, path in (("train", train), ("validation", validation), ("test", test)):
-            embeddings = _read_embeddings(name, path, len(getattr(data, name).images), width)
-            width = embeddings.shape[1]
-            splits.append(embeddings)
-        return Encodings(*[Encoded(embeddings, None) for embeddings in splits])
+        files = zip(paths.values(), open_all(data), strict=True)
+        return Encodings(*[Encoded(_checked_embeddings(*each), None) for each in files])
 
     def shapes(data):
-        return _of_points(*_open_embeddings("train", train, len(data.train.images)).shape)
+        return _of_points(*open_all(data)[0].shape)
 
     return Encoder(encode, shapes)
 
@@ -287,27 +290,11 @@ def _of_points(size, width):
     return Encoded(jax.ShapeDtypeStruct((size, width), jnp.float32), None)
 
 
-def _read_embeddings(name, path, size, width):
-    if path is None and not size:
-        return np.zeros((0, width), np.float32)
-    embeddings = _open_embeddings(name, path, size)
-    if width not in (None, embeddings.shape[1]):
-        raise BadInput(f"{path} has {embeddings.shape[1]} columns but train {width}; embed all splits alike.")
-    embeddings = embeddings.astype(np.float32, copy=False)
-    first, end = share(size)
-    finite = [np.isfinite(embeddings[i : min(i + BLOCK, end)]).all(axis=1) for i in range(first, end, BLOCK)]
-    bad = first + np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
-    if len(bad):
-        raise BadInput(
-            f"{path} has NaN or infinite values in {len(bad)} of {size} rows, the first is row {bad[0]}; "
-            "embed those images again."
-        )
-    return embeddings
-
-
-def _open_embeddings(name, path, size):
+def _open_embeddings(name, path, size, width):
     if path is None:
-        raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
+        if size:
+            raise BadInput(f"there are {size} {name} images but no embeddings of them; set the encoder's {name} file.")
+        return np.zeros((0, width), np.float32)
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
@@ -316,5 +303,21 @@ def _open_embeddings(name, path, size):
         raise BadInput(
             f"{path} holds {embeddings.dtype} of shape {embeddings.shape}; expected numbers of shape [{size} d], "
             f"one row for each {name} image."
+        )
+    if width not in (None, embeddings.shape[1]):
+        raise BadInput(f"{path} has {embeddings.shape[1]} columns but train {width}; embed all splits alike.")
+    return embeddings
+
+
+def _checked_embeddings(path, embeddings):
+    """As float32. Each of several processes looks at its part of the rows."""
+    embeddings, size = embeddings.astype(np.float32, copy=False), len(embeddings)
+    first, end = share(size)
+    finite = [np.isfinite(embeddings[i : min(i + BLOCK, end)]).all(axis=1) for i in range(first, end, BLOCK)]
+    bad = first + np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
+    if len(bad):
+        raise BadInput(
+            f"{path} has NaN or infinite values in {len(bad)} of {size} rows, the first is row {bad[0]}; "
+            "embed those images again."
         )
     return embeddings

@@ -45,7 +45,6 @@ from latent_al.output import write_results
 from latent_al.processes import after_the_first, agree, is_first
 from latent_al.results import METRICS
 from latent_al.strategies import STRATEGIES
-from latent_al.strategies.farthest import check_latents
 from latent_al.strategies.sampling import Clustered
 from latent_al.workdir import check_begun, open_workdir, pin
 
@@ -71,7 +70,8 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     """
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     _check_sizes(config)
-    mesh = make_mesh(config.get("mesh"), _blocks(config.num_seeds, config.get("seeds_at_once") or config.num_seeds))
+    blocks = _blocks(config.num_seeds, config.get("seeds_at_once") or config.num_seeds)
+    mesh = make_mesh(dict(config.mesh) if config.get("mesh") else None, blocks)
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
@@ -85,6 +85,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     check_begun(Path(workdir), config, data_digest)
     foresee = partial(forecast, arms, data, shapes, _num_labels(config), test_every_round=bool(tuned))
     at_once, expected = choose_seeds(foresee, config.num_seeds, _wanted_at_once(config, Path(workdir)), mesh)
+    agree(seeds_at_once=at_once)
     with after_the_first():
         folder = open_workdir(Path(workdir), config, data_digest)
     if is_first():
@@ -299,9 +300,27 @@ def _place(encodings, mesh):
 def _prepare(name, arm: Arm, train: Encoded, size) -> Arm:
     with _blamed_on(name):
         if has_pool(arm.mesh):
-            # A strategy's own check of its latents cannot be compiled.
-            check_latents(jnp.asarray(fetch(over_rows(_ends, size, arm.mesh)(train.latents))))
-        return arm._replace(prepared=[prepare(train) for prepare in arm.prepares])
+            ends = jax.tree.map(jnp.asarray, fetch(over_rows(_ends, size, arm.mesh)(train)))
+            for strategy in arm.strategies:
+                strategy.check(ends)
+        prepared = [prepare(train) for prepare in arm.prepares]
+        if has_pool(arm.mesh):
+            _check_prepared(fetch(over_rows(partial(_count_nan, size), size, arm.mesh)(prepared)), size)
+        return arm._replace(prepared=prepared)
+
+
+def _count_nan(size, prepared):
+    """The values that are NaN, in each array of the rows and each number."""
+    known = [each for each in jax.tree.leaves(prepared) if each.shape in ((), (size,))]
+    return [jnp.isnan(each).sum() for each in known]
+
+
+def _check_prepared(counts, size):
+    if num_nan := max(map(int, counts), default=0):
+        raise ValueError(
+            f"what the strategy prepares is NaN for {num_nan} of {size} rows: latents are zero, equal or not finite; "
+            "look at what they were made from, or choose another measure or distance."
+        )
 
 
 def _preparer(strategy, size, mesh):
@@ -321,9 +340,9 @@ def _play(arms, blocks, num_labels, data, placed, folder, *, test_every_round):
     return [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in blocks]
 
 
-def _ends(latents):
-    """Two latents that are finite where all are, and equal where all are."""
-    return jnp.stack([latents.min(axis=0), latents.max(axis=0)])
+def _ends(train):
+    """Two rows that are finite where all are, and equal where all are."""
+    return jax.tree.map(lambda each: jnp.stack([each.min(axis=0), each.max(axis=0)]), train)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.base import Key, Params
-from latent_al.kernels.shards import by_shard, joined
+from latent_al.kernels.shards import POOL, by_shard, joined, num_shards
 
 BLOCK = 2048
 """Rows that a model is applied to at a time, so that memory does not grow with the pool."""
@@ -142,9 +142,18 @@ def fit(
 
 
 def in_blocks(
-    apply: Callable[[Params, Float[Array, "b ..."]], PyTree], block: int = BLOCK, *, alone: bool = False
+    apply: Callable[[Params, Float[Array, "b ..."]], PyTree],
+    block: int = BLOCK,
+    *,
+    alone: bool = False,
+    aligned: bool = False,
 ) -> Callable:
-    """`apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`."""
+    """`apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`.
+
+    Args:
+        aligned: gives each row the place in its block that it has where all rows lie on one device, for an `apply` to
+            which places matter.
+    """
 
     def of_shard(inputs, params):
         whole = inputs.shape[0] // block * block
@@ -153,8 +162,16 @@ def in_blocks(
         tail = apply(params, inputs[whole:])
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 
+    def aligned_shard(inputs, params):
+        size = inputs.shape[0]
+        lead = jax.lax.axis_index(POOL) * size % block
+        shifted = jnp.zeros((size + block - 1, *inputs.shape[1:]), inputs.dtype)
+        outputs = of_shard(jax.lax.dynamic_update_slice_in_dim(shifted, inputs, lead, 0), params)
+        return jax.tree.map(lambda each: jax.lax.dynamic_slice_in_dim(each, lead, size), outputs)
+
     def blocked(params, inputs):
-        return jax.tree.map(lambda parts: joined(parts, inputs.shape[0]), by_shard(of_shard, inputs, params))
+        function = aligned_shard if aligned and num_shards() > 1 else of_shard
+        return jax.tree.map(lambda parts: joined(parts, inputs.shape[0]), by_shard(function, inputs, params))
 
     # The activations of a block need the other half of the cache.
     return lambda params, inputs: as_members(blocked, params, 0 if alone else CACHE // 2)(params, inputs)

@@ -110,17 +110,21 @@ def describe(expected: Forecast, mesh: Mesh | None) -> str:
 
 
 def _most_that_fit(foresee, at_once, room, mesh):
-    """Fewer seeds than `at_once`, as many as fit where each takes as much as the second one does; 0 where none do."""
+    """Fewer seeds than `at_once` that fit, as many as do where each takes what the second one does; 0 where none do."""
     step = 1 if mesh is None else mesh.shape[SEEDS]
     if at_once == step or (least := foresee(step).num_bytes) > room:
         return 0
     growth = max(1, foresee(2 * step).num_bytes - least)
-    return step * min(1 + int((room - least) // growth), at_once // step - 1)
+    fitting = step * min(1 + int((room - least) // growth), at_once // step - 1)
+    while foresee(fitting).num_bytes > room:
+        # Another program has the peak there than where one and two were looked at.
+        fitting = fitting // (2 * step) * step
+    return fitting
 
 
 def _refusal(expected, at_once, fitting, room, mesh):
     place = _each_of(1 if mesh is None else mesh.size)
-    fewer = f"lower seeds_at_once to {fitting}, " if fitting else ""
+    fewer = f"lower seeds_at_once to {fitting} (a workdir that was begun goes on with its own), " if fitting else ""
     return (
         f"arm {expected.arm!r} needs {_size(expected.num_bytes)} on {place} in {expected.doing} for {at_once} seeds at "
         f"once but {_size(room)} are free; {fewer}spread the pool over more devices (mesh.pool), or lower subsample."

@@ -15,7 +15,7 @@ from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, 
 from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
 from latent_al.kernels.representer import Explanation
-from latent_al.kernels.shards import num_shards
+from latent_al.kernels.shards import num_shards, on_each_shard
 
 
 def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:
@@ -69,7 +69,7 @@ def fit_round(
     examples = inputs, labels, bought
     if num_shards() > 1:
         # Else each step would fetch its rows from all devices.
-        examples = inputs[rows], labels[rows], jnp.arange(bought.shape[0])
+        examples = on_each_shard(inputs[rows]), on_each_shard(labels[rows]), jnp.arange(bought.shape[0])
     params, progress = learner.fit(key, dropout, *examples, count, watched)
     labelled = learner.predict(params, inputs[rows])
     scores = learner.score(labelled[1], labels[rows])

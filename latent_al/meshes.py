@@ -58,7 +58,8 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
             return None
         spec = {POOL: len(devices)}
     sizes = dict(spec)
-    if not sizes or not sizes.keys() <= {SEEDS, POOL} or min(sizes.values()) < 1:
+    known = bool(sizes) and sizes.keys() <= {SEEDS, POOL}
+    if not known or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
         raise BadInput(
             f"mesh is {sizes}; expected {SEEDS}, {POOL} or both, 1 or more each, as in dict({SEEDS}=2, {POOL}=4)."
         )

@@ -54,6 +54,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         raise BadInput("give coordinator, num_processes and process_id, or none of them where the cluster tells them.")
     if given:
         _check(**given)
+    # It would swallow the signal by which schedulers end a process.
+    jax.config.update("jax_enable_preemption_service", False)
     # Left to itself JAX would abort without a word on what to do.
     at = f" at {coordinator}" if coordinator else ""
     late = threading.Timer(seconds, _give_up, (f"{at} within {seconds} seconds",))
@@ -146,8 +148,9 @@ def _watch(index):
     Each process tells each second that it is alive, and the first one listens.
     """
     client, heard = multihost.get_jax_distributed_client(), {}
-    try:
-        for beat in count():
+    for beat in count():
+        # A call may fail once; in the end the service is gone, and soon this thread.
+        with suppress(jax.errors.JaxRuntimeError):
             client.key_value_set(f"{ALIVE}/{index}", str(beat), allow_overwrite=True)
             if index == 0:
                 heard = _listen(client.key_value_dir_get(ALIVE), heard)
@@ -157,10 +160,7 @@ def _watch(index):
             for other, message in client.key_value_dir_get(OVER):
                 if other != f"{OVER}/{index}":
                     leave(f"launch.py: process {other.split('/')[-1]} has ended the run: {message}")
-            time.sleep(1)
-    except jax.errors.JaxRuntimeError:
-        # The run has come to its end, and with it the service.
-        return
+        time.sleep(1)
 
 
 def _listen(beats, heard):

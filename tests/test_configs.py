@@ -57,7 +57,7 @@ BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
 ]
 
 
-@pytest.mark.parametrize("size", ["smoke", "all_labels"])
+@pytest.mark.parametrize("size", ["smoke", pytest.param("all_labels", marks=pytest.mark.slow)])
 def test_mnist_vae(size, tiny_mnist, tmp_path):
     small = (
         ["--config.first_batch=200"]

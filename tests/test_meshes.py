@@ -1,5 +1,6 @@
 """Seeds spread over simulated devices, of which conftest.py asks for eight: the same rows as on one."""
 
+import re
 import runpy
 from functools import partial
 from math import prod
@@ -12,6 +13,7 @@ import pytest
 
 from latent_al import experiment
 from latent_al.base import BadInput, Encoded
+from latent_al.collectives import largest_collective
 from latent_al.loop import fit_round, select_round
 from latent_al.meshes import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
 from latent_al.models.classifiers import mlp
@@ -52,13 +54,51 @@ def test_several_devices_buy_the_same(spec):
     assert len(devices) == prod(spec.values())
 
 
-@pytest.mark.parametrize("strategy, fraction", [(DISTANCE, 1.0), (MARGIN, 0.5)], ids=["followed", "subsampled"])
-def test_rows_of_several_devices_are_followed_and_subsampled(strategy, fraction):
+BALD = STRATEGIES["bald"](num_draws=4, pick="top_k")
+
+
+@pytest.mark.parametrize(
+    "strategy, fraction",
+    [(DISTANCE, 1.0), (MARGIN, 0.5), (BALD, 1.0)],
+    ids=["followed", "subsampled", "drawn with dropout"],
+)
+def test_rows_of_several_devices_are_treated_as_those_of_one(strategy, fraction):
     one, several = (play_round(mesh, strategy, fraction) for mesh in (None, make_mesh(MIXED, [[0, 1, 2, 3]])))
     np.testing.assert_array_equal(several[0], one[0])
     if strategy is DISTANCE:
         np.testing.assert_allclose(several[1].values[:, :SIZE], one[1], rtol=1e-6)
         assert not np.any(several[1].values[:, SIZE:])
+
+
+def test_no_step_of_a_fit_fetches_rows():
+    """The compiled module has no collective in the loops that train."""
+    mesh = make_mesh(dict(pool=4), [[0]])
+    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
+    latents, labels = place_rows((np.zeros((SIZE, 4), np.float32), np.zeros(SIZE, np.int32)), mesh)
+    known = (latents, labels, jnp.zeros((1, CAPACITY), jnp.int32), 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
+    text = fit.lower(jax.random.split(jax.random.key(1), 1), jnp.float32(0.1), *known).compile().as_text()
+    bodies = re.findall(r"body=%?([\w.-]+)", text)
+    assert bodies
+    for body in bodies:
+        own = re.search(rf"^%?{re.escape(body)} .*?^}}", text, re.M | re.S)[0]
+        assert largest_collective(own) == 0
+    assert largest_collective(text) > 0
+
+
+def test_what_one_device_refuses_several_refuse(tmp_path):
+    latents = np.random.default_rng(0).normal(size=(1297, 3)).astype(np.float32)
+    latents[7] = 0
+    np.save(tmp_path / "train.npy", latents)
+    for split, size in (("validation", 200), ("test", 300)):
+        np.save(tmp_path / f"{split}.npy", latents[:size])
+    config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
+    files = {split: str(tmp_path / f"{split}.npy") for split in ("train", "validation", "test")}
+    config.encoders = dict(vae=dict(name="precomputed", **files))
+    strategy = dict(name="informativeness", measure="margin", gamma=0.5, pick="top_k")
+    config.arms.margin.strategy = strategy | dict(representativeness=dict(name="cosine_density"))
+    config.mesh = dict(pool=2)
+    with pytest.raises(BadInput, match="arm 'margin': what the strategy prepares is NaN for 1 of 1297 rows"):
+        experiment.run(config, str(tmp_path / "run"))
 
 
 def test_a_device_has_its_share_of_the_rows():

@@ -4,6 +4,7 @@ import numpy as np
 
 from latent_al.base import BadInput, Data
 from latent_al.data.arrays import assemble, to_split
+from latent_al.processes import after_the_first
 
 
 def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
@@ -57,7 +58,8 @@ def _find(dataset, data_dir):
 
 def _prepare(builder):
     try:
-        builder.download_and_prepare()
+        with after_the_first():
+            builder.download_and_prepare()
     except Exception as error:  # TFDS raises whatever its downloader or the set's own code raised.
         raise BadInput(
             f"TFDS set {builder.name!r} cannot be downloaded or prepared ({type(error).__name__}: {str(error)[:300]}); "

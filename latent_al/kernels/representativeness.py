@@ -33,7 +33,7 @@ def cosine_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[
     Raises:
         ValueError: a row is zero, NaN or infinite, or lies outside the unit cube.
     """
-    _check_cube(x, unit_cube)
+    check_cube(x, unit_cube)
     return _checked(_cosine_density(x, unit_cube), "a row is zero, and has no direction")
 
 
@@ -43,7 +43,7 @@ def squared_euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
-    _check_cube(x, unit_cube)
+    check_cube(x, unit_cube)
     return _checked(_squared_euclidean_density(x, unit_cube), "all rows are equal")
 
 
@@ -56,7 +56,7 @@ def euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Flo
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
-    _check_cube(x, unit_cube)
+    check_cube(x, unit_cube)
     return _checked(_euclidean_density(x, unit_cube), "all rows are equal")
 
 
@@ -74,7 +74,7 @@ def euclidean_density_estimate(
     """
     if not 0 < fraction <= 1 or x.shape[0] < 2:
         raise ValueError(f"fraction is {fraction} of {x.shape[0]} rows; expected a share in (0, 1] of 2 rows or more.")
-    _check_cube(x, unit_cube)
+    check_cube(x, unit_cube)
     num = max(1, round(fraction * (x.shape[0] - 1)))
     return _checked(_euclidean_density_estimate(key, x, num, unit_cube), "all rows compared are equal")
 
@@ -297,7 +297,8 @@ def _tiled(rows, num_tiles, size):
     return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
 
 
-def _check_cube(x, unit_cube):
+def check_cube(x: Float[Array, "n d"], unit_cube: bool) -> None:
+    """Raises ValueError where rows are known and one lies outside the unit cube that it is said to lie in."""
     if unit_cube and not isinstance(x, jax.core.Tracer):
         known = jax.device_get(x)
         if known.min() < 0 or known.max() > 1:

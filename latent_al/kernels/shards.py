@@ -120,6 +120,11 @@ def total(values: Float[Array, "n d"]) -> Float[Array, " d"]:
     return added(lambda own: own.sum(axis=1), values)
 
 
+def on_each_shard(values: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """`values`, all of which each device is to have, so that a loop need not fetch them."""
+    return jax.lax.with_sharding_constraint(values, PartitionSpec())
+
+
 def segment_sum(values: Num[Array, "n ..."], segments: Int[Array, " n"], num: int) -> Num[Array, "num ..."]:
     """`jax.ops.segment_sum`, as `added` rounds it, of fewer blocks where the sums of all would outnumber the rows."""
     num_blocks = min(BLOCKS, 1 << max(1, len(values) // num).bit_length() - 1)

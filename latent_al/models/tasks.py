@@ -83,7 +83,7 @@ def draws(model: nn.Module, task: Task, *block, **settings) -> Callable:
         features, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
         return features, task.read(outputs)
 
-    blocked = in_blocks(apply, *block, **settings)
+    blocked = in_blocks(apply, *block, **settings, aligned=True)
     return lambda params, key, rate, inputs: blocked((params, key, rate), inputs)
 
 

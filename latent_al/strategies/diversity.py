@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from latent_al import kernels
 from latent_al.base import BadInput, Strategy, build, check_name
 from latent_al.kernels import distances
-from latent_al.strategies.representativeness import REPRESENTATIVENESS
+from latent_al.strategies.representativeness import REPRESENTATIVENESS, check_within
 from latent_al.strategies.uncertainty import MEASURES, measured
 
 DISTANCES = {
@@ -61,7 +61,14 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
         points = _points(distance, pool.latents, pool.log_sigma)
         return kernels.greedy_diverse(score, points, pool.taken, num, to=to, weight=weight)
 
-    return Strategy(select, prepare)
+    def check(train):
+        if beta:
+            check_within(representativeness, train)
+        # The smallest coordinates of all may be zero where no latent is.
+        spanned = "euclidean" if distance == "reversed_cosine" else distance
+        _scale(spanned, _points(spanned, train.latents, train.log_sigma))
+
+    return Strategy(select, prepare, check=check)
 
 
 def _points(distance, latents, log_sigma):

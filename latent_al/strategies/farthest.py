@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.base import BadInput, Strategy, check_name
+from latent_al.base import BadInput, Encoded, Strategy, check_name
 from latent_al.kernels.shards import is_highest
 from latent_al.strategies.uncertainty import MEASURES, measured
 
@@ -24,7 +24,7 @@ def farthest_first() -> Strategy:
         first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))
         return kernels.farthest_first(pool.latents, pool.taken, num, first=first)
 
-    return Strategy(select, lambda train: check_latents(train.latents))
+    return Strategy(select, check_apart, check=check_apart)
 
 
 def coreset() -> Strategy:
@@ -66,6 +66,11 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
         return kernels.farthest_first(_points(space, pool), pool.taken, num, eligible=eligible)
 
     return Strategy(select)
+
+
+def check_apart(train: Encoded) -> None:
+    """`check_latents`, as `Strategy.prepare` or `Strategy.check`."""
+    check_latents(train.latents)
 
 
 def check_latents(latents: Float[Array, "n d"]) -> None:

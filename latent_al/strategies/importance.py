@@ -18,7 +18,7 @@ from latent_al import kernels
 from latent_al.base import UNLABELLED, BadInput, Pool, Strategy
 from latent_al.kernels.distances import squared_to
 from latent_al.kernels.shards import at_row, total
-from latent_al.strategies.farthest import check_latents
+from latent_al.strategies.farthest import check_apart
 from latent_al.strategies.uncertainty import measured
 
 
@@ -67,7 +67,7 @@ def distance() -> Strategy:
         del key
         return kernels.top_k(_normalised_distance(pool), pool.taken, num)
 
-    return Strategy(select, _far, _follow)
+    return Strategy(select, _far, _follow, check=check_apart)
 
 
 def normalised_importance(pool: Pool) -> Float[Array, " n"]:
@@ -102,12 +102,12 @@ def _with_distance(name, gamma, score):
         del key
         return kernels.top_k(score(pool) + pool.gamma * _normalised_distance(pool), pool.taken, num)
 
-    return Strategy(select, _far, _follow, gammas)
+    return Strategy(select, _far, _follow, gammas, check=check_apart)
 
 
 def _far(train):
     """Squared distances to what is labelled while nothing is."""
-    check_latents(train.latents)
+    check_apart(train)
     return jnp.full_like(train.latents[:, 0], jnp.inf)
 
 

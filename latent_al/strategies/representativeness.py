@@ -1,6 +1,7 @@
 """Uncertainty weighed with representativeness: the thesis on active learning in VAE latent space, section 3.4.2."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from jaxtyping import Array, Float
 
 from latent_al import kernels
 from latent_al.base import BadInput, Encoded, Strategy, build, check_name
+from latent_al.kernels.representativeness import check_cube
 from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
 
 Measure = Callable[[Encoded], Float[Array, " n"]]
@@ -68,4 +70,10 @@ def informativeness(*, measure: str, representativeness: Any, gamma: float, pick
         score = gamma * measured(measure, pool) + (1 - gamma) * pool.of_pool(pool.prepared)
         return PICKS[pick](key, score, pool.taken, num)
 
-    return Strategy(select, build(REPRESENTATIVENESS, representativeness, "representativeness measure"))
+    prepare = build(REPRESENTATIVENESS, representativeness, "representativeness measure")
+    return Strategy(select, prepare, check=partial(check_within, representativeness))
+
+
+def check_within(spec: Any, train: Encoded) -> None:
+    """Raises ValueError where a measure of pixels, by its spec, gets other coordinates."""
+    check_cube(train.latents, dict(spec).get("unit_cube", False))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from latent_al.base import BadInput, Strategy, build, check_name
 from latent_al.kernels import cluster, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
-from latent_al.strategies.farthest import check_latents
+from latent_al.strategies.farthest import check_apart
 
 MATCHES = ("nearest", "all_within")
 
@@ -66,7 +66,7 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
     name = fit.__name__ if clustering is None else f"{fit.__name__} over {clustering['name']}"
 
     def prepare(train):
-        check_latents(train.latents)
+        check_apart(train)
         clusters = to_clusters(train.latents)
         return Clustered(clusters, fit(train.latents, clusters, num_clusters))
 
@@ -83,7 +83,7 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
         jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
 
-    return Strategy(select, prepare)
+    return Strategy(select, prepare, check=check_apart)
 
 
 def typical(*, iterations: int) -> Strategy:
@@ -105,7 +105,7 @@ def typical(*, iterations: int) -> Strategy:
         centres = cluster.kmeans(key, pool.latents, num, iterations).centres
         return picks.nearest_to(centres, pool.latents, pool.taken)
 
-    return Strategy(select, lambda train: check_latents(train.latents))
+    return Strategy(select, check_apart, check=check_apart)
 
 
 uniform = partial(sampler, sampling.uniform)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from latent_al.base import UNLABELLED, BadInput, Strategy
 from latent_al.kernels import cluster, most_typical
-from latent_al.strategies.farthest import check_latents
+from latent_al.strategies.farthest import check_apart
 
 
 def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Strategy:
@@ -42,4 +42,4 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
         settings = dict(present=present, num_clusters=most, num_neighbours=num_neighbours)
         return most_typical(pool.latents, clusters, pool.taken, num, **settings)
 
-    return Strategy(select, lambda train: check_latents(train.latents))
+    return Strategy(select, check_apart, check=check_apart)
