@@ -68,6 +68,7 @@ def test_mnist_vae(size, tiny_mnist, tmp_path):
     assert "latents_random" in succeed(f"--config=configs/mnist_vae.py:{size}", *flags, f"--workdir={tmp_path}")
 
 
+@pytest.mark.slow
 def test_svhn_vae(tmp_path):
     savemat(tmp_path / "train_32x32.mat", make_fields(300, 0))
     savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))
@@ -96,6 +97,7 @@ def test_cifar10_vae(tiny_folder, tmp_path):
     assert "greedy" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
 
 
+@pytest.mark.slow
 def test_cifar100_ibal(tiny_folder, tmp_path):
     smoke = "--config=configs/cifar100_ibal.py:smoke"
     assert "ibal_d" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")

@@ -130,16 +130,16 @@ def test_two_dimensions_are_mapped(tmp_path):
     assert "learning_curves" not in pictures
 
 
-def test_killed_at_random_rounds_ends_with_the_same_bytes(finished, tmp_path):
+def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path):
     flags = [SMOKE, "--config.rounds=6", f"--workdir={tmp_path}"]
     seed = random.SystemRandom().randrange(1000)
     print("kill seed", seed)
-    for wanted in random.Random(seed).sample(range(1, 13), 2):
-        process = start(*flags, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and num_rounds(tmp_path) < wanted:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    wanted = random.Random(seed).randrange(1, 13)
+    process = start(*flags, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and num_rounds(tmp_path) < wanted:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     succeed(*flags)
     assert same_results(finished, tmp_path)
     run_demo(tmp_path, rounds=6)
@@ -153,8 +153,7 @@ def num_rounds(workdir):
 
 
 def test_interrupt_says_how_to_resume(tmp_path):
-    flags = ["--config=configs/digits_vae.py", "--config.num_seeds=1", f"--workdir={tmp_path}"]
-    process = start(*flags, stderr=subprocess.PIPE, text=True)
+    process = start(SMOKE, "--config.rounds=100", f"--workdir={tmp_path}", stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not num_rounds(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

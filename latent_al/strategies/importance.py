@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.base import UNLABELLED, BadInput, Pool, Strategy
 from latent_al.kernels.distances import squared_to
-from latent_al.kernels.shards import at_row, total
+from latent_al.kernels.shards import added, at_row
 from latent_al.strategies.farthest import check_apart
 from latent_al.strategies.uncertainty import measured
 
@@ -81,7 +81,8 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
             "importance needs a classifier's predictions, and a first batch has none, nor a regressor; set "
             "config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
-    labelled = total(jnp.where((pool.labels != UNLABELLED)[:, None], pool.features, 0))
+    marks = (pool.labels != UNLABELLED).astype(pool.features.dtype)
+    labelled = added(lambda own: jnp.einsum("lb,lbf->lf", *own), (marks, pool.features))
     return _over_largest(kernels.importance(pool.probs, pool.features, labelled, 1, 0.5), pool)
 
 
