@@ -150,7 +150,7 @@ def _prepare(arm: Arm, train) -> tuple[list[_Program], Arm]:
         whole = [jax.eval_shape(strategy.prepare, train) for strategy in arm.strategies]
         return [], arm._replace(prepared=place(whole, arm.mesh))
     compiled, prepared = zip(*[_compile(prepare, arm.mesh, train) for prepare in arm.prepares], strict=True)
-    programs = [_program("preparing", each, [train, prepared], every_round=False) for each in compiled]
+    programs = [_program("preparing", each, arm.mesh, [train, prepared], every_round=False) for each in compiled]
     return programs, arm._replace(prepared=list(prepared))
 
 
@@ -158,7 +158,7 @@ def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_eve
     """As `arms.play`, on shapes alone."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_members))
     first, _ = _compile(arm.first, arm.mesh, keys, encodings.train, arm.prepared[0])
-    yield _program("its first batch", first, stays, every_round=False)
+    yield _program("its first batch", first, arm.mesh, stays, every_round=False)
     if arm.classifier is None:
         return
     given, prepared = place_known(arm, data, encodings), per_member(arm, num_members)
@@ -167,17 +167,17 @@ def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_eve
     known = given.labels["train"], _shape((num_members, num_labels[-1]), jnp.int32)
     inputs = given.inputs["train"]
     fit, fitted = _compile(arm.classifier.fit, arm.mesh, keys, rates, inputs, *known, count, given.watched)
-    yield _program("fitting", fit, stays)
+    yield _program("fitting", fit, arm.mesh, stays)
     stays = [*stays, fitted]
     if len(num_labels) > 1:
         read = inputs, encodings.train, prepared, *known, count, count
         select, selected = _compile(arm.select, arm.mesh, keys, rates, rates, *fitted[:2], *read)
-        yield _program("selecting", select, stays)
+        yield _program("selecting", select, arm.mesh, stays)
         stays = [*stays, selected]
     for split in SPLITS[1:]:
         if given.labels[split] is not None and len(given.labels[split]):
             score, _ = _compile(arm.classifier.score, arm.mesh, fitted[0], given.inputs[split], given.labels[split])
-            yield _program("scoring", score, stays, every_round=test_every_round or split == "validation")
+            yield _program("scoring", score, arm.mesh, stays, every_round=test_every_round or split == "validation")
 
 
 def _compile(function, mesh, *args):
@@ -188,10 +188,12 @@ def _compile(function, mesh, *args):
     return compiled, jax.tree.map(lambda each, at: each.update(sharding=at), outputs, compiled.output_shardings)
 
 
-def _program(doing, compiled, stays, *, every_round=True):
+def _program(doing, compiled, mesh, stays, *, every_round=True):
     own = compiled.memory_analysis()
     made = own.temp_size_in_bytes + own.output_size_in_bytes - own.alias_size_in_bytes
-    return _Program(doing, _bytes_on_each(stays) + made, bytes_moved(compiled.as_text()), every_round)
+    # The text of a program takes as long to write as it is.
+    moved = 0 if mesh is None else bytes_moved(compiled.as_text())
+    return _Program(doing, _bytes_on_each(stays) + made, moved, every_round)
 
 
 def _bytes_on_each(tree):

@@ -122,6 +122,7 @@ def test_synthetic_ibal(tmp_path):
     assert "Rank correlation with importance" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     """Each arm has a first batch of its own; the judges find the encoder trained."""
     flags = [f"--config.data.source.root={tiny_mnist}", "--config.data.source.num_validation=100"]
