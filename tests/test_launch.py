@@ -123,6 +123,7 @@ def test_the_report_holds_every_picture(finished):
     assert "&#34;num_seeds&#34;: 2" in page
 
 
+@pytest.mark.slow
 def test_two_dimensions_are_mapped(tmp_path):
     run_demo(tmp_path, encoders__vae__latent=2, rounds=0)
     pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
@@ -161,6 +162,7 @@ def test_interrupt_says_how_to_resume(tmp_path):
     assert process.returncode == 1
 
 
+@pytest.mark.slow
 def test_blocks_of_seeds_have_the_same_first_batches(finished, tmp_path):
     run_demo(tmp_path, rounds=1, seeds_at_once=1)
     queries = [pd.read_csv(folder / "queries.csv").query("round == 0") for folder in (finished, tmp_path)]
