@@ -75,6 +75,20 @@ def ends(process):
     return process.returncode, said
 
 
+def same_rows_as_one(tmp_path, processes):
+    """Whether the processes end well, with the rows of a run in this one."""
+    for process in processes:
+        status, said = ends(process)
+        assert status == 0, said
+    experiment.run(runpy.run_path(str(tmp_path / "tiny.py"))["get_config"](), str(tmp_path / "one"))
+    return (tmp_path / "two/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()
+
+
+def test_two_processes_buy_the_rows_of_one(tmp_path, port, start, tiny):
+    assert same_rows_as_one(tmp_path, start_both(start, port, tiny, f"--workdir={tmp_path / 'two'}"))
+
+
+@pytest.mark.slow
 def test_a_lost_process_ends_the_run_and_a_restart_ends_with_the_rows_of_one(tmp_path, port, start, tiny):
     flags = (tiny, f"--workdir={tmp_path / 'two'}")
     first, second = start_both(start, port, *flags)
@@ -88,10 +102,7 @@ def test_a_lost_process_ends_the_run_and_a_restart_ends_with_the_rows_of_one(tmp
     assert "The same commands, started anew, go on from the last whole round." in said
     assert not (tmp_path / "two/queries.csv").exists()
     # The service of the process that has ended may hold the port for a while.
-    for process in start_both(start, port + 1, *flags):
-        assert ends(process)[0] == 0
-    experiment.run(runpy.run_path(str(tmp_path / "tiny.py"))["get_config"](), str(tmp_path / "one"))
-    assert (tmp_path / "two/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()
+    assert same_rows_as_one(tmp_path, start_both(start, port + 1, *flags))
 
 
 def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
