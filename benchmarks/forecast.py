@@ -22,6 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from latent_al import experiment
+from latent_al.workdir import SEEDS_AT_ONCE
 
 WIDTH, CLASSES = 64, 10
 
@@ -65,7 +66,7 @@ def memory():
 
 def watch(workdir):
     """Ends the process after its last round, and prints the most that it took since the forecast."""
-    while not (workdir / experiment.SEEDS_AT_ONCE).exists():
+    while not (workdir / SEEDS_AT_ONCE).exists():
         time.sleep(1e-3)
     before = most = memory()
     while not (workdir / "checkpoints/margin/seeds-0/2").exists():

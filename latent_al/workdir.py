@@ -14,9 +14,13 @@ from latent_al.base import BadInput, differences
 from latent_al.files import write_atomically, write_json
 from latent_al.processes import is_first
 
+SEEDS_AT_ONCE = "seeds_at_once.json"
 
-def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
+
+def open_workdir(folder: Path, config: ConfigDict, data_digest: str, at_once: int) -> Path:
     """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
+
+    It keeps too how many seeds run side by side: with less memory there would be other blocks of them.
 
     Raises:
         BadInput: the workdir holds another config or other data, cannot be written, or is not that of process 0.
@@ -29,9 +33,26 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str) -> Path:
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         check_identity(folder, {"config": config.to_dict(), "data": data_digest})
+        if is_first():
+            write_atomically(folder / SEEDS_AT_ONCE, f"{at_once}\n")
     except OSError as error:
         raise BadInput(f"workdir {folder} cannot be written ({error}); choose another --workdir.") from error
     return folder
+
+
+def begun_with(folder: Path) -> int | None:
+    """How many seeds run side by side in a workdir that was begun; None where it was not.
+
+    Raises:
+        BadInput: the file that keeps it holds something else.
+    """
+    path = folder / SEEDS_AT_ONCE
+    if not path.exists():
+        return None
+    kept = path.read_text().strip()
+    if not kept.isdecimal() or int(kept) < 1:
+        raise BadInput(f"{path} holds {kept[:20]!r}; expected a number of seeds; choose another --workdir.")
+    return int(kept)
 
 
 def check_begun(folder: Path, config: ConfigDict, data_digest: str) -> None:

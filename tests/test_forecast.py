@@ -12,14 +12,15 @@ import pytest
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from latent_al import experiment
 from latent_al.arms import play
 from latent_al.base import BadInput
+from latent_al.building import build_arms, place_encodings, prepare_arm
 from latent_al.collectives import bytes_moved
 from latent_al.encoders import ENCODERS
 from latent_al.forecast import Forecast, choose_seeds, describe, forecast
 from latent_al.kernels.shards import POOL
 from latent_al.meshes import make_mesh
+from latent_al.workdir import SEEDS_AT_ONCE, begun_with
 
 MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
 MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch=5)
@@ -37,7 +38,7 @@ def make_config(strategy, rounds=1):
 def build(data, strategy, mesh=None, rounds=1):
     """The arms, and what foresees the run of them."""
     shapes = dict(pixels=ENCODERS["identity"]().shapes(data))
-    arms = experiment._build_arms(make_config(strategy, rounds), data, shapes, mesh)
+    arms = build_arms(make_config(strategy, rounds), data, shapes, mesh)
     return arms, partial(forecast, arms, data, shapes, NUM_LABELS[: rounds + 1], test_every_round=False)
 
 
@@ -48,8 +49,8 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     data, mesh = make_data(num_test=0), make_mesh(spec, [SEEDS])
     arms, foresee = build(data, strategy, mesh)
     expected = foresee(len(SEEDS))
-    encodings = experiment._place(ENCODERS["identity"]().encode(data, None), mesh)
-    arm = experiment._prepare("chosen", arms["chosen"], encodings.train, len(data.ids))
+    encodings = place_encodings(ENCODERS["identity"]().encode(data, None), mesh)
+    arm = prepare_arm("chosen", arms["chosen"], encodings.train, len(data.ids))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         history = play("chosen", arm, SEEDS, NUM_LABELS, data, encodings, tmp_path, test_every_round=False)
     compiled = set(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
@@ -131,11 +132,9 @@ def test_what_is_asked_for_is_kept_to_or_refused():
 
 
 def test_a_workdir_keeps_how_many_ran_side_by_side(tmp_path):
-    wanted = partial(experiment._wanted_at_once, workdir=tmp_path)
-    assert wanted(ConfigDict(dict(seeds_at_once=None))) is None
-    (tmp_path / experiment.SEEDS_AT_ONCE).write_text("4\n")
-    assert wanted(ConfigDict()) == 4
-    assert wanted(ConfigDict(dict(seeds_at_once=2))) == 2
-    (tmp_path / experiment.SEEDS_AT_ONCE).write_text("{}")
+    assert begun_with(tmp_path) is None
+    (tmp_path / SEEDS_AT_ONCE).write_text("4\n")
+    assert begun_with(tmp_path) == 4
+    (tmp_path / SEEDS_AT_ONCE).write_text("{}")
     with pytest.raises(BadInput, match="holds '{}'; expected a number of seeds; choose another --workdir"):
-        wanted(ConfigDict())
+        begun_with(tmp_path)

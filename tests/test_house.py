@@ -11,7 +11,7 @@ FLOORS = [
     {"data", "fit", "models", "strategies", "checkpoints", "meshes", "processes", "encoders"},
     {"loop", "out_of_core", "results", "comparisons", "plots", "mosaics", "workdir"},
     {"pictures", "report"},
-    {"arms", "forecast", "output"},
+    {"arms", "building", "forecast", "output"},
     {"experiment", "labelling"},
 ]
 MODULES = sorted((ROOT / "latent_al").rglob("*.py"))

@@ -124,6 +124,7 @@ def test_no_seed_moves():
     "spec, blocks, message",
     [
         (dict(rows=2), [[0, 1]], "mesh is {'rows': 2}; expected seeds, pool or both"),
+        (dict(), [[0]], "mesh is {}; expected seeds, pool or both"),
         (dict(pool=0), [[0]], "1 or more"),
         (dict(seeds=3, pool=3), [[0, 1, 2]], "needs 9 devices but there are 8 of cpu; make the mesh smaller"),
         (
