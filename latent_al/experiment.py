@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     agree(seeds_at_once=at_once)
     blocks = _blocks(config.num_seeds, at_once)
     if is_first():
-        print(describe(expected, mesh), flush=True)
+        print(describe(expected, mesh, len(blocks)), flush=True)
     with after_the_first():
         folder = open_workdir(Path(workdir), config, data_digest, at_once)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"

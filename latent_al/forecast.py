@@ -5,6 +5,7 @@ or on some along `seeds` alone, where its steps run one by one; what is measured
 """
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from math import inf, prod
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from latent_al import costs
 from latent_al.arms import SPLITS, Arm, per_member, place_known
 from latent_al.base import BadInput, Data, Encoded
 from latent_al.collectives import bytes_moved
@@ -30,19 +32,27 @@ class Forecast(NamedTuple):
     doing: what it does.
     moved: bytes that each device gets from the others in a round, of the arm in which they are most; the body of a loop
         counts once.
+    round_seconds: of the last round, of the arm in which it takes longest.
+    seconds: of all rounds of all arms. Both are about as long as `costs.seconds` tells, without what devices wait for
+        each other.
     """
 
     num_bytes: int
     arm: str
     doing: str
     moved: int
+    round_seconds: float
+    seconds: float
 
 
 class _Program(NamedTuple):
+    """`seconds` are those of the first and of the last time that it runs."""
+
     doing: str
     num_bytes: int
     moved: int
     every_round: bool
+    seconds: tuple[float, float]
 
 
 def forecast(
@@ -76,7 +86,10 @@ def forecast(
         programs[name] += _play(*known, stays, test_every_round=test_every_round)
     peak, arm, doing = max((each.num_bytes, name, each.doing) for name, own in programs.items() for each in own)
     moved = max(sum(each.moved for each in own if each.every_round) for own in programs.values())
-    return Forecast(peak, arm, doing, moved)
+    last_round = max(sum(each.seconds[1] for each in own if each.every_round) for own in programs.values())
+    times = {True: len(num_labels), False: 1}
+    seconds = sum(times[each.every_round] * sum(each.seconds) / 2 for own in programs.values() for each in own)
+    return Forecast(peak, arm, doing, moved, last_round, seconds)
 
 
 def choose_seeds(foresee: Callable[[int], Forecast], num_seeds: int, wanted: int | None, mesh: Mesh | None):
@@ -101,12 +114,14 @@ def choose_seeds(foresee: Callable[[int], Forecast], num_seeds: int, wanted: int
     return at_once, expected
 
 
-def describe(expected: Forecast, mesh: Mesh | None) -> str:
-    """The forecast in a line."""
+def describe(expected: Forecast, mesh: Mesh | None, num_blocks: int) -> str:
+    """The forecast in a line, of as many blocks of seeds, one after the other."""
     devices = 1 if mesh is None else mesh.size
     moved = f", {_size(expected.moved)} moved between them a round" if devices > 1 else ""
     peak = f"at the peak (arm {expected.arm}, {expected.doing})"
-    return f"Forecast: {_size(expected.num_bytes)} on {_each_of(devices)} {peak}{moved}."
+    last, total = _span(expected.round_seconds), _span(num_blocks * expected.seconds)
+    spans = f"about {last} for the longest round, {total} for all; more where loops run until they converge"
+    return f"Forecast: {_size(expected.num_bytes)} on {_each_of(devices)} {peak}{moved}; {spans}."
 
 
 def _most_that_fit(foresee, at_once, room, mesh):
@@ -150,50 +165,66 @@ def _prepare(arm: Arm, train) -> tuple[list[_Program], Arm]:
         whole = [jax.eval_shape(strategy.prepare, train) for strategy in arm.strategies]
         return [], arm._replace(prepared=place(whole, arm.mesh))
     compiled, prepared = zip(*[_compile(prepare, arm.mesh, train) for prepare in arm.prepares], strict=True)
-    programs = [_program("preparing", each, arm.mesh, [train, prepared], every_round=False) for each in compiled]
+    stays = [train, prepared]
+    programs = [_program("preparing", each, arm.mesh, stays, [(train,)], every_round=False) for each in compiled]
     return programs, arm._replace(prepared=list(prepared))
 
 
 def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_every_round) -> Iterator[_Program]:
     """As `arms.play`, on shapes alone."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_members))
-    first, _ = _compile(arm.first, arm.mesh, keys, encodings.train, arm.prepared[0])
-    yield _program("its first batch", first, arm.mesh, stays, every_round=False)
+    given = keys, encodings.train, arm.prepared[0]
+    first, _ = _compile(arm.first, arm.mesh, *given)
+    yield _program("its first batch", first, arm.mesh, stays, [given], every_round=False)
     if arm.classifier is None:
         return
     given, prepared = place_known(arm, data, encodings), per_member(arm, num_members)
     stays = [*stays, given, prepared]
     rates, count = _shape((num_members,), jnp.float32), _shape((), jnp.int32)
     known = given.labels["train"], _shape((num_members, num_labels[-1]), jnp.int32)
-    inputs = given.inputs["train"]
-    fit, fitted = _compile(arm.classifier.fit, arm.mesh, keys, rates, inputs, *known, count, given.watched)
-    yield _program("fitting", fit, arm.mesh, stays)
+    inputs, counts = given.inputs["train"], (int(num_labels[0]), int(num_labels[-1]))
+    read = keys, rates, inputs, *known
+    fit, fitted = _compile(arm.classifier.fit, arm.mesh, *read, count, given.watched)
+    yield _program("fitting", fit, arm.mesh, stays, [(*read, each, given.watched) for each in counts])
     stays = [*stays, fitted]
     if len(num_labels) > 1:
-        read = inputs, encodings.train, prepared, *known, count, count
-        select, selected = _compile(arm.select, arm.mesh, keys, rates, rates, *fitted[:2], *read)
-        yield _program("selecting", select, arm.mesh, stays)
+        read = keys, rates, rates, *fitted[:2], inputs, encodings.train, prepared, *known
+        select, selected = _compile(arm.select, arm.mesh, *read, count, count)
+        yield _program("selecting", select, arm.mesh, stays, [(*read, 0, each) for each in counts])
         stays = [*stays, selected]
     for split in SPLITS[1:]:
         if given.labels[split] is not None and len(given.labels[split]):
-            score, _ = _compile(arm.classifier.score, arm.mesh, fitted[0], given.inputs[split], given.labels[split])
-            yield _program("scoring", score, arm.mesh, stays, every_round=test_every_round or split == "validation")
+            read = fitted[0], given.inputs[split], given.labels[split]
+            score, _ = _compile(arm.classifier.score, arm.mesh, *read)
+            every_round = test_every_round or split == "validation"
+            yield _program("scoring", score, arm.mesh, stays, [read], every_round=every_round)
 
 
 def _compile(function, mesh, *args):
-    """The compiled program, and the shapes of its outputs with where they lie."""
-    compiled, outputs = function.lower(*args).compile(), function.eval_shape(*args)
-    if mesh is None:
-        return compiled, outputs
-    return compiled, jax.tree.map(lambda each, at: each.update(sharding=at), outputs, compiled.output_shardings)
+    """The program, traced and compiled, and the shapes of its outputs with where they lie."""
+    traced = function.trace(*args)
+    compiled, outputs = traced.lower().compile(), function.eval_shape(*args)
+    if mesh is not None:
+        outputs = jax.tree.map(lambda each, at: each.update(sharding=at), outputs, compiled.output_shardings)
+    return (traced, compiled), outputs
 
 
-def _program(doing, compiled, mesh, stays, *, every_round=True):
+def _program(doing, program, mesh, stays, calls, *, every_round=True):
+    """`calls` are the arguments of the first and, where they differ, of the last time that it runs."""
+    traced, compiled = program
     own = compiled.memory_analysis()
     made = own.temp_size_in_bytes + own.output_size_in_bytes - own.alias_size_in_bytes
     # The text of a program takes as long to write as it is.
     moved = 0 if mesh is None else bytes_moved(compiled.as_text())
-    return _Program(doing, _bytes_on_each(stays) + made, moved, every_round)
+    spans = [_seconds(traced, args, mesh) for args in calls]
+    return _Program(doing, _bytes_on_each(stays) + made, moved, every_round, (spans[0], spans[-1]))
+
+
+def _seconds(traced, args, mesh):
+    devices = 1 if mesh is None else mesh.size
+    alone = costs.seconds(costs.count(traced.jaxpr, args, devices))
+    # The devices of a CPU share its cores.
+    return alone * (len(mesh.local_devices) if mesh is not None and jax.default_backend() == "cpu" else 1)
 
 
 def _bytes_on_each(tree):
@@ -222,6 +253,10 @@ def _shape(shape, kind):
 
 def _each_of(devices):
     return "the device" if devices == 1 else f"each of {devices} devices"
+
+
+def _span(seconds):
+    return f"{seconds:.2g} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
 def _size(num_bytes):

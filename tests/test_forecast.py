@@ -57,6 +57,7 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     assert compiled
     assert not compiled & {"first_batch", "fit_round", "select_round", "score", "of_all"}
     assert (np.sort(history.bought)[:, -1] < len(data.ids)).all()
+    assert 0 < expected.round_seconds < expected.seconds
     devices = 1 if mesh is None else 3
     assert LATENTS / devices < expected.num_bytes < 20 * LATENTS
     assert (expected.moved > 0) == (mesh is not None)
@@ -99,7 +100,7 @@ def test_one_that_is_awaited_counts_once():
 def linear(share, of_pool=0.0):
     """Foresees this share of the free memory for each seed, and for the pool."""
     room = psutil.virtual_memory().available
-    return lambda num: Forecast(int(room * (of_pool + share * num)), "margin", "selecting", 0)
+    return lambda num: Forecast(int(room * (of_pool + share * num)), "margin", "selecting", 0, 0.5, 300.0)
 
 
 def test_as_many_seeds_as_fit_run_side_by_side():
@@ -108,9 +109,9 @@ def test_as_many_seeds_as_fit_run_side_by_side():
     mesh = make_mesh(dict(seeds=2), [SEEDS])
     at_once, expected = choose_seeds(linear(0.06), 20, None, mesh)
     assert at_once == 8
-    moved = r", 0\.0 KiB moved between them a round\."
+    moved = r", 0\.0 KiB moved between them a round; about 0\.5 s for the longest round, 0:15:00 for all; more .*"
     told = r"Forecast: [\d.]+ [MG]iB on each of 2 devices at the peak \(arm margin, selecting\)"
-    assert re.fullmatch(told + moved, describe(expected, mesh))
+    assert re.fullmatch(told + moved, describe(expected, mesh, 3))
 
 
 def test_of_programs_it_is_the_most_that_fit(make_data):

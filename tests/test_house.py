@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"base", "collectives", "files", "kernels"},
+    {"base", "collectives", "costs", "files", "kernels"},
     {"data", "fit", "models", "strategies", "checkpoints", "meshes", "processes", "encoders"},
     {"loop", "out_of_core", "results", "comparisons", "plots", "mosaics", "workdir"},
     {"pictures", "report"},
