@@ -6,13 +6,12 @@ or on some along `seeds` alone, where its steps run one by one; what is measured
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from math import inf, prod
+from math import prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -21,7 +20,7 @@ from latent_al.arms import SPLITS, Arm, per_member, place_known
 from latent_al.base import BadInput, Data, Encoded
 from latent_al.collectives import bytes_moved
 from latent_al.encoders import Encodings
-from latent_al.meshes import SEEDS, has_pool, place, place_rows
+from latent_al.meshes import SEEDS, free_bytes, has_pool, place, place_rows
 
 
 class Forecast(NamedTuple):
@@ -149,11 +148,8 @@ def _refusal(expected, at_once, fitting, room, mesh):
 def _room(mesh):
     """Bytes that are free on the device, or for each of the mesh where that is least, in whatever process."""
     devices = jax.devices()[:1] if mesh is None else mesh.local_devices
-    if devices[0].platform == "cpu":
-        room = psutil.virtual_memory().available / len(devices)
-    else:
-        stats = [device.memory_stats() for device in devices]
-        room = min(each["bytes_limit"] - each["bytes_in_use"] for each in stats) if all(stats) else inf
+    sharing = len(devices) if devices[0].platform == "cpu" else 1
+    room = min(map(free_bytes, devices)) / sharing
     if jax.process_count() > 1:
         room = multihost_utils.process_allgather(np.float32(room)).min()
     return float(room)

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -119,6 +121,14 @@ def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
             return with_padding(function(*map(without_padding, args)), size, mesh)
 
     return jax.jit(run)
+
+
+def free_bytes(device: jax.Device) -> float:
+    """Memory that nobody uses: of the machine where the device is its CPU; infinite where the device does not tell."""
+    if device.platform == "cpu":
+        return float(psutil.virtual_memory().available)
+    stats = device.memory_stats()
+    return float(stats["bytes_limit"] - stats["bytes_in_use"]) if stats else inf
 
 
 def place(tree: Tree, mesh: Mesh | None) -> Tree:

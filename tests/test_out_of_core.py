@@ -12,7 +12,7 @@ import test_farthest
 
 from latent_al import kernels, out_of_core
 from latent_al.base import BadInput
-from latent_al.out_of_core import farthest
+from latent_al.out_of_core import farthest, stream
 
 SIZE, WIDTH, CHUNK = 5000, 5, 700
 BLOCK_BYTES = 2 * 4 * WIDTH * CHUNK
@@ -251,6 +251,15 @@ class TestBlocks:
         source = on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match="a chunk takes 14000 bytes but a block only 13999; raise block_bytes"):
             next(out_of_core.blocks(source, block_bytes=13_999))
+
+    def test_are_smaller_where_little_memory_is_free(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(stream, "free_bytes", lambda device: 40_000.0 * stream.SHARE)
+        made = Made(cloud("gaussian"))
+        assert {len(block.latents[0]) for block in out_of_core.blocks(made)} == {2**15 // (4 * WIDTH)}
+        monkeypatch.setattr(stream, "free_bytes", lambda device: 0.0)
+        on_disk(tmp_path / "latents", cloud("gaussian"))
+        source = out_of_core.open(tmp_path / "latents", SIZE, WIDTH)
+        assert {len(block.latents[0]) for block in out_of_core.blocks(source)} == {CHUNK}
 
     def test_that_are_not_as_promised_are_refused(self):
         source = Made(cloud("gaussian"))

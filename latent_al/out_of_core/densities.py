@@ -22,10 +22,10 @@ from latent_al.kernels.representativeness import (
     mean_j,
     unit_rows,
 )
-from latent_al.out_of_core.stream import BLOCK_BYTES, Source, blocks, rows_at
+from latent_al.out_of_core.stream import Source, blocks, rows_at
 
 
-def cosine_density(x: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def cosine_density(x: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """Mean cosine similarity to all rows, as (1 + mean) / 2. Two passes.
 
     Raises:
@@ -35,7 +35,7 @@ def cosine_density(x: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.nda
     return _rows(cosine_values, [x], block_bytes, mean)
 
 
-def squared_euclidean_density(x: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def squared_euclidean_density(x: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the mean squared Euclidean distance to all rows, over the largest such mean. Two passes.
 
     Raises:
@@ -48,7 +48,7 @@ def squared_euclidean_density(x: Source, *, block_bytes: int = BLOCK_BYTES) -> F
     return _reversed(squares, "all rows are equal")
 
 
-def j_density(mu: Source, log_sigma: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def j_density(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the mean J-divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean. Three passes.
 
     Raises:
@@ -60,7 +60,7 @@ def j_density(mu: Source, log_sigma: Source, *, block_bytes: int = BLOCK_BYTES) 
     return _reversed(_rows(_mean_j, sources, block_bytes, *unit, means, spreads), "all rows are equal")
 
 
-def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value. One pass.
 
     Raises:
@@ -69,7 +69,7 @@ def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int = BLOCK_BYTES
     return _reversed(_rows(kl_values, [mu, log_sigma], block_bytes), "all rows are N(0, I)")
 
 
-def distance_to_origin(mu: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def distance_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
@@ -78,7 +78,7 @@ def distance_to_origin(mu: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[n
     return _reversed(_rows(_norms, [mu], block_bytes), "all rows are zero")
 
 
-def squared_distance_to_origin(mu: Source, *, block_bytes: int = BLOCK_BYTES) -> Float[np.ndarray, " n"]:
+def squared_distance_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the squared Euclidean distance to the origin over its largest value. One pass.
 
     Raises:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 
 from latent_al.base import BadInput
 from latent_al.kernels.distances import squared_to
-from latent_al.out_of_core.stream import BLOCK_BYTES, Source, blocks, check_open, rows_at
+from latent_al.out_of_core.stream import Source, blocks, check_open, rows_at
 
 CANDIDATES = 2**16
 """Rows, kept in memory, among which picks are made between two passes."""
@@ -28,7 +28,7 @@ class _Rows(NamedTuple):
 
 
 def farthest_first(
-    source: Source, taken: Bool[np.ndarray, " n"], num: int, *, first: int = 0, block_bytes: int = BLOCK_BYTES
+    source: Source, taken: Bool[np.ndarray, " n"], num: int, *, first: int = 0, block_bytes: int | None = None
 ) -> Int[np.ndarray, " num"]:
     """Row by row the one farthest, by Euclidean distance, from all that are taken or picked: greedy k-center.
 
@@ -44,7 +44,7 @@ def farthest_first(
 
     Args:
         first: the row to begin with where nothing is taken.
-        block_bytes: of a block of latents.
+        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
 
     Raises:
         BadInput: `num` is not in [1, rows left], `first` is no row, a coordinate is NaN, infinite or too large to

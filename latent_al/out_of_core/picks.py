@@ -9,20 +9,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from latent_al import kernels
 from latent_al.base import BadInput, Key
-from latent_al.out_of_core.stream import BLOCK_BYTES, Source, blocks, check_open
+from latent_al.out_of_core.stream import Source, blocks, check_open
 
 Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
 """Jitted, and of each row by itself."""
 
 
 def top_k(
-    score: Score, source: Source, taken: Bool[np.ndarray, " n"], num: int, *, block_bytes: int = BLOCK_BYTES
+    score: Score, source: Source, taken: Bool[np.ndarray, " n"], num: int, *, block_bytes: int | None = None
 ) -> Int[np.ndarray, " num"]:
     """The `num` rows of the highest score, best first; ties go to the lowest row. One pass; O(num) memory.
 
     Args:
         score: of a block; the last one ends in rows of zeros, whose scores are not used.
-        block_bytes: of a block of latents.
+        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
 
     Raises:
         BadInput: `num` is not in [1, rows left], a score is NaN or not one of each row, or what `stream.blocks`
@@ -44,7 +44,7 @@ def random_partitions(
     taken: Bool[np.ndarray, " n"],
     num: int,
     *,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> Int[np.ndarray, " num"]:
     """The best row of each of `num` random partitions: `kernels.random_partitions` of the scores.
 
@@ -52,7 +52,7 @@ def random_partitions(
 
     Args:
         score: of a block; the last one ends in rows of zeros, whose scores are not used.
-        block_bytes: of a block of latents.
+        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
 
     Raises:
         BadInput: as `top_k`.

@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent_al.base import BadInput
+from latent_al.meshes import free_bytes
 
 BLOCK_BYTES = 2**26
-"""Of one block of one source. Two are in memory at a time, besides what is computed from one."""
+"""Of one block of one source, where memory allows: larger ones are not read sooner."""
+
+SHARE = 16
+"""Blocks of each source that free memory is to hold: two are there at a time, the others are what is made of one."""
 
 
 @runtime_checkable
@@ -54,8 +59,12 @@ class Block(NamedTuple):
         return np.pad(own, (0, len(self.latents[0]) - len(own)), constant_values=rest)
 
 
-def blocks(*sources: Source, block_bytes: int) -> Iterator[Block]:
+def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
     """All rows of sources of one length, in order: one pass.
+
+    Args:
+        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is free, and at least a
+            chunk.
 
     Raises:
         BadInput: the sources differ in length, a chunk is larger than `block_bytes`, a source reads something else than
@@ -64,7 +73,8 @@ def blocks(*sources: Source, block_bytes: int) -> Iterator[Block]:
     num_rows = sources[0].num_rows
     if any(source.num_rows != num_rows for source in sources):
         raise BadInput(f"the sources have {[source.num_rows for source in sources]} rows; expected as many of each.")
-    size = min(_block_rows(sources, block_bytes), num_rows)
+    chosen = _block_bytes(sources) if block_bytes is None else block_bytes
+    size = min(_block_rows(sources, chosen), num_rows)
     ranges = [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
     following = _read(sources, *ranges[0])
     for index, (start, stop) in enumerate(ranges):
@@ -95,10 +105,22 @@ def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
         raise BadInput(f"num is {num}; expected at least 1 and at most the {left} rows left of {source.num_rows}.")
 
 
+def _block_bytes(sources):
+    # By powers of two, so that memory that is a little less does not change how sums are rounded.
+    size, free = BLOCK_BYTES, free_bytes(jax.devices()[0])
+    while SHARE * len(sources) * size > free:
+        size //= 2
+    return max(size, *map(_chunk_bytes, sources))
+
+
+def _chunk_bytes(source):
+    return 4 * source.width * source.chunk_rows
+
+
 def _block_rows(sources, block_bytes):
     size = 1
     for source in sources:
-        chunk = 4 * source.width * source.chunk_rows
+        chunk = _chunk_bytes(source)
         if chunk > block_bytes:
             raise BadInput(
                 f"a chunk takes {chunk} bytes but a block only {block_bytes}; raise block_bytes, or write "
