@@ -12,6 +12,7 @@ from latent_al.arms import by_variant, labels_of, play
 from latent_al.base import BadInput, check_name
 from latent_al.building import build_arms, build_encoder, capacity, place_encodings, prepare_arm
 from latent_al.data import digest, load
+from latent_al.data.stored import digest_arrays
 from latent_al.encoders import TRAINED
 from latent_al.forecast import choose_seeds, describe, forecast
 from latent_al.kernels.picks import subsample_size
@@ -67,9 +68,9 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, co
     encodings, placed, ready = {}, {}, {}
     for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
         encodings[encoder] = each
+        learned = digest_arrays([split.latents for split in each[:3]] if each.losses is None else [each.losses])
         if is_first():
-            learned = [split.latents for split in each[:3]] if each.losses is None else [each.losses]
-            pin(folder / "encoders" / f"{encoder}.sha256", learned, f"what encoder {encoder!r} learned or was given")
+            pin(folder / "encoders" / f"{encoder}.digest", learned, f"what encoder {encoder!r} learned or was given")
         placed[encoder] = place_encodings(each, mesh)
         own = {name: arm for name, arm in arms.items() if arm.encoder == encoder}
         ready |= {name: prepare_arm(name, arm, placed[encoder].train, len(data.ids)) for name, arm in own.items()}

@@ -137,7 +137,7 @@ def place(tree: Tree, mesh: Mesh | None) -> Tree:
     Of a `jax.ShapeDtypeStruct` in their place: where it would lie, here and in `place_rows` and `repeat`.
     """
     if mesh is None:
-        return jax.tree.map(lambda each: each if _is_shape(each) else jax.device_put(each), tree)
+        return jax.tree.map(lambda each: each if _is_shape(each) else jax.device_put(_in_memory(each)), tree)
     return jax.tree.map(lambda each: _put(each, each.shape, mesh, PartitionSpec()), tree)
 
 
@@ -274,6 +274,10 @@ def _is_rows(each):
 
 def _is_shape(each):
     return isinstance(each, jax.ShapeDtypeStruct)
+
+
+def _in_memory(each):
+    return each if isinstance(each, jax.Array) else np.asarray(each)
 
 
 def _put(array, shape, mesh, spec):

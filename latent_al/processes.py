@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from orbax.checkpoint import multihost
 
 from latent_al.base import BadInput, differences
@@ -26,6 +27,9 @@ PATIENCE = 30 * 24 * 3600
 
 SILENCE = 30
 """Seconds after which a process that says nothing is lost."""
+BLOCK_BYTES = 2**26
+"""What is hashed at a time."""
+
 AGAIN = "The same commands, started anew, go on from the last whole round."
 
 ALIVE, OVER = "latent_al/alive", "latent_al/over"
@@ -109,6 +113,16 @@ def share(size: int) -> tuple[int, int]:
     """Of `size` rows, from which on to which this process has its part."""
     index, num = jax.process_index(), jax.process_count()
     return index * size // num, (index + 1) * size // num
+
+
+def digest_by_share(array: np.ndarray) -> str:
+    """A hash of an array on disk of which each process reads a part; the same for any number of processes."""
+    rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
+    starts = range(0, len(array), rows)
+    first, end = share(len(starts))
+    own = [hashlib.sha256(np.ascontiguousarray(array[start : start + rows])).hexdigest() for start in starts[first:end]]
+    parts = [own] if jax.process_count() == 1 else map(json.loads, _exchange(json.dumps(own)))
+    return hashlib.sha256(" ".join(chain([str(array.dtype), str(array.shape)], *parts)).encode()).hexdigest()
 
 
 def is_first() -> bool:

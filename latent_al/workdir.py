@@ -1,14 +1,11 @@
 """The folder of one experiment."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
-from numpy.typing import ArrayLike
 
 from latent_al.base import BadInput, differences
 from latent_al.files import write_atomically, write_json
@@ -89,16 +86,12 @@ def keep_compiled(folder: Path) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def pin(path: Path, arrays: list[ArrayLike], what: str) -> None:
-    """Keeps the hash of `arrays` at `path`, or checks that it is the one kept there.
+def pin(path: Path, digest: str, what: str) -> None:
+    """Keeps a hash at `path`, or checks that it is the one kept there.
 
     Raises:
         BadInput: `what` has changed since the workdir was begun.
     """
-    sha = hashlib.sha256()
-    for array in arrays:
-        sha.update(np.ascontiguousarray(array))
-    digest = sha.hexdigest()
     if path.exists() and path.read_text() != digest:
         raise BadInput(f"{what} has changed since this workdir was begun; restore it or choose another --workdir.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,13 @@
 import gzip
 import struct
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from latent_al import data
 from latent_al.base import BadInput
 from latent_al.data import digest, load
 from latent_al.data.arrays import to_split
@@ -137,8 +140,44 @@ class TestNpz:
         np.testing.assert_array_equal(data.train.images, np.float32(images))
         assert len(data.validation.images) == 2
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.float32])
+    def test_a_folder_of_files_is_the_same_and_stays_on_disk(self, tmp_path, arrays, kind):
+        if kind == np.float32:
+            arrays |= {name: kind(arrays[name] / 255) for name in ("x_train", "x_test")}
+        np.savez(tmp_path / "a.npz", **arrays)
+        (tmp_path / "files").mkdir()
+        for name, array in arrays.items():
+            np.save(tmp_path / "files" / f"{name}.npy", array)
+        stored, whole = load_npz(tmp_path / "files"), load_npz(tmp_path / "a.npz")
+        for found, expected in zip(jax.tree.leaves(stored), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_array_equal(np.asarray(found), expected)
+        images = stored.train.images
+        assert isinstance(images.on_disk.base, np.memmap)
+        assert (images.shape, images.dtype, len(images)) == (whole.train.images.shape, np.float32, 16)
+        rows = np.array([3, 0])
+        for index in (slice(2, 5), rows, 7, (slice(1, 9, 2), slice(None), slice(0, 1))):
+            np.testing.assert_array_equal(np.asarray(images[index]), whole.train.images[index])
+        np.testing.assert_array_equal(jnp.asarray(images.reshape(16, 30)), whole.train.images.reshape(16, 30))
+        assert digest(stored) != digest(whole)
+        assert digest(stored) == digest(load_npz(tmp_path / "files"))
+
+    def test_each_process_looks_at_its_rows(self, tmp_path, arrays, monkeypatch):
+        images = np.float32(arrays["x_train"] / 255)
+        images[[9, 17]] = 2
+        np.save(tmp_path / "x_train.npy", images)
+        for part, message in ((0, "1 of 20 train images .* the first is row 9;"), (1, "the first is row 17;")):
+            monkeypatch.setattr(data, "share", lambda size, part=part: (part * size // 2, (part + 1) * size // 2))
+            with pytest.raises(BadInput, match=message):
+                load_npz(tmp_path, 0)
+
+    @pytest.mark.parametrize("content", [b"", b"no array"])
+    def test_a_folder_with_a_broken_file_is_refused(self, tmp_path, content):
+        (tmp_path / "x_train.npy").write_bytes(content)
+        with pytest.raises(BadInput, match=r"x_train\.npy is not a whole \.npy file of plain .*write it again"):
+            load_npz(tmp_path)
+
     def test_missing_file(self, tmp_path):
-        with pytest.raises(BadInput, match="is not a file; set config.data.root"):
+        with pytest.raises(BadInput, match=r"is not a file; set config\.data\.root to an \.npz file, or a folder of "):
             load_npz(tmp_path / "none.npz")
 
     @pytest.mark.parametrize("keep", [0, 100, 900])

@@ -211,7 +211,7 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
     run_demo(tmp_path / "run", **few)
     run_demo(tmp_path / "run", **few)
     shutil.rmtree(tmp_path / "run" / "encoders", ignore_errors=True)
-    pinned = tmp_path / "run" / "encoders" / "vae.sha256"
+    pinned = tmp_path / "run" / "encoders" / "vae.digest"
     pinned.parent.mkdir()
     pinned.write_text("of another training")
     with pytest.raises(BadInput, match="what encoder 'vae' learned or was given has changed since this workdir"):

@@ -14,6 +14,7 @@ import pytest
 
 from latent_al import experiment
 from latent_al.base import BadInput
+from latent_al.data import load
 from latent_al.meshes import fetch, make_mesh, place_rows
 from latent_al.processes import join
 
@@ -25,7 +26,7 @@ def get_config():
     mlp = dict(name="mlp", hidden=(8,), dropout=0.0, learning_rate=1e-3, epochs=1, batch=10)
     vae = dict(name="dense_vae", hidden=(8,), latent=2, learning_rate=1e-3, epochs=1, batch=100, seed=0)
     arm = dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="distance"))
-    config = dict(data=dict(name="digits", num_validation=200, num_test=300), num_seeds=1, seeds_at_once=1)
+    config = dict(data=dict(name="npz", root=FOLDER, num_validation=0), num_seeds=1, seeds_at_once=1)
     config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=dict(name="random"), arms=dict(far=arm))
     return ConfigDict(config | dict(first_batch=20, batch=10, rounds=20, baseline="far"))
 """
@@ -41,20 +42,25 @@ def port():
 
 @pytest.fixture
 def tiny(tmp_path):
-    """The flag of a config whose programs are soon compiled."""
-    (tmp_path / "tiny.py").write_text(TINY)
+    """The flag of a config whose programs are soon compiled, on images that stay on disk."""
+    digits = load(dict(name="digits", num_validation=200, num_test=300))
+    for split in ("train", "validation", "test"):
+        for axis, array in zip("xy", getattr(digits, split), strict=True):
+            np.save(tmp_path / f"{axis}_{split}.npy", array)
+    (tmp_path / "tiny.py").write_text(TINY.replace("FOLDER", repr(str(tmp_path))))
     return f"--config={tmp_path / 'tiny.py'}"
 
 
 @pytest.fixture
 def start():
-    """Starts `launch.py` with flags; what still runs in the end is killed."""
+    """Starts `launch.py` with flags, and packages of `path` first; what still runs in the end is killed."""
     started = []
 
-    def begin(*flags):
+    def begin(*flags, path=""):
         command = [sys.executable, "launch.py", *map(str, flags)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": TWO_DEVICES}, **pipes))
+        env = os.environ | {"XLA_FLAGS": TWO_DEVICES, "PYTHONPATH": str(path)}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
         return started[-1]
 
     yield begin
@@ -63,10 +69,10 @@ def start():
         process.communicate()
 
 
-def start_both(start, port, *flags, others=()):
-    """Two processes of two devices each, the second with flags of its own."""
+def start_both(start, port, *flags, others=(), path=""):
+    """Two processes of two devices each, the second with flags and packages of its own."""
     together = [f"--coordinator=localhost:{port}", "--num_processes=2", *flags]
-    return [start(*together, "--process_id=0"), start(*together, *others, "--process_id=1")]
+    return [start(*together, "--process_id=0"), start(*together, *others, "--process_id=1", path=path)]
 
 
 def ends(process):
@@ -106,10 +112,15 @@ def test_a_lost_process_ends_the_run_and_a_restart_ends_with_the_rows_of_one(tmp
 
 
 def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
-    for process in start_both(start, port, tiny, f"--workdir={tmp_path / 'run'}", others=["--config.batch=11"]):
+    older = tmp_path / "optax-0.0.1.dist-info"
+    older.mkdir()
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
+    own = dict(others=["--config.batch=11"], path=tmp_path)
+    for process in start_both(start, port, tiny, f"--workdir={tmp_path / 'run'}", **own):
         status, said = ends(process)
         assert status == 1
-        assert "the processes differ (config.batch: process 0 10, process 1 11); start all with one config" in said
+        assert "the processes differ (config.batch: process 0 10, process 1 11; packages.optax: process 0 " in said
+        assert ", process 1 0.0.1); start all with one config" in said
         assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
 

@@ -12,10 +12,15 @@ from latent_al.data.image_folder import image_folder
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
 from latent_al.data.poses import poses
+from latent_al.data.stored import Stored
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 from latent_al.data.three_classes import three_classes
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
+from latent_al.processes import digest_by_share, share
+
+BLOCK = 2048
+"""Images that are looked at together."""
 
 SOURCES = {
     "digits": digits,
@@ -56,12 +61,14 @@ def load(spec) -> Data:
 
 
 def digest(data: Data) -> str:
-    """A hash of every pixel, label and id: equal for equal data."""
+    """A hash of every pixel, label and id: equal for equal data, in all processes at once."""
     sha = hashlib.sha256(repr(data.num_classes).encode())
     for split in (data.train, data.validation, data.test):
         for array in split:
             sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
-            if array is not None:
+            if isinstance(array, Stored):
+                sha.update(digest_by_share(array.on_disk).encode())
+            elif array is not None:
                 sha.update(np.ascontiguousarray(array))
     sha.update("\n".join(data.ids).encode())
     return sha.hexdigest()
@@ -71,11 +78,11 @@ def _check_split(name, split, image_shape, num_classes):
     images, labels = split
     if images.shape[1:] != image_shape:
         raise BadInput(f"{name} images are {images.shape[1:]} but training images {image_shape}; give one shape.")
-    bad = ~(np.isfinite(images) & (images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
-    if bad.any():
+    bad = _find_bad(images)
+    if len(bad):
         raise BadInput(
-            f"{bad.sum()} of {len(images)} {name} images have pixels that are NaN, infinite or outside [0, 1], "
-            f"the first is row {bad.argmax()}; give integers, or floats in [0, 1]."
+            f"{len(bad)} of {len(images)} {name} images have pixels that are NaN, infinite or outside [0, 1], "
+            f"the first is row {bad[0]}; give integers, or floats in [0, 1]."
         )
     if labels is None:
         return
@@ -85,6 +92,17 @@ def _check_split(name, split, image_shape, num_classes):
         _check_angles(name, labels, num_classes)
     else:
         _check_labels(name, labels, num_classes)
+
+
+def _find_bad(images):
+    """The rows with pixels that cannot be; each of several processes looks at its part."""
+    first, end = share(len(images))
+    found = [np.zeros(0, int)]
+    for start in range(first, end, BLOCK):
+        some = np.asarray(images[start : min(start + BLOCK, end)])
+        good = (np.isfinite(some) & (some >= 0) & (some <= 1)).all(axis=(1, 2, 3))
+        found.append(start + np.flatnonzero(~good))
+    return np.concatenate(found)
 
 
 def _check_angles(name, angles, num_classes):

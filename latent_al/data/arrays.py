@@ -14,24 +14,45 @@ def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
     Raises:
         BadInput: another number of axes, another type, labels that are not numbers.
     """
-    images = np.asarray(images)
+    images = scaled(with_channels(np.asarray(images)))
+    return Split(images, None if labels is None else to_labels(labels))
+
+
+def with_channels(images: np.ndarray) -> np.ndarray:
+    """Images [n h w c] of [n h w] or [n h w c]; what is on disk stays there.
+
+    Raises:
+        BadInput: another number of axes, pixels that are not unsigned integers or floats.
+    """
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise BadInput(f"images have shape {images.shape}; expected [n h w] or [n h w c].")
-    if images.dtype.kind == "u":
-        images = images / np.float32(np.iinfo(images.dtype).max)
-    elif images.dtype.kind not in "fb":
+    if images.dtype.kind not in "ufb":
         raise BadInput(f"images have type {images.dtype}; expected unsigned integers, or floats in [0, 1].")
-    if labels is None:
-        return Split(images.astype(np.float32, copy=False), None)
+    return images
+
+
+def scaled(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as float32: unsigned integers over the largest of their type, floats as they are."""
+    if pixels.dtype.kind == "u":
+        pixels = pixels / np.float32(np.iinfo(pixels.dtype).max)
+    return pixels.astype(np.float32, copy=False)
+
+
+def to_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as int32 classes, or as float32 angles.
+
+    Raises:
+        BadInput: they are not numbers.
+    """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iuf":
         raise BadInput(
             f"labels have type {labels.dtype}; expected one an image, whole numbers as classes or floats as angles."
         )
     kind = np.float32 if labels.dtype.kind == "f" else np.int32
-    return Split(images.astype(np.float32, copy=False), labels.astype(kind))
+    return labels.astype(kind)
 
 
 def take(split: Split, rows) -> Split:

@@ -1,12 +1,13 @@
-"""One NumPy archive, with the array names that Keras uses."""
+"""One NumPy archive, or a folder of NumPy files, with the array names that Keras uses."""
 
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from latent_al.base import BadInput, Data
-from latent_al.data.arrays import assemble, to_split
+from latent_al.base import BadInput, Data, Split
+from latent_al.data.arrays import assemble, to_labels, to_split, with_channels
+from latent_al.data.stored import Stored
 
 
 def npz(*, root: str, num_validation: int) -> Data:
@@ -14,32 +15,49 @@ def npz(*, root: str, num_validation: int) -> Data:
 
     Labels [n] are classes where they are whole numbers, and angles in degrees in [0, 360) where they are floats.
 
+    Of a folder with `x_train.npy` and so on the training images stay on disk: of several processes each reads the rows
+    of its own devices.
+
     Args:
-        root: the `.npz` file.
+        root: the `.npz` file, or the folder.
         num_validation: rows held out of `x_train`; 0 where the file has `x_validation`.
 
     Raises:
         BadInput: no such file, not a whole archive, no `x_train`, pickled objects, labels of another length.
     """
     path = Path(root)
-    if not path.is_file():
-        raise BadInput(f"{path} is not a file; set config.data.root to an .npz file.")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error
+    arrays = _read_folder(path) if path.is_dir() else _read_archive(path)
     if "x_train" not in arrays:
         raise BadInput(f"{path} has arrays {sorted(arrays)} but no x_train; name the training images x_train.")
     return assemble(
-        _split(arrays, "train"),
+        _split(arrays, "train", stays=path.is_dir()),
         _split(arrays, "test"),
         validation=_split(arrays, "validation"),
         num_validation=num_validation,
     )
 
 
-def _split(arrays, name):
+def _read_folder(folder):
+    arrays = {}
+    for path in sorted(folder.glob("[xy]_*.npy")):
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (EOFError, OSError, ValueError) as error:
+            raise BadInput(f"{path} is not a whole .npy file of plain numbers ({error}); write it again.") from error
+    return arrays
+
+
+def _read_archive(path):
+    if not path.is_file():
+        raise BadInput(f"{path} is not a file; set config.data.root to an .npz file, or a folder of .npy files.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error
+
+
+def _split(arrays, name, *, stays=False):
     if f"x_{name}" not in arrays:
         return None
     images, labels = arrays[f"x_{name}"], arrays.get(f"y_{name}")
@@ -47,4 +65,6 @@ def _split(arrays, name):
         raise BadInput(
             f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
         )
+    if stays:
+        return Split(Stored(with_channels(images)), None if labels is None else to_labels(labels))
     return to_split(images, labels)

@@ -36,7 +36,7 @@ def perturbed_pairs(
     _check_labels(source)
     _check_perturbation(source, num_copies, max_angle, max_shift)
     rng = np.random.default_rng(seed)
-    images, labels, ids = source.train.images.copy(), source.train.labels.copy(), source.ids.tolist()
+    images, labels, ids = np.array(source.train.images), source.train.labels.copy(), source.ids.tolist()
     for even in range(0, source.num_classes - 1, 2):
         originals, overwritten = (
             rng.choice(np.flatnonzero(source.train.labels == label), num_copies, replace=False)
