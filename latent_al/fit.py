@@ -156,10 +156,15 @@ def in_blocks(
     """
 
     def of_shard(inputs, params):
-        whole = inputs.shape[0] // block * block
-        blocks = inputs[:whole].reshape(-1, block, *inputs.shape[1:])
-        head = jax.lax.map(lambda some: apply(params, some), blocks)
-        tail = apply(params, inputs[whole:])
+        num = inputs.shape[0] // block
+        if not num:
+            return apply(params, inputs)
+
+        def apply_at(index):
+            # A slice of all whole blocks would be a copy of them.
+            return apply(params, jax.lax.dynamic_slice_in_dim(inputs, index * block, block))
+
+        head, tail = jax.lax.map(apply_at, jnp.arange(num)), apply(params, inputs[num * block :])
         return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
 
     def aligned_shard(inputs, params):

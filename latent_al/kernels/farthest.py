@@ -151,7 +151,10 @@ def _farthest_first(points, taken, num, first, eligible):
 def _pool(points, taken):
     """What stays as it is: with the rows taken [s w], each shard's from the first on, and how many precede them."""
     finite = _finite(points)
-    origin = jnp.where(finite[:, None], points, 0).mean(axis=0)
+    # Of some rows: the mean of all would take a copy of them, and bounds only need an origin in their midst.
+    num = min(len(points), CANDIDATES)
+    some = jnp.arange(num) * (len(points) // num)
+    origin = jnp.where(finite[some][:, None], points[some], 0).mean(axis=0)
     # Of a squared distance from a product: the rounding of its terms, about (d + 3) / 2, and of the move to the origin.
     margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
     rows = by_shard(lambda own: jnp.nonzero(own, size=len(own), fill_value=0)[0].astype(jnp.int32), taken)

@@ -123,15 +123,14 @@ def _cosine_density(x, unit_cube):
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Each row over its length; a zero row as it is."""
     norms = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return jnp.where(norms == 0, 0, x / norms)
+    return x * jnp.where(norms == 0, 0, 1 / norms)
 
 
 def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: bool = False) -> Float[Array, " n"]:
     """`cosine_density`, given the mean of `unit_rows` over the set; NaN of a zero row."""
-    unit = unit_rows(x)
     # Not a matrix product, in which equal rows may come out unequal by a rounding.
-    mean = (unit * mean[None, :]).sum(axis=1)
-    return jnp.where((unit == 0).all(axis=1), jnp.nan, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1))
+    mean = (x * mean[None, :]).sum(axis=1) / jnp.linalg.norm(x, axis=1)
+    return jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1)
 
 
 @partial(jax.jit, static_argnums=1)
