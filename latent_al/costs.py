@@ -62,7 +62,7 @@ SCALARS: dict[str, Callable] = {
     "mul": np.multiply,
     "ne": np.not_equal,
     "neg": np.negative,
-    "rem": np.fmod,
+    "rem": lambda x, y: int(math.fmod(x, y)) if y else 0,
     "sign": np.sign,
     "sub": np.subtract,
 }
