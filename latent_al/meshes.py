@@ -293,4 +293,9 @@ def _put(array, shape, mesh, spec):
         want = [len(range(*each.indices(size))) for each, size in zip(index, shape, strict=True)]
         return np.pad(own, [(0, size - have) for size, have in zip(want, own.shape, strict=True)])
 
-    return jax.make_array_from_callback(shape, sharding, part, dtype=array.dtype)
+    # One by one, so that no more than a device's part is there twice.
+    parts = [
+        jax.block_until_ready(jax.device_put(part(index), device))
+        for device, index in sharding.addressable_devices_indices_map(shape).items()
+    ]
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
