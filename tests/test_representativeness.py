@@ -246,6 +246,11 @@ class TestRefusals:
         mu, log_sigma = map(jnp.array, gaussians("grey"))
         refused(kernel, (mu.at[2].set(0), log_sigma), "1 of 31 rows have no .*: a row is zero")
 
+    @pytest.mark.parametrize("coordinate", [1e-25, 1e25])
+    def test_row_whose_length_is_not_a_float32_has_no_direction(self, coordinate):
+        mu, log_sigma = map(jnp.array, gaussians("grey"))
+        refused(KERNELS["cosine_density"][0], (mu.at[2].set(coordinate), log_sigma), "1 of 31 rows have no ")
+
     @pytest.mark.parametrize("mu, log_sigma", [(0, 0), (0.1, -0.1), (1e3 + 0.1, 2.9), (1e6 + 0.3, -6.1), (-7.77, 0.3)])
     @pytest.mark.parametrize("name", ["squared_euclidean_density", "euclidean_density", "estimate_of_all", "j_density"])
     def test_equal_rows(self, name, mu, log_sigma):

@@ -127,10 +127,13 @@ def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
 
 
 def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: bool = False) -> Float[Array, " n"]:
-    """`cosine_density`, given the mean of `unit_rows` over the set; NaN of a zero row."""
+    """`cosine_density`, given the mean of `unit_rows` over the set; NaN of a row without direction."""
     # Not a matrix product, in which equal rows may come out unequal by a rounding.
-    mean = (x * mean[None, :]).sum(axis=1) / jnp.linalg.norm(x, axis=1)
-    return jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1)
+    norms = jnp.linalg.norm(x, axis=1)
+    mean = (x * mean[None, :]).sum(axis=1) / norms
+    # Over a length that is too small or too large for its square the quotient would pass for a mean.
+    has_direction = (norms > 0) & (norms < jnp.inf)
+    return jnp.where(has_direction, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1), jnp.nan)
 
 
 @partial(jax.jit, static_argnums=1)
