@@ -50,7 +50,7 @@ WEIGHTS = dict.fromkeys(TRANSCENDENTAL, 10) | {
 SCALARS: dict[str, Callable] = {
     "add": np.add,
     "add_any": np.add,
-    "and": np.logical_and,
+    "and": np.bitwise_and,
     "div": lambda x, y: int(x / y) if y else 0,
     "eq": np.equal,
     "ge": np.greater_equal,
@@ -201,7 +201,9 @@ def _call_or_leaf(eqn, given):
 
 
 def _number(value):
-    return int(value) if isinstance(value, int | np.integer | np.bool_) else None
+    # A program's own numbers may be arrays without axes.
+    is_one = isinstance(value, int | np.ndarray | np.generic) and np.ndim(value) == 0
+    return int(value) if is_one and np.asarray(value).dtype.kind in "biu" else None
 
 
 def _scalar(name, given):

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec
 from latent_al.costs import Cost, count, seconds
 from latent_al.kernels.shards import POOL
 from latent_al.meshes import make_mesh
+from latent_al.models.classifiers import mlp
 
 SIDE = 16
 MATRIX = jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32)
@@ -50,6 +51,19 @@ def test_a_loop_counts_as_often_as_known_numbers_say():
     assert counted(passes, MATRIX, 3, 4).products == 3 * PRODUCT
     number = jax.ShapeDtypeStruct((), jnp.int32)
     assert counted(passes, MATRIX, number, number).products == PRODUCT
+
+
+@pytest.mark.parametrize("count, steps", [(1, 4 * 1), (10, 4 * 2), (11, 4 * 3)])
+def test_training_counts_each_step_of_each_epoch(count, steps):
+    learner = mlp(num_classes=3, hidden=(8,), dropout=0.2, learning_rate=1e-3, epochs=4, batch=5)
+
+    def fit(key, inputs, labels, count):
+        return learner.fit(key, 0.2, inputs, labels, labels, count, (inputs[:0], labels[:0]))
+
+    given = jax.random.key(0), jax.ShapeDtypeStruct((20, 16), jnp.float32), jax.ShapeDtypeStruct((20,), jnp.int32)
+    # The first layer has a product for its outputs and one for its weights, the last layer one for its inputs too.
+    of_step = 2 * 5 * (2 * 16 * 8 + 3 * 8 * 3)
+    assert counted(fit, *given, count).products == steps * of_step
 
 
 def test_a_convolution_is_counted_by_its_window():
