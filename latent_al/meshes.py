@@ -212,10 +212,15 @@ def fetch(tree: Tree) -> Tree:
 
 
 def to_the_first(tree: Tree) -> Tree:
-    """As `fetch`, but `Rows` only in the memory of the first process, block by block; None in the others."""
+    """As `fetch`, but `Rows` only in the memory of the first process, block by block; None in the others.
+
+    What is on no device, but in memory or on disk, stays as it is.
+    """
 
     def get(rows):
-        if not _is_rows(rows) or rows.values.is_fully_addressable:
+        if not _is_rows(rows):
+            return fetch(rows) if isinstance(rows, jax.Array) else rows
+        if rows.values.is_fully_addressable:
             return fetch(rows)
         block = min(BLOCK, len(rows))
         everywhere = NamedSharding(rows.values.sharding.mesh, PartitionSpec())

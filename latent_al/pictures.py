@@ -56,7 +56,7 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
     if encodings.decode is not None:
         _draw_decoder(album, encodings, shown, getattr(data, shown).images)
     sample = np.random.default_rng(0).permutation(len(data.train.images))[:SAMPLE]
-    latents = np.asarray(encodings.train.latents)[sample]
+    latents = np.asarray(encodings.train.latents[sample])
     drawn = Encoded(*(each if each is None else jnp.asarray(each[sample]) for each in encodings.train))
     measures = measure(drawn, encodings)
     if measures:
@@ -122,7 +122,9 @@ def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple
     orders = {arm: rows for arm, rows in orders.items() if arm in names and len(rows) == len(spaces[arm][0])}
     planes = {arm: spaces[arm][0] for arm in orders if spaces[arm][0].shape[1] > 1}
     if planes:
-        points = {names[arm]: PCA(2, random_state=0).fit_transform(latents) for arm, latents in planes.items()}
+        points = {
+            names[arm]: PCA(2, random_state=0).fit_transform(np.asarray(latents)) for arm, latents in planes.items()
+        }
         caption = f"The first and the last quarter of the order of seed {seed}, on two principal components"
         album.add("orders", caption, plots.orders, points, {names[arm]: orders[arm] for arm in planes})
     return album.pictures
