@@ -178,6 +178,17 @@ class TestNpz:
         with pytest.raises(BadInput, match=r"x_train\.npy is not a whole \.npy file of plain .*write it again"):
             load_npz(tmp_path)
 
+    def test_an_archive_by_the_name_of_a_file_is_refused(self, tmp_path, arrays):
+        with (tmp_path / "x_train.npy").open("wb") as file:
+            np.savez(file, **arrays)
+        with pytest.raises(BadInput, match=r"x_train\.npy is not a whole \.npy file of plain .*write it again"):
+            load_npz(tmp_path)
+
+    def test_a_number_is_no_images(self, tmp_path, arrays):
+        np.savez(tmp_path / "a.npz", **arrays | {"x_train": np.uint8(3)})
+        with pytest.raises(BadInput, match=r"images have shape \(\); expected \[n h w\] or \[n h w c\]"):
+            load_npz(tmp_path / "a.npz")
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(BadInput, match=r"is not a file; set config\.data\.root to an \.npz file, or a folder of "):
             load_npz(tmp_path / "none.npz")

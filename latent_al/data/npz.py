@@ -41,7 +41,7 @@ def _read_folder(folder):
     arrays = {}
     for path in sorted(folder.glob("[xy]_*.npy")):
         try:
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+            arrays[path.stem] = np.lib.format.open_memmap(path, mode="r")
         except (EOFError, OSError, ValueError) as error:
             raise BadInput(f"{path} is not a whole .npy file of plain numbers ({error}); write it again.") from error
     return arrays
@@ -60,11 +60,11 @@ def _read_archive(path):
 def _split(arrays, name, *, stays=False):
     if f"x_{name}" not in arrays:
         return None
-    images, labels = arrays[f"x_{name}"], arrays.get(f"y_{name}")
+    images, labels = with_channels(arrays[f"x_{name}"]), arrays.get(f"y_{name}")
     if labels is not None and labels.shape != images.shape[:1]:
         raise BadInput(
             f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
         )
     if stays:
-        return Split(Stored(with_channels(images)), None if labels is None else to_labels(labels))
+        return Split(Stored(images), None if labels is None else to_labels(labels))
     return to_split(images, labels)
