@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +172,18 @@ class TestNpz:
             monkeypatch.setattr(data, "share", lambda size, part=part: (part * size // 2, (part + 1) * size // 2))
             with pytest.raises(BadInput, match=message):
                 load_npz(tmp_path, 0)
+
+    def test_large_images_are_looked_at_few_at_a_time(self, tmp_path, monkeypatch):
+        images = np.zeros((100, 64, 64), np.float16)
+        images[[7, 98]] = 2
+        np.save(tmp_path / "x_train.npy", images)
+        monkeypatch.setattr(data, "PIXELS", 3 * 64 * 64)
+        tracemalloc.start()
+        with pytest.raises(BadInput, match="2 of 100 train images .* the first is row 7;"):
+            load_npz(tmp_path, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < images.nbytes / 2
 
     @pytest.mark.parametrize("content", [b"", b"no array"])
     def test_a_folder_with_a_broken_file_is_refused(self, tmp_path, content):

@@ -1,6 +1,7 @@
 """The table of image sources, and the checks that each of them passes through."""
 
 import hashlib
+import math
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from latent_al.data.three_classes import three_classes
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
 from latent_al.processes import digest_by_share, share
 
-BLOCK = 2048
-"""Images that are looked at together."""
+PIXELS = 2**24
+"""Of the images that are looked at together: 64 MiB as floats."""
 
 SOURCES = {
     "digits": digits,
@@ -97,9 +98,10 @@ def _check_split(name, split, image_shape, num_classes):
 def _find_bad(images):
     """The rows with pixels that cannot be; each of several processes looks at its part."""
     first, end = share(len(images))
+    block = max(1, PIXELS // math.prod(images.shape[1:]))
     found = [np.zeros(0, int)]
-    for start in range(first, end, BLOCK):
-        some = np.asarray(images[start : min(start + BLOCK, end)])
+    for start in range(first, end, block):
+        some = np.asarray(images[start : min(start + block, end)])
         good = (np.isfinite(some) & (some >= 0) & (some <= 1)).all(axis=(1, 2, 3))
         found.append(start + np.flatnonzero(~good))
     return np.concatenate(found)
