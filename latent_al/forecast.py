@@ -252,7 +252,7 @@ def _each_of(devices):
 
 
 def _span(seconds):
-    return f"{seconds:.2g} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
+    return f"{seconds:.2g} s" if seconds < 99.5 else str(timedelta(seconds=round(seconds)))
 
 
 def _size(num_bytes):

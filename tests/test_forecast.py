@@ -112,6 +112,7 @@ def test_as_many_seeds_as_fit_run_side_by_side():
     moved = r", 0\.0 KiB moved between them a round; about 0\.5 s for the longest round, 0:15:00 for all; more .*"
     told = r"Forecast: [\d.]+ [MG]iB on each of 2 devices at the peak \(arm margin, selecting\)"
     assert re.fullmatch(told + moved, describe(expected, mesh, 3))
+    assert "about 0:01:40 for the longest round" in describe(expected._replace(round_seconds=99.6), mesh, 3)
 
 
 def test_of_programs_it_is_the_most_that_fit(make_data):
