@@ -181,7 +181,8 @@ def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_eve
     inputs, counts = given.inputs["train"], (int(num_labels[0]), int(num_labels[-1]))
     read = keys, rates, inputs, *known
     fit, fitted = _compile(arm.classifier.fit, arm.mesh, *read, count, given.watched)
-    yield _program("fitting", fit, arm.mesh, stays, [(*read, each, given.watched) for each in counts])
+    calls = [(*read, each, given.watched) for each in counts]
+    yield _program("fitting", fit, arm.mesh, stays, calls, by_rows=False)
     stays = [*stays, fitted]
     if len(num_labels) > 1:
         read = keys, rates, rates, *fitted[:2], inputs, encodings.train, prepared, *known
@@ -193,7 +194,7 @@ def _play(arm: Arm, data, encodings, num_labels, num_members, stays, *, test_eve
             read = fitted[0], given.inputs[split], given.labels[split]
             score, _ = _compile(arm.classifier.score, arm.mesh, *read)
             every_round = test_every_round or split == "validation"
-            yield _program("scoring", score, arm.mesh, stays, [read], every_round=every_round)
+            yield _program("scoring", score, arm.mesh, stays, [read], every_round=every_round, by_rows=False)
 
 
 def _compile(function, mesh, *args):
@@ -205,19 +206,24 @@ def _compile(function, mesh, *args):
     return (traced, compiled), outputs
 
 
-def _program(doing, program, mesh, stays, calls, *, every_round=True):
-    """`calls` are the arguments of the first and, where they differ, of the last time that it runs."""
+def _program(doing, program, mesh, stays, calls, *, every_round=True, by_rows=True):
+    """What it takes.
+
+    Args:
+        calls: the arguments of the first and, where they differ, of the last time that it runs.
+        by_rows: whether devices along `pool` share the work; or else each does all of it.
+    """
     traced, compiled = program
     own = compiled.memory_analysis()
     made = own.temp_size_in_bytes + own.output_size_in_bytes - own.alias_size_in_bytes
     # The text of a program takes as long to write as it is.
     moved = 0 if mesh is None else bytes_moved(compiled.as_text())
-    spans = [_seconds(traced, args, mesh) for args in calls]
+    spans = [_seconds(traced, args, mesh, by_rows) for args in calls]
     return _Program(doing, _bytes_on_each(stays) + made, moved, every_round, (spans[0], spans[-1]))
 
 
-def _seconds(traced, args, mesh):
-    devices = 1 if mesh is None else mesh.size
+def _seconds(traced, args, mesh, by_rows):
+    devices = 1 if mesh is None else mesh.size if by_rows else mesh.shape[SEEDS]
     alone = costs.seconds(costs.count(traced.jaxpr, args, devices))
     # The devices of a CPU share its cores.
     return alone * (len(mesh.local_devices) if mesh is not None and jax.default_backend() == "cpu" else 1)
