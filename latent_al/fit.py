@@ -160,12 +160,17 @@ def in_blocks(
         if not num:
             return apply(params, inputs)
 
-        def apply_at(index):
-            # A slice of all whole blocks would be a copy of them.
-            return apply(params, jax.lax.dynamic_slice_in_dim(inputs, index * block, block))
+        def put(outputs, some, start):
+            found = apply(params, some)
+            return jax.tree.map(lambda to, own: jax.lax.dynamic_update_slice_in_dim(to, own, start, 0), outputs, found)
 
-        head, tail = jax.lax.map(apply_at, jnp.arange(num)), apply(params, inputs[num * block :])
-        return jax.tree.map(lambda h, t: jnp.concatenate([h.reshape(-1, *t.shape[1:]), t]), head, tail)
+        def put_block(index, outputs):
+            # Blocks are read and written in place: a slice of all whole ones would be a copy of the pool.
+            return put(outputs, jax.lax.dynamic_slice_in_dim(inputs, index * block, block), index * block)
+
+        shapes = jax.eval_shape(apply, params, inputs)
+        outputs = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes)
+        return put(jax.lax.fori_loop(0, num, put_block, outputs), inputs[num * block :], num * block)
 
     def aligned_shard(inputs, params):
         size = inputs.shape[0]

@@ -29,9 +29,10 @@ def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         ValueError: fewer than two classes.
     """
     _check_classes(probs)
-    is_best = jnp.arange(probs.shape[1])[None, :] == probs.argmax(axis=1, keepdims=True)
-    second = jnp.where(is_best, -jnp.inf, probs).max(axis=1)
-    return 1 - (probs.max(axis=1) - second)
+    none = jnp.array(-jnp.inf, probs.dtype)
+    # In one pass, without a copy of `probs` from which the largest are taken out.
+    first, second = jax.lax.reduce((probs, jnp.full_like(probs, none)), (none, none), _two_largest, (1,))
+    return 1 - (first - second)
 
 
 def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
@@ -76,6 +77,11 @@ def mutual_information(
     start = jnp.zeros(shape.shape, shape.dtype), jnp.zeros(shape.shape[:1], shape.dtype)
     (probs, entropies), _ = jax.lax.scan(add, start, keys)
     return jnp.clip(entropy(probs / num_draws) - entropies / num_draws, 0, 1)
+
+
+def _two_largest(one, other):
+    (first, second), (third, fourth) = one, other
+    return jnp.maximum(first, third), jnp.maximum(jnp.minimum(first, third), jnp.maximum(second, fourth))
 
 
 def _check_classes(probs):
