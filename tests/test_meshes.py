@@ -85,7 +85,15 @@ def test_no_step_of_a_fit_fetches_rows():
     assert largest_collective(text) > 0
 
 
-def test_what_one_device_refuses_several_refuse(tmp_path):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        dict(name="informativeness", gamma=0.5, pick="top_k", representativeness=dict(name="cosine_density")),
+        dict(name="greedy_diverse", alpha=0.5, beta=0.0, representativeness=None, distance="reversed_cosine"),
+    ],
+    ids=lambda strategy: strategy["name"],
+)
+def test_what_one_device_refuses_several_refuse(tmp_path, strategy):
     latents = np.random.default_rng(0).normal(size=(1297, 3)).astype(np.float32)
     latents[7] = 0
     np.save(tmp_path / "train.npy", latents)
@@ -94,8 +102,7 @@ def test_what_one_device_refuses_several_refuse(tmp_path):
     config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
     files = {split: str(tmp_path / f"{split}.npy") for split in ("train", "validation", "test")}
     config.encoders = dict(vae=dict(name="precomputed", **files))
-    strategy = dict(name="informativeness", measure="margin", gamma=0.5, pick="top_k")
-    config.arms.margin.strategy = strategy | dict(representativeness=dict(name="cosine_density"))
+    config.arms.margin.strategy = strategy | dict(measure="margin")
     config.mesh = dict(pool=2)
     with pytest.raises(BadInput, match="arm 'margin': what the strategy prepares is NaN for 1 of 1297 rows"):
         experiment.run(config, str(tmp_path / "run"))

@@ -7,7 +7,7 @@ from latent_al.base import BadInput, Data, Split
 
 
 def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
-    """Images [n h w] or [n h w c] of any integer type or float, scaled to [0, 1] by the type's largest value.
+    """Images [n h w] or [n h w c] of any unsigned integer type or float, scaled to [0, 1] by the type's largest value.
 
     Labels are classes where they are whole numbers, and angles in degrees where they are floats.
 

@@ -93,7 +93,8 @@ def _scale(distance, points):
             raise ValueError(
                 f"{zero.sum()} of {zero.size} latents are zero, without direction; choose another distance."
             )
-        return jnp.float32(1)
+        # Where rows are not known yet, what is prepared says it.
+        return jnp.where(zero.any(), jnp.nan, jnp.float32(1))
     scale = distances.diameter(DISTANCES[distance], points)
     if not isinstance(scale, jax.core.Tracer) and not jnp.isfinite(scale):
         raise ValueError(f"the largest {distance} distance from the origin is {scale}; choose another distance.")
