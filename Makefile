@@ -32,7 +32,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/badge.py
 	$(BIN)/python benchmarks/tsne.py
 	$(BIN)/python benchmarks/first_batches.py
-	$(BIN)/python benchmarks/out_of_core.py --num=1000000
+	$(BIN)/python benchmarks/streaming.py --num=1000000
 	$(BIN)/python benchmarks/scan.py --num=10000
 
 $(VENV)/installed: requirements.txt pyproject.toml

@@ -9,11 +9,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from latent_al import experiment, labelling
-from latent_al.base import BadInput, check_name
-from latent_al.processes import AGAIN, is_first, join, leave
-from latent_al.results import format_table
-from latent_al.workdir import keep_compiled
+from latent_al import labelling
+from latent_al.experiment.run import run_experiment
+from latent_al.results.tables import format_table
+from latent_al.runtime.processes import AGAIN, is_first, join, leave
+from latent_al.runtime.workdir import keep_compiled
+from latent_al.types import BadInput, check_name
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
@@ -71,7 +72,7 @@ def _precision(config):
 
 def _experiment(workdir):
     command = shlex.join(["python", *sys.argv])
-    summary = experiment.run(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
+    summary = run_experiment(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
     if not is_first():
         return
     if summary["arms"]:

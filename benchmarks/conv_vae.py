@@ -17,8 +17,8 @@ import optax
 from absl import app
 from flax import linen as nn
 
-from latent_al.fit import State, epoch, keras_rmsprop, start
 from latent_al.models.autoencoders import conv_vae, vae_loss
+from latent_al.models.train import State, epoch, keras_rmsprop, start
 
 SIDE, LATENT, BATCH, STEPS, LOOPED, REPEATS = 28, 30, 100, 10, 2, 5
 HALF, LEARNING_RATE, REQUIRED = SIDE // 2, 1e-3, 0.45

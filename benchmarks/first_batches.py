@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app
 
-from latent_al.base import UNLABELLED, Encoded, Pool, build
 from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Encoded, Pool, build
 
 SIZE, LARGE, NUM, REPEATS = 50_000, 1_000_000, 1000, 5
 KMEANS = dict(name="kmeans", num_clusters=10, iterations=20, seed=0)

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from latent_al import experiment
-from latent_al.workdir import SEEDS_AT_ONCE
+from latent_al.experiment.run import run_experiment
+from latent_al.runtime.workdir import SEEDS_AT_ONCE
 
 WIDTH, CLASSES = 64, 10
 GIVE_BACK = dict(MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="0", MALLOC_ARENA_MAX="1")
@@ -80,9 +80,9 @@ def watch(workdir):
 
 def play(folder, num_seeds, num_devices):
     small = folder / "small"
-    experiment.run(make_config(small, num_seeds, num_devices), str(small / "run"))
+    run_experiment(make_config(small, num_seeds, num_devices), str(small / "run"))
     threading.Thread(target=watch, args=(folder / "run",), daemon=True).start()
-    experiment.run(make_config(folder, num_seeds, num_devices), str(folder / "run"))
+    run_experiment(make_config(folder, num_seeds, num_devices), str(folder / "run"))
 
 
 def measure(size, args):

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from latent_al.base import Encoded
 from latent_al.loop import first_batch, fit_round, select_round
-from latent_al.meshes import over_seeds
 from latent_al.models.classifiers import mlp
+from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
+from latent_al.types import Encoded
 
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each contender.")
 PEERS = flags.DEFINE_bool("peers", True, "Run PyTorch and scikit-activeml too.")

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app
 
-from latent_al.base import Encoded
 from latent_al.loop import fit_round, select_round
-from latent_al.meshes import over_seeds
 from latent_al.models.classifiers import mlp
+from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
+from latent_al.types import Encoded
 
 POOL, WIDTH, LABELLED, NUM = 1_000_000, 64, 3000, 100
 

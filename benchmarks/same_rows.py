@@ -26,13 +26,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from latent_al.base import UNLABELLED, Encoded, Pool, build
 from latent_al.collectives import largest_collective
 from latent_al.kernels.shards import POOL
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
 from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import PICKS
+from latent_al.types import UNLABELLED, Encoded, Pool, build
 
 DEVICES, PROCESSES = 8, 4
 NUM_TAKEN, CLASSES = 100, 10

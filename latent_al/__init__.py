@@ -1,7 +1,7 @@
 """Which of all these unlabelled images should a person label first? Selection in a learned latent space, in JAX."""
 
 from latent_al import kernels
-from latent_al.base import BadInput, Data, Encoded, Learner, Pool, Select, Split
 from latent_al.strategies import STRATEGIES
+from latent_al.types import BadInput, Data, Encoded, Learner, Pool, Select, Split
 
 __all__ = ["STRATEGIES", "BadInput", "Data", "Encoded", "Learner", "Pool", "Select", "Split", "kernels"]

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from latent_al.base import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
 from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
 from latent_al.kernels.representer import Explanation
 from latent_al.kernels.shards import num_shards, on_each_shard
+from latent_al.types import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
 
 
 def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:

@@ -5,12 +5,12 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.stats import kstest, norm
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data import SOURCES, digest, load
 from latent_al.data.angles import draw_angles, rotated
 from latent_al.data.arrays import move
 from latent_al.data.poses import VARIATION, poses, render
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
+from latent_al.types import BadInput, Data, Split
 
 POSES = dict(num_train=400, num_validation=100, num_test=300, side=24, share_near=0.9, spread=5.0, seed=0)
 ROTATED = dict(share_near=0.75, spread=5.0, seed=0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from latent_al.files import write_csv
 from latent_al.labelling.answers import Answer, read_answers, to_utc
+from latent_al.runtime.files import write_csv
 
 TIME = "2026-11-20T11:32:49.013519Z"
 UTC = "2026-11-20T11:32:49.013519+00:00"

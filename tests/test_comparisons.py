@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from latent_al.comparisons import compare_pairs, labels_to_reach, pairs_table, reach_table
+from latent_al.results.comparisons import compare_pairs, labels_to_reach, pairs_table, reach_table
 
 NUM_LABELS = [10, 30, 40, 60]
 ARMS = ["zeta", "far", "near", "same", "shifted"]

@@ -13,10 +13,10 @@ from test_data import write_idx
 from test_launch import ROOT, succeed
 from test_svhn import make_fields
 
-from latent_al.base import build
-from latent_al.encoders import ENCODERS, TRAINED
+from latent_al.encoders.base import ENCODERS, TRAINED
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.strategies import STRATEGIES
+from latent_al.types import build
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from latent_al.costs import Cost, count, seconds
+from latent_al.experiment.costs import Cost, count, seconds
 from latent_al.kernels.shards import POOL
-from latent_al.meshes import make_mesh
 from latent_al.models.classifiers import mlp
+from latent_al.runtime.mesh import make_mesh
 
 SIDE = 16
 MATRIX = jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32)

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from latent_al import data
-from latent_al.base import BadInput
 from latent_al.data import digest, load
 from latent_al.data.arrays import to_split
-from latent_al.meshes import to_the_first
+from latent_al.runtime.mesh import to_the_first
+from latent_al.types import BadInput
 
 
 def write_idx(path, array):

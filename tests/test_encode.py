@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from latent_al.base import BadInput
-from latent_al.files import write_csv
 from latent_al.labelling import encode
 from latent_al.labelling.store import Store
+from latent_al.runtime.files import write_csv
+from latent_al.types import BadInput
 
 SHAPE = (4, 4, 3)
 SPEC = dict(name="dense_vae", hidden=(8,), latent=2, learning_rate=1e-2, epochs=12, batch=8, seed=0)

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from latent_al import encoders
-from latent_al.base import BadInput, build
-from latent_al.checkpoints import Checkpoints
 from latent_al.data import load
-from latent_al.encoders import ENCODERS, describe, identity, precomputed
+from latent_al.encoders import base as encoders
+from latent_al.encoders.base import ENCODERS, describe, identity, precomputed
+from latent_al.runtime.checkpoints import Checkpoints
+from latent_al.types import BadInput, build
 
 VAE = dict(
     name="dense_vae", image_shape=(4, 4, 1), hidden=(8,), latent=2, learning_rate=1e-3, epochs=4, batch=16, seed=0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from latent_al.files import read_csv, write_atomically, write_csv
+from latent_al.runtime.files import read_csv, write_atomically, write_csv
 
 NAMES = [
     "=1+1.png",

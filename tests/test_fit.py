@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from latent_al import fit as fit_module
-from latent_al.base import BadInput, build
-from latent_al.fit import BLOCK, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
+from latent_al.models import train as fit_module
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
 from latent_al.models.layers import drop
+from latent_al.models.train import BLOCK, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
+from latent_al.types import BadInput, build
 
 MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch=4, num_classes=3)
 

@@ -12,15 +12,15 @@ import pytest
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from latent_al.arms import play
-from latent_al.base import BadInput
-from latent_al.building import build_arms, place_encodings, prepare_arm
 from latent_al.collectives import bytes_moved
-from latent_al.encoders import ENCODERS
-from latent_al.forecast import Forecast, choose_seeds, describe, forecast
+from latent_al.encoders.base import ENCODERS
+from latent_al.experiment.build import build_arms, place_encodings, prepare_arm
+from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
+from latent_al.experiment.rounds import play
 from latent_al.kernels.shards import POOL
-from latent_al.meshes import make_mesh
-from latent_al.workdir import SEEDS_AT_ONCE, begun_with
+from latent_al.runtime.mesh import make_mesh
+from latent_al.runtime.workdir import SEEDS_AT_ONCE, begun_with
+from latent_al.types import BadInput
 
 MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
 MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch=5)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_labelling import answer, call, configure, draw, queries_of, record_of
 
-from latent_al.base import BadInput
-from latent_al.files import read_csv
 from latent_al.labelling import run
+from latent_al.runtime.files import read_csv
+from latent_al.types import BadInput
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latent_al.base import BadInput
 from latent_al.labelling import rounds
 from latent_al.labelling.label_studio import CONTROL, labelling_config, tasks
 from latent_al.labelling.sheets import contact_sheet, latent_map
+from latent_al.types import BadInput
 
 CLASSES = ["cat", 'a "b" <c> & d', "猫", "two\nlines"]
 

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 from test_launch import ROOT, succeed
 
-from latent_al.base import BadInput
-from latent_al.files import read_csv, write_csv
 from latent_al.labelling import rounds, run
+from latent_al.runtime.files import read_csv, write_csv
+from latent_al.types import BadInput
 
 COLOURS = ("red", "green", "blue")
 WRITTEN = ("contact_sheet.png", "label_studio.json", "labelling_config.xml", "map.png", "queries.csv", "round.json")

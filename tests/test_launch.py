@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from latent_al.base import BadInput
-from latent_al.experiment import run
-from latent_al.workdir import keep_compiled
+from latent_al.experiment.run import run_experiment
+from latent_al.runtime.workdir import keep_compiled
+from latent_al.types import BadInput
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "--config=configs/digits_vae.py:smoke"
@@ -44,7 +44,7 @@ def run_demo(workdir, **changes):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     with config.ignore_type():
         config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
-    return run(config, str(workdir))
+    return run_experiment(config, str(workdir))
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +176,9 @@ def test_without_labels_it_chooses_a_first_batch(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.data = data
     with pytest.raises(BadInput, match="need the labels of the training images and the data has none; set rounds=0"):
-        run(config, str(tmp_path / "run"))
+        run_experiment(config, str(tmp_path / "run"))
     config.rounds = 0
-    run(config, str(tmp_path / "run"))
+    run_experiment(config, str(tmp_path / "run"))
     queries = pd.read_csv(tmp_path / "run" / "queries.csv")
     assert queries.groupby(["arm", "seed"]).row.nunique().tolist() == [20] * 4
     assert not (tmp_path / "run" / "metrics.csv").exists()
@@ -228,9 +228,9 @@ def test_changed_embeddings_are_refused(tmp_path):
     for scale in (1, 1, 2):
         np.save(tmp_path / "train.npy", scale * np.random.default_rng(0).normal(size=(1797, 3)))
         if scale == 1:
-            run(config, str(tmp_path / "run"))
+            run_experiment(config, str(tmp_path / "run"))
     with pytest.raises(BadInput, match="what encoder 'vae' learned or was given has changed since this workdir"):
-        run(config, str(tmp_path / "run"))
+        run_experiment(config, str(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_margin_beats_random_as_the_demo_claims(tmp_path):
 
 
 def test_importing_the_package_needs_no_tensorflow():
-    code = "import sys, latent_al.experiment; sys.exit(any(name.startswith('tensorflow') for name in sys.modules))"
+    code = "import sys, latent_al.experiment.run; sys.exit(any(name.startswith('tensorflow') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0
 
 

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from latent_al.base import BadInput
-from latent_al.files import read_csv
 from latent_al.labelling.answers import Answer, Refusal
 from latent_al.labelling.ledger import LOG, accept, num_said, resolve, write_refused
+from latent_al.runtime.files import read_csv
+from latent_al.types import BadInput
 
 NAMES = ["=1\r2.png", "photos/b.jpg", "c,d.png"]
 TABLE = pd.DataFrame(dict(id=["a", "b", "c"], file_name=NAMES, status="present"))

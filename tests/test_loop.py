@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.base import UNLABELLED, Encoded, Strategy
 from latent_al.loop import first_batch, fit_round, score, select_round
-from latent_al.meshes import over_seeds
 from latent_al.models.classifiers import angle_mlp, mlp
+from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Encoded, Strategy
 
 SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)

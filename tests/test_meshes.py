@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al import experiment
-from latent_al.base import BadInput, Encoded
 from latent_al.collectives import largest_collective
+from latent_al.experiment.run import run_experiment
 from latent_al.loop import fit_round, select_round
-from latent_al.meshes import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
 from latent_al.models.classifiers import mlp
+from latent_al.runtime.mesh import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
 from latent_al.strategies import STRATEGIES
+from latent_al.types import BadInput, Encoded
 
 CONFIG = Path(__file__).parents[1] / "configs/digits_vae.py"
 SIZE, NUM, CAPACITY = 61, 5, 20
@@ -105,7 +105,7 @@ def test_what_one_device_refuses_several_refuse(tmp_path, strategy):
     config.arms.margin.strategy = strategy | dict(measure="margin")
     config.mesh = dict(pool=2)
     with pytest.raises(BadInput, match="arm 'margin': what the strategy prepares is NaN for 1 of 1297 rows"):
-        experiment.run(config, str(tmp_path / "run"))
+        run_experiment(config, str(tmp_path / "run"))
 
 
 def test_a_device_has_its_share_of_the_rows():
@@ -155,7 +155,7 @@ def test_an_experiment_on_a_mesh_ends_with_the_same_bytes(tmp_path):
             config.mesh = mesh
         config.arms.distance = config.arms.margin.copy_and_resolve_references()
         config.arms.distance.strategy = dict(name="distance")
-        experiment.run(config, str(tmp_path / name))
+        run_experiment(config, str(tmp_path / name))
     for table in ("queries.csv", "metrics.csv"):
         assert (tmp_path / "several" / table).read_bytes() == (tmp_path / "one" / table).read_bytes()
     # What the encoder makes of an image is rounded otherwise where it is encoded beside other images.

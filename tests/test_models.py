@@ -9,7 +9,6 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from latent_al.base import BadInput, build
 from latent_al.kernels import tsne
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import conv_vae
@@ -25,6 +24,7 @@ from latent_al.models.convolutions import (
     pixel_conv_2x,
 )
 from latent_al.models.layers import max_pool_2x
+from latent_al.types import BadInput, build
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from latent_al import mosaics, plots, results
-from latent_al.base import Encoded
-from latent_al.encoders import Encodings
-from latent_al.pictures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
+from latent_al.encoders.base import Encodings
+from latent_al.results import mosaics, plots
+from latent_al.results import tables as results
+from latent_al.results.figures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
+from latent_al.types import Encoded
 
 LATENTS = jax.random.uniform(jax.random.key(0), (30, 4))
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 
-from latent_al import mosaics, plots
+from latent_al.results import mosaics, plots
 
 
 @pytest.fixture

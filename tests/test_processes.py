@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_al import experiment
-from latent_al.base import BadInput
 from latent_al.data import load
-from latent_al.meshes import fetch, make_mesh, place_rows
-from latent_al.processes import join
+from latent_al.experiment.run import run_experiment
+from latent_al.runtime.mesh import fetch, make_mesh, place_rows
+from latent_al.runtime.processes import join
+from latent_al.types import BadInput
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -86,7 +86,7 @@ def same_rows_as_one(tmp_path, processes):
     for process in processes:
         status, said = ends(process)
         assert status == 0, said
-    experiment.run(runpy.run_path(str(tmp_path / "tiny.py"))["get_config"](), str(tmp_path / "one"))
+    run_experiment(runpy.run_path(str(tmp_path / "tiny.py"))["get_config"](), str(tmp_path / "one"))
     return (tmp_path / "two/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()
 
 

@@ -9,9 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 from test_launch import ROOT, run_demo
 
-from latent_al.arms import _warn_of_residual
-from latent_al.base import BadInput
-from latent_al.experiment import run
+from latent_al.experiment.rounds import _warn_of_residual
+from latent_al.experiment.run import run_experiment
+from latent_al.types import BadInput
 
 
 def refuse(workdir, message, **changes):
@@ -74,7 +74,7 @@ def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, 
     config["encoders"]["given"] = dict(name="identity")
     config["arms"]["margin"] |= dict(encoder="given", strategy=dict(measure="margin", **rest) | strategy)
     with pytest.raises(BadInput, match=message):
-        run(ConfigDict(config), str(tmp_path / "run"))
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
     assert not list(tmp_path.glob("run/encoders/dense_vae*"))
 
 
@@ -84,7 +84,7 @@ def test_settings_that_a_kernel_refuses_name_the_arm(tmp_path):
     strategy = dict(name="informativeness", measure="margin", representativeness=estimate, gamma=0.5, pick="top_k")
     config["arms"]["margin"]["strategy"] = strategy
     with pytest.raises(BadInput, match="arm 'margin': fraction is 2.0 of 1297 rows"):
-        run(ConfigDict(config), str(tmp_path / "run"))
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -92,14 +92,14 @@ def test_a_classifier_of_angles_is_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke").to_dict()
     config["classifiers"]["mlp"]["name"] = "mlp"
     with pytest.raises(BadInput, match="mlp cannot learn .* which are angles; choose one of angle_cnn, angle_mlp"):
-        run(ConfigDict(config), str(tmp_path))
+        run_experiment(ConfigDict(config), str(tmp_path))
 
 
 def test_uncertainty_of_angles_is_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke").to_dict()
     config["arms"]["random"]["strategy"] = dict(name="uncertainty", measure="margin", pick="top_k")
     with pytest.raises(BadInput, match="arm 'random': uncertainty needs a classifier's predictions, .* regressor"):
-        run(ConfigDict(config), str(tmp_path))
+        run_experiment(ConfigDict(config), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_scores_that_cannot_be_reached_are_refused(config, reach, message, tmp_p
     config = ConfigDict(runpy.run_path(str(ROOT / f"configs/{config}.py"))["get_config"]("smoke").to_dict())
     config.reach = reach
     with pytest.raises(BadInput, match=re.escape(message)):
-        run(config, str(tmp_path / "run"))
+        run_experiment(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -127,7 +127,7 @@ def test_scores_to_reach_need_validation(tmp_path):
     config = ConfigDict(runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict())
     config.reach, config.data.num_validation = (0.5,), 0
     with pytest.raises(BadInput, match="reach is .* but no validation image has a label; leave reach out"):
-        run(config, str(tmp_path / "run"))
+        run_experiment(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -168,7 +168,7 @@ def test_importance_and_its_peers_are_refused_what_they_cannot_use(change, messa
     net["classifier"]["dropout"] = change.get("dropout", net["classifier"]["dropout"])
     config |= {name: change[name] for name in change.keys() & {"data", "baseline"}} | {"reach": ()}
     with pytest.raises(BadInput, match=message):
-        run(ConfigDict(config), str(tmp_path / "run"))
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_al.report import write_report
+from latent_al.results.report import write_report
 
 VOID = {"meta", "img"}
 

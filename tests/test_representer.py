@@ -9,11 +9,11 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from latent_al.base import UNLABELLED, BadInput
 from latent_al.data import load
 from latent_al.kernels import alphas, explain, importance, values
 from latent_al.models.classifiers import CLASSIFIERS
 from latent_al.models.last_layer import TOLERANCE, refit
+from latent_al.types import UNLABELLED, BadInput
 
 L2 = 0.01
 

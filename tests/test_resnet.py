@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.base import BadInput
 from latent_al.models import resnet
 from latent_al.models.resnet import BatchNorm, ResNet18, cosine_to_zero, initial_params, population_statistics, resnet18
+from latent_al.types import BadInput
 
 SETTINGS = dict(num_classes=2, image_shape=(8, 8, 1), width=4, dropout=0.2)
 SETTINGS |= dict(learning_rate=0.05, weight_decay=5e-4, epochs=20, batch=16)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from latent_al.results import (
+from latent_al.results.tables import (
     History,
     arms_table,
     balance_means,

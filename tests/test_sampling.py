@@ -9,10 +9,10 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.exceptions import ConvergenceWarning
 
-from latent_al.base import BadInput, Encoded, Pool, build
 from latent_al.kernels import picks, sampling
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.clusterings import CLUSTERINGS
+from latent_al.types import BadInput, Encoded, Pool, build
 
 POINTS = jax.random.normal(jax.random.key(0), (40, 3)) * jnp.array([[1.0, 2.0, 0.5]]) + 1
 CLUSTERS = jnp.array([0] * 20 + [2] * 19 + [3])

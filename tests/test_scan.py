@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_al.base import BadInput
-from latent_al.files import read_csv
 from latent_al.labelling import scan as scanning
 from latent_al.labelling.scan import forecast, plan, scan, summary
 from latent_al.labelling.store import Store
+from latent_al.runtime.files import read_csv
+from latent_al.types import BadInput
 
 RNG = np.random.default_rng(0)
 

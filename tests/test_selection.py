@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_strategies import SETTINGS
 
-from latent_al.base import UNLABELLED, Encoded, Learner, build
 from latent_al.labelling import selection
 from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Encoded, Learner, build
 
 NUM_CLASSES = 3
 SPECS = {name: dict(name=name, **many[0]) for name, many in SETTINGS.items()}

@@ -18,13 +18,13 @@ from jax.tree_util import Partial
 from test_strategies import SETTINGS, draw
 
 from latent_al import kernels
-from latent_al.base import UNLABELLED, Encoded, Pool, build
 from latent_al.collectives import largest_collective
 from latent_al.kernels import representativeness
 from latent_al.kernels.farthest import CANDIDATES
 from latent_al.kernels.shards import POOL, is_highest
 from latent_al.kernels.typicality import TILE
 from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Encoded, Pool, build
 
 DEVICES, NUM, NUM_TAKEN = 8, 20, 40
 SIZE, DIMENSIONS, CLASSES = DEVICES * 1027, 8, 4

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from latent_al.base import UNLABELLED, BadInput, Encoded, Pool, build
-from latent_al.costs import count
+from latent_al.experiment.costs import count
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
 from latent_al.strategies.uncertainty import MEASURES
+from latent_al.types import UNLABELLED, BadInput, Encoded, Pool, build
 
 ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
 PRIOR = dict(name="kl_to_prior")

@@ -6,8 +6,8 @@ from scipy.io import savemat
 from scipy.sparse import csc_array
 from test_tfds import put_download
 
-from latent_al.base import BadInput
 from latent_al.data import load
+from latent_al.types import BadInput
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
 

@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from latent_al.base import BadInput
 from latent_al.data import load
+from latent_al.types import BadInput
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -6,10 +6,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from latent_al.base import UNLABELLED, Pool
 from latent_al.kernels import kmeans_plus_plus, lloyd, most_typical, typicality
 from latent_al.kernels.typicality import FEW_ROWS, TILE
 from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Pool
 
 SIZE, NUM_CLUSTERS, NEIGHBOURS = 2 * TILE + 90, 13, 6
 

@@ -7,10 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.stats import kstest
 
-from latent_al.base import BadInput, Data
 from latent_al.data import digest, load
 from latent_al.data.arrays import assemble, to_split
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
+from latent_al.types import BadInput, Data
 
 DIGITS = dict(name="digits", num_validation=200, num_test=300)
 PERTURBED = dict(num_copies=8, max_angle=5.0, max_shift=2, seed=0)

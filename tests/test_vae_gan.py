@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.base import BadInput, build
 from latent_al.data import load
-from latent_al.encoders import ENCODERS, train_autoencoder
+from latent_al.encoders.base import ENCODERS, train_autoencoder
 from latent_al.models.vae_gan import vae_gan
+from latent_al.types import BadInput, build
 
 SIZES = dict(image_shape=(8, 12, 2), filters=(3, 4), hidden=6, latent=2, gamma=0.3)
 TRAINING = dict(learning_rate=1e-3, epochs=10, batch=32, seed=0)

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, build
 from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
 from latent_al.data.idx import idx
@@ -18,7 +17,8 @@ from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 from latent_al.data.three_classes import three_classes
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
-from latent_al.processes import digest_by_share, share
+from latent_al.runtime.processes import digest_by_share, share
+from latent_al.types import BadInput, Data, build
 
 PIXELS = 2**24
 """Of the images that are looked at together: 64 MiB as floats."""

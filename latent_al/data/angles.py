@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import move
+from latent_al.types import BadInput, Data, Split
 
 
 def rotated(*, source: Data, share_near: float | int, spread: float | int, seed: int) -> Data:

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from latent_al.base import BadInput, Data, Split
+from latent_al.types import BadInput, Data, Split
 
 
 def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:

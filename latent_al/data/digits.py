@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from latent_al.base import Data
 from latent_al.data.arrays import assemble, take, to_split
+from latent_al.types import Data
 
 
 def digits(*, num_validation: int, num_test: int) -> Data:

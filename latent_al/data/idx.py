@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latent_al.base import BadInput, Data
 from latent_al.data.arrays import assemble, to_split
+from latent_al.types import BadInput, Data
 
 
 def idx(*, root: str, num_validation: int) -> Data:

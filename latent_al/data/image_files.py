@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from latent_al.base import BadInput
+from latent_al.types import BadInput
 
 SUFFIXES = frozenset(Image.registered_extensions())
 """What the name of an image file ends in, in lower case."""

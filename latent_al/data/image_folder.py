@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import assemble, take, to_split
 from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, read_image
+from latent_al.types import BadInput, Data, Split
 
 
 def image_folder(

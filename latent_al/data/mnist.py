@@ -1,8 +1,8 @@
 """MNIST, from TensorFlow Datasets or from its own files."""
 
-from latent_al.base import Data
 from latent_al.data.idx import idx
 from latent_al.data.tfds import tfds
+from latent_al.types import Data
 
 
 def mnist(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import assemble, to_labels, to_split, with_channels
 from latent_al.data.stored import Stored
+from latent_al.types import BadInput, Data, Split
 
 
 def npz(*, root: str, num_validation: int) -> Data:

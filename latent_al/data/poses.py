@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.angles import check_peak, draw_angles
+from latent_al.types import BadInput, Data, Split
 
 VARIATION = np.array([0.12, 0.08, 0.08, 0.2, 0.25])
 """Largest change of a fish's size (share), place to the right and up (half sides), height and brightness (shares)."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from latent_al.data.arrays import scaled
-from latent_al.processes import digest_by_share
+from latent_al.runtime.processes import digest_by_share
 
 
 class Stored:

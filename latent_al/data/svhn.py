@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import assemble
 from latent_al.data.tfds import tfds
+from latent_al.types import BadInput, Data, Split
 
 
 def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from latent_al.base import BadInput, Data
 from latent_al.data.arrays import assemble, to_split
-from latent_al.processes import after_the_first
+from latent_al.runtime.processes import after_the_first
+from latent_al.types import BadInput, Data
 
 
 def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:

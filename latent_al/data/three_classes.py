@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, Split
+from latent_al.types import BadInput, Data, Split
 
 MEANS = ((0.35, 0.35), (0.5, 0.45), (0.85, 0.85))
 SPREADS = (0.08, 0.08, 0.03)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latent_al.base import BadInput, Data, Split
 from latent_al.data.arrays import move, take
+from latent_al.types import BadInput, Data, Split
 
 
 def perturbed_pairs(

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from latent_al.base import BadInput
-from latent_al.files import unguard
+from latent_al.runtime.files import unguard
+from latent_al.types import BadInput
 
 KEYS = ("latent_al_id", "id", "file_name")
 """Columns that tell the image; the first that a table has. Label Studio has ids of its own, named `id`."""

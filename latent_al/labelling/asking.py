@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.base import UNLABELLED, BadInput, Encoded, Learner, Strategy, build
 from latent_al.labelling import estimates, selection
 from latent_al.labelling.state import State
 from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, Strategy, build
 
 
 class Asked(NamedTuple):

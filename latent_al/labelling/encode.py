@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from latent_al.base import BadInput, Encoded, Params
-from latent_al.checkpoints import Checkpoints
-from latent_al.encoders import Training, block_of, encode_images, first_params, has_spread, make_autoencoder
-from latent_al.files import read_csv, write_atomically, write_json
-from latent_al.fit import epoch, in_blocks, start
+from latent_al.encoders.base import Training, block_of, encode_images, first_params, has_spread, make_autoencoder
 from latent_al.labelling.scan import shard_rows
 from latent_al.labelling.store import Store
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import AutoEncoder
+from latent_al.models.train import epoch, in_blocks, start
+from latent_al.runtime.checkpoints import Checkpoints
+from latent_al.runtime.files import read_csv, write_atomically, write_json
+from latent_al.types import BadInput, Encoded, Params
 
 CHUNK, BATCHES = 2**26, 32
 """Bytes of images, as floats, that are on the device at a time, and batches, at most."""

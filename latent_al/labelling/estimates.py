@@ -13,10 +13,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
-from latent_al.base import Key, Learner
 from latent_al.loop import fit_round
-from latent_al.meshes import over_seeds
-from latent_al.results import paired_difference
+from latent_al.results.tables import paired_difference
+from latent_al.runtime.mesh import over_seeds
+from latent_al.types import Key, Learner
 
 CALIBRATING = 20
 """Audit labels below which confidence is not calibrated, and strategies are not compared."""

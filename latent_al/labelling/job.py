@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.base import BadInput, Encoded, Learner, Strategy, build, check_name
-from latent_al.files import write_csv
 from latent_al.labelling import encode, label_studio, rounds, scan, terminal
 from latent_al.labelling.asking import Asked, ask, build_learner
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import rehearse
 from latent_al.models import AUTOENCODERS
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+from latent_al.runtime.files import write_csv
+from latent_al.runtime.workdir import check_identity
 from latent_al.strategies import STRATEGIES
-from latent_al.workdir import check_identity
+from latent_al.types import BadInput, Encoded, Learner, Strategy, build, check_name
 
 
 class Parts(NamedTuple):

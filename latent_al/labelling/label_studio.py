@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from latent_al.base import BadInput
 from latent_al.labelling.answers import CONTROL
+from latent_al.types import BadInput
 
 IMAGE = "image"
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from latent_al.base import BadInput
-from latent_al.files import unguard, write_csv
 from latent_al.labelling.answers import Answer, Refusal, to_utc
+from latent_al.runtime.files import unguard, write_csv
+from latent_al.types import BadInput
 
 LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was")
 """The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces."""

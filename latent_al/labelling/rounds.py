@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from latent_al.base import BadInput
 from latent_al.data.image_files import UnusableImage, read_image
-from latent_al.files import put_in_place, write_atomically, write_csv, write_json
 from latent_al.labelling import label_studio, sheets
+from latent_al.runtime.files import put_in_place, write_atomically, write_csv, write_json
+from latent_al.types import BadInput
 
 
 def past_rounds(workdir: Path) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from latent_al.base import BadInput
 from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, decode, read_content
-from latent_al.files import read_csv, write_csv
 from latent_al.labelling.store import COLUMNS, Store
+from latent_al.runtime.files import read_csv, write_csv
+from latent_al.types import BadInput
 
 SHARD, SHARD_BYTES = 1024, 2**26
 """Images of a shard, and its bytes, at most: as much again is read ahead."""

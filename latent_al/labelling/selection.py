@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from latent_al.base import UNLABELLED, Encoded, Key, Learner, Pool, Strategy
 from latent_al.kernels import margin, nearest
 from latent_al.loop import fit_round, select_round
+from latent_al.types import UNLABELLED, Encoded, Key, Learner, Pool, Strategy
 
 
 class Known(NamedTuple):

@@ -12,8 +12,8 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.decomposition import PCA
 
-from latent_al.files import write_atomically
-from latent_al.plots import COLOURS, DPI, MARKERS
+from latent_al.results.plots import COLOURS, DPI, MARKERS
+from latent_al.runtime.files import write_atomically
 
 SIDE = 128
 """Pixels of the longer side of an image on a contact sheet."""

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from latent_al.base import UNLABELLED, BadInput
-from latent_al.files import write_json
 from latent_al.labelling import ledger, rounds, selection
 from latent_al.labelling.answers import Refusal, read_answers
 from latent_al.labelling.scan import Scan
+from latent_al.runtime.files import write_json
+from latent_al.types import UNLABELLED, BadInput
 
 
 class State(NamedTuple):

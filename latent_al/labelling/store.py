@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from latent_al.base import BadInput
-from latent_al.files import read_csv, replacing, write_csv
+from latent_al.runtime.files import read_csv, replacing, write_csv
+from latent_al.types import BadInput
 
 COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
 """What a shard knows of each of its images, as the image was when it was scanned."""

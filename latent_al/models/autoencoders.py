@@ -11,8 +11,6 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from latent_al.base import BadInput, check_name
-from latent_al.fit import Loss, keras_adadelta, keras_rmsprop
 from latent_al.kernels import tsne
 from latent_al.models.convolutions import (
     Convolution,
@@ -23,6 +21,8 @@ from latent_al.models.convolutions import (
     patch_conv_transpose,
 )
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
+from latent_al.models.train import Loss, keras_adadelta, keras_rmsprop
+from latent_al.types import BadInput, check_name
 
 ACTIVATIONS = {"linear": lambda x: x, "clipped": lambda x: jnp.clip(x, 0, 1)}
 

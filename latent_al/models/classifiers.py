@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from latent_al.base import BadInput, Learner
-from latent_al.fit import fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
 from latent_al.models.convolutions import Convolution, conv
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, draws, loss_of, predictions
+from latent_al.models.train import fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
+from latent_al.types import BadInput, Learner
 
 MARKS = 10
 """Points in a CNN's training at which its accuracy is noted."""

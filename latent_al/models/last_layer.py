@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from latent_al.base import UNLABELLED, BadInput, Learner
+from latent_al.types import UNLABELLED, BadInput, Learner
 
 ITERATIONS = 100
 PRECISE = 3e-5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from latent_al.base import BadInput, Key
+from latent_al.types import BadInput, Key
 
 FLOAT = jnp.dtype("float32")
 

@@ -11,11 +11,11 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from latent_al.base import BadInput, Key, Learner, Params
-from latent_al.fit import as_members, fit, in_blocks, num_batches, shuffled, start
 from latent_al.models.convolutions import Convolution, conv, conv_2x, pixel_conv_2x
 from latent_al.models.layers import check_halves, dense, drop
 from latent_al.models.tasks import CNN_BLOCK, classes, draws, loss_of, predictions
+from latent_al.models.train import as_members, fit, in_blocks, num_batches, shuffled, start
+from latent_al.types import BadInput, Key, Learner, Params
 
 STAGES = 4
 """Stages of two blocks; each but the first halves the sides and doubles the channels."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from latent_al.fit import Loss, in_blocks
+from latent_al.models.train import Loss, in_blocks
 
 CNN_BLOCK = 256
 """Images that a CNN is applied to at a time."""

@@ -11,11 +11,11 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from latent_al.base import BadInput, Params
-from latent_al.fit import keras_rmsprop
 from latent_al.models.autoencoders import AutoEncoder, divergence_to_prior
 from latent_al.models.convolutions import Convolution, conv, narrow_conv, patch_conv, patch_conv_transpose
 from latent_al.models.layers import check_halves, dense
+from latent_al.models.train import keras_rmsprop
+from latent_al.types import BadInput, Params
 
 relu = partial(nn.leaky_relu, negative_slope=0.2)
 

@@ -3,8 +3,8 @@ Bounds (2020).
 """
 
 from latent_al import kernels
-from latent_al.base import Strategy
 from latent_al.strategies.uncertainty import check_predicted
+from latent_al.types import Strategy
 
 
 def badge() -> Strategy:

@@ -3,8 +3,8 @@
 import jax
 
 from latent_al import kernels
-from latent_al.base import BadInput, Strategy, check_name
 from latent_al.strategies.uncertainty import PICKS
+from latent_al.types import BadInput, Strategy, check_name
 
 
 def bald(*, num_draws: int, pick: str) -> Strategy:

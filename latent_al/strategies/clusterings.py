@@ -10,8 +10,8 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster
 from sklearn.mixture import GaussianMixture
 
-from latent_al.base import BadInput
 from latent_al.kernels import cluster
+from latent_al.types import BadInput
 
 
 def ward(*, num_clusters: int) -> Callable:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from latent_al import kernels
-from latent_al.base import BadInput, Strategy, build, check_name
 from latent_al.kernels import distances
 from latent_al.strategies.representativeness import REPRESENTATIVENESS, check_within
 from latent_al.strategies.uncertainty import MEASURES, measured
+from latent_al.types import BadInput, Strategy, build, check_name
 
 DISTANCES = {
     "euclidean": distances.euclidean_to,

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.base import BadInput, Encoded, Strategy, check_name
 from latent_al.kernels.shards import is_highest
 from latent_al.strategies.uncertainty import MEASURES, measured
+from latent_al.types import BadInput, Encoded, Strategy, check_name
 
 SPACES = ("features", "latents")
 

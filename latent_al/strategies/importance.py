@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.base import UNLABELLED, BadInput, Pool, Strategy
 from latent_al.kernels.distances import squared_to
 from latent_al.kernels.shards import added, at_row
 from latent_al.strategies.farthest import check_apart
 from latent_al.strategies.uncertainty import measured
+from latent_al.types import UNLABELLED, BadInput, Pool, Strategy
 
 
 def ibal() -> Strategy:

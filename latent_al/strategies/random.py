@@ -2,8 +2,8 @@
 
 import jax
 
-from latent_al.base import Strategy
 from latent_al.kernels import picks
+from latent_al.types import Strategy
 
 
 def random() -> Strategy:

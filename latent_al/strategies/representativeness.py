@@ -8,9 +8,9 @@ import jax
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.base import BadInput, Encoded, Strategy, build, check_name
 from latent_al.kernels.representativeness import check_cube
 from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
+from latent_al.types import BadInput, Encoded, Strategy, build, check_name
 
 Measure = Callable[[Encoded], Float[Array, " n"]]
 

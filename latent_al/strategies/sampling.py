@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from absl import logging
 from jaxtyping import Array, Int
 
-from latent_al.base import BadInput, Strategy, build, check_name
 from latent_al.kernels import cluster, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.strategies.farthest import check_apart
+from latent_al.types import BadInput, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
 

@@ -4,9 +4,9 @@ Strategies Suit High and Low Budgets (2022), TPC_RP.
 
 import jax.numpy as jnp
 
-from latent_al.base import UNLABELLED, BadInput, Strategy
 from latent_al.kernels import cluster, most_typical
 from latent_al.strategies.farthest import check_apart
+from latent_al.types import UNLABELLED, BadInput, Strategy
 
 
 def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Strategy:

@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.base import BadInput, Pool, Strategy, check_name
+from latent_al.types import BadInput, Pool, Strategy, check_name
 
 MEASURES = {
     "least_confident": kernels.least_confident,

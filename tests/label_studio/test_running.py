@@ -20,9 +20,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_al.files import write_json
 from latent_al.labelling.answers import read_answers
 from latent_al.labelling.label_studio import labelling_config, tasks
+from latent_al.runtime.files import write_json
 
 pytestmark = pytest.mark.label_studio
 

@@ -1,6 +1,6 @@
 """Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
 
-from latent_al.out_of_core.densities import (
+from latent_al.streaming.densities import (
     cosine_density,
     distance_to_origin,
     j_density,
@@ -8,10 +8,10 @@ from latent_al.out_of_core.densities import (
     squared_distance_to_origin,
     squared_euclidean_density,
 )
-from latent_al.out_of_core.farthest import farthest_first
-from latent_al.out_of_core.picks import random_partitions, top_k
-from latent_al.out_of_core.store import Latents, open, write
-from latent_al.out_of_core.stream import Block, Source, blocks
+from latent_al.streaming.farthest import farthest_first
+from latent_al.streaming.picks import random_partitions, top_k
+from latent_al.streaming.store import Latents, open, write
+from latent_al.streaming.stream import Block, Source, blocks
 
 __all__ = [
     "Block",

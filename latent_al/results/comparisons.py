@@ -8,7 +8,7 @@ import pandas as pd
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from latent_al.results import METRICS, main_metric
+from latent_al.results.tables import METRICS, main_metric
 
 LEVEL = 0.05
 """At which a difference is significant."""

@@ -10,9 +10,9 @@ import pytest
 import tensorstore as ts
 import test_farthest
 
-from latent_al import kernels, out_of_core
-from latent_al.base import BadInput
-from latent_al.out_of_core import farthest, stream
+from latent_al import kernels, streaming
+from latent_al.streaming import farthest, stream
+from latent_al.types import BadInput
 
 SIZE, WIDTH, CHUNK = 5000, 5, 700
 BLOCK_BYTES = 2 * 4 * WIDTH * CHUNK
@@ -43,7 +43,7 @@ class Made:
 
 def on_disk(path, latents, chunk=CHUNK):
     parts = np.split(latents, [3, 10, 2 * chunk])
-    return out_of_core.write(path, parts, *latents.shape, chunk_bytes=4 * latents.shape[1] * chunk)
+    return streaming.write(path, parts, *latents.shape, chunk_bytes=4 * latents.shape[1] * chunk)
 
 
 @pytest.fixture(params=["disk", "made"])
@@ -73,7 +73,7 @@ class TestTopK:
     @pytest.mark.parametrize("num_taken, num", [(0, 1), (40, 100), (SIZE - 90, 90)])
     def test_rows_are_those_in_memory(self, source, score, num_taken, num):
         latents, taken = cloud("gaussian"), mark(num_taken)
-        rows = out_of_core.top_k(score, source(latents), taken, num, block_bytes=BLOCK_BYTES)
+        rows = streaming.top_k(score, source(latents), taken, num, block_bytes=BLOCK_BYTES)
         assert rows.tolist() == kernels.top_k(score(latents), jnp.array(taken), num).tolist()
 
     def test_one_program_serves_all_blocks_of_one_pass(self):
@@ -84,14 +84,14 @@ class TestTopK:
             traced.append(latents.shape)
             return latents.sum(axis=1)
 
-        out_of_core.top_k(score, source, mark(0), 3, block_bytes=BLOCK_BYTES)
+        streaming.top_k(score, source, mark(0), 3, block_bytes=BLOCK_BYTES)
         assert traced == [(2 * CHUNK, WIDTH)]
         assert source.rows_read == SIZE
 
     def test_zeros_behind_the_last_row_are_no_rows(self):
-        rows = out_of_core.top_k(lambda latents: -latents[:, 0], Made(1 + cloud("equal")), mark(0), SIZE)
+        rows = streaming.top_k(lambda latents: -latents[:, 0], Made(1 + cloud("equal")), mark(0), SIZE)
         assert rows.tolist() == list(range(SIZE))
-        rows = out_of_core.top_k(
+        rows = streaming.top_k(
             jax.jit(lambda latents: 1 / latents[:, 0]), Made(cloud("equal")), mark(0), 2, block_bytes=BLOCK_BYTES
         )
         assert rows.tolist() == [0, 1]
@@ -108,7 +108,7 @@ class TestTopK:
     )
     @pytest.mark.parametrize("pick", ["top_k", "random_partitions"])
     def test_refuses_bad_scores(self, pick, score, message):
-        function, key = getattr(out_of_core, pick), [jax.random.key(0)] * (pick == "random_partitions")
+        function, key = getattr(streaming, pick), [jax.random.key(0)] * (pick == "random_partitions")
         with pytest.raises(BadInput, match=message):
             function(*key, jax.jit(score), Made(cloud("gaussian")), mark(0), 3, block_bytes=BLOCK_BYTES)
 
@@ -116,7 +116,7 @@ class TestTopK:
 @pytest.mark.parametrize("num_taken, num", [(0, 7), (40, 100)])
 def test_random_partitions_are_those_in_memory(source, num_taken, num):
     latents, taken, key = cloud("gaussian"), mark(num_taken), jax.random.key(3)
-    rows = out_of_core.random_partitions(key, margin, source(latents), taken, num, block_bytes=BLOCK_BYTES)
+    rows = streaming.random_partitions(key, margin, source(latents), taken, num, block_bytes=BLOCK_BYTES)
     assert rows.tolist() == kernels.random_partitions(key, margin(latents), jnp.array(taken), num).tolist()
 
 
@@ -136,7 +136,7 @@ class TestFarthestFirst:
     def test_rows_are_those_in_memory(self, monkeypatch, kind, num_taken):
         monkeypatch.setattr(farthest, "CANDIDATES", 200)
         latents, taken = cloud(kind), mark(num_taken)
-        rows = out_of_core.farthest_first(Made(latents), taken, 150, first=7, block_bytes=BLOCK_BYTES)
+        rows = streaming.farthest_first(Made(latents), taken, 150, first=7, block_bytes=BLOCK_BYTES)
         assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150, first=7).tolist()
 
     @pytest.mark.parametrize("num_taken", [0, 60])
@@ -144,20 +144,20 @@ class TestFarthestFirst:
         monkeypatch.setattr(farthest, "CANDIDATES", 500)
         latents, taken = cloud("gaussian"), mark(num_taken)
         source = on_disk(tmp_path / "latents", latents)
-        rows = out_of_core.farthest_first(source, taken, 150, block_bytes=BLOCK_BYTES)
+        rows = streaming.farthest_first(source, taken, 150, block_bytes=BLOCK_BYTES)
         assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150).tolist()
 
     def test_takes_few_passes(self, monkeypatch):
         monkeypatch.setattr(farthest, "CANDIDATES", 500)
         source = Made(cloud("gaussian"))
-        out_of_core.farthest_first(source, mark(0), 150, block_bytes=BLOCK_BYTES)
+        streaming.farthest_first(source, mark(0), 150, block_bytes=BLOCK_BYTES)
         assert source.rows_read < 12 * SIZE
 
     @pytest.mark.parametrize("num_taken", [0, 200])
     def test_takes_all_that_is_left(self, num_taken):
         """More picks than are made at a time, and among them the last row of all."""
         latents, taken = cloud("gaussian", 400), mark(num_taken, 400)
-        rows = out_of_core.farthest_first(Made(latents), taken, 400 - num_taken, block_bytes=2000)
+        rows = streaming.farthest_first(Made(latents), taken, 400 - num_taken, block_bytes=2000)
         expected = kernels.farthest_first(jnp.array(latents), jnp.array(taken), 400 - num_taken)
         assert rows.tolist() == expected.tolist()
 
@@ -166,11 +166,11 @@ class TestFarthestFirst:
         latents = cloud("gaussian")
         latents[[2000, 2100], 1] = bad
         with pytest.raises(BadInput, match="2 of rows 1400 to 2799 are NaN, .* first is row 2000"):
-            out_of_core.farthest_first(Made(latents), mark(0), 3, block_bytes=BLOCK_BYTES)
+            streaming.farthest_first(Made(latents), mark(0), 3, block_bytes=BLOCK_BYTES)
 
     def test_refuses_a_first_that_is_no_row(self):
         with pytest.raises(BadInput, match="first is 5000; expected a row of the pool, 0 to 4999"):
-            out_of_core.farthest_first(Made(cloud("gaussian")), mark(0), 1, first=SIZE)
+            streaming.farthest_first(Made(cloud("gaussian")), mark(0), 1, first=SIZE)
 
 
 class TestDensities:
@@ -189,7 +189,7 @@ class TestDensities:
     def test_equal_those_in_memory(self, name, num_sources, passes, far):
         latents = [far + cloud("clusters") / 20, cloud("gaussian") / 5][:num_sources]
         sources = [Made(each) for each in latents]
-        values = getattr(out_of_core, name)(*sources, block_bytes=BLOCK_BYTES)
+        values = getattr(streaming, name)(*sources, block_bytes=BLOCK_BYTES)
         expected = getattr(kernels, name)(*map(jnp.asarray, latents))
         np.testing.assert_allclose(values, expected, rtol=2e-6, atol=2e-6)
         nothing = jnp.array(mark(0))
@@ -201,20 +201,20 @@ class TestDensities:
         latents[1500, 2] = np.nan
         for name, num in (("cosine_density", 1), ("squared_euclidean_density", 1), ("kl_to_prior", 2)):
             with pytest.raises(BadInput, match="some of rows 1400 to 2799 have no representativeness: NaN"):
-                getattr(out_of_core, name)(*[Made(latents)] * num, block_bytes=BLOCK_BYTES)
+                getattr(streaming, name)(*[Made(latents)] * num, block_bytes=BLOCK_BYTES)
         latents[1500] = 0
         with pytest.raises(BadInput, match="some of rows 1400 to 2799 .* zero without a direction"):
-            out_of_core.cosine_density(Made(latents), block_bytes=BLOCK_BYTES)
+            streaming.cosine_density(Made(latents), block_bytes=BLOCK_BYTES)
 
     def test_refuse_rows_that_are_all_equal(self):
         equal = Made(cloud("equal"))
         for name, num in (("squared_euclidean_density", 1), ("j_density", 2)):
             with pytest.raises(BadInput, match="no representativeness: all rows are equal"):
-                getattr(out_of_core, name)(*[equal] * num, block_bytes=BLOCK_BYTES)
+                getattr(streaming, name)(*[equal] * num, block_bytes=BLOCK_BYTES)
 
     def test_refuse_means_and_spreads_of_other_rows(self):
         with pytest.raises(BadInput, match=r"the sources have \[5000, 4999\] rows"):
-            out_of_core.j_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
+            streaming.j_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
 
 
 @pytest.mark.parametrize(
@@ -228,21 +228,21 @@ class TestDensities:
 def test_too_many_picks_are_refused(taken, num, message):
     source = Made(cloud("gaussian"))
     with pytest.raises(BadInput, match=message):
-        out_of_core.top_k(tied, source, taken, num)
+        streaming.top_k(tied, source, taken, num)
     with pytest.raises(BadInput, match=message):
-        out_of_core.farthest_first(source, taken, num)
+        streaming.farthest_first(source, taken, num)
     assert not source.rows_read
 
 
 class TestBlocks:
     def test_read_the_next_while_one_is_computed(self):
         source = Made(cloud("gaussian"))
-        seen = [(block.start, block.stop, source.rows_read) for block in out_of_core.blocks(source, block_bytes=40_000)]
+        seen = [(block.start, block.stop, source.rows_read) for block in streaming.blocks(source, block_bytes=40_000)]
         assert seen == [(0, 2000, 4000), (2000, 4000, SIZE), (4000, SIZE, SIZE)]
 
     def test_are_of_one_size_and_hold_all_rows(self, tmp_path):
         latents = cloud("gaussian")
-        found = list(out_of_core.blocks(on_disk(tmp_path / "latents", latents), block_bytes=BLOCK_BYTES))
+        found = list(streaming.blocks(on_disk(tmp_path / "latents", latents), block_bytes=BLOCK_BYTES))
         assert {block.latents[0].shape for block in found} == {(2 * CHUNK, WIDTH)}
         held = np.concatenate([block.latents[0][: block.stop - block.start] for block in found])
         np.testing.assert_array_equal(held, latents)
@@ -250,22 +250,22 @@ class TestBlocks:
     def test_smaller_than_a_chunk_are_refused(self, tmp_path):
         source = on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match="a chunk takes 14000 bytes but a block only 13999; raise block_bytes"):
-            next(out_of_core.blocks(source, block_bytes=13_999))
+            next(streaming.blocks(source, block_bytes=13_999))
 
     def test_are_smaller_where_little_memory_is_free(self, tmp_path, monkeypatch):
         monkeypatch.setattr(stream, "free_bytes", lambda device: 40_000.0 * stream.SHARE)
         made = Made(cloud("gaussian"))
-        assert {len(block.latents[0]) for block in out_of_core.blocks(made)} == {2**15 // (4 * WIDTH)}
+        assert {len(block.latents[0]) for block in streaming.blocks(made)} == {2**15 // (4 * WIDTH)}
         monkeypatch.setattr(stream, "free_bytes", lambda device: 0.0)
         on_disk(tmp_path / "latents", cloud("gaussian"))
-        source = out_of_core.open(tmp_path / "latents", SIZE, WIDTH)
-        assert {len(block.latents[0]) for block in out_of_core.blocks(source)} == {CHUNK}
+        source = streaming.open(tmp_path / "latents", SIZE, WIDTH)
+        assert {len(block.latents[0]) for block in streaming.blocks(source)} == {CHUNK}
 
     def test_that_are_not_as_promised_are_refused(self):
         source = Made(cloud("gaussian"))
         source.width = 4
         with pytest.raises(BadInput, match=r"rows 0 to 4999 came as float32 \[5000, 5\]; expected float32 \[5000, 4\]"):
-            next(out_of_core.blocks(source, block_bytes=2**20))
+            next(streaming.blocks(source, block_bytes=2**20))
 
 
 class TestStore:
@@ -273,7 +273,7 @@ class TestStore:
         latents = cloud("gaussian")
         latents[:CHUNK] = 0
         on_disk(tmp_path / "latents", latents)
-        source = out_of_core.open(tmp_path / "latents", SIZE, WIDTH)
+        source = streaming.open(tmp_path / "latents", SIZE, WIDTH)
         assert (source.num_rows, source.width, source.chunk_rows) == (SIZE, WIDTH, CHUNK)
         np.testing.assert_array_equal(source.read(10, SIZE - 1).result(), latents[10:-1])
 
@@ -285,7 +285,7 @@ class TestStore:
                 buffer[:] = number
                 yield buffer
 
-        source = out_of_core.write(tmp_path / "latents", parts(), 8, 3, chunk_bytes=12 * 5)
+        source = streaming.write(tmp_path / "latents", parts(), 8, 3, chunk_bytes=12 * 5)
         assert source.read(0, 8).result()[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
     @pytest.mark.parametrize("compressor", [[], [{"name": "gzip"}]])
@@ -295,24 +295,24 @@ class TestStore:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
         layout = ts.ChunkLayout(chunk_shape=[CHUNK, 2])
         ts.open(spec, create=True, dtype=ts.float32, shape=latents.shape, chunk_layout=layout).result()[:] = latents
-        source = out_of_core.open(path)
+        source = streaming.open(path)
         np.testing.assert_array_equal(source.read(0, SIZE).result(), latents)
         file = path / "c/3/1"
         file.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(BadInput, match="c/3/1"):
-            out_of_core.open(path).read(0, SIZE).result()
+            streaming.open(path).read(0, SIZE).result()
 
     @pytest.mark.parametrize(
         "num_rows, width, message",
         [
             (4999, 5, r"latents is float32 \[5000, 5\]; expected float32 \[4999, 5\]"),
-            (None, 6, r"float32 \[5000, 5\]; expected float32 \[n, 6\].*out_of_core.write"),
+            (None, 6, r"float32 \[5000, 5\]; expected float32 \[n, 6\].*streaming.write"),
         ],
     )
     def test_of_another_shape_is_refused(self, tmp_path, num_rows, width, message):
         on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match=message):
-            out_of_core.open(tmp_path / "latents", num_rows, width)
+            streaming.open(tmp_path / "latents", num_rows, width)
 
     @pytest.mark.parametrize("dtype, shape", [("float64", [20, 5]), ("float32", [20, 5, 1]), ("float32", [0, 5])])
     def test_of_another_type_or_rank_is_refused(self, tmp_path, dtype, shape):
@@ -322,25 +322,25 @@ class TestStore:
         with pytest.raises(
             BadInput, match=rf"{path} is {dtype} \[{', '.join(map(str, shape))}\]; expected float32 \[n"
         ):
-            out_of_core.open(path)
+            streaming.open(path)
 
     def test_that_is_none_is_refused(self, tmp_path):
-        with pytest.raises(BadInput, match=r"nothing is no zarr 3 array: .* does not exist; .*out_of_core.write"):
-            out_of_core.open(tmp_path / "nothing")
+        with pytest.raises(BadInput, match=r"nothing is no zarr 3 array: .* does not exist; .*streaming.write"):
+            streaming.open(tmp_path / "nothing")
         path = tmp_path / "latents"
         on_disk(path, cloud("gaussian"))
         (path / "zarr.json").write_text("{")
         with pytest.raises(BadInput, match="is no zarr 3 array: .*Invalid JSON"):
-            out_of_core.open(path)
+            streaming.open(path)
 
     def test_without_a_chunk_is_refused(self, tmp_path):
         path = tmp_path / "latents"
         source = on_disk(path, cloud("gaussian"))
         shutil.rmtree(path / "c/3")
         with pytest.raises(BadInput, match=f"{path} lacks the chunk of rows 2100 to 2799; .* write it anew"):
-            out_of_core.open(path)
+            streaming.open(path)
         with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/3/0.* is missing"):
-            out_of_core.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
+            streaming.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
 
     @pytest.mark.parametrize("kept", [0, 13_000])
     def test_with_a_chunk_cut_off_is_refused(self, tmp_path, kept):
@@ -349,9 +349,9 @@ class TestStore:
         file = path / "c/2/0"
         file.write_bytes(file.read_bytes()[:kept])
         with pytest.raises(BadInput, match=f"chunk c/2/0 of {path} has {kept} bytes; expected 14004: it was cut off"):
-            out_of_core.open(path)
+            streaming.open(path)
         with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/2/0"):
-            out_of_core.farthest_first(source, mark(0), 2, block_bytes=BLOCK_BYTES)
+            streaming.farthest_first(source, mark(0), 2, block_bytes=BLOCK_BYTES)
 
     def test_with_a_bit_turned_is_refused_as_it_is_read(self, tmp_path):
         path = tmp_path / "latents"
@@ -360,7 +360,7 @@ class TestStore:
         data[100] ^= 1
         (path / "c/2/0").write_bytes(data)
         with pytest.raises(BadInput, match="c/2/0.*Digest mismatch"):
-            out_of_core.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
+            streaming.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
 
     @pytest.mark.parametrize(
         "parts, message",
@@ -374,13 +374,13 @@ class TestStore:
     def test_is_not_opened_where_it_was_not_written_whole(self, tmp_path, parts, message):
         path = tmp_path / "latents"
         with pytest.raises(BadInput, match=message):
-            out_of_core.write(path, parts, 8, 3, chunk_bytes=24)
+            streaming.write(path, parts, 8, 3, chunk_bytes=24)
         with pytest.raises(BadInput, match="lacks the chunk of rows|is no zarr 3 array"):
-            out_of_core.open(path)
+            streaming.open(path)
 
     def test_is_not_written_over(self, tmp_path):
         on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match="latents exists already; remove it"):
             on_disk(tmp_path / "latents", cloud("equal"))
         with pytest.raises(BadInput, match="latents of 0 rows and 3 dimensions"):
-            out_of_core.write(tmp_path / "none", [], 0, 3)
+            streaming.write(tmp_path / "none", [], 0, 3)

@@ -8,7 +8,7 @@ import scipy.stats
 from sklearn.metrics import auc
 from statsmodels.stats.multitest import multipletests
 
-from latent_al.base import BALANCED
+from latent_al.types import BALANCED
 
 QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
 

@@ -9,13 +9,13 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from latent_al.arms import EXPLAINING, SPLITS, Arm, Classifier
-from latent_al.base import BadInput, Data, Encoded, build, check_name
-from latent_al.encoders import ENCODERS, TRAINED, Encoder, Encodings
+from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
+from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
 from latent_al.loop import explain_round, first_batch, fit_round, measure_round, rehearse, score, select_round
-from latent_al.meshes import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
+from latent_al.types import BadInput, Data, Encoded, build, check_name
 
 
 def build_encoder(spec: ConfigDict, data: Data) -> Encoder:

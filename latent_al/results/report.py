@@ -7,7 +7,7 @@ import jinja2
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from latent_al.files import write_atomically
+from latent_al.runtime.files import write_atomically
 
 PAGE = """\
 <!doctype html>

@@ -11,8 +11,8 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Float
 
-from latent_al.base import BadInput
-from latent_al.out_of_core.stream import Reading
+from latent_al.streaming.stream import Reading
+from latent_al.types import BadInput
 
 CHUNK_BYTES = 2**24
 """Of a chunk as it is written: large enough to be read at the disk's speed, and several to a block."""
@@ -119,12 +119,12 @@ def open(path: str | Path, num_rows: int | None = None, width: int | None = None
         store = ts.open(_spec(path), open=True, read=True).result()
     except ValueError as error:
         reason = str(error).split(" [tensorstore_spec")[0]
-        raise BadInput(f"{path} is no zarr 3 array: {reason}; write the latents with out_of_core.write.") from error
+        raise BadInput(f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write.") from error
     expected = [size or found for size, found in zip((num_rows, width), store.shape, strict=False)]
     if store.rank != 2 or store.dtype != ts.float32 or list(store.shape) != expected or 0 in store.shape:
         raise BadInput(
             f"{path} is {store.dtype.name} {list(store.shape)}; expected float32 [{num_rows or 'n'}, {width or 'd'}], "
-            "and not empty; write the latents with out_of_core.write."
+            "and not empty; write the latents with streaming.write."
         )
     _check_chunks(path, store)
     return Latents(path, store)

@@ -1,6 +1,6 @@
 """A margin round and 100 farthest points of latents that are larger than memory, on disk or generated.
 
-    python benchmarks/out_of_core.py --num=100000000 --width=64 [--generated]
+    python benchmarks/streaming.py --num=100000000 --width=64 [--generated]
 
 One process. The latents are Gaussian, 4 bytes a number, and written below `--folder` first, 25.6 GB at that size;
 `--generated` makes them anew in each pass instead. A pass reads them all once.
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from latent_al import kernels, out_of_core
+from latent_al import kernels, streaming
 
 NUM = flags.DEFINE_integer("num", 1_000_000, "Rows.")
 WIDTH = flags.DEFINE_integer("width", 64, "Dimensions.")
@@ -89,9 +89,9 @@ def write(source, folder):
     if size > (free := shutil.disk_usage(folder).free):
         raise app.UsageError(f"{size} bytes are to be written but {folder} has {free} free; use --generated.")
     began = time.perf_counter()
-    blocks = out_of_core.blocks(source, block_bytes=2**26)
+    blocks = streaming.blocks(source, block_bytes=2**26)
     parts = (np.asarray(block.latents[0])[: block.stop - block.start] for block in blocks)
-    written = out_of_core.write(f"{folder}/latents", parts, source.num_rows, source.width)
+    written = streaming.write(f"{folder}/latents", parts, source.num_rows, source.width)
     report("generated and written", time.perf_counter() - began, 1e-9 * size)
     return written
 
@@ -102,8 +102,8 @@ def main(_):
     with tempfile.TemporaryDirectory(dir=FOLDER.value) as folder:
         source = source if GENERATED.value else write(source, folder)
         score = make_score(WIDTH.value)
-        run(f"margin, top {PICKS}", source, lambda source: out_of_core.top_k(score, source, taken, PICKS))
-        run(f"{PICKS} farthest points", source, lambda source: out_of_core.farthest_first(source, taken, PICKS))
+        run(f"margin, top {PICKS}", source, lambda source: streaming.top_k(score, source, taken, PICKS))
+        run(f"{PICKS} farthest points", source, lambda source: streaming.farthest_first(source, taken, PICKS))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from latent_al.base import BadInput, Data, Learner, Strategy
-from latent_al.checkpoints import Checkpoints
-from latent_al.encoders import Encodings
+from latent_al.encoders.base import Encodings
 from latent_al.kernels.representer import Explanation
-from latent_al.meshes import fetch, place, place_rows, repeat
 from latent_al.models.last_layer import TOLERANCE
-from latent_al.processes import after_the_first, agree, is_first
-from latent_al.results import History
+from latent_al.results.tables import History
+from latent_al.runtime.checkpoints import Checkpoints
+from latent_al.runtime.mesh import fetch, place, place_rows, repeat
+from latent_al.runtime.processes import after_the_first, agree, is_first
+from latent_al.types import BadInput, Data, Learner, Strategy
 
 SPLITS = ("train", "validation", "test")
 WATCHED = 500

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from latent_al.base import BadInput
 from latent_al.kernels.distances import squared_to
-from latent_al.out_of_core.stream import Source, blocks, check_open, rows_at
+from latent_al.streaming.stream import Source, blocks, check_open, rows_at
+from latent_al.types import BadInput
 
 CANDIDATES = 2**16
 """Rows, kept in memory, among which picks are made between two passes."""

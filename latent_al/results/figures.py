@@ -9,10 +9,11 @@ import pandas as pd
 from absl import logging
 from sklearn.decomposition import PCA
 
-from latent_al import kernels, mosaics, plots
-from latent_al.base import BALANCED, Data, Encoded
-from latent_al.encoders import Encodings
-from latent_al.results import METRICS, balance_table, main_metric
+from latent_al import kernels
+from latent_al.encoders.base import Encodings
+from latent_al.results import mosaics, plots
+from latent_al.results.tables import METRICS, balance_table, main_metric
+from latent_al.types import BALANCED, Data, Encoded
 
 SAMPLE = 10_000
 """Training images whose representativeness is drawn."""

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from latent_al.base import Key, Params
 from latent_al.kernels.shards import POOL, by_shard, joined, num_shards
+from latent_al.types import Key, Params
 
 BLOCK = 2048
 """Rows that a model is applied to at a time, so that memory does not grow with the pool."""

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from latent_al.base import BadInput
-from latent_al.meshes import free_bytes
+from latent_al.runtime.mesh import free_bytes
+from latent_al.types import BadInput
 
 BLOCK_BYTES = 2**26
 """Of one block of one source, where memory allows: larger ones are not read sooner."""

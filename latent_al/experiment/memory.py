@@ -15,12 +15,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from latent_al import costs
-from latent_al.arms import SPLITS, Arm, per_member, place_known
-from latent_al.base import BadInput, Data, Encoded
 from latent_al.collectives import bytes_moved
-from latent_al.encoders import Encodings
-from latent_al.meshes import SEEDS, free_bytes, has_pool, place, place_rows
+from latent_al.encoders.base import Encodings
+from latent_al.experiment import costs
+from latent_al.experiment.rounds import SPLITS, Arm, per_member, place_known
+from latent_al.runtime.mesh import SEEDS, free_bytes, has_pool, place, place_rows
+from latent_al.types import BadInput, Data, Encoded
 
 
 class Forecast(NamedTuple):

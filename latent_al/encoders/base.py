@@ -13,13 +13,13 @@ from jaxtyping import Array, Float
 from scipy.ndimage import laplace
 from tqdm import tqdm
 
-from latent_al.base import BadInput, Data, Encoded, Key, Params
-from latent_al.checkpoints import Checkpoints
-from latent_al.fit import BLOCK, epoch, in_blocks, start
-from latent_al.meshes import over_rows, place_rows
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import AutoEncoder
-from latent_al.processes import after_the_first, share
+from latent_al.models.train import BLOCK, epoch, in_blocks, start
+from latent_al.runtime.checkpoints import Checkpoints
+from latent_al.runtime.mesh import over_rows, place_rows
+from latent_al.runtime.processes import after_the_first, share
+from latent_al.types import BadInput, Data, Encoded, Key, Params
 
 
 class Encoder(NamedTuple):

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import multihost
 
-from latent_al.base import BadInput, differences
+from latent_al.types import BadInput, differences
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 """Those whose versions decide what a round computes."""
@@ -210,5 +210,5 @@ def _give_up(where):
 
 
 def _digest_of_code():
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

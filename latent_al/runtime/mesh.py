@@ -14,9 +14,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from latent_al.base import BadInput
 from latent_al.kernels.shards import POOL
-from latent_al.processes import is_first
+from latent_al.runtime.processes import is_first
+from latent_al.types import BadInput
 
 SEEDS = "seeds"
 """The axis of a mesh that seeds are spread over."""

@@ -8,23 +8,25 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from latent_al.arms import by_variant, labels_of, play
-from latent_al.base import BadInput, check_name
-from latent_al.building import build_arms, build_encoder, capacity, place_encodings, prepare_arm
 from latent_al.data import digest, load
 from latent_al.data.stored import digest_arrays
-from latent_al.encoders import TRAINED
-from latent_al.forecast import choose_seeds, describe, forecast
+from latent_al.encoders.base import TRAINED
+from latent_al.experiment.build import build_arms, build_encoder, capacity, place_encodings, prepare_arm
+from latent_al.experiment.memory import choose_seeds, describe, forecast
+from latent_al.experiment.rounds import by_variant, labels_of, play
 from latent_al.kernels.picks import subsample_size
-from latent_al.meshes import fetch, make_mesh, to_the_first
-from latent_al.output import write_results
-from latent_al.processes import after_the_first, agree, is_first
-from latent_al.results import METRICS
+from latent_al.results.output import write_results
+from latent_al.results.tables import METRICS
+from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
+from latent_al.runtime.processes import after_the_first, agree, is_first
+from latent_al.runtime.workdir import begun_with, check_begun, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
-from latent_al.workdir import begun_with, check_begun, open_workdir, pin
+from latent_al.types import BadInput, check_name
 
 
-def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = "") -> dict | None:
+def run_experiment(
+    config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = ""
+) -> dict | None:
     """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
 
     Args:

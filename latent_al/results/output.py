@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al import comparisons, pictures, results
-from latent_al.base import Data
-from latent_al.encoders import Encodings, describe
-from latent_al.files import write_csv, write_json
-from latent_al.report import write_report
-from latent_al.results import TUNED_BY, History
+from latent_al.encoders.base import Encodings, describe
+from latent_al.results import comparisons
+from latent_al.results import figures as pictures
+from latent_al.results import tables as results
+from latent_al.results.report import write_report
+from latent_al.results.tables import TUNED_BY, History
+from latent_al.runtime.files import write_csv, write_json
+from latent_al.types import Data
 
 
 def write_results(

@@ -7,8 +7,8 @@ from typing import TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from latent_al.base import BadInput
-from latent_al.processes import is_first
+from latent_al.runtime.processes import is_first
+from latent_al.types import BadInput
 
 Tree = TypeVar("Tree")
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from latent_al.base import BadInput
 from latent_al.kernels.distances import squared_to
 from latent_al.kernels.representativeness import (
     JTerms,
@@ -22,7 +21,8 @@ from latent_al.kernels.representativeness import (
     mean_j,
     unit_rows,
 )
-from latent_al.out_of_core.stream import Source, blocks, rows_at
+from latent_al.streaming.stream import Source, blocks, rows_at
+from latent_al.types import BadInput
 
 
 def cosine_density(x: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from latent_al.plots import save
+from latent_al.results.plots import save
 
 
 def manifold_latents(side: int) -> np.ndarray:

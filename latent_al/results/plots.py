@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
-from latent_al.results import METRICS
+from latent_al.results.tables import METRICS
 
 # Okabe and Ito's palette, which stays apart for the colour-blind; line styles or markers repeat the distinction.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from latent_al import kernels
-from latent_al.base import BadInput, Key
-from latent_al.out_of_core.stream import Source, blocks, check_open
+from latent_al.streaming.stream import Source, blocks, check_open
+from latent_al.types import BadInput, Key
 
 Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
 """Jitted, and of each row by itself."""

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from latent_al.base import BadInput, differences
-from latent_al.files import write_atomically, write_json
-from latent_al.processes import is_first
+from latent_al.runtime.files import write_atomically, write_json
+from latent_al.runtime.processes import is_first
+from latent_al.types import BadInput, differences
 
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
