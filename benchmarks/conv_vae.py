@@ -50,10 +50,10 @@ def begin(model, images, optimizer):
 
 def make_ours(images):
     optimizer = keras_rmsprop(LEARNING_RATE)
-    ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent=LATENT, kl_weight=1.0, dtype="float32")
+    ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent_dim=LATENT, kl_weight=1.0, dtype="float32")
     key, state = begin(ours.module, images, optimizer)
     rows = jnp.arange(len(images))
-    train = jax.jit(lambda *args: epoch(*args, loss=ours.loss, optimizer=optimizer, batch=BATCH))
+    train = jax.jit(lambda *args: epoch(*args, loss=ours.loss, optimizer=optimizer, batch_size=BATCH))
     return lambda: jax.block_until_ready(train(key, state, images, rows, len(images)))
 
 

@@ -4,8 +4,8 @@
 
 Ours are medians of three runs after one that compiles; the peers come after them, out of the printed peaks, and run
 once. scikit-learn takes "sqeuclidean" from SciPy, so its own "euclidean" with `squared=True` runs as well. It has no
-J-divergence: there the time is the shorter of those two, and the values are NumPy's, pair by pair in float64. A pool of
-1,000,000 x 64 runs in a process of its own, for its peak.
+Jeffreys divergence: there the time is the shorter of those two, and the values are NumPy's, pair by pair in float64. A
+pool of 1,000,000 x 64 runs in a process of its own, for its peak.
 """
 
 import resource
@@ -28,7 +28,7 @@ MILLION = flags.DEFINE_bool("million", False, "Only the measures of linear cost,
 
 POOL, WIDTH, LARGE_POOL, LARGE_WIDTH = 55_000, 30, 1_000_000, 64
 NUM, FRACTION, REPEATS, TILE, REQUIRED = 100, 0.01, 3, 500, 1e-4
-DISTANCES = (distances.euclidean_to, distances.squared_to, distances.reversed_cosine_to, distances.j_to)
+DISTANCES = (distances.euclidean_to, distances.squared_to, distances.half_cosine_to, distances.jeffreys_to)
 
 
 def make_gaussians(num, width):
@@ -60,7 +60,7 @@ def our_densities(mu, log_sigma):
     ours = {
         "cosine": timed(kernels.cosine_density, mu),
         "squared Euclidean": timed(kernels.squared_euclidean_density, mu),
-        "J-divergence": timed(kernels.j_density, mu, log_sigma),
+        "Jeffreys divergence": timed(kernels.jeffreys_density, mu, log_sigma),
     }
     print(f"before euclidean_density     {peak()}")
     ours["Euclidean"] = timed(kernels.euclidean_density, mu)
@@ -76,7 +76,7 @@ def pick_diverse(mu, log_sigma):
     score, taken = jax.random.uniform(jax.random.key(0), (len(mu),)), jnp.zeros(len(mu), bool)
     for to in DISTANCES:
         pick = jax.jit(partial(kernels.greedy_diverse, num=NUM, to=to, weight=1.0))
-        _, each = timed(pick, score, (mu, log_sigma) if to is distances.j_to else mu, taken)
+        _, each = timed(pick, score, (mu, log_sigma) if to is distances.jeffreys_to else mu, taken)
         print(f"greedy_diverse, {to.__name__:18} {each:8.3f} s for {NUM} rows")
 
 
@@ -88,7 +88,7 @@ def sklearn_means(points, **metric):
 
 
 def j_means(mu, log_sigma):
-    """Mean J-divergence of each row to all rows: a matrix product whose entries are J + width, tile by tile."""
+    """Mean Jeffreys divergence of each row to all rows: a matrix product whose entries are J + width, tile by tile."""
     mu, variance = mu.astype(np.float64), np.exp(2 * log_sigma.astype(np.float64))
     precision = 1 / variance
     own = (mu**2 * precision).sum(axis=1, keepdims=True)
@@ -110,7 +110,7 @@ def compare(ours, mu, log_sigma):
         means, times[peer] = sklearn_means(mu, **metric)
         report(name, ours, 1 - means / (2 if name == "cosine" else means.max()), peer, times[peer])
     means, peer = j_means(mu, log_sigma), min(("sqeuclidean", "squared=True"), key=times.get)
-    report("J-divergence", ours, 1 - means / means.max(), peer, times[peer])
+    report("Jeffreys divergence", ours, 1 - means / means.max(), peer, times[peer])
 
 
 def report(name, ours, reference, peer, peer_seconds):
@@ -128,10 +128,10 @@ def measure_million():
     for kernel, *args in (
         (kernels.cosine_density, mu),
         (kernels.squared_euclidean_density, mu),
-        (kernels.distance_to_origin, mu),
-        (kernels.squared_distance_to_origin, mu),
+        (kernels.closeness_to_origin, mu),
+        (kernels.squared_closeness_to_origin, mu),
         (kernels.kl_to_prior, mu, log_sigma),
-        (kernels.j_density, mu, log_sigma),
+        (kernels.jeffreys_density, mu, log_sigma),
     ):
         _, taken = timed(kernel, *args)
         print(f"{LARGE_POOL} x {LARGE_WIDTH}, {kernel.__name__:26} {taken:8.3f} s   {peak()}")

@@ -41,7 +41,7 @@ def write_pool(folder, size):
 
 def make_config(folder, num_seeds, num_devices):
     margin = dict(name="uncertainty", measure="margin", pick="top_k")
-    mlp = dict(name="mlp", hidden=(512, 512), dropout=0.2, learning_rate=1e-3, epochs=1, batch=100)
+    mlp = dict(name="mlp", hidden=(512, 512), dropout=0.2, learning_rate=1e-3, epochs=1, batch_size=100)
     files = dict(train=str(folder / "latents.npy"), validation=None, test=None)
     return ConfigDict(
         dict(
@@ -52,9 +52,9 @@ def make_config(folder, num_seeds, num_devices):
             encoders=dict(given=dict(name="precomputed", **files)),
             classifiers=dict(mlp=mlp),
             initial=dict(name="random"),
-            first_batch=1000,
-            batch=100,
-            rounds=1,
+            num_initial=1000,
+            query_size=100,
+            num_rounds=1,
             arms=dict(margin=dict(encoder="given", classifier="mlp", subsample=1.0, strategy=margin)),
             baseline="margin",
         )

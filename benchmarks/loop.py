@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from latent_al.loop import first_batch, fit_round, select_round
+from latent_al.loop import fit_round, initial_rows, select_round
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
@@ -39,12 +39,12 @@ def make_pool():
 def make_ours(points, labels, num_seeds):
     """A function that plays all rounds of all seeds, as the experiment runner does."""
     learner = mlp(
-        hidden=(HIDDEN, HIDDEN), dropout=0.2, learning_rate=1e-3, epochs=EPOCHS, batch=BATCH, num_classes=CLASSES
+        hidden=(HIDDEN, HIDDEN), dropout=0.2, learning_rate=1e-3, epochs=EPOCHS, batch_size=BATCH, num_classes=CLASSES
     )
     margin = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
     random = STRATEGIES["random"]()
     train, labels = Encoded(jnp.asarray(points), None), jnp.asarray(labels)
-    first = partial(first_batch, select=random.select, num=BATCH, capacity=BATCH * ROUNDS)
+    first = partial(initial_rows, select=random.select, num=BATCH, capacity=BATCH * ROUNDS)
     first = over_seeds(first, 0, None, None)
     fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
     choose = partial(select_round, learner=learner, strategy=margin, num=BATCH, fraction=1.0)
@@ -55,14 +55,14 @@ def make_ours(points, labels, num_seeds):
 
     def play():
         keys = jax.random.split(jax.random.key(0), num_seeds)
-        bought = first(keys, train, None)
+        queried = first(keys, train, None)
         for index in range(ROUNDS):
             count = jnp.int32(BATCH * (index + 1))
-            params, labelled, metrics = fit(keys, rate, train.latents, labels, bought, count, nothing)
+            params, labelled, metrics = fit(keys, rate, train.latents, labels, queried, count, nothing)
             fitted = (rate, gamma, params, labelled)
-            chosen, _ = select(keys, *fitted, train.latents, train, None, labels, bought, jnp.int32(0), count)
-            bought = chosen if index + 1 < ROUNDS else bought
-        return jax.block_until_ready((bought, chosen, metrics))
+            chosen, _ = select(keys, *fitted, train.latents, train, None, labels, queried, jnp.int32(0), count)
+            queried = chosen if index + 1 < ROUNDS else queried
+        return jax.block_until_ready((queried, chosen, metrics))
 
     return play
 
@@ -75,7 +75,7 @@ def make_torch(points, labels):
 
     def play():
         torch.manual_seed(0)
-        bought = torch.randperm(POOL)[:BATCH]
+        queried = torch.randperm(POOL)[:BATCH]
         for _ in range(ROUNDS):
             model = nn.Sequential(
                 *(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.2)),
@@ -84,7 +84,7 @@ def make_torch(points, labels):
             )
             optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
             for _ in range(EPOCHS):
-                for rows in bought[torch.randperm(len(bought))].split(BATCH):
+                for rows in queried[torch.randperm(len(queried))].split(BATCH):
                     optimizer.zero_grad()
                     nn.functional.cross_entropy(model(pool[rows]), targets[rows]).backward()
                     optimizer.step()
@@ -92,8 +92,8 @@ def make_torch(points, labels):
             with torch.no_grad():
                 best = model(pool).softmax(1).topk(2, dim=1).values
             score = 1 - (best[:, 0] - best[:, 1])
-            score[bought] = -torch.inf
-            bought = torch.cat([bought, score.topk(BATCH).indices])
+            score[queried] = -torch.inf
+            queried = torch.cat([queried, score.topk(BATCH).indices])
 
     return play
 

@@ -84,7 +84,7 @@ def generate(values, low, high):
 
 
 def make_pool(rows, width, mesh):
-    """The training set and the pool, of which each process makes the rows of its own devices, and the rows bought."""
+    """The training set and the pool, of which each process makes the rows of its own devices, and the rows queried."""
 
     def placed(row_shape, values):
         shape, sharding = (rows, *row_shape), NamedSharding(mesh, PartitionSpec(POOL))
@@ -104,14 +104,14 @@ def make_pool(rows, width, mesh):
     def labels(low, high):
         return np.int32([row % CLASSES if row in known else UNLABELLED for row in range(low, high)])
 
-    bought = np.random.default_rng(1).permutation(rows)[:NUM_TAKEN].astype(np.int32)
-    known = set(bought.tolist())
+    queried = np.random.default_rng(1).permutation(rows)[:NUM_TAKEN].astype(np.int32)
+    known = set(queried.tolist())
     latents, log_sigma, features = (placed((width,), normal(stream, width)) for stream in range(3))
     errors = placed((), normal(3))
     probs = jax.jit(lambda logits: jax.nn.softmax(2 * logits))(placed((CLASSES,), normal(4, CLASSES)))
     labels = placed((), labels)
     pool = Pool(latents, log_sigma / 4, features, probs, labels >= 0, labels, None, None, Partial(draw, probs), 0.5)
-    return Encoded(latents, pool.log_sigma, errors), pool, jax.device_put(bought, NamedSharding(mesh, PartitionSpec()))
+    return Encoded(latents, pool.log_sigma, errors), pool, jax.device_put(queried, NamedSharding(mesh, PartitionSpec()))
 
 
 def draw(probs, key):
@@ -126,14 +126,14 @@ def run(function, *args, **settings):
     return result, largest_collective(compiled.as_text()), time.perf_counter() - begun
 
 
-def prepare(strategy, train, bought):
+def prepare(strategy, train, queried):
     prepared = strategy.prepare(train)
-    return strategy.follow(prepared, train, bought, 0, NUM_TAKEN) if strategy.follow else prepared
+    return strategy.follow(prepared, train, queried, 0, NUM_TAKEN) if strategy.follow else prepared
 
 
-def select(strategy, num, mesh, train, pool, bought):
+def select(strategy, num, mesh, train, pool, queried):
     """The rows picked, the bytes of the largest collective, and the seconds."""
-    prepared, *first = run(partial(prepare, strategy), train, bought)
+    prepared, *first = run(partial(prepare, strategy), train, queried)
     whole = NamedSharding(mesh, PartitionSpec())
     key = jax.device_put(jax.random.key(5), whole)
     rows, *then = run(partial(strategy.select, num=num), key, pool._replace(prepared=prepared), out_shardings=whole)

@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    learner = mlp(num_classes=10, hidden=(128,), dropout=0.0, learning_rate=1e-3, epochs=1, batch=100)
+    learner = mlp(num_classes=10, hidden=(128,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=100)
     key = jax.random.key(0)
     some, labels = jax.random.normal(key, (LABELLED, args.width)), jnp.arange(LABELLED) % 10
     params, _ = jax.jit(learner.fit)(key, 0.0, some, labels, jnp.arange(LABELLED), LABELLED, (some[:1], labels[:1]))

@@ -34,10 +34,10 @@ SIZES = {
         seeds=5,
         width=64,
         epochs=60,
-        autoencoder=dict(filters=(32, 64), latent=128, epochs=20),
+        autoencoder=dict(filters=(32, 64), latent_dim=128, epochs=20),
         first=50,
-        batch=50,
-        rounds=4,
+        query_size=50,
+        num_rounds=4,
     ),
     "cifar10_folder": dict(
         data=dict(FOLDER, num_validation=1000),
@@ -46,10 +46,10 @@ SIZES = {
         seeds=5,
         width=8,
         epochs=20,
-        autoencoder=dict(filters=(16, 32), latent=64, epochs=10),
+        autoencoder=dict(filters=(16, 32), latent_dim=64, epochs=10),
         first=50,
-        batch=50,
-        rounds=4,
+        query_size=50,
+        num_rounds=4,
     ),
     "smoke": dict(
         data=dict(FOLDER, num_validation=10),
@@ -58,10 +58,10 @@ SIZES = {
         seeds=2,
         width=2,
         epochs=1,
-        autoencoder=dict(filters=(2, 2), latent=4, epochs=1),
+        autoencoder=dict(filters=(2, 2), latent_dim=4, epochs=1),
         first=8,
-        batch=4,
-        rounds=1,
+        query_size=4,
+        num_rounds=1,
     ),
 }
 
@@ -72,7 +72,7 @@ def get_config(size="full"):
     own = SIZES[size]
     place = "data_dir" if own["data"]["name"] == "tfds" else "root"
     network = dict(width=own["width"], dropout=0.2, learning_rate=0.05, weight_decay=5e-4)
-    resnet = dict(name="resnet18", **network, epochs=own["epochs"], batch=32)
+    resnet = dict(name="resnet18", **network, epochs=own["epochs"], batch_size=32)
     two_layers = dict(depth=1, hidden=(), dropout=0.0, activation="linear")
     arms = {name: STRATEGIES[name] for name in own["arms"]}
     for name in arms.keys() & {"ibal_d", "entropy_d"}:
@@ -83,13 +83,13 @@ def get_config(size="full"):
             seeds_at_once=5,
             data=dict(own["data"], **{place: config_dict.placeholder(str)}),
             encoders=dict(
-                ae=dict(name="conv_ae", **two_layers, **own["autoencoder"], learning_rate=1.0, batch=64, seed=0)
+                ae=dict(name="conv_ae", **two_layers, **own["autoencoder"], learning_rate=1.0, batch_size=64, seed=0)
             ),
             classifiers=dict(resnet=dict(name="refitted", l2=1e-3, classifier=resnet)),
             initial=dict(name="random"),
-            first_batch=own["first"],
-            batch=own["batch"],
-            rounds=own["rounds"],
+            num_initial=own["first"],
+            query_size=own["query_size"],
+            num_rounds=own["num_rounds"],
             arms={
                 name: dict(encoder="ae", classifier="resnet", subsample=1.0, strategy=strategy)
                 for name, strategy in arms.items()

@@ -20,15 +20,15 @@ def get_config(size="full"):
             classes=(),
             # Images drawn at random that are labelled only to measure accuracy; all else is chosen.
             audit=20 if smoke else 100,
-            first_batch=10 if smoke else 50,
-            batch=10 if smoke else 50,
+            num_initial=10 if smoke else 50,
+            query_size=10 if smoke else 50,
             encoder=dict(
                 name="dense_vae",
                 hidden=(32,) if smoke else (512, 256),
-                latent=4 if smoke else 64,
+                latent_dim=4 if smoke else 64,
                 learning_rate=3e-4,  # for 32 x 32; 1e-4 for 64 x 64
                 epochs=2 if smoke else 30,
-                batch=20 if smoke else 100,
+                batch_size=20 if smoke else 100,
                 seed=0,
             ),
             classifier=dict(
@@ -37,7 +37,7 @@ def get_config(size="full"):
                 dropout=0.2,
                 learning_rate=1e-3,
                 epochs=10 if smoke else 60,
-                batch=20,
+                batch_size=20,
             ),
             initial=dict(name="typical", iterations=20),
             strategy=dict(name="uncertain_farthest_first", measure="margin", share=0.2, space="latents"),

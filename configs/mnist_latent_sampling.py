@@ -26,17 +26,17 @@ RANDOM = dict(name="random")
 # What the sizes differ in: the networks, how long they train, how many seeds judge, and the auto-encoders.
 ALL = ("conv", "vae", "tsne", "vae_tsne")
 SIZES = {
-    "paper": dict(filters=(64, 32, 32), depth=3, units=1024, rate=0.1, epochs=300, updates=8000, seeds=10, kinds=ALL),
-    "cpu": dict(filters=(8, 16, 16), depth=1, units=128, rate=1.0, epochs=5, updates=200, seeds=10, kinds=ALL),
-    "smoke": dict(filters=(2, 2, 2), depth=1, units=8, rate=1.0, epochs=1, updates=10, seeds=2, kinds=("vae",)),
+    "paper": dict(filters=(64, 32, 32), depth=3, units=1024, rate=0.1, epochs=300, num_steps=8000, seeds=10, kinds=ALL),
+    "cpu": dict(filters=(8, 16, 16), depth=1, units=128, rate=1.0, epochs=5, num_steps=200, seeds=10, kinds=ALL),
+    "smoke": dict(filters=(2, 2, 2), depth=1, units=8, rate=1.0, epochs=1, num_steps=10, seeds=2, kinds=("vae",)),
 }
 CHANGES = {"unbalanced", "100", "mlp", "readings"}
 
 
 def autoencoder(name, own, **more):
     network = dict(filters=own["filters"], depth=own["depth"], hidden=(own["units"],) * 2, dropout=0.2)
-    network |= dict(activation="linear", latent=2)
-    return dict(name=name, **network, **more, learning_rate=own["rate"], epochs=own["epochs"], batch=64, seed=0)
+    network |= dict(activation="linear", latent_dim=2)
+    return dict(name=name, **network, **more, learning_rate=own["rate"], epochs=own["epochs"], batch_size=64, seed=0)
 
 
 def arm(initial, *, encoder="vae", classifier):
@@ -99,7 +99,7 @@ def get_config(spec="cpu"):
     classifier = "mlp" if "mlp" in changes else "cnn"
     arms = readings(classifier) if "readings" in changes else table_1(classifier, own["kinds"])
     used = {each["encoder"] for each in arms.values()}
-    judge = dict(depth=2, units=own["units"], dropout=0.2, learning_rate=own["rate"], batch=64)
+    judge = dict(depth=2, units=own["units"], dropout=0.2, learning_rate=own["rate"], batch_size=64)
     return ConfigDict(
         dict(
             num_seeds=own["seeds"],
@@ -107,13 +107,13 @@ def get_config(spec="cpu"):
             data=data,
             encoders={name: each for name, each in encoders.items() if name in used},
             classifiers=dict(
-                cnn=dict(name="cnn", filters=own["filters"], updates=own["updates"], **judge),
-                mlp=dict(name="mlp", hidden=(128, 128), dropout=0.2, learning_rate=1e-3, epochs=100, batch=10),
+                cnn=dict(name="cnn", filters=own["filters"], num_steps=own["num_steps"], **judge),
+                mlp=dict(name="mlp", hidden=(128, 128), dropout=0.2, learning_rate=1e-3, epochs=100, batch_size=10),
             ),
             initial=RANDOM,
-            first_batch=100 if "100" in changes else 1000,
-            batch=1,
-            rounds=0,
+            num_initial=100 if "100" in changes else 1000,
+            query_size=1,
+            num_rounds=0,
             arms=arms,
             baseline="random",
         )

@@ -32,30 +32,30 @@ MEASURES = (
     "cosine_density",
     "euclidean_density",
     "squared_euclidean_density",
-    "j_density",
+    "jeffreys_density",
     "kl_to_prior",
-    "distance_to_origin",
-    "squared_distance_to_origin",
+    "closeness_to_origin",
+    "squared_closeness_to_origin",
 )
-DISTANCES = ("euclidean", "squared_euclidean", "reversed_cosine", "j_divergence")
+DISTANCES = ("euclidean", "squared_euclidean", "half_cosine", "jeffreys")
 WEIGHTS = (0.25, 0.5, 0.75)
 RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 
 
-def vae(kind, latent):
-    epochs = 32 if (kind, latent) == ("conv", 2) else 64
-    training = dict(latent=latent, learning_rate=1e-3, epochs=epochs, batch=100, seed=0)
+def vae(kind, latent_dim):
+    epochs = 32 if (kind, latent_dim) == ("conv", 2) else 64
+    training = dict(latent_dim=latent_dim, learning_rate=1e-3, epochs=epochs, batch_size=100, seed=0)
     if kind == "gan":
         sizes = dict(name="vae_gan", filters=(16, 32), hidden=128, gamma=0.1)
-        return sizes | training | dict(epochs=10, batch=128)
+        return sizes | training | dict(epochs=10, batch_size=128)
     if kind == "dense":
         return dict(name="dense_vae", hidden=(512, 256), **training)
-    return dict(name="conv_vae", kl_weight=1 / latent, dtype="float32", **training)
+    return dict(name="conv_vae", kl_weight=1 / latent_dim, dtype="float32", **training)
 
 
 def mlp(hidden, dropout):
-    return dict(name="mlp", hidden=hidden, dropout=dropout, learning_rate=1e-3, epochs=20, batch=100)
+    return dict(name="mlp", hidden=hidden, dropout=dropout, learning_rate=1e-3, epochs=20, batch_size=100)
 
 
 def arm(strategy, *, encoder="vae", subsample=1.0, classifier="mlp"):
@@ -175,9 +175,9 @@ def get_config(size="best"):
                 key: each for key, each in classifiers.items() if any(a["classifier"] == key for a in arms.values())
             },
             initial=RANDOM,
-            first_batch=55_000 if with_all_labels else 100,
-            batch=100,
-            rounds=0 if with_all_labels else 29,
+            num_initial=55_000 if with_all_labels else 100,
+            query_size=100,
+            num_rounds=0 if with_all_labels else 29,
             arms=arms,
             baseline="pixels_random" if name == "pixel_representativeness" else "latents_random",
         )
@@ -185,6 +185,6 @@ def get_config(size="best"):
     if name == "mlps":
         config.baseline = "vae_mlp_512_512_dropout_0.2"
     if name == "smoke":
-        config.update(num_seeds=2, rounds=2)
+        config.update(num_seeds=2, num_rounds=2)
         config.encoders.vae.epochs = config.classifiers.mlp.epochs = 1
     return config

@@ -25,9 +25,11 @@ ORDERS = {
     "coreset": (FARTHEST, dict(name="coreset")),
 }
 SIZES = {
-    "poses": dict(train=2000, held_out=1000, batch=100, seeds=10, side=32, hidden=(512, 256), epochs=60, passes=100),
-    "mnist": dict(batch=500, seeds=10, hidden=(512, 256), epochs=30, passes=30),
-    "smoke": dict(train=60, held_out=20, batch=20, seeds=2, side=16, hidden=(16,), epochs=1, passes=2),
+    "poses": dict(
+        train=2000, held_out=1000, query_size=100, seeds=10, side=32, hidden=(512, 256), epochs=60, passes=100
+    ),
+    "mnist": dict(query_size=500, seeds=10, hidden=(512, 256), epochs=30, passes=30),
+    "smoke": dict(train=60, held_out=20, query_size=20, seeds=2, side=16, hidden=(16,), epochs=1, passes=2),
 }
 
 
@@ -46,7 +48,7 @@ def get_config(spec="poses"):
         data = dict(name="poses", **sizes, **PEAK)
     regressor = "cnn" if changes else "mlp"
     arm = dict(encoder="vae", classifier=regressor, subsample=1.0)
-    cnn = dict(filters=(8, 16, 16), depth=1, units=128, dropout=0.1, learning_rate=1.0, batch=64)
+    cnn = dict(filters=(8, 16, 16), depth=1, units=128, dropout=0.1, learning_rate=1.0, batch_size=64)
     return ConfigDict(
         dict(
             num_seeds=own["seeds"],
@@ -56,28 +58,28 @@ def get_config(spec="poses"):
                 vae=dict(
                     name="dense_vae",
                     hidden=own["hidden"],
-                    latent=20,
+                    latent_dim=20,
                     learning_rate=1e-3,
                     epochs=own["epochs"],
-                    batch=100,
+                    batch_size=100,
                     seed=0,
                 )
             ),
             classifiers={
-                "cnn": dict(name="angle_cnn", updates=10 * own["passes"], **cnn),
+                "cnn": dict(name="angle_cnn", num_steps=10 * own["passes"], **cnn),
                 "mlp": dict(
                     name="angle_mlp",
                     hidden=(256, 256),
                     dropout=0.1,
                     learning_rate=1e-3,
                     epochs=own["passes"],
-                    batch=50,
+                    batch_size=50,
                 ),
             },
             initial=dict(name="random"),
-            first_batch=own["batch"],
-            batch=own["batch"],
-            rounds=num_train // own["batch"] - 1,
+            num_initial=own["query_size"],
+            query_size=own["query_size"],
+            num_rounds=num_train // own["query_size"] - 1,
             arms={name: dict(arm, initial=first, strategy=strategy) for name, (first, strategy) in ORDERS.items()},
             baseline="random",
         )

@@ -32,10 +32,10 @@ BATCHES = dict(
     typiclust=dict(name="typiclust", max_clusters=110, num_neighbours=20, iterations=20),
 )
 SIZES = {
-    "full": dict(arms=IBAL, seeds=50, rounds=20, dropout=0.0),
-    "paper": dict(arms=IBAL, seeds=5, rounds=20, dropout=0.0),
-    "batches": dict(arms=BATCHES, seeds=50, rounds=20, dropout=0.2),
-    "smoke": dict(arms=IBAL | BATCHES, seeds=2, rounds=2, dropout=0.2),
+    "full": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
+    "paper": dict(arms=IBAL, seeds=5, num_rounds=20, dropout=0.0),
+    "batches": dict(arms=BATCHES, seeds=50, num_rounds=20, dropout=0.2),
+    "smoke": dict(arms=IBAL | BATCHES, seeds=2, num_rounds=2, dropout=0.2),
 }
 
 
@@ -44,7 +44,7 @@ def get_config(size="full"):
         raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
     own = SIZES[size]
     smoke = size == "smoke"
-    net = dict(hidden=(32,), dropout=own["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch=20)
+    net = dict(hidden=(32,), dropout=own["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch_size=20)
     return ConfigDict(
         dict(
             num_seeds=own["seeds"],
@@ -53,9 +53,9 @@ def get_config(size="full"):
             encoders=dict(points=dict(name="identity")),
             classifiers=dict(net=dict(name="refitted", l2=1e-3, classifier=dict(name="mlp", **net))),
             initial=dict(name="random"),
-            first_batch=10,
-            batch=5,
-            rounds=own["rounds"],
+            num_initial=10,
+            query_size=5,
+            num_rounds=own["num_rounds"],
             arms={
                 name: dict(encoder="points", classifier="net", subsample=1.0, strategy=strategy)
                 for name, strategy in own["arms"].items()

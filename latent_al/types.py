@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 Key = PRNGKeyArray
 Params = PyTree
 UNLABELLED = -1
-"""The mark in `Pool.labels` of a row whose label has not been bought: no class, and no angle either."""
+"""The mark in `Pool.labels` of a row whose label has not been queried: no class, and no angle either."""
 BALANCED = "balanced_accuracy"
 """The metric beside `accuracy`: the mean, over the classes that occur, of the share recognised; in [0, 1]."""
 
@@ -99,7 +99,7 @@ class Strategy(NamedTuple):
 
     prepare: what the selection needs to know of the whole training set, found once, before the first round. Its errors
         are ValueErrors.
-    follow: (prepared, train, bought [capacity], low, high) -> prepared, brought up to date with the rows of `bought`
+    follow: (prepared, train, queried [capacity], low, high) -> prepared, brought up to date with the rows of `queried`
         from `low` to `high`, before each selection; None where it does not depend on them.
     gammas: weights to compare, of which `Pool.gamma` is one; they share one program, and validation data choose.
     measures: what the selection weighs of each row, by name, for the report to show.

@@ -52,7 +52,7 @@ MORE = {
 KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-"), "svhn_vae": ("", "dense-", "conv-")}
 """Encoders that stand before a size."""
 FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
-BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
+BATCHES = ["--config.num_initial=50", "--config.query_size=10"] + [
     f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
 ]
 
@@ -60,7 +60,7 @@ BATCHES = ["--config.first_batch=50", "--config.batch=10"] + [
 @pytest.mark.parametrize("size", ["smoke", pytest.param("all_labels", marks=pytest.mark.slow)])
 def test_mnist_vae(size, tiny_mnist, tmp_path):
     small = (
-        ["--config.first_batch=200"]
+        ["--config.num_initial=200"]
         if size == "all_labels"
         else [*BATCHES, "--config.arms.pixels_margin.subsample=0.2"]
     )
@@ -126,7 +126,7 @@ def test_synthetic_ibal(tmp_path):
 def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     """Each arm has a first batch of its own; the judges find the encoder trained."""
     flags = [f"--config.data.source.root={tiny_mnist}", "--config.data.source.num_validation=100"]
-    flags += ["--config.data.num_copies=5", "--config.first_batch=30"]
+    flags += ["--config.data.num_copies=5", "--config.num_initial=30"]
     flags += [f"--workdir={tmp_path / 'run'}"]
     succeed("--config=configs/mnist_latent_sampling.py:smoke-unbalanced", *flags)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -145,7 +145,7 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
 
 @pytest.mark.parametrize("size", ["smoke", pytest.param("smoke-cnn", marks=pytest.mark.slow)])
 def test_orientation_farthest_point(size, tmp_path):
-    """Angles are learned until the whole pool is bought."""
+    """Angles are learned until the whole pool is queried."""
     assert "degrees" in succeed(f"--config=configs/orientation_farthest_point.py:{size}", f"--workdir={tmp_path}")
     metrics, queries, gaps = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "queries", "gaps"))
     assert set(metrics.metric) == {"angular_error"}

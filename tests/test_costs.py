@@ -55,7 +55,7 @@ def test_a_loop_counts_as_often_as_known_numbers_say():
 
 @pytest.mark.parametrize("count, steps", [(1, 4 * 1), (10, 4 * 2), (11, 4 * 3)])
 def test_training_counts_each_step_of_each_epoch(count, steps):
-    learner = mlp(num_classes=3, hidden=(8,), dropout=0.2, learning_rate=1e-3, epochs=4, batch=5)
+    learner = mlp(num_classes=3, hidden=(8,), dropout=0.2, learning_rate=1e-3, epochs=4, batch_size=5)
 
     def fit(key, inputs, labels, count):
         return learner.fit(key, 0.2, inputs, labels, labels, count, (inputs[:0], labels[:0]))

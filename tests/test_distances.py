@@ -61,13 +61,13 @@ KINDS = ["typical", "far off", "tiny spread", "extreme sigma", "duplicates", "un
 MATRICES = {
     "squared_distances": (lambda x, y: kernels.squared_distances(x[0], y[0]), loop_squared),
     "kl_divergences": (lambda x, y: kernels.kl_divergences(*x, *y), loop_kl),
-    "j_divergences": (lambda x, y: kernels.j_divergences(*x, *y), loop_j),
+    "jeffreys_divergences": (lambda x, y: kernels.jeffreys_divergences(*x, *y), loop_j),
 }
 COLUMNS = {
     "squared_to": (lambda x, y: distances.squared_to(x[0], y[0]), loop_squared),
     "euclidean_to": (lambda x, y: distances.euclidean_to(x[0], y[0]), loop_euclidean),
-    "reversed_cosine_to": (lambda x, y: distances.reversed_cosine_to(x[0], y[0]), loop_cosine),
-    "j_to": (distances.j_to, loop_j),
+    "half_cosine_to": (lambda x, y: distances.half_cosine_to(x[0], y[0]), loop_cosine),
+    "jeffreys_to": (distances.jeffreys_to, loop_j),
 }
 
 
@@ -150,17 +150,15 @@ class TestColumns:
 def test_cosine_does_not_depend_on_the_scale(scale):
     points = np.float32(gaussians("typical", 12)[0] * scale)
     expected = pairs(loop_cosine, (points,), (points[:1],))[:, 0]
-    np.testing.assert_allclose(
-        distances.reversed_cosine_to(jnp.array(points), jnp.array(points[0])), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(distances.half_cosine_to(jnp.array(points), jnp.array(points[0])), expected, atol=1e-6)
 
 
 def test_cosine_runs_from_zero_to_one_and_is_nan_at_a_zero_row():
     points = jnp.array([[3.0, 4.0], [6.0, 8.0], [-4.0, 3.0], [-0.3, -0.4], [0.0, 0.0]])
     np.testing.assert_allclose(
-        distances.reversed_cosine_to(points, points[0]), [0, 0, 0.5, 1, np.nan], atol=1e-7, equal_nan=True
+        distances.half_cosine_to(points, points[0]), [0, 0, 0.5, 1, np.nan], atol=1e-7, equal_nan=True
     )
-    assert jnp.isnan(distances.reversed_cosine_to(points, points[4])).all()
+    assert jnp.isnan(distances.half_cosine_to(points, points[4])).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,7 +172,9 @@ def test_diameter_is_twice_the_largest_distance_from_the_origin_and_bounds_a_met
     np.testing.assert_allclose(
         distances.diameter(distances.squared_to, given[0]), 2 * pairs(loop_squared, x, zero).max(), rtol=1e-6
     )
-    np.testing.assert_allclose(distances.diameter(distances.j_to, given), 2 * pairs(loop_j, x, zero).max(), rtol=2e-5)
+    np.testing.assert_allclose(
+        distances.diameter(distances.jeffreys_to, given), 2 * pairs(loop_j, x, zero).max(), rtol=2e-5
+    )
 
 
 def loop_greedy(score, distance, taken, num, weight):
@@ -314,5 +314,5 @@ class TestGreedyDiverse:
     def test_row_without_a_distance_is_picked_last(self):
         """A zero row has no direction."""
         points = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-        rows = greedy(distances.reversed_cosine_to)(jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool), 4, 1.0)
+        rows = greedy(distances.half_cosine_to)(jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool), 4, 1.0)
         assert rows.tolist() == [0, 3, 2, 1]

@@ -10,7 +10,7 @@ from latent_al.runtime.files import write_csv
 from latent_al.types import BadInput
 
 SHAPE = (4, 4, 3)
-SPEC = dict(name="dense_vae", hidden=(8,), latent=2, learning_rate=1e-2, epochs=12, batch=8, seed=0)
+SPEC = dict(name="dense_vae", hidden=(8,), latent_dim=2, learning_rate=1e-2, epochs=12, batch_size=8, seed=0)
 
 
 def rows(first, num):

@@ -11,13 +11,20 @@ from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.types import BadInput, build
 
 VAE = dict(
-    name="dense_vae", image_shape=(4, 4, 1), hidden=(8,), latent=2, learning_rate=1e-3, epochs=4, batch=16, seed=0
+    name="dense_vae",
+    image_shape=(4, 4, 1),
+    hidden=(8,),
+    latent_dim=2,
+    learning_rate=1e-3,
+    epochs=4,
+    batch_size=16,
+    seed=0,
 )
 
 
 TSNE = dict(name="tsne_ae", image_shape=(4, 4, 1), filters=(4, 4), depth=1, hidden=(8,), dropout=0.2)
-TSNE |= dict(activation="linear", latent=2, perplexity=10.0, tsne_weight=10.0)
-TSNE |= dict(learning_rate=1.0, epochs=3, batch=32, seed=0)
+TSNE |= dict(activation="linear", latent_dim=2, perplexity=10.0, tsne_weight=10.0)
+TSNE |= dict(learning_rate=1.0, epochs=3, batch_size=32, seed=0)
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ class TestDenseVAE:
         ):
             build_encoder(**VAE | dict(learning_rate=1e12, epochs=9))(make_data(), tmp_path / "vae")
 
-    @pytest.mark.parametrize("change", [dict(latent=0), dict(epochs=-1), dict(hidden=(4, 0)), dict(batch=0)])
+    @pytest.mark.parametrize("change", [dict(latent_dim=0), dict(epochs=-1), dict(hidden=(4, 0)), dict(batch_size=0)])
     def test_bad_sizes(self, change):
         with pytest.raises(BadInput, match="expected sizes of 1 or more"):
             build_encoder(**VAE | change)
@@ -91,8 +98,8 @@ class TestDenseVAE:
 
 
 class TestConvVAE:
-    CONV = dict(name="conv_vae", image_shape=(4, 4, 1), latent=2, kl_weight=1.0, dtype="float32")
-    CONV |= dict(learning_rate=1e-3, epochs=10, batch=16, seed=0)
+    CONV = dict(name="conv_vae", image_shape=(4, 4, 1), latent_dim=2, kl_weight=1.0, dtype="float32")
+    CONV |= dict(learning_rate=1e-3, epochs=10, batch_size=16, seed=0)
 
     def test_learns(self, tmp_path):
         digits = load(dict(name="digits", num_validation=1000, num_test=500))
@@ -113,7 +120,7 @@ class TestConvVAE:
             build_encoder(**self.CONV | dict(seed=34))(make_data(), tmp_path / "vae")
 
     def test_a_batch_that_the_perplexity_does_not_fit(self):
-        spec = dict(TSNE, batch=10)
+        spec = dict(TSNE, batch_size=10)
         with pytest.raises(BadInput, match="cannot be trained in batches of 10: perplexity"):
             build_encoder(**spec)
 
@@ -136,7 +143,7 @@ class TestConvVAE:
         [
             (dict(image_shape=(27, 27, 1)), r"images of shape \(27, 27, 1\); expected even sides and one channel"),
             (dict(image_shape=(28, 28, 3)), "expected even sides and one channel"),
-            (dict(latent=0), "latent 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
+            (dict(latent_dim=0), "latent 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
             (dict(kl_weight=-1.0), "kl_weight -1.0"),
             (dict(dtype="float16"), "dtype 'float16'; expected 1 or more, 0 or more, and float32 or bfloat16"),
         ],

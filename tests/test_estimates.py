@@ -7,7 +7,7 @@ import pytest
 from latent_al.labelling import estimates
 from latent_al.models.classifiers import mlp
 
-LEARNER = mlp(num_classes=2, hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=20, batch=10)
+LEARNER = mlp(num_classes=2, hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=20, batch_size=10)
 
 
 def draw(rng, confidence):

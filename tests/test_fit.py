@@ -13,7 +13,7 @@ from latent_al.models.layers import drop
 from latent_al.models.train import BLOCK, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
 from latent_al.types import BadInput, build
 
-MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch=4, num_classes=3)
+MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch_size=4, num_classes=3)
 
 
 def test_vae_loss_equals_the_textbook():
@@ -67,7 +67,7 @@ def counting_loss(params, key, examples):
 
 
 class TestEpoch:
-    def run(self, count, capacity=13, batch=4, seed=0):
+    def run(self, count, capacity=13, batch_size=4, seed=0):
         optimizer = optax.sgd(1.0)
         state = start(jnp.zeros(20), optimizer)
         rows = jnp.full(capacity, 20).at[:count].set(jnp.arange(20)[::-1][:count])
@@ -80,7 +80,7 @@ class TestEpoch:
                 count,
                 loss=counting_loss,
                 optimizer=optimizer,
-                batch=batch,
+                batch_size=batch,
             )
         )
         return np.asarray(run(count)[0].params), np.asarray(rows)
@@ -99,7 +99,7 @@ class TestEpoch:
         """Each step of four lowers the parameters by one in all; the passes are of four steps, the last unfinished."""
         optimizer = optax.sgd(1.0)
         state = start(jnp.zeros(20), optimizer)
-        settings = dict(loss=counting_loss, optimizer=optimizer, batch=4, updates=updates)
+        settings = dict(loss=counting_loss, optimizer=optimizer, batch_size=4, num_steps=updates)
         state, _ = fit(jax.random.key(0), state, jnp.eye(20), jnp.arange(20), 16, **settings)
         np.testing.assert_allclose(state.params.sum(), -updates)
         assert (state.params[:16] <= -(updates // 4) / 4).all()
@@ -121,7 +121,7 @@ class TestEpoch:
             7,
             loss=lambda params, key, x: params * x,
             optimizer=optimizer,
-            batch=3,
+            batch_size=3,
         )
         np.testing.assert_allclose(mean, values[:7].mean(), rtol=1e-6)
 
@@ -159,8 +159,8 @@ def test_one_trace_for_any_count():
             count,
             loss=loss,
             optimizer=optimizer,
-            batch=2,
-            updates=12,
+            batch_size=2,
+            num_steps=12,
         )
     )
     run(jnp.int32(2))
@@ -238,7 +238,7 @@ class TestMLP:
         [
             dict(hidden=(0,)),
             dict(epochs=0),
-            dict(batch=-1),
+            dict(batch_size=-1),
             dict(dropout=1.0),
             dict(dropout=()),
             dict(learning_rate=0.0),

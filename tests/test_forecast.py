@@ -23,7 +23,7 @@ from latent_al.runtime.workdir import SEEDS_AT_ONCE, begun_with
 from latent_al.types import BadInput
 
 MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
-MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch=5)
+MLP = dict(name="mlp", hidden=(4,), dropout=0.0, learning_rate=1e-2, epochs=1, batch_size=5)
 SEEDS = [0, 1]
 NUM_LABELS = np.array([10, 15])
 LATENTS = 60 * 16 * 4
@@ -31,7 +31,7 @@ LATENTS = 60 * 16 * 4
 
 def make_config(strategy, rounds=1):
     arm = dict(encoder="pixels", classifier="mlp", subsample=1.0, strategy=strategy)
-    sizes = dict(num_seeds=2, first_batch=10, batch=5, rounds=rounds, initial=dict(name="random"))
+    sizes = dict(num_seeds=2, num_initial=10, query_size=5, num_rounds=rounds, initial=dict(name="random"))
     return ConfigDict(dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), **sizes))
 
 
@@ -55,8 +55,8 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
         history = play("chosen", arm, SEEDS, NUM_LABELS, data, encodings, tmp_path, test_every_round=False)
     compiled = set(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert compiled
-    assert not compiled & {"first_batch", "fit_round", "select_round", "score", "of_all"}
-    assert (np.sort(history.bought)[:, -1] < len(data.ids)).all()
+    assert not compiled & {"num_initial", "fit_round", "select_round", "score", "of_all"}
+    assert (np.sort(history.queried)[:, -1] < len(data.ids)).all()
     assert 0 < expected.round_seconds < expected.seconds
     devices = 1 if mesh is None else 3
     assert LATENTS / devices < expected.num_bytes < 20 * LATENTS

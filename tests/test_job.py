@@ -20,7 +20,7 @@ def plain(tmp_path):
     encoder = dict(name="precomputed", latents=str(tmp_path / "latents.npy"), index=str(tmp_path / "index.csv"))
 
     def plain(**changes):
-        settings = dict(audit=0, first_batch=3, batch=3, initial=dict(name="random")) | changes
+        settings = dict(audit=0, num_initial=3, query_size=3, initial=dict(name="random")) | changes
         return workdir, call(images, workdir, encoder=encoder, **settings)
 
     return plain
@@ -58,7 +58,7 @@ def test_changes_skips_and_ties(plain):
 
 
 def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
-    workdir, _ = plain(first_batch=6)
+    workdir, _ = plain(num_initial=6)
     answer(workdir, 0, lambda query: "red")
     _, said = plain()
     assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
@@ -103,7 +103,7 @@ def test_a_class_that_is_not_in_the_list(plain):
         (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),
         (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
         (dict(classes=("a", "b\uffff")), "rename the class"),
-        (dict(batch=0), "batch is 0; expected 1 or more"),
+        (dict(query_size=0), "batch is 0; expected 1 or more"),
         (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
         (dict(data__size=None), "config.data.size is None"),
     ],

@@ -117,17 +117,17 @@ def played(tmp_path_factory):
     said.append(call(images, workdir))
     answer(workdir, 0, lambda query: truth[query.file_name].replace("blue", ""))
     shutil.copytree(workdir, answered)
-    said.append(call(images, workdir, batch=18))
+    said.append(call(images, workdir, query_size=18))
     blue = [name for name in queries_of(workdir, 0).file_name[:10] if truth[name] == "blue"]
     answer(workdir, 0, lambda query: " blue\t" if query.file_name in blue else "", to="late.csv")
     answer(workdir, 1, lambda query: "?" if query.rank == "0" else truth[query.file_name], to="copy.csv")
-    said.append(call(images, workdir, batch=18))
+    said.append(call(images, workdir, query_size=18))
     export(workdir, 0, truth, 30)
     export(workdir, 2, truth, 6)
     for name in queries_of(workdir, 2).file_name[6:]:
         (workdir / "labels" / truth[name]).mkdir(exist_ok=True)
         shutil.copy(images / name, workdir / "labels" / truth[name] / f"of {name}")
-    said.append(call(images, workdir, batch=18))
+    said.append(call(images, workdir, query_size=18))
     return Played(images, workdir, truth, said, asked, answered)
 
 
@@ -225,7 +225,7 @@ def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
     shutil.copytree(played.answered, workdir)
     before = read_bytes(played.answered / "rounds")
     with full_disk(1000), pytest.raises(BadInput, match=r"cannot be read or written \(File too large\); make room"):
-        call(played.images, workdir, batch=18)
+        call(played.images, workdir, query_size=18)
     assert not (workdir / "labels.csv").exists()
     assert read_bytes(workdir / "rounds") == before
 
@@ -235,14 +235,14 @@ def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(rounds.sheets, "latent_map", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            call(played.images, workdir, batch=18)
+            call(played.images, workdir, query_size=18)
     assert (workdir / "rounds/.001.partial/queries.csv").exists()
     assert not (workdir / "rounds/001").exists()
     log = (workdir / "labels.csv").read_bytes()
     with full_disk(60_000), pytest.raises(BadInput, match=r"cannot be read or written \(File too large\); make room"):
-        call(played.images, workdir, batch=18)
+        call(played.images, workdir, query_size=18)
     assert (workdir / "labels.csv").read_bytes() == log
-    assert "Round 001" in call(played.images, workdir, batch=18)
+    assert "Round 001" in call(played.images, workdir, query_size=18)
     assert (workdir / "labels.csv").read_bytes() == log
     assert not (workdir / "rounds/.001.partial").exists()
     made = read_bytes(workdir / "rounds")
@@ -278,7 +278,7 @@ def test_images_come_go_and_change(played, tmp_path):
         (images / name).unlink()
     draw(images, range(60, 90))
     (images / changed).write_bytes((images / "89.png").read_bytes() + b" ")
-    said = call(images, workdir, initial=dict(name="random"), batch=100)
+    said = call(images, workdir, initial=dict(name="random"), query_size=100)
     assert "87 images, 31 new since the last scan, 3 removed, 1 changed" in said
     assert f"{changed} has other content than when it was asked for" in said
     assert "28 new answers: 8 labelled, 20 of " in said
@@ -304,7 +304,7 @@ def test_images_come_go_and_change(played, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(encoder__latent=5), r"encoder.latent: there 4, now 5\); choose another --workdir"),
+        (dict(encoder__latent_dim=5), r"encoder.latent_dim: there 4, now 5\); choose another --workdir"),
         (dict(seed=1), r"holds another experiment \(seed: there 0, now 1\)"),
         (dict(data__size=(16, 16)), "config.data.size or config.data.channels was changed"),
         (dict(audit=19), "audit is 19, but .* was made with 20"),
@@ -318,7 +318,7 @@ def test_what_a_job_keeps(changes, message, played):
 
 
 def test_what_a_job_may_change(played):
-    said = call(played.images, played.asked, batch=3, first_batch=7, strategy=dict(name="random"))
+    said = call(played.images, played.asked, query_size=3, num_initial=7, strategy=dict(name="random"))
     assert "No new labels since round 000." in said
 
 

@@ -51,7 +51,7 @@ def run_demo(workdir, **changes):
 def finished(tmp_path_factory):
     """The workdir of one whole smoke run of the demo, six rounds long."""
     workdir = tmp_path_factory.mktemp("finished")
-    stdout = succeed(SMOKE, "--config.rounds=6", f"--workdir={workdir}")
+    stdout = succeed(SMOKE, "--config.num_rounds=6", f"--workdir={workdir}")
     (workdir / "stdout").write_text(stdout)
     return workdir
 
@@ -100,7 +100,7 @@ def test_digits_vae(finished):
 
 @pytest.mark.slow
 def test_several_dropouts_share_a_program_and_stay_apart(tmp_path):
-    few = dict(rounds=1, num_seeds=2, arms__margin__subsample=0.5)
+    few = dict(num_rounds=1, num_seeds=2, arms__margin__subsample=0.5)
     both = run_demo(tmp_path / "both", classifiers__mlp__dropout=(0.2, 0.5), baseline="random_dropout_0.5", **few)
     assert list(both["arms"]) == [f"{arm}_dropout_{rate}" for arm in ("margin", "random") for rate in (0.2, 0.5)]
     run_demo(tmp_path / "one", classifiers__mlp__dropout=(0.5,), **few)
@@ -125,14 +125,14 @@ def test_the_report_holds_every_picture(finished):
 
 @pytest.mark.slow
 def test_two_dimensions_are_mapped(tmp_path):
-    run_demo(tmp_path, encoders__vae__latent=2, rounds=0)
+    run_demo(tmp_path, encoders__vae__latent_dim=2, num_rounds=0)
     pictures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert {"vae_manifold", "vae_classes", "vae_representativeness_map", "queries_round_0"} <= pictures
     assert "learning_curves" not in pictures
 
 
 def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path):
-    flags = [SMOKE, "--config.rounds=6", f"--workdir={tmp_path}"]
+    flags = [SMOKE, "--config.num_rounds=6", f"--workdir={tmp_path}"]
     seed = random.SystemRandom().randrange(1000)
     print("kill seed", seed)
     wanted = random.Random(seed).randrange(1, 13)
@@ -143,7 +143,7 @@ def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path):
     process.wait()
     succeed(*flags)
     assert same_results(finished, tmp_path)
-    run_demo(tmp_path, rounds=6)
+    run_demo(tmp_path, num_rounds=6)
     assert same_results(finished, tmp_path)
 
 
@@ -154,7 +154,7 @@ def num_rounds(workdir):
 
 
 def test_interrupt_says_how_to_resume(tmp_path):
-    process = start(SMOKE, "--config.rounds=100", f"--workdir={tmp_path}", stderr=subprocess.PIPE, text=True)
+    process = start(SMOKE, "--config.num_rounds=100", f"--workdir={tmp_path}", stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not num_rounds(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -164,7 +164,7 @@ def test_interrupt_says_how_to_resume(tmp_path):
 
 @pytest.mark.slow
 def test_blocks_of_seeds_have_the_same_first_batches(finished, tmp_path):
-    run_demo(tmp_path, rounds=1, seeds_at_once=1)
+    run_demo(tmp_path, num_rounds=1, seeds_at_once=1)
     queries = [pd.read_csv(folder / "queries.csv").query("round == 0") for folder in (finished, tmp_path)]
     pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in queries))
 
@@ -175,9 +175,11 @@ def test_without_labels_it_chooses_a_first_batch(tmp_path):
     data = ConfigDict(dict(name="npz", root=str(tmp_path / "pool.npz"), num_validation=0))
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.data = data
-    with pytest.raises(BadInput, match="need the labels of the training images and the data has none; set rounds=0"):
+    with pytest.raises(
+        BadInput, match="need the labels of the training images and the data has none; set num_rounds=0"
+    ):
         run_experiment(config, str(tmp_path / "run"))
-    config.rounds = 0
+    config.num_rounds = 0
     run_experiment(config, str(tmp_path / "run"))
     queries = pd.read_csv(tmp_path / "run" / "queries.csv")
     assert queries.groupby(["arm", "seed"]).row.nunique().tolist() == [20] * 4
@@ -185,9 +187,9 @@ def test_without_labels_it_chooses_a_first_batch(tmp_path):
 
 
 def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
-    done = launch(SMOKE, "--config.rounds=5", f"--workdir={finished}")
+    done = launch(SMOKE, "--config.num_rounds=5", f"--workdir={finished}")
     assert done.returncode == 1
-    assert "holds another experiment (config.rounds: there 6, now 5)" in done.stderr
+    assert "holds another experiment (config.num_rounds: there 6, now 5)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -199,15 +201,15 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tm
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     cure = f"checkpoint {newest} cannot be read .*; delete that folder and run again"
     with pytest.raises(BadInput, match=cure):
-        run_demo(workdir, rounds=6)
+        run_demo(workdir, num_rounds=6)
     shutil.rmtree(newest)
-    run_demo(workdir, rounds=6)
+    run_demo(workdir, num_rounds=6)
     assert same_results(finished, workdir)
 
 
 def test_another_training_of_the_encoder_is_refused(tmp_path):
     """A workdir goes on with the latents that it was begun with, wherever its encoders are kept."""
-    few = dict(rounds=1, num_seeds=1)
+    few = dict(num_rounds=1, num_seeds=1)
     run_demo(tmp_path / "run", **few)
     run_demo(tmp_path / "run", **few)
     shutil.rmtree(tmp_path / "run" / "encoders", ignore_errors=True)
@@ -220,7 +222,7 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
 
 def test_changed_embeddings_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
-    config.rounds = 0
+    config.num_rounds = 0
     config.num_seeds = 1
     embeddings = dict(name="precomputed", train=str(tmp_path / "train.npy"), validation=None, test=None)
     config.encoders = ConfigDict(dict(vae=embeddings))
@@ -236,7 +238,7 @@ def test_changed_embeddings_are_refused(tmp_path):
 @pytest.mark.slow
 def test_margin_beats_random_as_the_demo_claims(tmp_path):
     """The demo with 8 of its 20 seeds, 9 of its 19 rounds and a shorter training of its VAE."""
-    short = ["--config.num_seeds=8", "--config.encoders.vae.epochs=40", "--config.rounds=9"]
+    short = ["--config.num_seeds=8", "--config.encoders.vae.epochs=40", "--config.num_rounds=9"]
     succeed("--config=configs/digits_vae.py", *short, f"--workdir={tmp_path}")
     gap = json.loads((tmp_path / "summary.json").read_text())["differences"]["margin"]["area"]
     assert gap["low"] > 0

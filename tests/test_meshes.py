@@ -21,14 +21,14 @@ from latent_al.types import BadInput, Encoded
 
 CONFIG = Path(__file__).parents[1] / "configs/digits_vae.py"
 SIZE, NUM, CAPACITY = 61, 5, 20
-LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch=5, num_classes=3)
+LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch_size=5, num_classes=3)
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
 DISTANCE = STRATEGIES["distance"]()
 MIXED = dict(seeds=2, pool=3)
 
 
 def play_round(mesh, strategy=MARGIN, fraction=1.0):
-    """One round of four seeds on `mesh`: what is bought, and the devices that hold it."""
+    """One round of four seeds on `mesh`: what is queried, and the devices that hold it."""
     settings = dict(learner=LEARNER, strategy=strategy, num=NUM, fraction=fraction)
     fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
     axes = (0, None, None, 0, 0, None, None, 0 if strategy.follow else None, None, 0, None, None)
@@ -37,13 +37,13 @@ def play_round(mesh, strategy=MARGIN, fraction=1.0):
     latents = jax.random.normal(jax.random.key(0), (SIZE, 4))
     known = place_rows((latents, jnp.arange(SIZE) % 3), mesh)
     keys = jax.random.split(jax.random.key(1), 4)
-    bought = jnp.full((4, CAPACITY), SIZE).at[:, :10].set(jax.random.permutation(jax.random.key(2), SIZE)[:10])
+    queried = jnp.full((4, CAPACITY), SIZE).at[:, :10].set(jax.random.permutation(jax.random.key(2), SIZE)[:10])
     rate, count, nothing = jnp.float32(0.1), jnp.int32(10), place((latents[:0], jnp.zeros(0, jnp.int32)), mesh)
-    params, labelled, _ = fit(keys, rate, *known, bought, count, nothing)
+    params, labelled, _ = fit(keys, rate, *known, queried, count, nothing)
     prepared = over_rows(strategy.prepare, SIZE, mesh)(Encoded(known[0], None))
-    rest = (Encoded(known[0], None), repeat(prepared, 4, mesh), known[1], bought, jnp.int32(0), count)
-    bought, followed = select(keys, rate, jnp.float32(0), params, labelled, known[0], *rest)
-    return np.asarray(bought), followed, bought.sharding.device_set
+    rest = (Encoded(known[0], None), repeat(prepared, 4, mesh), known[1], queried, jnp.int32(0), count)
+    queried, followed = select(keys, rate, jnp.float32(0), params, labelled, known[0], *rest)
+    return np.asarray(queried), followed, queried.sharding.device_set
 
 
 @pytest.mark.parametrize("spec", [dict(seeds=4), dict(pool=4), dict(seeds=2, pool=3)], ids=str)
@@ -89,7 +89,7 @@ def test_no_step_of_a_fit_fetches_rows():
     "strategy",
     [
         dict(name="informativeness", gamma=0.5, pick="top_k", representativeness=dict(name="cosine_density")),
-        dict(name="greedy_diverse", alpha=0.5, beta=0.0, representativeness=None, distance="reversed_cosine"),
+        dict(name="greedy_diverse", alpha=0.5, beta=0.0, representativeness=None, distance="half_cosine"),
     ],
     ids=lambda strategy: strategy["name"],
 )
@@ -120,8 +120,8 @@ def test_no_seed_moves():
     """The compiled module of a round has no collective."""
     mesh = make_mesh(dict(seeds=4), [[0, 1, 2, 3]])
     fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
-    keys, bought = jax.random.split(jax.random.key(1), 4), jnp.zeros((4, CAPACITY), jnp.int32)
-    known = (jnp.zeros((SIZE, 4)), jnp.zeros(SIZE, jnp.int32), bought, 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
+    keys, queried = jax.random.split(jax.random.key(1), 4), jnp.zeros((4, CAPACITY), jnp.int32)
+    known = (jnp.zeros((SIZE, 4)), jnp.zeros(SIZE, jnp.int32), queried, 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
     text = fit.lower(keys, jnp.float32(0.1), *known).compile().as_text()
     assert "num_partitions=4" in text
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))

@@ -69,7 +69,7 @@ def test_values_and_gradients_equal_xlas(ours, plain, kernel_shape, height, widt
 @pytest.mark.parametrize("side", [28, 32])
 @pytest.mark.parametrize("latent", [2, 30, 50])
 def test_conv_vae_is_table_4_1(side, latent):
-    model = conv_vae(image_shape=(side, side, 1), latent=latent, kl_weight=1.0, dtype="float32").module
+    model = conv_vae(image_shape=(side, side, 1), latent_dim=latent, kl_weight=1.0, dtype="float32").module
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, side, side, 1)), method="encode"))
     flat = (side // 2) ** 2 * 64
     encoder = [(2, 2, 1, 1), (2, 2, 1, 64), (3, 3, 64, 64), (3, 3, 64, 64), (flat, 128), (128, latent), (128, latent)]
@@ -86,7 +86,7 @@ def test_conv_vae_is_table_4_1(side, latent):
 @pytest.mark.parametrize("side", [8, 28])
 def test_conv_vae_equals_plain_convolutions(side):
     """Table 4.1 word for word with XLA's own layers; every hidden layer a ReLU."""
-    model = conv_vae(image_shape=(side, side, 1), latent=3, kl_weight=1.0, dtype="float32").module
+    model = conv_vae(image_shape=(side, side, 1), latent_dim=3, kl_weight=1.0, dtype="float32").module
     images = jax.random.uniform(jax.random.key(1), (5, side, side, 1))
     params = model.init(jax.random.key(0), images, jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + 0.01, params)
@@ -120,7 +120,7 @@ def test_bfloat16_is_near_float32():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
     losses = []
     for dtype in ("float32", "bfloat16"):
-        model, loss = conv_vae(image_shape=(8, 8, 1), latent=2, kl_weight=1.0, dtype=dtype)[:2]
+        model, loss = conv_vae(image_shape=(8, 8, 1), latent_dim=2, kl_weight=1.0, dtype=dtype)[:2]
         params = model.init(jax.random.key(0), images, jax.random.key(1))
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         losses.append(loss(params, jax.random.key(2), images))
@@ -141,8 +141,8 @@ def test_max_pool_is_linens():
     np.testing.assert_allclose(*gradients, rtol=1e-6)
 
 
-PAPER = dict(filters=(64, 32, 32), depth=3, hidden=(1024, 1024), dropout=0.2, activation="linear", latent=2)
-SMALL = dict(filters=(4, 3, 2), depth=2, hidden=(8, 6), dropout=0.2, activation="linear", latent=2)
+PAPER = dict(filters=(64, 32, 32), depth=3, hidden=(1024, 1024), dropout=0.2, activation="linear", latent_dim=2)
+SMALL = dict(filters=(4, 3, 2), depth=2, hidden=(8, 6), dropout=0.2, activation="linear", latent_dim=2)
 TSNE = dict(perplexity=3.0, tsne_weight=10.0)
 OWN = dict(conv_ae={}, conv_vae_latens={}, tsne_ae=TSNE, vae_tsne_ae=TSNE)
 
@@ -213,7 +213,7 @@ def test_dropout_in_training_only_and_the_clipped_representation():
             dict(image_shape=(30, 28, 1)),
             "3 levels and images of 30 x 28; expected sides that are multiples of 4",
         ),
-        ("conv_ae", dict(latent=0), "latent 0 and dropout 0.2; expected sizes of 1 or more"),
+        ("conv_ae", dict(latent_dim=0), "latent 0 and dropout 0.2; expected sizes of 1 or more"),
         ("conv_vae_latens", dict(filters=(4, 0)), r"filters \(4, 0\)"),
         ("conv_vae_latens", dict(dropout=1.0), "dropout 1.0"),
         ("tsne_ae", dict(activation="relu"), "unknown activation 'relu'; known: clipped, linear"),
@@ -228,7 +228,7 @@ def test_what_the_auto_encoders_refuse(name, change, message):
 
 class TestCNN:
     SETTINGS = dict(image_shape=(8, 8, 1), filters=(4, 4), depth=1, units=16, dropout=0.2, learning_rate=1.0)
-    SETTINGS |= dict(updates=100, batch=8, num_classes=3)
+    SETTINGS |= dict(num_steps=100, batch_size=8, num_classes=3)
 
     def problem(self, size=60):
         """A bar, whose place is the class, on noise."""
@@ -252,7 +252,7 @@ class TestCNN:
 
     def test_vmap_equals_singles_and_the_count_may_be_traced(self):
         images, labels = self.problem()
-        learner = cnn(**self.SETTINGS | dict(updates=10))
+        learner = cnn(**self.SETTINGS | dict(num_steps=10))
         watched = (images[:0], labels[:0])
         play = lambda key, count: learner.fit(key, 0.2, images, labels, jnp.arange(60), count, watched)[1]["loss"]  # noqa: E731
         keys = jax.random.split(jax.random.key(0), 2)
@@ -265,7 +265,7 @@ class TestCNN:
             (dict(units=0), "units 0"),
             (dict(dropout=-0.1), "dropout -0.1"),
             (dict(learning_rate=0.0), "learning_rate 0.0"),
-            (dict(updates=15), "updates 15; expected a multiple of 10"),
+            (dict(num_steps=15), "updates 15; expected a multiple of 10"),
             (
                 dict(image_shape=(9, 8, 1)),
                 "the convolutional network has 2 levels and images of 9 x 8; expected sides that are multiples of 2",
@@ -278,9 +278,9 @@ class TestCNN:
 
 
 class TestAngles:
-    MLP = dict(hidden=(64,), dropout=0.0, learning_rate=1e-3, epochs=60, batch=10)
+    MLP = dict(hidden=(64,), dropout=0.0, learning_rate=1e-3, epochs=60, batch_size=10)
     CNN = dict(image_shape=(8, 8, 1), filters=(8, 8), depth=1, units=32, dropout=0.0, learning_rate=1.0)
-    CNN |= dict(updates=300, batch=16)
+    CNN |= dict(num_steps=300, batch_size=16)
 
     def problem(self, size=240):
         """A ramp of grey in a direction that is the label; with a seam at 360 degrees if angles were numbers."""

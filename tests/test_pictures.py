@@ -57,15 +57,15 @@ def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
     for module, name in ((mosaics, "queried_images"), (plots, "queried_classes")):
         monkeypatch.setattr(module, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
-    bought = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
-    history = results.History(bought, {}, np.zeros((2, 2)), {})
+    queried = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
+    history = results.History(queried, {}, np.zeros((2, 2)), {})
     arms = ("margin", "same", "too")
     tables = [results.queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
     draw_arms({"queries": pd.concat(tables)}, data, tmp_path)
     [(images, captions)] = seen["queried_images"]
     assert captions == ["margin and 2 more"]
-    np.testing.assert_array_equal(images[0], data.train.images[bought[0, 12:20]])
+    np.testing.assert_array_equal(images[0], data.train.images[queried[0, 12:20]])
     [(counts,)] = seen["queried_classes"]
-    expected = np.bincount(data.train.labels[bought[:, 12:]].ravel(), minlength=3) / 2
+    expected = np.bincount(data.train.labels[queried[:, 12:]].ravel(), minlength=3) / 2
     assert counts.set_index("label")["count"].reindex(range(3), fill_value=0).tolist() == expected.tolist()
     assert counts["round"].unique().tolist() == [1]

@@ -23,12 +23,12 @@ TINY = """
 from ml_collections import ConfigDict
 
 def get_config():
-    mlp = dict(name="mlp", hidden=(8,), dropout=0.0, learning_rate=1e-3, epochs=1, batch=10)
-    vae = dict(name="dense_vae", hidden=(8,), latent=2, learning_rate=1e-3, epochs=1, batch=100, seed=0)
+    mlp = dict(name="mlp", hidden=(8,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=10)
+    vae = dict(name="dense_vae", hidden=(8,), latent_dim=2, learning_rate=1e-3, epochs=1, batch_size=100, seed=0)
     arm = dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="distance"))
     config = dict(data=dict(name="npz", root=FOLDER, num_validation=0), num_seeds=1, seeds_at_once=1)
     config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=dict(name="random"), arms=dict(far=arm))
-    return ConfigDict(config | dict(first_batch=20, batch=10, rounds=20, baseline="far"))
+    return ConfigDict(config | dict(num_initial=20, query_size=10, num_rounds=20, baseline="far"))
 """
 TWO_DEVICES = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
 
@@ -115,11 +115,11 @@ def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
     older = tmp_path / "optax-0.0.1.dist-info"
     older.mkdir()
     (older / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
-    own = dict(others=["--config.batch=11"], path=tmp_path)
+    own = dict(others=["--config.query_size=11"], path=tmp_path)
     for process in start_both(start, port, tiny, f"--workdir={tmp_path / 'run'}", **own):
         status, said = ends(process)
         assert status == 1
-        assert "the processes differ (config.batch: process 0 10, process 1 11; packages.optax: process 0 " in said
+        assert "the processes differ (config.query_size: process 0 10, process 1 11; packages.optax: process 0 " in said
         assert ", process 1 0.0.1); start all with one config" in said
         assert "Traceback" not in said
     assert not (tmp_path / "run").exists()

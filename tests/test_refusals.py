@@ -24,9 +24,12 @@ def refuse(workdir, message, **changes):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(rounds=200), "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or"),
+        (
+            dict(num_rounds=200),
+            "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or",
+        ),
         (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
-        (dict(batch=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
+        (dict(query_size=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
         (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
         (dict(arms__margin__encoder="pixels"), "arm 'margin': unknown encoder 'pixels'; known: vae"),
         (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
@@ -39,7 +42,7 @@ def refuse(workdir, message, **changes):
             dict(encoders__vae__name="gan"),
             "unknown encoder 'gan'; known: conv_ae, conv_vae, conv_vae_latens, dense_vae, identity, precomputed",
         ),
-        (dict(encoders__vae__latent=0), "latent 0"),
+        (dict(encoders__vae__latent_dim=0), "latent 0"),
         (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: angle_cnn, angle_mlp, cnn"),
         (
             dict(classifiers__mlp__name="angle_mlp"),
@@ -56,8 +59,8 @@ def test_bad_configs_are_refused_before_any_work(change, message, tmp_path):
 @pytest.mark.parametrize(
     "strategy, message",
     [
-        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="j_divergence"), "j_divergence needs the spread"),
-        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="reversed_cosine"), "1 of 60 latents are zero"),
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="jeffreys"), "jeffreys needs the spread"),
+        (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="half_cosine"), "1 of 60 latents are zero"),
         (dict(name="informativeness", representativeness=dict(name="kl_to_prior")), "kl_to_prior needs the spread"),
         (dict(name="informativeness", representativeness=dict(name="cosine_density")), "1 of 60 rows have no repres"),
     ],

@@ -76,10 +76,10 @@ KERNELS = {
         loop_reversed(euclidean),
         TILED,
     ),
-    "j_density": (kernels.j_density, loop_reversed(lambda x, u: kl(x, u) + kl(u, x)), EXACT),
+    "jeffreys_density": (kernels.jeffreys_density, loop_reversed(lambda x, u: kl(x, u) + kl(u, x)), EXACT),
     "kl_to_prior": (kernels.kl_to_prior, loop_prior(kl), EXACT),
-    "distance_to_origin": (lambda mu, _: kernels.distance_to_origin(mu), loop_prior(euclidean), EXACT),
-    "squared_distance_to_origin": (lambda mu, _: kernels.squared_distance_to_origin(mu), loop_prior(squared), EXACT),
+    "closeness_to_origin": (lambda mu, _: kernels.closeness_to_origin(mu), loop_prior(euclidean), EXACT),
+    "squared_closeness_to_origin": (lambda mu, _: kernels.squared_closeness_to_origin(mu), loop_prior(squared), EXACT),
 }
 CUBE_KERNELS = {
     "cosine_density_cube": (lambda mu, _: kernels.cosine_density(mu, **CUBE), loop_density(cosine), EXACT),
@@ -184,14 +184,16 @@ def test_farthest_row_is_at_zero(name):
     assert (values[1:] > 1e-7).all()
 
 
-@pytest.mark.parametrize("name", ["kl_to_prior", "distance_to_origin", "squared_distance_to_origin"])
+@pytest.mark.parametrize("name", ["kl_to_prior", "closeness_to_origin", "squared_closeness_to_origin"])
 def test_prior_itself_is_at_one(name):
     mu, log_sigma = gaussians("typical")
     mu[4], log_sigma[4] = 0, 0
     assert KERNELS[name][0](jnp.array(mu), jnp.array(log_sigma))[4] == 1
 
 
-@pytest.mark.parametrize("name", ["cosine_density", "kl_to_prior", "distance_to_origin", "squared_distance_to_origin"])
+@pytest.mark.parametrize(
+    "name", ["cosine_density", "kl_to_prior", "closeness_to_origin", "squared_closeness_to_origin"]
+)
 def test_one_row(name):
     given = gaussians("typical", 1)
     np.testing.assert_allclose(KERNELS[name][0](*map(jnp.array, given)), expected_of(name, *given), atol=EXACT)
@@ -222,7 +224,7 @@ class TestRefusals:
         )
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("name", ["j_density", "kl_to_prior"])
+    @pytest.mark.parametrize("name", ["jeffreys_density", "kl_to_prior"])
     def test_nan_and_infinite_log_sigma(self, name, bad):
         mu, log_sigma = map(jnp.array, gaussians("grey"))
         refused(
@@ -252,12 +254,14 @@ class TestRefusals:
         refused(KERNELS["cosine_density"][0], (mu.at[2].set(coordinate), log_sigma), "1 of 31 rows have no ")
 
     @pytest.mark.parametrize("mu, log_sigma", [(0, 0), (0.1, -0.1), (1e3 + 0.1, 2.9), (1e6 + 0.3, -6.1), (-7.77, 0.3)])
-    @pytest.mark.parametrize("name", ["squared_euclidean_density", "euclidean_density", "estimate_of_all", "j_density"])
+    @pytest.mark.parametrize(
+        "name", ["squared_euclidean_density", "euclidean_density", "estimate_of_all", "jeffreys_density"]
+    )
     def test_equal_rows(self, name, mu, log_sigma):
         given = jnp.full((31, 4), mu, jnp.float32), jnp.full((31, 4), log_sigma, jnp.float32)
         refused(KERNELS[name][0], given, "31 of 31 rows have no representativeness: all rows .*equal")
 
-    @pytest.mark.parametrize("name", ["squared_euclidean_density", "euclidean_density", "j_density"])
+    @pytest.mark.parametrize("name", ["squared_euclidean_density", "euclidean_density", "jeffreys_density"])
     def test_one_row_is_no_set_to_be_typical_of(self, name):
         refused(KERNELS[name][0], (jnp.full((1, 3), 0.1), jnp.full((1, 3), -0.1)), "1 of 1 rows .* all rows are equal")
 
@@ -265,8 +269,8 @@ class TestRefusals:
         "name, match",
         [
             ("kl_to_prior", r"all rows are N\(0, I\)"),
-            ("distance_to_origin", "all rows are zero"),
-            ("squared_distance_to_origin", "all rows are zero"),
+            ("closeness_to_origin", "all rows are zero"),
+            ("squared_closeness_to_origin", "all rows are zero"),
         ],
     )
     def test_all_rows_at_the_prior(self, name, match):

@@ -62,7 +62,7 @@ class TestKernels:
             alphas(probs, labels, l2)
         with pytest.raises(ValueError, match="l2 is .*; expected above 0"):
             importance(probs, features, features[0], 1, l2)
-        settings = dict(hidden=(3,), dropout=0.1, learning_rate=1e-3, epochs=1, batch=1, num_classes=3)
+        settings = dict(hidden=(3,), dropout=0.1, learning_rate=1e-3, epochs=1, batch_size=1, num_classes=3)
         with pytest.raises(BadInput, match="l2 .*; expected above 0"):
             CLASSIFIERS["refitted"](num_classes=3, l2=l2, classifier=CLASSIFIERS["mlp"](**settings))
 
@@ -82,7 +82,7 @@ def fitted():
     """Three seeds on 150 digits, 120 of them labelled."""
     data = load(dict(name="digits", num_validation=0, num_test=300))
     images = jnp.asarray(data.train.images.reshape(len(data.train.images), -1))
-    settings = dict(hidden=(32,), dropout=0.1, learning_rate=1e-3, epochs=20, batch=20, num_classes=10)
+    settings = dict(hidden=(32,), dropout=0.1, learning_rate=1e-3, epochs=20, batch_size=20, num_classes=10)
     learner = CLASSIFIERS["refitted"](num_classes=10, l2=L2, classifier=CLASSIFIERS["mlp"](**settings))
     labels, rows = jnp.asarray(data.train.labels), jnp.arange(150).at[120:].set(len(images))
 

@@ -12,7 +12,7 @@ from latent_al.models.resnet import BatchNorm, ResNet18, cosine_to_zero, initial
 from latent_al.types import BadInput
 
 SETTINGS = dict(num_classes=2, image_shape=(8, 8, 1), width=4, dropout=0.2)
-SETTINGS |= dict(learning_rate=0.05, weight_decay=5e-4, epochs=20, batch=16)
+SETTINGS |= dict(learning_rate=0.05, weight_decay=5e-4, epochs=20, batch_size=16)
 CAPACITY = 48
 fast_jit = partial(jax.jit, compiler_options=dict(xla_backend_optimization_level=0))
 """Compiling is most of the time of these tests."""
@@ -32,10 +32,10 @@ def test_population_statistics_are_those_of_the_rows(count):
     rows = np.full(26, 30)
     rows[:count] = rng.permutation(30)[:count]
     params = dict(params=dict(scale=jnp.ones(3), bias=jnp.zeros(3)))
-    find = jax.jit(partial(population_statistics, model=BatchNorm(), params=params, batch=8))
+    find = jax.jit(partial(population_statistics, model=BatchNorm(), params=params, batch_size=8))
     found = find(jax.random.key(1), images=images, rows=jnp.asarray(rows), count=count)
-    bought = np.float64(images[rows[:count]])
-    expected = [bought.mean(axis=(0, 1, 2)), bought.var(axis=(0, 1, 2))]
+    queried = np.float64(images[rows[:count]])
+    expected = [queried.mean(axis=(0, 1, 2)), queried.var(axis=(0, 1, 2))]
     np.testing.assert_allclose(found["moments"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_no_draws_without_dropout():
         (dict(num_classes=0), "num_classes 0"),
         (dict(width=0), "width 0"),
         (dict(epochs=0), "epochs 0"),
-        (dict(batch=0), "batch 0"),
+        (dict(batch_size=0), "batch 0"),
         (dict(dropout=1.0), "dropout 1.0"),
         (dict(dropout=-0.1), "dropout -0.1"),
         (dict(learning_rate=0.0), "learning_rate 0.0"),

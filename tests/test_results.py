@@ -27,8 +27,8 @@ NUM_LABELS = np.array([10, 20, 40])
 def history(validation, test, metric="accuracy", balanced=None):
     """`validation` [seeds rounds] is scored, and `test` [seeds] at the end; `balanced` is (validation, test)."""
     scores = {metric: _scores(validation, test)} | ({"balanced_accuracy": _scores(*balanced)} if balanced else {})
-    bought = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
-    return History(bought, scores, np.zeros((3, 2)), {})
+    queried = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
+    return History(queried, scores, np.zeros((3, 2)), {})
 
 
 def _scores(validation, test):
@@ -62,7 +62,7 @@ def test_queries_name_each_row_once():
     second = table[table.seed == 5]
     assert second["round"].tolist() == [0] * 10 + [1] * 10 + [2] * 20
     assert second["rank"].tolist() == [*range(10), *range(10), *range(20)]
-    assert second["row"].tolist() == each.bought[1].tolist()
+    assert second["row"].tolist() == each.queried[1].tolist()
     assert (table["id"] == "id" + table["row"].astype(str)).all()
 
 
@@ -71,13 +71,13 @@ def queries():
     """Two arms, the first not the first by name, of three seeds that buy 4, 8 and 12 of 40 rows."""
     rng = np.random.default_rng(0)
     each = [
-        queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(bought, {}, np.zeros((3, 2)), {}), np.arange(40))
-        for arm, bought in [(arm, np.stack([rng.permutation(40)[:12] for _ in range(3)])) for arm in ("zeta", "alpha")]
+        queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(queried, {}, np.zeros((3, 2)), {}), np.arange(40))
+        for arm, queried in [(arm, np.stack([rng.permutation(40)[:12] for _ in range(3)])) for arm in ("zeta", "alpha")]
     ]
     return pd.concat(each)
 
 
-def test_balance_counts_what_is_bought_so_far(queries):
+def test_balance_counts_what_is_queried_so_far(queries):
     labels = np.random.default_rng(1).integers(5, size=40)
     table = balance_table(queries, labels, 5)
     classes = [f"class_{label}" for label in range(5)]

@@ -61,12 +61,12 @@ def make_pool(strategy):
     """Without equal rows, whose order a rounding may decide."""
     keys = jax.random.split(jax.random.key(0), 3)
     latents, probs = jax.random.normal(keys[0], (SIZE, DIMENSIONS)), jax.random.dirichlet(keys[1], jnp.ones(4), (SIZE,))
-    bought = jax.random.permutation(keys[2], SIZE)[:NUM_TAKEN]
-    taken = jnp.zeros(SIZE, bool).at[bought].set(True)
+    queried = jax.random.permutation(keys[2], SIZE)[:NUM_TAKEN]
+    taken = jnp.zeros(SIZE, bool).at[queried].set(True)
     train = Encoded(latents, latents[:, ::-1] / 4, jnp.abs(latents).sum(axis=1))
     prepared = strategy.prepare(train)
     if strategy.follow:
-        prepared = strategy.follow(prepared, train, bought, 0, NUM_TAKEN)
+        prepared = strategy.follow(prepared, train, queried, 0, NUM_TAKEN)
     known = taken, jnp.where(taken, jnp.arange(SIZE) % CLASSES, UNLABELLED), None
     return Pool(latents, train.log_sigma, latents, probs, *known, prepared, Partial(draw, probs), jnp.float32(0.5))
 

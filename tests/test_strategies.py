@@ -33,7 +33,7 @@ SETTINGS = {
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
-        for distance in ("euclidean", "j_divergence")
+        for distance in ("euclidean", "jeffreys")
     ]
     + [dict(measure="entropy", representativeness=PRIOR, alpha=0.4, beta=0.3, distance="euclidean")],
     "informativeness": [
@@ -78,8 +78,8 @@ def make_pool(strategy, size=50, num_taken=20, seed=0):
     rows = jnp.arange(size)
     prepared = strategy.prepare(train)
     if strategy.follow:
-        bought = jnp.nonzero(taken, size=size, fill_value=size)[0]
-        prepared = strategy.follow(prepared, train, bought, 0, num_taken)
+        queried = jnp.nonzero(taken, size=size, fill_value=size)[0]
+        prepared = strategy.follow(prepared, train, queried, 0, num_taken)
     known = (train.latents, train.log_sigma, latents, probs, taken, labels, rows)
     return Pool(*known, prepared, Partial(draw, probs), jnp.float32(0.5))
 
@@ -176,7 +176,7 @@ def test_unknown_settings_list_the_known(spec):
 
 def test_informativeness_weighs_by_row_of_the_whole_set():
     """Under subsampling the pool's rows are numbered anew; what was prepared is not."""
-    spec = dict(measure="margin", representativeness=dict(name="distance_to_origin"), gamma=0.3, pick="top_k")
+    spec = dict(measure="margin", representativeness=dict(name="closeness_to_origin"), gamma=0.3, pick="top_k")
     strategy = STRATEGIES["informativeness"](**spec)
     pool = make_pool(strategy)
     drawn = np.random.default_rng(0).permutation(50)[:30]
@@ -199,15 +199,15 @@ def test_greedy_equals_the_thesis_word_for_word(distance):
 
     def between(x, sigma_x, y, sigma_y):
         squared = ((x - y) ** 2).sum()
-        if distance == "j_divergence":
+        if distance == "jeffreys":
             ratio = sigma_x**2 / sigma_y**2 + sigma_y**2 / sigma_x**2
             return 0.5 * (ratio - 2 + (x - y) ** 2 * (1 / sigma_x**2 + 1 / sigma_y**2)).sum()
-        if distance == "reversed_cosine":
+        if distance == "half_cosine":
             return (1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y)) / 2
         return squared if distance == "squared_euclidean" else np.sqrt(squared)
 
     scale = 1
-    if distance != "reversed_cosine":
+    if distance != "half_cosine":
         scale = 2 * max(between(latents[i], sigma[i], np.zeros(3), np.ones(3)) for i in range(50))
     batch = [int(np.where(pool.taken, -1, score).argmax())]
     while len(batch) < 8:
@@ -271,12 +271,12 @@ def test_importance_and_distance_word_for_word(name, weights):
     assert strategy.select(jax.random.key(0), pool, 6).tolist() == np.argsort(-left, kind="stable")[:6].tolist()
 
 
-def test_distance_keeps_up_with_what_is_bought():
+def test_distance_keeps_up_with_what_is_queried():
     strategy = STRATEGIES["distance"]()
     train = Encoded(jax.random.normal(jax.random.key(0), (30, 3)), None)
-    bought = jnp.array([4, 9, 2, 30])
-    at_once = strategy.follow(strategy.prepare(train), train, bought, 0, 3)
-    stepwise = strategy.follow(strategy.follow(strategy.prepare(train), train, bought, 0, 2), train, bought, 2, 3)
+    queried = jnp.array([4, 9, 2, 30])
+    at_once = strategy.follow(strategy.prepare(train), train, queried, 0, 3)
+    stepwise = strategy.follow(strategy.follow(strategy.prepare(train), train, queried, 0, 2), train, queried, 2, 3)
     gaps = np.float64(train.latents)[:, None] - np.float64(train.latents)[[4, 9, 2]]
     np.testing.assert_allclose(at_once, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
     chex.assert_trees_all_equal(at_once, stepwise)
@@ -317,7 +317,7 @@ def test_uncertain_farthest_first_looks_at_the_least_sure_only():
     assert strategy.select(jax.random.key(0), pool, 6).tolist() == covered[20:]
 
 
-@pytest.mark.parametrize("name", ["j_density", "kl_to_prior"])
+@pytest.mark.parametrize("name", ["jeffreys_density", "kl_to_prior"])
 def test_measures_of_gaussians_need_a_spread(name):
     spec = dict(measure="margin", representativeness=dict(name=name), gamma=0.5, pick="top_k")
     with pytest.raises(BadInput, match=f"{name} needs the spread of each latent"):
@@ -327,9 +327,9 @@ def test_measures_of_gaussians_need_a_spread(name):
 @pytest.mark.parametrize(
     "distance, latents, message",
     [
-        ("j_divergence", jnp.ones((4, 2)), "j_divergence needs the spread"),
-        ("reversed_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero, without direction"),
-        ("reversed_cosine", jnp.ones((4, 2)), "all 4 latents are equal"),
+        ("jeffreys", jnp.ones((4, 2)), "jeffreys needs the spread"),
+        ("half_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero, without direction"),
+        ("half_cosine", jnp.ones((4, 2)), "all 4 latents are equal"),
         ("euclidean", jnp.zeros((4, 2)), "all 4 latents are equal"),
         ("euclidean", jnp.eye(4).at[2, 2].set(jnp.nan), "largest euclidean distance from the origin is nan"),
         ("squared_euclidean", 1e30 * jnp.eye(4), "largest squared_euclidean distance from the origin is inf"),

@@ -180,10 +180,10 @@ class TestDensities:
         [
             ("cosine_density", 1, 2),
             ("squared_euclidean_density", 1, 2),
-            ("j_density", 2, 3),
+            ("jeffreys_density", 2, 3),
             ("kl_to_prior", 2, 1),
-            ("distance_to_origin", 1, 1),
-            ("squared_distance_to_origin", 1, 1),
+            ("closeness_to_origin", 1, 1),
+            ("squared_closeness_to_origin", 1, 1),
         ],
     )
     def test_equal_those_in_memory(self, name, num_sources, passes, far):
@@ -208,13 +208,13 @@ class TestDensities:
 
     def test_refuse_rows_that_are_all_equal(self):
         equal = Made(cloud("equal"))
-        for name, num in (("squared_euclidean_density", 1), ("j_density", 2)):
+        for name, num in (("squared_euclidean_density", 1), ("jeffreys_density", 2)):
             with pytest.raises(BadInput, match="no representativeness: all rows are equal"):
                 getattr(streaming, name)(*[equal] * num, block_bytes=BLOCK_BYTES)
 
     def test_refuse_means_and_spreads_of_other_rows(self):
         with pytest.raises(BadInput, match=r"the sources have \[5000, 4999\] rows"):
-            streaming.j_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
+            streaming.jeffreys_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
 
 
 @pytest.mark.parametrize(

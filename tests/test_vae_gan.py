@@ -12,9 +12,9 @@ from latent_al.encoders.base import ENCODERS, train_autoencoder
 from latent_al.models.vae_gan import vae_gan
 from latent_al.types import BadInput, build
 
-SIZES = dict(image_shape=(8, 12, 2), filters=(3, 4), hidden=6, latent=2, gamma=0.3)
-TRAINING = dict(learning_rate=1e-3, epochs=10, batch=32, seed=0)
-DIGITS = dict(image_shape=(8, 8, 1), filters=(32,), hidden=32, latent=8, gamma=1.0)
+SIZES = dict(image_shape=(8, 12, 2), filters=(3, 4), hidden=6, latent_dim=2, gamma=0.3)
+TRAINING = dict(learning_rate=1e-3, epochs=10, batch_size=32, seed=0)
+DIGITS = dict(image_shape=(8, 8, 1), filters=(32,), hidden=32, latent_dim=8, gamma=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, digits, tmp_path):
         (dict(filters=(4, 0)), r"filters \(4, 0\)"),
         (dict(filters=()), r"filters \(\).*expected sizes of 1 or more"),
         (dict(hidden=0), "hidden 0"),
-        (dict(latent=0), "latent 0 and gamma 0.3; expected sizes of 1 or more"),
+        (dict(latent_dim=0), "latent 0 and gamma 0.3; expected sizes of 1 or more"),
         (dict(gamma=-0.1), "gamma -0.1; expected .* a gamma of 0 or more"),
         (dict(gamma=float("nan")), "gamma nan"),
         (dict(gamma=float("inf")), "gamma inf"),

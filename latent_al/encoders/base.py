@@ -105,7 +105,7 @@ def trained(
     image_shape: tuple[int, int, int],
     learning_rate: float,
     epochs: int,
-    batch: int,
+    batch_size: int,
     seed: int,
     **sizes,
 ):
@@ -116,14 +116,14 @@ def trained(
         image_shape: (h, w, c).
         learning_rate: step size of the auto-encoder's optimizer.
         epochs: passes over the training images.
-        batch: images a step.
+        batch_size: images a step.
         seed: of the initial weights, the order and the noise.
 
     Raises:
         BadInput: what the factory or the loss refuses; a size below 1; initial weights to which all images are the
             same; a loss that is NaN or infinite.
     """
-    training = Training(learning_rate, epochs, batch, seed)
+    training = Training(learning_rate, epochs, batch_size, seed)
     autoencoder = make_autoencoder(make, training, image_shape, **sizes)
     decode = jax.jit(to_images(autoencoder))
 
@@ -160,7 +160,7 @@ def describe(encodings: Encodings, data: Data) -> dict:
     latents = encodings.train.latents
     used = int((latents.var(axis=0) > 0.01).sum())
     losses = dict(training_loss=training_loss, validation_loss=validation_loss)
-    return losses | dict(latent=latents.shape[1], used=used, sharpness=_sharpness(encodings, data))
+    return losses | dict(latent_dim=latents.shape[1], used=used, sharpness=_sharpness(encodings, data))
 
 
 def _sharpness(encodings, data):
@@ -171,7 +171,7 @@ def _sharpness(encodings, data):
     return float(edges / own) if own else None
 
 
-def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, learning_rate, epochs, batch, seed):
+def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, learning_rate, epochs, batch_size, seed):
     """Trains on the training images from where `folder` stopped: the params, and the losses [epochs 2] by epoch.
 
     Raises:
@@ -187,7 +187,9 @@ def train_autoencoder(autoencoder: AutoEncoder, data: Data, folder: Path, *, lea
         return state.params, losses
     images, rows = jnp.asarray(data.train.images), jnp.arange(len(data.train.images))
     validation = jnp.asarray(data.validation.images)
-    run = jax.jit(lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch=batch))
+    run = jax.jit(
+        lambda key, state, *arrays: epoch(key, state, *arrays, loss=loss, optimizer=optimizer, batch_size=batch_size)
+    )
     validate = jax.jit(_mean_loss(autoencoder.validation_loss, block))
     with tqdm(range(done, epochs), initial=done, total=epochs, desc=f"training {folder.name}", unit="epoch") as bar:
         for index in bar:
@@ -208,7 +210,7 @@ class Training(NamedTuple):
 
     learning_rate: float
     epochs: int
-    batch: int
+    batch_size: int
     seed: int
 
 
@@ -220,10 +222,10 @@ def make_autoencoder(
     Raises:
         BadInput: what cannot work, before any long work.
     """
-    epochs, batch, learning_rate = training.epochs, training.batch, training.learning_rate
-    if min(epochs, batch) < 1 or learning_rate <= 0:
+    epochs, batch_size, learning_rate = training.epochs, training.batch_size, training.learning_rate
+    if min(epochs, batch_size) < 1 or learning_rate <= 0:
         raise BadInput(
-            f"the auto-encoder has epochs {epochs}, batch {batch} and learning_rate {learning_rate}; "
+            f"the auto-encoder has epochs {epochs}, batch_size {batch_size} and learning_rate {learning_rate}; "
             "expected sizes of 1 or more and a positive learning_rate."
         )
     autoencoder, key = make(image_shape=image_shape, **sizes), jax.random.key(0)
@@ -232,9 +234,9 @@ def make_autoencoder(
         return autoencoder.loss(autoencoder.module.init(key, images[:1], key), key, images)
 
     try:
-        jax.eval_shape(step, jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32))
+        jax.eval_shape(step, jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32))
     except ValueError as error:
-        raise BadInput(f"the auto-encoder cannot be trained in batches of {batch}: {error}") from error
+        raise BadInput(f"the auto-encoder cannot be trained in batches of {batch_size}: {error}") from error
     return autoencoder
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
 from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
-from latent_al.loop import explain_round, first_batch, fit_round, measure_round, rehearse, score, select_round
+from latent_al.loop import explain_round, fit_round, initial_rows, measure_round, rehearse, score, select_round
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
@@ -27,17 +27,17 @@ def build_encoder(spec: ConfigDict, data: Data) -> Encoder:
     if spec.get("name") not in TRAINED:
         return build(ENCODERS, spec, "encoder")
     size, *image_shape = data.train.images.shape
-    if "perplexity" in spec and spec.batch > size:
+    if "perplexity" in spec and spec.batch_size > size:
         raise BadInput(
-            f"{spec.name} compares the images of a batch of {spec.batch} but there are {size} training images, so that "
-            "some would be in it twice; lower the batch."
+            f"{spec.name} compares the images of a batch of {spec.batch_size} but there are {size} training images, so "
+            "that some would be in it twice; lower the batch."
         )
     return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
 def capacity(config: ConfigDict) -> int:
-    """Labels bought in the end."""
-    return config.first_batch + config.rounds * config.batch
+    """Labels queried in the end."""
+    return config.num_initial + config.num_rounds * config.query_size
 
 
 def build_arms(config: ConfigDict, data: Data, shapes: dict[str, Encoded], mesh: Mesh | None) -> dict[str, Arm]:
@@ -116,16 +116,16 @@ def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
     initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     train = shapes[spec.encoder]
-    rehearse(initial, train, config.first_batch)
-    first = partial(first_batch, select=initial.select, num=config.first_batch, capacity=capacity(config))
+    rehearse(initial, train, config.num_initial)
+    first = partial(initial_rows, select=initial.select, num=config.initial_rows, capacity=capacity(config))
     first = over_seeds(first, 0, None, None, mesh=mesh)
-    if not config.rounds:
+    if not config.num_rounds:
         return Arm(spec.encoder, classifier, mesh, [initial], [prepare(initial)], first, None)
     size = len(data.train.images)
     probs = None if data.num_classes is None else _floats(size, data.num_classes)
     draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
-    rehearse(strategy, train, config.batch, features=train.latents, probs=probs, draw=draw)
-    settings = dict(learner=classifier.learner, strategy=strategy, num=config.batch, fraction=spec.subsample)
+    rehearse(strategy, train, config.query_size, features=train.latents, probs=probs, draw=draw)
+    settings = dict(learner=classifier.learner, strategy=strategy, num=config.query_size, fraction=spec.subsample)
     member = 0 if strategy.follow else None
     axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
     select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh, stays=partial(_stays, size, mesh))
@@ -138,8 +138,8 @@ def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
 
 def _stays(size, mesh, selected):
     """What a strategy has followed stays on the devices of its rows."""
-    bought, followed = selected
-    return bought, with_padding(followed, size, mesh)
+    queried, followed = selected
+    return queried, with_padding(followed, size, mesh)
 
 
 def _preparer(strategy, size, mesh):

@@ -69,7 +69,7 @@ def forecast(
         arms: before anything is prepared.
         data: the images and their labels, of which only the shapes are read.
         shapes: encoder -> what the training images are encoded to.
-        num_labels: [rounds+1], labels bought by the time that each round fits.
+        num_labels: [rounds+1], labels queried by the time that each round fits.
         num_seeds: side by side.
         test_every_round: as in `arms.play`.
     """

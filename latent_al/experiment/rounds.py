@@ -85,7 +85,7 @@ def place_known(arm: Arm, data: Data, encodings: Encodings) -> Known:
 
 
 def per_member(arm: Arm, num_members: int) -> Any:
-    """What the strategy of the rounds prepared, once for each member where it follows what each has bought."""
+    """What the strategy of the rounds prepared, once for each member where it follows what each has queried."""
     if not arm.strategies[-1].follow:
         return arm.prepared[-1]
     return repeat(arm.prepared[-1], num_members, arm.mesh)
@@ -98,14 +98,14 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
         name: of the arm.
         arm: with what its strategies prepared.
         seeds: of the block.
-        num_labels: [rounds+1], labels bought by the time that each round fits.
+        num_labels: [rounds+1], labels queried by the time that each round fits.
         data: the images and their labels.
         encodings: what the arm's encoder has made of the images.
         folder: of the run, for the checkpoints.
         test_every_round: scores the test split after each round, not at the end only.
 
     Raises:
-        BadInput: a training loss that is not finite; what was bought before it is kept.
+        BadInput: a training loss that is not finite; what was queried before it is kept.
     """
     members = [(*variant, seed) for variant in arm.variants for seed in seeds]
     keys = jax.vmap(jax.random.key)(jnp.array([seed for *_, seed in members]))
@@ -117,7 +117,7 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
         done, history = checkpoints.restore(nothing)
     agree(rounds_done=done)
     if not done:
-        history = history._replace(bought=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
+        history = history._replace(queried=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
     if data.train.labels is None:
         return fetch(history)
     given = place_known(arm, data, encodings)
@@ -138,7 +138,7 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
 
 def by_variant(name, arm: Arm, history: History):
     """The history of each of the arm's variants, under its label; the seconds of their program in equal parts."""
-    num_seeds = len(history.bought) // len(arm.variants)
+    num_seeds = len(history.queried) // len(arm.variants)
     for index, label in enumerate(labels_of({name: arm})):
         own = slice(index * num_seeds, (index + 1) * num_seeds)
         of_seeds = jax.tree.map(lambda values, own=own: values[own], history._replace(seconds=None))
@@ -214,25 +214,25 @@ def _play_round(
     *,
     test_every_round,
 ) -> tuple[History, Any]:
-    """Fits on what is bought, scores, and buys the next batch unless this is the last round."""
+    """Fits on what is queried, scores, and buys the next batch unless this is the last round."""
     dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
     inputs, labels, watched = given
     is_last = index + 1 == len(num_labels)
     count = jnp.int32(num_labels[index])
-    known = (labels["train"], history.bought)
+    known = (labels["train"], history.queried)
     started = time.perf_counter()
     fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, watched)
     params, labelled, progress = jax.block_until_ready(fitted)
     fit_seconds, progress = time.perf_counter() - started, fetch(progress)
     _check_loss(progress["loss"], name, members, index)
     _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
-    started, bought = time.perf_counter(), history.bought
+    started, queried = time.perf_counter(), history.queried
     if not is_last:
         variants = (keys[:, 1], dropouts, gammas)
         known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
-        bought, up_to_date = arm.select(*variants, params, labelled, *known)
+        queried, up_to_date = arm.select(*variants, params, labelled, *known)
         prepared = prepared if up_to_date is None else up_to_date
-    bought = fetch(bought)
+    queried = fetch(queried)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
     scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
     for split in ("validation", "test") if is_last or test_every_round else ("validation",):
@@ -240,7 +240,7 @@ def _play_round(
             found = fetch(arm.classifier.score(params, inputs[split], labels[split]))
             scores |= {(metric, split): values for metric, values in found.items()}
     history = History(
-        bought,
+        queried,
         {
             metric: {split: _set(values, index, scores.get((metric, split), np.nan)) for split, values in each.items()}
             for metric, each in history.scores.items()
@@ -254,12 +254,12 @@ def _play_round(
         history.explained,
     )
     if is_last and history.measured:
-        known = (inputs["train"], train, prepared, labels["train"], history.bought, jnp.int32(followed), count)
+        known = (inputs["train"], train, prepared, labels["train"], history.queried, jnp.int32(followed), count)
         sample = np.random.default_rng(0).permutation(len(labels["train"]))[:MEASURED]
         history = history._replace(measured=arm.measure(dropouts, params, labelled, *known, np.int32(sample)))
     if is_last and history.explained:
         targets = inputs["validation"][:EXPLAINED]
-        predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.bought, targets)
+        predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.queried, targets)
         history = history._replace(explained=found._asdict() | {"predicted": predicted})
     return fetch(history), prepared
 
@@ -276,7 +276,7 @@ def _check_loss(loss, name, members, index):
         raise BadInput(
             f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][-1]}, "
             f"round {index}; lower its learning_rate in config.classifiers. "
-            "What was bought before it is kept in the checkpoints."
+            "What was queried before it is kept in the checkpoints."
         )
 
 

@@ -89,12 +89,14 @@ def run_experiment(
 
 
 def _check_sizes(config):
-    for name in ("num_seeds", "seeds_at_once", "first_batch"):
+    for name in ("num_seeds", "seeds_at_once", "num_initial"):
         is_open = name == "seeds_at_once" and config.get(name) is None
         if not is_open and config[name] < 1:
             raise BadInput(f"{name} is {config[name]}; expected 1 or more.")
-    if config.rounds < 0 or (config.rounds and config.batch < 1):
-        raise BadInput(f"rounds is {config.rounds} and batch {config.batch}; expected rounds >= 0 and batch >= 1.")
+    if config.num_rounds < 0 or (config.num_rounds and config.query_size < 1):
+        raise BadInput(
+            f"rounds is {config.num_rounds} and batch {config.query_size}; expected rounds >= 0 and batch >= 1."
+        )
     if not config.arms:
         raise BadInput("config.arms is empty; name at least one arm.")
 
@@ -103,20 +105,20 @@ def _check_budget(config, data):
     size, needed = len(data.train.images), capacity(config)
     if needed > size:
         raise BadInput(
-            f"{config.rounds} rounds of {config.batch} after {config.first_batch} need {needed} rows "
-            f"but the pool has {size}; lower rounds, batch or first_batch."
+            f"{config.num_rounds} rounds of {config.query_size} after {config.num_initial} need {needed} rows "
+            f"but the pool has {size}; lower rounds, batch or num_initial."
         )
-    if data.train.labels is None and config.rounds:
+    if data.train.labels is None and config.num_rounds:
         raise BadInput(
-            f"{config.rounds} rounds need the labels of the training images and the data has none; "
+            f"{config.num_rounds} rounds need the labels of the training images and the data has none; "
             "set rounds=0 to choose a first batch without labels, or give labels."
         )
     for name, arm in config.arms.items():
         fraction = arm.subsample
-        if not 0 < fraction <= 1 or (config.rounds and subsample_size(size, fraction) < config.batch):
+        if not 0 < fraction <= 1 or (config.num_rounds and subsample_size(size, fraction) < config.query_size):
             raise BadInput(
                 f"arm {name!r} subsamples {fraction} of {size} rows; expected a share in (0, 1] that holds "
-                f"a batch of {config.batch}; raise subsample or lower batch."
+                f"a batch of {config.query_size}; raise subsample or lower batch."
             )
 
 
@@ -134,8 +136,8 @@ def _check_reach(config, data):
 
 
 def _num_labels(config):
-    """Labels bought by the time that each round fits."""
-    return config.first_batch + config.batch * np.arange(config.rounds + 1)
+    """Labels queried by the time that each round fits."""
+    return config.num_initial + config.query_size * np.arange(config.num_rounds + 1)
 
 
 def _clusters(arm):

@@ -14,17 +14,17 @@ from latent_al.kernels import (
 )
 from latent_al.kernels.badge import badge
 from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
-from latent_al.kernels.distances import j_divergences, kl_divergences, nearest, squared_distances
+from latent_al.kernels.distances import jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.farthest import Cover, cover, farthest_first
 from latent_al.kernels.picks import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.representativeness import (
+    closeness_to_origin,
     cosine_density,
-    distance_to_origin,
     euclidean_density,
     euclidean_density_estimate,
-    j_density,
+    jeffreys_density,
     kl_to_prior,
-    squared_distance_to_origin,
+    squared_closeness_to_origin,
     squared_euclidean_density,
 )
 from latent_al.kernels.representer import Explanation, alphas, explain, importance, values
@@ -39,11 +39,11 @@ __all__ = [
     "KMeans",
     "alphas",
     "badge",
+    "closeness_to_origin",
     "cluster",
     "conditional_probabilities",
     "cosine_density",
     "cover",
-    "distance_to_origin",
     "distances",
     "draw_and_match",
     "draws",
@@ -55,8 +55,8 @@ __all__ = [
     "farthest_first",
     "greedy_diverse",
     "importance",
-    "j_density",
-    "j_divergences",
+    "jeffreys_density",
+    "jeffreys_divergences",
     "joint_probabilities",
     "kl_divergences",
     "kl_to_prior",
@@ -75,7 +75,7 @@ __all__ = [
     "representativeness",
     "representer",
     "sampling",
-    "squared_distance_to_origin",
+    "squared_closeness_to_origin",
     "squared_distances",
     "squared_euclidean_density",
     "student_t",

@@ -80,7 +80,7 @@ def kl_divergences(
 ) -> Float[Array, "n m"]:
     """KL(x || y) in nats of each pair of Gaussians with diagonal covariance, in [0, inf): two matrix products.
 
-    The error is a rounding of the largest term: for pairs that nearly agree, `j_to` does not cancel.
+    The error is a rounding of the largest term: for pairs that nearly agree, `jeffreys_to` does not cancel.
     """
     mu_x, mu_y = mu_x - mu_y[:1], mu_y - mu_y[:1]
     precision = jnp.exp(-2 * log_sigma_y)
@@ -89,7 +89,7 @@ def kl_divergences(
     return _clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + own[None, :]))
 
 
-def j_divergences(
+def jeffreys_divergences(
     mu_x: Float[Array, "n d"],
     log_sigma_x: Float[Array, "n d"],
     mu_y: Float[Array, "m d"],
@@ -110,17 +110,17 @@ def euclidean_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Floa
     return jnp.sqrt(squared_to(points, point))
 
 
-def reversed_cosine_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+def half_cosine_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """(1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
     unit, unit_to = points / jnp.linalg.norm(points, axis=1, keepdims=True), point / jnp.linalg.norm(point)
     return jnp.clip(squared_to(unit, unit_to) / 4, 0, 1)
 
 
-def j_to(
+def jeffreys_to(
     points: tuple[Float[Array, "n d"], Float[Array, "n d"]], point: tuple[Float[Array, " d"], Float[Array, " d"]]
 ) -> Float[Array, " n"]:
-    """J-divergence in nats of each Gaussian (mu, log_sigma) and one of them, in [0, inf), without cancellation."""
+    """Jeffreys divergence in nats of each Gaussian (mu, log_sigma) and one of them, in [0, inf); no cancellation."""
     (mu, log_sigma), (mu_to, log_sigma_to) = points, point
     ratio = jnp.exp(log_sigma - log_sigma_to[None, :])
     gap = (mu - mu_to[None, :]) * jnp.exp(-log_sigma_to)[None, :]

@@ -1,9 +1,9 @@
 """How typical each row is of the whole set: in [0, 1], 1 = most representative.
 
 A density is one minus the mean distance to all rows, itself among them, over the largest such mean. The means of the
-squared Euclidean distance, of the cosine similarity and of the J-divergence factor into means over the set: O(n d), and
-exact. The Euclidean one is quadratic and goes tile by tile. `unit_cube` says that every coordinate lies in [0, 1], such
-as a pixel's: then a distance is divided by its bound, and cosine similarity needs no shift.
+squared Euclidean distance, of the cosine similarity and of the Jeffreys divergence factor into means over the set:
+O(n d), and exact. The Euclidean one is quadratic and goes tile by tile. `unit_cube` says that every coordinate lies in
+[0, 1], such as a pixel's: then a distance is divided by its bound, and cosine similarity needs no shift.
 
 A row that has no value, and a coordinate outside the unit cube, are refused; inside a caller's `jit` or `vmap`, where
 neither can be seen, the first is NaN and the second is clipped.
@@ -24,7 +24,7 @@ TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
 
 JTerms = namedtuple("JTerms", ["mu", "weighted", "precision", "wider", "narrower", "apart"])
-"""Of each Gaussian and dimension: what a mean J-divergence is made of, and its mean over the set."""
+"""Of each Gaussian and dimension: what a mean Jeffreys divergence is made of, and its mean over the set."""
 
 
 def cosine_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
@@ -79,8 +79,8 @@ def euclidean_density_estimate(
     return _checked(_euclidean_density_estimate(key, x, num, unit_cube), "all rows compared are equal")
 
 
-def j_density(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """One minus the mean J-divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
+def jeffreys_density(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """One minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
 
     Raises:
         ValueError: all rows are equal, or one is NaN or infinite.
@@ -97,7 +97,7 @@ def kl_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Floa
     return _checked(_kl_to_prior(mu, log_sigma), "all rows are N(0, I)")
 
 
-def distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
+def closeness_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
     """One minus the Euclidean distance to the origin over its largest value.
 
     Raises:
@@ -106,7 +106,7 @@ def distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
     return _checked(_distance_to_origin(mu), "all rows are zero")
 
 
-def squared_distance_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
+def squared_closeness_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
     """One minus the squared Euclidean distance to the origin over its largest value.
 
     Raises:
@@ -233,7 +233,7 @@ def j_spreads(terms: JTerms, means: JTerms) -> tuple[Float[Array, "n d"], Float[
 
 
 def mean_j(terms: JTerms, means: JTerms, spreads) -> Float[Array, " n"]:
-    """The mean J-divergence of each Gaussian to all of the set, in nats, in [0, inf).
+    """The mean Jeffreys divergence of each Gaussian to all of the set, in nats, in [0, inf).
 
     Args:
         terms: of those whose mean is asked for.

@@ -45,7 +45,7 @@ def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State,
     index, known = len(state.past), state.known
     key_choose, key_compare = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), index))
     again = np.flatnonzero(known.tied & ~known.audit)
-    num = max((config.batch if index else config.first_batch) - len(again), 0)
+    num = max((config.query_size if index else config.num_initial) - len(again), 0)
     counts = np.bincount(known.classes[known.labelled], minlength=len(state.classes))
     is_first = (counts > 0).sum() < 2
     name = (config.initial if is_first else config.strategy).name
@@ -57,7 +57,7 @@ def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State,
         else:
             learner = build_learner(config.classifier, len(state.classes))
             chosen = selection.choose_next(key_choose, learner, strategy, encoded, known, num)
-            record |= _measured(key_compare, config.batch, learner, state, encoded, chosen.probs)
+            record |= _measured(key_compare, config.query_size, learner, state, encoded, chosen.probs)
     except ValueError as error:
         raise BadInput(f"strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)

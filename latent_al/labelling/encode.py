@@ -69,9 +69,11 @@ def build_streamed(spec: Mapping, image_shape: tuple[int, int, int]) -> Streamed
     sizes = dict(spec)
     training = Training(*(sizes.pop(name) for name in Training._fields))
     autoencoder = make_autoencoder(AUTOENCODERS[sizes.pop("name")], training, image_shape, **sizes)
-    batch = training.batch
-    chunk = batch * max(1, min(BATCHES, CHUNK // (4 * batch * math.prod(image_shape))))
-    settings = dict(loss=autoencoder.loss, optimizer=autoencoder.optimizer(training.learning_rate), batch=batch)
+    batch_size = training.batch_size
+    chunk = batch_size * max(1, min(BATCHES, CHUNK // (4 * batch_size * math.prod(image_shape))))
+    settings = dict(
+        loss=autoencoder.loss, optimizer=autoencoder.optimizer(training.learning_rate), batch_size=batch_size
+    )
     blocked = in_blocks(encode_images(autoencoder), block_of(image_shape))
 
     def train(key, state, pixels, count):
@@ -242,7 +244,7 @@ def _start(streamed, store):
 
 
 def _loss_at_start(streamed, store, state):
-    some = _as_floats(jnp.asarray(store.read(0, min(len(store), streamed.training.batch))))
+    some = _as_floats(jnp.asarray(store.read(0, min(len(store), streamed.training.batch_size))))
     return float(streamed.autoencoder.loss(state.params, jax.random.key(0), some).mean())
 
 

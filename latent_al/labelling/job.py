@@ -62,7 +62,7 @@ def _run(config, folder, parts):
         print(terminal.to_scan(scan.forecast(plan)))
     scanned = scan.scan(plan)
     print(scan.summary(scanned))
-    set_audit_aside(folder, scanned.table, num=config.audit, first_batch=config.first_batch, seed=config.seed)
+    set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
     encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
     state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
@@ -88,7 +88,7 @@ def _identity(config):
 
 
 def _build(config) -> Parts:
-    for name, least in (("first_batch", 1), ("batch", 1), ("audit", 0)):
+    for name, least in (("num_initial", 1), ("batch", 1), ("audit", 0)):
         if config[name] < least:
             raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
     _check_classes(config.classes)

@@ -81,16 +81,16 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
     trained, waiting = np.flatnonzero(known.labelled[rows]), np.flatnonzero(known.open[rows])
     count, dropout = len(trained), jnp.float32(learner.dropouts[0])
     # Rows that are asked but not answered fill slots behind those to come: taken, and not trained on.
-    bought = np.concatenate([trained, np.full(num, len(rows)), waiting]).astype(np.int32)
+    queried = np.concatenate([trained, np.full(num, len(rows)), waiting]).astype(np.int32)
     fit = jax.jit(partial(fit_round, learner=learner))
     params, labelled, _ = fit(
-        key_fit, dropout, pool.latents, labels, jnp.asarray(bought), count, (pool.latents[:1], labels[:1])
+        key_fit, dropout, pool.latents, labels, jnp.asarray(queried), count, (pool.latents[:1], labels[:1])
     )
     probs = np.asarray(jax.jit(learner.predict)(params, jnp.asarray(encoded.latents))[1])
     if not num:
         return Chosen(np.zeros(0, int), probs)
     select = jax.jit(partial(select_round, learner=learner, strategy=strategy, num=num, fraction=1.0))
-    state = (params, labelled, pool.latents, pool, strategy.prepare(pool), labels, jnp.asarray(bought), 0, count)
+    state = (params, labelled, pool.latents, pool, strategy.prepare(pool), labels, jnp.asarray(queried), 0, count)
     after, _ = select(key_select, dropout, jnp.float32(strategy.gammas[0]), *state)
     return Chosen(rows[np.asarray(after[count : count + num])], probs)
 

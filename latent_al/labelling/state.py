@@ -51,7 +51,7 @@ class Taken(NamedTuple):
     refused: list[Refusal]
 
 
-def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, first_batch: int, seed: int) -> None:
+def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial: int, seed: int) -> None:
     """Fixes, once, the share of all images that the audit slice takes: `num` of those there are, and of later ones.
 
     Raises:
@@ -67,10 +67,10 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, first_batch
             )
         return
     present = table.id[table.status == "present"]
-    if num + first_batch > len(present):
+    if num + num_initial > len(present):
         raise BadInput(
-            f"an audit slice of {num} images and a first batch of {first_batch} need more than the {len(present)} that "
-            "there are; lower audit or first_batch, or add images."
+            f"an audit slice of {num} images and a first batch of {num_initial} need more than the {len(present)} that "
+            "there are; lower audit or num_initial, or add images."
         )
     draws = [*sorted(selection.uniform(each, seed) for each in present), 1.0]
     write_json(path, dict(num=num, share=draws[num] if num else 0.0))

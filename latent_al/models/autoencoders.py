@@ -57,18 +57,18 @@ class DenseVAE(VAE):
 
     Attributes:
         hidden: units of the encoder's hidden layers.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         image_shape: (h, w, c).
     """
 
     hidden: Sequence[int]
-    latent: int
+    latent_dim: int
     image_shape: tuple[int, int, int]
 
     def setup(self):
         self.encoder = [dense(units) for units in self.hidden]
-        self.mu = dense(self.latent)
-        self.log_sigma = dense(self.latent)
+        self.mu = dense(self.latent_dim)
+        self.log_sigma = dense(self.latent_dim)
         self.decoder = [dense(units) for units in reversed(self.hidden)]
         self.pixels = dense(math.prod(self.image_shape))
 
@@ -99,7 +99,7 @@ class LevelAutoEncoder(nn.Module):
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training.
         activation: of the representation, a name from `ACTIVATIONS`.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         variational: whether the encoder gives a spread and the decoder sees a sample.
         image_shape: (h, w, c), sides that halve evenly between levels.
     """
@@ -109,7 +109,7 @@ class LevelAutoEncoder(nn.Module):
     hidden: Sequence[int]
     dropout: float
     activation: str
-    latent: int
+    latent_dim: int
     variational: bool
     image_shape: tuple[int, int, int]
 
@@ -119,8 +119,8 @@ class LevelAutoEncoder(nn.Module):
         self.coarse = (height // by, width // by, self.filters[-1])
         self.encoder = [_level([features] * self.depth) for features in self.filters]
         self.hidden_encoder = [dense(units) for units in self.hidden]
-        self.mu = dense(self.latent)
-        self.log_sigma = dense(self.latent) if self.variational else None
+        self.mu = dense(self.latent_dim)
+        self.log_sigma = dense(self.latent_dim) if self.variational else None
         self.hidden_decoder = [dense(units) for units in (*reversed(self.hidden), math.prod(self.coarse))]
         upwards = self.filters[::-1]
         self.up = [Convolution(patch_conv_transpose, features, 2) for features in upwards[1:]]
@@ -170,12 +170,12 @@ class ConvVAE(VAE):
     """The convolutional VAE of the thesis, Table 4.1; every hidden layer is a ReLU.
 
     Attributes:
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         image_shape: (h, w, 1), both sides even.
         dtype: of the hidden layers' arithmetic; weights, latents and logits are float32.
     """
 
-    latent: int
+    latent_dim: int
     image_shape: tuple[int, int, int]
     dtype: jnp.dtype
 
@@ -188,8 +188,8 @@ class ConvVAE(VAE):
             Convolution(conv, 64, 3, self.dtype),
         ]
         self.hidden = dense(128, self.dtype)
-        self.mu = dense(self.latent)
-        self.log_sigma = dense(self.latent)
+        self.mu = dense(self.latent_dim)
+        self.log_sigma = dense(self.latent_dim)
         self.decoder = [dense(128, self.dtype), dense(math.prod(half), self.dtype)]
         # With stride 1 a transposed convolution is one with its kernel turned round.
         self.deconvolutions = [
@@ -219,32 +219,34 @@ class ConvVAE(VAE):
         return self.pixels(x).astype(jnp.float32)
 
 
-def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent: int) -> AutoEncoder:
+def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> AutoEncoder:
     """The thesis's dense VAE: 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
 
     Args:
         image_shape: (h, w, c).
         hidden: units of the encoder's hidden layers.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
 
     Raises:
         BadInput: a size below 1.
     """
-    if min(*hidden, latent) < 1:
-        raise BadInput(f"dense_vae has hidden {tuple(hidden)} and latent {latent}; expected sizes of 1 or more.")
-    model = DenseVAE(tuple(hidden), latent, image_shape)
+    if min(*hidden, latent_dim) < 1:
+        raise BadInput(
+            f"dense_vae has hidden {tuple(hidden)} and latent_dim {latent_dim}; expected sizes of 1 or more."
+        )
+    model = DenseVAE(tuple(hidden), latent_dim, image_shape)
     return _published_vae(model, 1.0)
 
 
-def conv_vae(*, image_shape: tuple[int, int, int], latent: int, kl_weight: float, dtype: str) -> AutoEncoder:
+def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: float, dtype: str) -> AutoEncoder:
     """The thesis's convolutional VAE: 2, 30 or 50 latent dimensions there.
 
     Args:
         image_shape: (h, w, 1), both sides even.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         kl_weight: of the divergence to the prior; 1 for the evidence lower bound. The thesis's losses, 58.7 with 30
-            dimensions on MNIST, and its 30 used ones come from 1 / latent: the Keras example that it builds on takes
-            the mean over dimensions where its dense one takes the sum.
+            dimensions on MNIST, and its 30 used ones come from 1 / latent_dim: the Keras example that it builds on
+            takes the mean over dimensions where its dense one takes the sum.
         dtype: `float32`, or `bfloat16` for accelerators whose matrix units want it.
 
     Raises:
@@ -255,12 +257,12 @@ def conv_vae(*, image_shape: tuple[int, int, int], latent: int, kl_weight: float
             f"conv_vae was given images of shape {image_shape}; expected even sides and one channel (h, w, 1): "
             "resize the images, or take dense_vae."
         )
-    if latent < 1 or not kl_weight >= 0 or dtype not in ("float32", "bfloat16"):
+    if latent_dim < 1 or not kl_weight >= 0 or dtype not in ("float32", "bfloat16"):
         raise BadInput(
-            f"conv_vae has latent {latent}, kl_weight {kl_weight} and dtype {dtype!r}; "
+            f"conv_vae has latent_dim {latent_dim}, kl_weight {kl_weight} and dtype {dtype!r}; "
             "expected 1 or more, 0 or more, and float32 or bfloat16."
         )
-    model = ConvVAE(latent, image_shape, jnp.dtype(dtype))
+    model = ConvVAE(latent_dim, image_shape, jnp.dtype(dtype))
     return _published_vae(model, kl_weight)
 
 
@@ -304,7 +306,7 @@ def levels(
     hidden: Sequence[int],
     dropout: float,
     activation: str,
-    latent: int,
+    latent_dim: int,
     variational: bool,
 ) -> LevelAutoEncoder:
     """The network of query selection by latent-space sampling.
@@ -319,20 +321,20 @@ def levels(
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training, in [0, 0.99].
         activation: of the representation: `linear`, or `clipped` to [0, 1].
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         variational: whether the encoder gives a spread.
 
     Raises:
         BadInput: sides that do not halve, a size below 1, dropout outside its range, an unknown activation.
     """
-    if min(*filters, depth, *hidden, latent) < 1 or not 0 <= dropout <= 0.99:
+    if min(*filters, depth, *hidden, latent_dim) < 1 or not 0 <= dropout <= 0.99:
         raise BadInput(
-            f"{name} has filters {tuple(filters)}, depth {depth}, hidden {tuple(hidden)}, latent {latent} and dropout "
-            f"{dropout}; expected sizes of 1 or more and dropout in [0, 0.99]."
+            f"{name} has filters {tuple(filters)}, depth {depth}, hidden {tuple(hidden)}, latent_dim {latent_dim} and "
+            f"dropout {dropout}; expected sizes of 1 or more and dropout in [0, 0.99]."
         )
     check_name(activation, ACTIVATIONS, "activation")
     check_halves(name, image_shape, len(filters))
-    sizes = (tuple(filters), depth, tuple(hidden), dropout, activation, latent, variational)
+    sizes = (tuple(filters), depth, tuple(hidden), dropout, activation, latent_dim, variational)
     return LevelAutoEncoder(*sizes, image_shape)
 
 

@@ -90,7 +90,7 @@ def perceptron(
     dropout: float | Sequence[float],
     learning_rate: float,
     epochs: int,
-    batch: int,
+    batch_size: int,
 ) -> Learner:
     """The thesis's multilayer perceptron, section 4.2.2, trained from scratch at each fit with Keras's RMSprop.
 
@@ -100,17 +100,17 @@ def perceptron(
         dropout: share of units dropped in training, in [0, 0.99]; of several rates each becomes an arm of its own.
         learning_rate: step size of RMSprop.
         epochs: passes over the labelled rows.
-        batch: rows a step.
+        batch_size: rows a step.
 
     Raises:
         BadInput: a size below 1, or dropout outside [0, 0.99].
     """
     dropouts = (dropout,) if isinstance(dropout, (int, float)) else tuple(dropout)
     rates_fit = dropouts and all(0 <= rate <= 0.99 for rate in dropouts)
-    if min(*hidden, epochs, batch) < 1 or not rates_fit or learning_rate <= 0:
+    if min(*hidden, epochs, batch_size) < 1 or not rates_fit or learning_rate <= 0:
         raise BadInput(
-            f"the perceptron has hidden {tuple(hidden)}, epochs {epochs}, batch {batch}, dropout {dropout} and "
-            f"learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive "
+            f"the perceptron has hidden {tuple(hidden)}, epochs {epochs}, batch_size {batch_size}, dropout {dropout} "
+            f"and learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive "
             "learning_rate."
         )
     model, optimizer = MLP(tuple(hidden), task.num_outputs), keras_rmsprop(learning_rate)
@@ -121,8 +121,8 @@ def perceptron(
         state = start(model.init(key_init, inputs[:1]), optimizer)
         # A single rate is a constant of the program, which then trains faster.
         rate = dropouts[0] if len(dropouts) == 1 else rate
-        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch=batch)
-        settings["updates"] = epochs * num_batches(count, batch)
+        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
+        settings["num_steps"] = epochs * num_batches(count, batch_size)
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, rate, **settings)
         return state.params, {"loss": loss, "by_update": jnp.zeros(0)}
 
@@ -139,13 +139,13 @@ def convolutional(
     units: int,
     dropout: float,
     learning_rate: float,
-    updates: int,
-    batch: int,
+    num_steps: int,
+    batch_size: int,
 ) -> Learner:
     """The network of the judge of query selection by latent-space sampling, from scratch with Keras's Adadelta.
 
     It takes the same number of steps however many rows are labelled. There: filters (64, 32, 32), depth 2, 1,024 units,
-    dropout 0.2, learning rate 0.1, batches of 64 and about 8,000 updates.
+    dropout 0.2, learning rate 0.1, batches of 64 and about 8,000 steps.
 
     Args:
         task: what is learned.
@@ -155,21 +155,21 @@ def convolutional(
         units: of the dense layer.
         dropout: share of units dropped between levels in training, in [0, 0.99].
         learning_rate: of Adadelta.
-        updates: training steps, a multiple of 10.
-        batch: images a step.
+        num_steps: training steps, a multiple of 10.
+        batch_size: images a step.
 
     Raises:
-        BadInput: a size below 1, sides that do not halve, updates that are not a multiple of 10, a dropout or
+        BadInput: a size below 1, sides that do not halve, num_steps that are not a multiple of 10, a dropout or
             learning_rate outside its range.
     """
-    if min(*filters, depth, units, batch) < 1 or not 0 <= dropout <= 0.99 or not learning_rate > 0:
+    if min(*filters, depth, units, batch_size) < 1 or not 0 <= dropout <= 0.99 or not learning_rate > 0:
         raise BadInput(
-            f"the convolutional network has filters {tuple(filters)}, depth {depth}, units {units}, batch {batch}, "
-            f"dropout {dropout} and learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] "
-            "and a positive learning_rate."
+            f"the convolutional network has filters {tuple(filters)}, depth {depth}, units {units}, "
+            f"batch_size {batch_size}, dropout {dropout} and learning_rate {learning_rate}; expected sizes "
+            "of 1 or more, dropout in [0, 0.99] and a positive learning_rate."
         )
-    if updates < MARKS or updates % MARKS:
-        raise BadInput(f"the convolutional network has updates {updates}; expected a multiple of {MARKS}.")
+    if num_steps < MARKS or num_steps % MARKS:
+        raise BadInput(f"the convolutional network has num_steps {num_steps}; expected a multiple of {MARKS}.")
     check_halves("the convolutional network", image_shape, len(filters))
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
@@ -177,7 +177,9 @@ def convolutional(
     def fit_cnn(key, rate, inputs, labels, rows, count, watched):
         del rate
         key_init, key_fit = jax.random.split(key)
-        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch=batch, updates=updates // MARKS)
+        settings = dict(
+            loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size, num_steps=num_steps // MARKS
+        )
 
         def part(state, key):
             state, loss = fit(key, state, (inputs, labels), rows, count, dropout, alone=True, **settings)
@@ -187,7 +189,7 @@ def convolutional(
         state, (losses, scores) = jax.lax.scan(part, state, jax.random.split(key_fit, MARKS))
         return state.params, {"loss": losses[-1], "by_update": scores}
 
-    marks = tuple(updates // MARKS * (mark + 1) for mark in range(MARKS))
+    marks = tuple(num_steps // MARKS * (mark + 1) for mark in range(MARKS))
     draw = draws(model, task, CNN_BLOCK, alone=True) if dropout else None
     return Learner(fit_cnn, predict, draw, task.score, task.metric, (dropout,), marks)
 

@@ -138,7 +138,7 @@ def population_statistics(
     images: Float[Array, "n h w c"],
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
-    batch: int,
+    batch_size: int,
 ) -> PyTree:
     """The statistics of the trained network over one pass of the first `count` of `rows`, for the whole set at once.
 
@@ -156,11 +156,11 @@ def population_statistics(
 
     def over_batches(params, in_order, count, images):
         def one(index, total):
-            some = images.at[in_order[(index * batch + jnp.arange(batch)) % count]].get(mode="clip")
+            some = images.at[in_order[(index * batch_size + jnp.arange(batch_size)) % count]].get(mode="clip")
             return jax.tree.map(partial(_merge, index), total, measure(params, some))
 
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(measure, params, images[:1]))
-        return jax.lax.fori_loop(0, num_batches(count, batch), one, zeros)
+        return jax.lax.fori_loop(0, num_batches(count, batch_size), one, zeros)
 
     return as_members(over_batches, params, 0)(params, shuffled(key, rows, count), count, images)
 
@@ -174,7 +174,7 @@ def resnet18(
     learning_rate: float,
     weight_decay: float,
     epochs: int,
-    batch: int,
+    batch_size: int,
 ) -> Learner:
     """ResNet-18, He et al. 2015, as is usual for CIFAR: a 3x3 stem with stride 1 and no pooling after it.
 
@@ -190,16 +190,16 @@ def resnet18(
         learning_rate: of the first update.
         weight_decay: added to each gradient, times the weight; 0 or more.
         epochs: passes over the labelled rows.
-        batch: images a step, filled up with some of them again where there are fewer.
+        batch_size: images a step, filled up with some of them again where there are fewer.
 
     Raises:
         BadInput: a size below 1, sides that are no multiples of 8, a dropout, learning_rate or weight_decay outside its
             range.
     """
     rates_fit = 0 <= dropout <= 0.99 and learning_rate > 0 and weight_decay >= 0
-    if min(num_classes, width, epochs, batch) < 1 or not rates_fit:
+    if min(num_classes, width, epochs, batch_size) < 1 or not rates_fit:
         raise BadInput(
-            f"resnet18 has num_classes {num_classes}, width {width}, epochs {epochs}, batch {batch}, dropout "
+            f"resnet18 has num_classes {num_classes}, width {width}, epochs {epochs}, batch_size {batch_size}, dropout "
             f"{dropout}, learning_rate {learning_rate} and weight_decay {weight_decay}; expected sizes of 1 or more, "
             "dropout in [0, 0.99], a positive learning_rate and a weight_decay of 0 or more."
         )
@@ -210,13 +210,15 @@ def resnet18(
     def fit_resnet(key, rate, inputs, labels, rows, count, watched):
         del rate, watched
         key_init, key_fit, key_statistics = jax.random.split(key, 3)
-        updates = epochs * num_batches(count, batch)
+        num_steps = epochs * num_batches(count, batch_size)
         sgd = optax.sgd(learning_rate, momentum=0.9, nesterov=True)
-        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), sgd, cosine_to_zero(updates))
+        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), sgd, cosine_to_zero(num_steps))
         state = start(initial_params(key_init, model, inputs[:1]), optimizer)
-        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch=batch, updates=updates, alone=True)
+        settings = dict(
+            loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size, num_steps=num_steps, alone=True
+        )
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
-        statistics = population_statistics(key_statistics, model, state.params, inputs, rows, count, batch)
+        statistics = population_statistics(key_statistics, model, state.params, inputs, rows, count, batch_size)
         return state.params | {"statistics": statistics}, {"loss": loss, "by_update": jnp.zeros(0)}
 
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)

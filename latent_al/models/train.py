@@ -52,20 +52,20 @@ def epoch(
     *context: PyTree,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    batch: int,
+    batch_size: int,
     num_steps: Int[Array, ""] | int | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """One pass in random order over the first `count` of `rows`, the last batch smaller where they do not divide.
 
     A smaller batch is filled up with rows of the others, whose own loss does not count: a loss that compares the
-    examples of a batch sees whole batches, and none twice unless `count` is below `batch`.
+    examples of a batch sees whole batches, and none twice unless `count` is below `batch_size`.
 
     Args:
         examples: arrays whose leading axis `rows` index.
         rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
         context: what `loss` takes besides, the same in each step.
-        batch: rows a step.
-        num_steps: ends the pass early; by default it takes all `num_batches(count, batch)`.
+        batch_size: rows a step.
+        num_steps: ends the pass early; by default it takes all `num_batches(count, batch_size)`.
 
     Returns:
         The state, and the mean loss over the pass.
@@ -75,7 +75,7 @@ def epoch(
 
     def step(index, carry):
         state, total = carry
-        places = index * batch + jnp.arange(batch)
+        places = index * batch_size + jnp.arange(batch_size)
         chosen = in_order[places % count]
         used = places < count
         drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
@@ -88,9 +88,9 @@ def epoch(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         return State(optax.apply_updates(state.params, updates), opt_state), total + value * used.sum()
 
-    num_steps = num_batches(count, batch) if num_steps is None else num_steps
+    num_steps = num_batches(count, batch_size) if num_steps is None else num_steps
     state, total = jax.lax.fori_loop(0, num_steps, step, (state, jnp.zeros(())))
-    return state, total / jnp.minimum(count, num_steps * batch)
+    return state, total / jnp.minimum(count, num_steps * batch_size)
 
 
 def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | int) -> Int[Array, " capacity"]:
@@ -99,9 +99,9 @@ def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | in
     return rows[jnp.argsort(jnp.where(slot < count, jax.random.uniform(key, slot.shape), jnp.inf))]
 
 
-def num_batches(count: Int[Array, ""] | int, batch: int) -> Int[Array, ""] | int:
+def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] | int:
     """Steps of a pass over `count` rows."""
-    return (count + batch - 1) // batch
+    return (count + batch_size - 1) // batch_size
 
 
 def fit(
@@ -113,11 +113,11 @@ def fit(
     *context: PyTree,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    batch: int,
-    updates: Int[Array, ""] | int,
+    batch_size: int,
+    num_steps: Int[Array, ""] | int,
     alone: bool = False,
 ) -> tuple[State, Float[Array, ""]]:
-    """`updates` steps from `state` on, pass after pass, the last pass perhaps unfinished.
+    """`num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
 
     Args:
         alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
@@ -127,18 +127,18 @@ def fit(
         The trained state and the mean loss of the last pass.
     """
 
-    def train(key, state, updates, examples, rows, count, *context):
-        whole = num_batches(count, batch)
+    def train(key, state, num_steps, examples, rows, count, *context):
+        whole = num_batches(count, batch_size)
 
         def one(index, carry):
-            settings = dict(loss=loss, optimizer=optimizer, batch=batch)
-            settings["num_steps"] = jnp.minimum(whole, updates - index * whole)
+            settings = dict(loss=loss, optimizer=optimizer, batch_size=batch_size)
+            settings["num_steps"] = jnp.minimum(whole, num_steps - index * whole)
             return epoch(jax.random.fold_in(key, index), carry[0], examples, rows, count, *context, **settings)
 
-        return jax.lax.fori_loop(0, -(-updates // whole), one, (state, jnp.zeros(())))
+        return jax.lax.fori_loop(0, -(-num_steps // whole), one, (state, jnp.zeros(())))
 
     members = as_members(train, state.params, 0 if alone else CACHE)
-    return members(key, state, updates, examples, rows, count, *context)
+    return members(key, state, num_steps, examples, rows, count, *context)
 
 
 def in_blocks(

@@ -39,12 +39,12 @@ class Encoder(nn.Module):
 
     filters: Sequence[int]
     hidden: int
-    latent: int
+    latent_dim: int
 
     def setup(self):
         self.levels = Levels(self.filters)
         self.units = dense(self.hidden)
-        self.mu, self.log_sigma = dense(self.latent), dense(self.latent)
+        self.mu, self.log_sigma = dense(self.latent_dim), dense(self.latent_dim)
 
     def __call__(self, images):
         x = relu(self.units(self.levels(images)))
@@ -90,17 +90,17 @@ class VAEGAN(nn.Module):
     Attributes:
         filters: of each level's convolutions.
         hidden: units of the dense layer in each network.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         image_shape: (h, w, c), sides that halve evenly at each level.
     """
 
     filters: Sequence[int]
     hidden: int
-    latent: int
+    latent_dim: int
     image_shape: tuple[int, int, int]
 
     def setup(self):
-        self.encoder = Encoder(self.filters, self.hidden, self.latent)
+        self.encoder = Encoder(self.filters, self.hidden, self.latent_dim)
         self.decoder = Decoder(self.filters, self.hidden, self.image_shape)
         self.discriminator = Discriminator(self.filters, self.hidden)
 
@@ -127,7 +127,7 @@ class VAEGAN(nn.Module):
 
 
 def vae_gan(
-    *, image_shape: tuple[int, int, int], filters: Sequence[int], hidden: int, latent: int, gamma: float
+    *, image_shape: tuple[int, int, int], filters: Sequence[int], hidden: int, latent_dim: int, gamma: float
 ) -> AutoEncoder:
     """The VAE/GAN: the features of a discriminator, which learns to tell images from what is drawn, judge likeness.
 
@@ -154,20 +154,20 @@ def vae_gan(
         filters: of each level's convolutions. L_llike is a sum over the features, the last level's units: among tens of
             them L_prior wins and the latents tell nothing; hundreds to thousands do.
         hidden: units of the dense layer in each network.
-        latent: dimensions of the latent space.
+        latent_dim: dimensions of the latent space.
         gamma: weight of L_llike, a sum over features, against the GAN loss of the decoder: more is truer, less is
             sharper.
 
     Raises:
         BadInput: sides that do not halve, a size below 1, a negative gamma.
     """
-    if not filters or min(*filters, hidden, latent) < 1 or not 0 <= gamma < math.inf:
+    if not filters or min(*filters, hidden, latent_dim) < 1 or not 0 <= gamma < math.inf:
         raise BadInput(
-            f"vae_gan has filters {tuple(filters)}, hidden {hidden}, latent {latent} and gamma {gamma}; "
+            f"vae_gan has filters {tuple(filters)}, hidden {hidden}, latent_dim {latent_dim} and gamma {gamma}; "
             "expected sizes of 1 or more, at least one level of filters, and a gamma of 0 or more."
         )
     check_halves("vae_gan", image_shape, len(filters) + 1)
-    model = VAEGAN(tuple(filters), hidden, latent, image_shape)
+    model = VAEGAN(tuple(filters), hidden, latent_dim, image_shape)
     return AutoEncoder(model, partial(_loss, model, gamma), partial(_pixel_error, model), keras_rmsprop)
 
 

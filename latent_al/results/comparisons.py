@@ -1,4 +1,4 @@
-"""Arms side by side over the labels bought: who is ahead of whom, and how soon a score is reached."""
+"""Arms side by side over the labels queried: who is ahead of whom, and how soon a score is reached."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -24,10 +24,10 @@ DENSITIES = {
     "Density (squared Euclidean)": kernels.squared_euclidean_density,
 }
 DISTANCES = {
-    "Distance to origin": kernels.distance_to_origin,
-    "Squared distance to origin": kernels.squared_distance_to_origin,
+    "Distance to origin": kernels.closeness_to_origin,
+    "Squared distance to origin": kernels.squared_closeness_to_origin,
 }
-DIVERGENCES = {"Density (J-divergence)": kernels.j_density, "KL to prior": kernels.kl_to_prior}
+DIVERGENCES = {"Density (Jeffreys divergence)": kernels.jeffreys_density, "KL to prior": kernels.kl_to_prior}
 
 
 class Album:
@@ -88,7 +88,7 @@ def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list
         _draw_curves(album, metrics, metric)
     if gaps is not None:
         baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
-        caption = f"Difference from {baseline} over the labels bought"
+        caption = f"Difference from {baseline} over the labels queried"
         album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
     if training is not None:
         last = training[training["round"] == training["round"].max()]
@@ -103,16 +103,16 @@ def _draw_curves(album, metrics, metric):
     """The curves of the main metric, and those of the balanced one where it was measured on validation."""
     main, balanced = (metrics[metrics.metric == name] for name in (metric, BALANCED))
     name = METRICS[metric].name
-    album.add("learning_curves", f"{name.capitalize()} over the labels bought", plots.learning_curves, main)
+    album.add("learning_curves", f"{name.capitalize()} over the labels queried", plots.learning_curves, main)
     if (balanced.split == "validation").any():
-        caption = "Balanced accuracy, the mean recall over classes, over the labels bought"
+        caption = "Balanced accuracy, the mean recall over classes, over the labels queried"
         album.add("balanced_learning_curves", caption, plots.learning_curves, balanced)
     if (main.split == "validation").any():
         album.add("single_runs", f"Validation {name} of every seed", plots.single_runs, main)
 
 
 def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
-    """What comes first and last where arms go on until they have bought the whole pool, (caption, PNG) of each.
+    """What comes first and last where arms go on until they have queried the whole pool, (caption, PNG) of each.
 
     Takes the arguments of `draw_first_batches`.
     """

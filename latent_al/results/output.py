@@ -70,9 +70,9 @@ def write_results(
 
 
 def _tables(config, data, ordered):
-    num_labels = config.first_batch + config.batch * np.arange(config.rounds + 1)
+    num_labels = config.num_initial + config.query_size * np.arange(config.num_rounds + 1)
     # Where the first batch is all there is, nothing is chosen: 18 classifiers on MNIST would list 12 million rows.
-    chosen = ordered if config.first_batch < len(data.train.images) else []
+    chosen = ordered if config.num_initial < len(data.train.images) else []
     queries = [results.queries_table(*each[:2], num_labels, each[2], data.ids) for each in chosen]
     tables = {"queries": pd.concat(queries) if chosen else pd.DataFrame(columns=results.QUERY_COLUMNS)}
     if data.train.labels is None:
@@ -92,7 +92,7 @@ def _tables(config, data, ordered):
 
 
 def _has_curves(config, metrics):
-    return config.rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
+    return config.num_rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
 
 
 def _summary(config, data, encodings, tables):
@@ -127,7 +127,7 @@ def _shown(summary, tables):
     )
     shown[f"Encoders ({losses})"] = results.encoders_table(summary)
     if "balance" in tables:
-        shown["Classes of what was bought (means over seeds)"] = results.balance_summary(tables["balance"])
+        shown["Classes of what was queried (means over seeds)"] = results.balance_summary(tables["balance"])
     return shown
 
 

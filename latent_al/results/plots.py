@@ -26,7 +26,7 @@ def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
     metric = metrics.metric.iloc[0]
     splits = [split for split in ("validation", "labelled") if (metrics.split == split).any()]
     panels = {split: metrics[metrics.split == split] for split in splits}
-    _mean_curves(panels, metric, "num_labels", "labels bought", path, size=(5.5, 4))
+    _mean_curves(panels, metric, "num_labels", "labels queried", path, size=(5.5, 4))
 
 
 def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
@@ -52,19 +52,19 @@ def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> No
         axes.plot(own.num_labels, shown.scale * own["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
         band = [shown.scale * own[end].astype(float) for end in ("low", "high")]
         axes.fill_between(own.num_labels, *band, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="labels bought", ylabel=f"validation {shown.name} ({shown.sign})\nabove that of {baseline}")
+    axes.set(xlabel="labels queried", ylabel=f"validation {shown.name} ({shown.sign})\nabove that of {baseline}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
     figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
     save(figure, path)
 
 
-def orders(points: dict[str, np.ndarray], bought: dict[str, np.ndarray], path: Path) -> None:
-    """The first and the last quarter of each arm's order, `bought` [n], among its `points` [n 2]."""
+def orders(points: dict[str, np.ndarray], queried: dict[str, np.ndarray], path: Path) -> None:
+    """The first and the last quarter of each arm's order, `queried` [n], among its `points` [n 2]."""
     figure, panels = _panels([f"{arm}: {end} quarter" for arm in points for end in ("first", "last")], height=2.7)
     for (first, last), (arm, where) in zip(zip(panels[::2], panels[1::2], strict=True), points.items(), strict=True):
         quarter = len(where) // 4
-        for axes, rows, colour in ((first, bought[arm][:quarter], "C2"), (last, bought[arm][-quarter:], "C3")):
+        for axes, rows, colour in ((first, queried[arm][:quarter], "C2"), (last, queried[arm][-quarter:], "C3")):
             axes.scatter(*where.T, s=3, linewidths=0, color="C0", alpha=0.4)
             axes.scatter(*where[rows].T, s=4, linewidths=0, color=colour)
             axes.tick_params(labelsize="x-small")
@@ -86,7 +86,7 @@ def single_runs(metrics: pd.DataFrame, path: Path) -> None:
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(run.num_labels, shown.scale * run.value, color=colour, linewidth=0.7, marker="o", markersize=1.5)
         axes.grid(alpha=0.3)
-    figure.supxlabel("labels bought")
+    figure.supxlabel("labels queried")
     figure.supylabel(f"validation {shown.name} ({shown.sign})")
     figure.suptitle(f"One line a seed, {measured.seed.nunique()} in all")
     save(figure, path)

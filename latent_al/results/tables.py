@@ -41,7 +41,7 @@ TUNED_BY = "balanced_area"
 class History(NamedTuple):
     """What one arm did with one block of seeds. NaN marks what was not measured.
 
-    bought: [seeds capacity] rows in the order of buying; n marks an empty slot.
+    queried: [seeds capacity] rows in the order of buying; n marks an empty slot.
     scores: metric -> split -> [seeds rounds+1], means over the split.
     seconds: [rounds+1 2] spent on fitting and on selecting, for the whole block.
     by_update: training step of the learner -> its score then [seeds rounds+1].
@@ -50,7 +50,7 @@ class History(NamedTuple):
         `predicted` [seeds images]; empty where nothing is explained.
     """
 
-    bought: np.ndarray
+    queried: np.ndarray
     scores: dict[str, dict[str, np.ndarray]]
     seconds: np.ndarray
     by_update: dict[int, np.ndarray]
@@ -137,10 +137,10 @@ def queries_table(
     arm: str, seeds: list[int], num_labels: np.ndarray, history: History, ids: np.ndarray
 ) -> pd.DataFrame:
     """One row a query: arm, seed, round, rank within the batch, row of the pool, id of the image."""
-    capacity = history.bought.shape[1]
+    capacity = history.queried.shape[1]
     index = np.searchsorted(num_labels, np.arange(capacity), side="right")
     rank = np.arange(capacity) - np.concatenate([[0], num_labels])[index]
-    rows = history.bought.ravel()
+    rows = history.queried.ravel()
     columns = dict(arm=arm, seed=np.repeat(seeds, capacity), round=np.tile(index, len(seeds)))
     return pd.DataFrame(columns | dict(rank=np.tile(rank, len(seeds)), row=rows, id=ids[rows]))
 
@@ -243,7 +243,7 @@ def note(summary: dict, balanced: bool = False) -> str:
     """What the numbers of `arms_table` are."""
     shown = METRICS[BALANCED if balanced else summary["metric"]]
     area = f"{'balanced_' if balanced else ''}area"
-    return f"{shown.unit}; {area}: mean validation {shown.name} over the labels bought; differences are paired by seed"
+    return f"{shown.unit}; {area}: mean validation {shown.name} over the labels queried; differences are paired by seed"
 
 
 def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
@@ -272,7 +272,7 @@ def encoders_table(summary: dict) -> pd.DataFrame:
 
 
 def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -> pd.DataFrame:
-    """How balanced the classes are that each arm and seed has bought up to and with each round, one row each.
+    """How balanced the classes are that each arm and seed has queried up to and with each round, one row each.
 
     Args:
         queries: has QUERY_COLUMNS.

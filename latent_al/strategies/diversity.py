@@ -14,8 +14,8 @@ from latent_al.types import BadInput, Strategy, build, check_name
 DISTANCES = {
     "euclidean": distances.euclidean_to,
     "squared_euclidean": distances.squared_to,
-    "reversed_cosine": distances.reversed_cosine_to,
-    "j_divergence": distances.j_to,
+    "half_cosine": distances.half_cosine_to,
+    "jeffreys": distances.jeffreys_to,
 }
 
 
@@ -24,7 +24,7 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from.
 
-    Distances are divided by twice the largest one from the origin in the whole training set, the reversed cosine
+    Distances are divided by twice the largest one from the origin in the whole training set, the half cosine distance
     excepted, which lies in [0, 1] as it is.
 
     Args:
@@ -32,11 +32,11 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
         representativeness: a spec from the table, or None where beta is 0.
         alpha: weight of uncertainty.
         beta: weight of representativeness; alpha + beta is at most 1.
-        distance: `euclidean`, `squared_euclidean`, `reversed_cosine` or `j_divergence`.
+        distance: `euclidean`, `squared_euclidean`, `half_cosine` or `jeffreys`.
 
     Raises:
-        BadInput: an unknown name, weights outside their range, a J-divergence over an encoder without spread, zero
-            vectors under cosine, latents that are all equal or too far out, a pool without predictions.
+        BadInput: an unknown name, weights outside their range, a Jeffreys divergence over an encoder without spread,
+            zero vectors under cosine, latents that are all equal or too far out, a pool without predictions.
     """
     check_name(measure, MEASURES, "uncertainty measure")
     check_name(distance, DISTANCES, "distance")
@@ -65,18 +65,18 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
         if beta:
             check_within(representativeness, train)
         # The smallest coordinates of all may be zero where no latent is.
-        spanned = "euclidean" if distance == "reversed_cosine" else distance
+        spanned = "euclidean" if distance == "half_cosine" else distance
         _scale(spanned, _points(spanned, train.latents, train.log_sigma))
 
     return Strategy(select, prepare, check=check)
 
 
 def _points(distance, latents, log_sigma):
-    if distance != "j_divergence":
+    if distance != "jeffreys":
         return latents
     if log_sigma is None:
         raise BadInput(
-            "j_divergence needs the spread of each latent, which this encoder does not give; "
+            "jeffreys needs the spread of each latent, which this encoder does not give; "
             "choose a variational auto-encoder, or a distance of points such as euclidean."
         )
     return latents, log_sigma
@@ -87,7 +87,7 @@ def _scale(distance, points):
     leaves = jax.tree.leaves(points)
     if not isinstance(leaves[0], jax.core.Tracer) and all((each == each[:1]).all() for each in leaves):
         raise ValueError(f"all {len(leaves[0])} latents are equal, and none lies apart; choose another encoder.")
-    if distance == "reversed_cosine":
+    if distance == "half_cosine":
         zero = ~points.any(axis=1)
         if not isinstance(zero, jax.core.Tracer) and zero.any():
             raise ValueError(

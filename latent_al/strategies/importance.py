@@ -112,9 +112,9 @@ def _far(train):
     return jnp.full_like(train.latents[:, 0], jnp.inf)
 
 
-def _follow(sq_distances, train, bought, low, high):
+def _follow(sq_distances, train, queried, low, high):
     def nearer(place, sq_distances):
-        return jnp.minimum(sq_distances, squared_to(train.latents, at_row(train.latents, bought[place])))
+        return jnp.minimum(sq_distances, squared_to(train.latents, at_row(train.latents, queried[place])))
 
     return jax.lax.fori_loop(low, high, nearer, sq_distances)
 

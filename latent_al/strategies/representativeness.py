@@ -24,7 +24,7 @@ def _of_gaussians(kernel):
         if train.log_sigma is None:
             raise BadInput(
                 f"{kernel.__name__} needs the spread of each latent, which this encoder does not give; "
-                "choose a variational auto-encoder, or a measure of points such as distance_to_origin."
+                "choose a variational auto-encoder, or a measure of points such as closeness_to_origin."
             )
         return kernel(train.latents, train.log_sigma)
 
@@ -41,10 +41,10 @@ REPRESENTATIVENESS = {
     "euclidean_density": _of_points(kernels.euclidean_density),
     "euclidean_density_estimate": _estimate,
     "squared_euclidean_density": _of_points(kernels.squared_euclidean_density),
-    "j_density": _of_gaussians(kernels.j_density),
+    "jeffreys_density": _of_gaussians(kernels.jeffreys_density),
     "kl_to_prior": _of_gaussians(kernels.kl_to_prior),
-    "distance_to_origin": _of_points(kernels.distance_to_origin),
-    "squared_distance_to_origin": _of_points(kernels.squared_distance_to_origin),
+    "closeness_to_origin": _of_points(kernels.closeness_to_origin),
+    "squared_closeness_to_origin": _of_points(kernels.squared_closeness_to_origin),
 }
 
 

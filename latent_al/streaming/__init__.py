@@ -1,11 +1,11 @@
 """Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
 
 from latent_al.streaming.densities import (
+    closeness_to_origin,
     cosine_density,
-    distance_to_origin,
-    j_density,
+    jeffreys_density,
     kl_to_prior,
-    squared_distance_to_origin,
+    squared_closeness_to_origin,
     squared_euclidean_density,
 )
 from latent_al.streaming.farthest import farthest_first
@@ -18,14 +18,14 @@ __all__ = [
     "Latents",
     "Source",
     "blocks",
+    "closeness_to_origin",
     "cosine_density",
-    "distance_to_origin",
     "farthest_first",
-    "j_density",
+    "jeffreys_density",
     "kl_to_prior",
     "open",
     "random_partitions",
-    "squared_distance_to_origin",
+    "squared_closeness_to_origin",
     "squared_euclidean_density",
     "top_k",
     "write",

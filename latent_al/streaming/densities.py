@@ -48,8 +48,8 @@ def squared_euclidean_density(x: Source, *, block_bytes: int | None = None) -> F
     return _reversed(squares, "all rows are equal")
 
 
-def j_density(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus the mean J-divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean. Three passes.
+def jeffreys_density(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+    """One minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest. Three passes.
 
     Raises:
         BadInput: all rows are equal, one is NaN or infinite, or what `stream.blocks` refuses.
@@ -69,7 +69,7 @@ def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int | None = None
     return _reversed(_rows(kl_values, [mu, log_sigma], block_bytes), "all rows are N(0, I)")
 
 
-def distance_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+def closeness_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
@@ -78,7 +78,7 @@ def distance_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[n
     return _reversed(_rows(_norms, [mu], block_bytes), "all rows are zero")
 
 
-def squared_distance_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+def squared_closeness_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
     """One minus the squared Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
