@@ -143,7 +143,7 @@ class TestConvVAE:
         [
             (dict(image_shape=(27, 27, 1)), r"images of shape \(27, 27, 1\); expected even sides and one channel"),
             (dict(image_shape=(28, 28, 3)), "expected even sides and one channel"),
-            (dict(latent_dim=0), "latent 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
+            (dict(latent_dim=0), "latent_dim 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
             (dict(kl_weight=-1.0), "kl_weight -1.0"),
             (dict(dtype="float16"), "dtype 'float16'; expected 1 or more, 0 or more, and float32 or bfloat16"),
         ],

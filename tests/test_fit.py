@@ -80,7 +80,7 @@ class TestEpoch:
                 count,
                 loss=counting_loss,
                 optimizer=optimizer,
-                batch_size=batch,
+                batch_size=batch_size,
             )
         )
         return np.asarray(run(count)[0].params), np.asarray(rows)

@@ -103,7 +103,7 @@ def test_a_class_that_is_not_in_the_list(plain):
         (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),
         (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
         (dict(classes=("a", "b\uffff")), "rename the class"),
-        (dict(query_size=0), "batch is 0; expected 1 or more"),
+        (dict(query_size=0), "query_size is 0; expected 1 or more"),
         (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
         (dict(data__size=None), "config.data.size is None"),
     ],

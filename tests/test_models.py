@@ -213,7 +213,7 @@ def test_dropout_in_training_only_and_the_clipped_representation():
             dict(image_shape=(30, 28, 1)),
             "3 levels and images of 30 x 28; expected sides that are multiples of 4",
         ),
-        ("conv_ae", dict(latent_dim=0), "latent 0 and dropout 0.2; expected sizes of 1 or more"),
+        ("conv_ae", dict(latent_dim=0), "latent_dim 0 and dropout 0.2; expected sizes of 1 or more"),
         ("conv_vae_latens", dict(filters=(4, 0)), r"filters \(4, 0\)"),
         ("conv_vae_latens", dict(dropout=1.0), "dropout 1.0"),
         ("tsne_ae", dict(activation="relu"), "unknown activation 'relu'; known: clipped, linear"),
@@ -265,7 +265,7 @@ class TestCNN:
             (dict(units=0), "units 0"),
             (dict(dropout=-0.1), "dropout -0.1"),
             (dict(learning_rate=0.0), "learning_rate 0.0"),
-            (dict(num_steps=15), "updates 15; expected a multiple of 10"),
+            (dict(num_steps=15), "num_steps 15; expected a multiple of 10"),
             (
                 dict(image_shape=(9, 8, 1)),
                 "the convolutional network has 2 levels and images of 9 x 8; expected sides that are multiples of 2",

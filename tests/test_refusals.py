@@ -26,10 +26,10 @@ def refuse(workdir, message, **changes):
     [
         (
             dict(num_rounds=200),
-            "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower rounds, batch or",
+            "200 rounds of 10 after 20 need 2020 rows but the pool has 1297; lower num_rounds, query_size or",
         ),
         (dict(num_seeds=0), "num_seeds is 0; expected 1 or more"),
-        (dict(query_size=-1), "batch -1; expected rounds >= 0 and batch >= 1"),
+        (dict(query_size=-1), "query_size -1; expected num_rounds >= 0 and query_size >= 1"),
         (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
         (dict(arms__margin__encoder="pixels"), "arm 'margin': unknown encoder 'pixels'; known: vae"),
         (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
@@ -42,7 +42,7 @@ def refuse(workdir, message, **changes):
             dict(encoders__vae__name="gan"),
             "unknown encoder 'gan'; known: conv_ae, conv_vae, conv_vae_latens, dense_vae, identity, precomputed",
         ),
-        (dict(encoders__vae__latent_dim=0), "latent 0"),
+        (dict(encoders__vae__latent_dim=0), "latent_dim 0"),
         (dict(classifiers__mlp__name="svm"), "unknown classifier 'svm'; known: angle_cnn, angle_mlp, cnn"),
         (
             dict(classifiers__mlp__name="angle_mlp"),

@@ -150,7 +150,7 @@ def test_no_draws_without_dropout():
         (dict(num_classes=0), "num_classes 0"),
         (dict(width=0), "width 0"),
         (dict(epochs=0), "epochs 0"),
-        (dict(batch_size=0), "batch 0"),
+        (dict(batch_size=0), "batch_size 0"),
         (dict(dropout=1.0), "dropout 1.0"),
         (dict(dropout=-0.1), "dropout -0.1"),
         (dict(learning_rate=0.0), "learning_rate 0.0"),

@@ -165,7 +165,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, digits, tmp_path):
         (dict(filters=(4, 0)), r"filters \(4, 0\)"),
         (dict(filters=()), r"filters \(\).*expected sizes of 1 or more"),
         (dict(hidden=0), "hidden 0"),
-        (dict(latent_dim=0), "latent 0 and gamma 0.3; expected sizes of 1 or more"),
+        (dict(latent_dim=0), "latent_dim 0 and gamma 0.3; expected sizes of 1 or more"),
         (dict(gamma=-0.1), "gamma -0.1; expected .* a gamma of 0 or more"),
         (dict(gamma=float("nan")), "gamma nan"),
         (dict(gamma=float("inf")), "gamma inf"),

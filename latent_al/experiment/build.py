@@ -117,7 +117,7 @@ def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     train = shapes[spec.encoder]
     rehearse(initial, train, config.num_initial)
-    first = partial(initial_rows, select=initial.select, num=config.initial_rows, capacity=capacity(config))
+    first = partial(initial_rows, select=initial.select, num=config.num_initial, capacity=capacity(config))
     first = over_seeds(first, 0, None, None, mesh=mesh)
     if not config.num_rounds:
         return Arm(spec.encoder, classifier, mesh, [initial], [prepare(initial)], first, None)

@@ -95,7 +95,8 @@ def _check_sizes(config):
             raise BadInput(f"{name} is {config[name]}; expected 1 or more.")
     if config.num_rounds < 0 or (config.num_rounds and config.query_size < 1):
         raise BadInput(
-            f"rounds is {config.num_rounds} and batch {config.query_size}; expected rounds >= 0 and batch >= 1."
+            f"num_rounds is {config.num_rounds} and query_size {config.query_size}; "
+            "expected num_rounds >= 0 and query_size >= 1."
         )
     if not config.arms:
         raise BadInput("config.arms is empty; name at least one arm.")
@@ -106,19 +107,19 @@ def _check_budget(config, data):
     if needed > size:
         raise BadInput(
             f"{config.num_rounds} rounds of {config.query_size} after {config.num_initial} need {needed} rows "
-            f"but the pool has {size}; lower rounds, batch or num_initial."
+            f"but the pool has {size}; lower num_rounds, query_size or num_initial."
         )
     if data.train.labels is None and config.num_rounds:
         raise BadInput(
             f"{config.num_rounds} rounds need the labels of the training images and the data has none; "
-            "set rounds=0 to choose a first batch without labels, or give labels."
+            "set num_rounds=0 to choose a first batch without labels, or give labels."
         )
     for name, arm in config.arms.items():
         fraction = arm.subsample
         if not 0 < fraction <= 1 or (config.num_rounds and subsample_size(size, fraction) < config.query_size):
             raise BadInput(
                 f"arm {name!r} subsamples {fraction} of {size} rows; expected a share in (0, 1] that holds "
-                f"a batch of {config.query_size}; raise subsample or lower batch."
+                f"a batch of {config.query_size}; raise subsample or lower query_size."
             )
 
 

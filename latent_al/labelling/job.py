@@ -88,7 +88,7 @@ def _identity(config):
 
 
 def _build(config) -> Parts:
-    for name, least in (("num_initial", 1), ("batch", 1), ("audit", 0)):
+    for name, least in (("num_initial", 1), ("query_size", 1), ("audit", 0)):
         if config[name] < least:
             raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
     _check_classes(config.classes)
