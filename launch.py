@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from latent_al import labelling
 from latent_al.experiment.run import run_experiment
-from latent_al.results.tables import format_table
+from latent_al.results.formatting import format_table
 from latent_al.runtime.processes import AGAIN, is_first, join, leave
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput, check_name

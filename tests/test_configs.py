@@ -140,7 +140,7 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     assert summary["balance"].keys() == arms
     assert training.groupby(["arm", "seed"])["update"].agg(list).map(lambda each: each == list(range(1, 11))).all()
     drawn = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
-    assert {"first_batches", "first_batch_classes", "clusters_vae_clustered_normal", "training"} <= drawn
+    assert {"initial_sets", "initial_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
 
 @pytest.mark.parametrize("size", ["smoke", pytest.param("smoke-cnn", marks=pytest.mark.slow)])

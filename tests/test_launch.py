@@ -115,7 +115,7 @@ def test_the_report_holds_every_picture(finished):
     pictures = sorted(path.stem for path in (finished / "figures").glob("*.png"))
     assert page.count("data:image/png;base64,") == len(pictures)
     assert {"learning_curves", "balanced_learning_curves", "single_runs"} <= set(pictures)
-    assert page.count("Who beats whom (") == page.count("Labels to reach a validation accuracy (") == 2
+    assert page.count("Pairwise comparison (") == page.count("Labels to reach a validation accuracy (") == 2
     assert "Balanced results (percent; balanced_area: mean validation balanced accuracy" in page
     assert {"queried_classes", "queries_round_1", "queries_round_6"} <= set(pictures)
     assert {"vae_reconstructions", "vae_interpolations", "vae_ranges", "vae_representativeness"} <= set(pictures)

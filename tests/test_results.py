@@ -7,19 +7,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from latent_al.results.tables import (
-    History,
-    arms_table,
-    balance_means,
-    balance_summary,
-    balance_table,
-    format_table,
-    gaps_table,
-    metrics_table,
-    paired_difference,
-    queries_table,
-    summarise,
-)
+from latent_al.results.balance import balance_means, balance_summary, balance_table
+from latent_al.results.formatting import arms_table, format_table
+from latent_al.results.statistics import gaps_table, paired_difference, summarise
+from latent_al.results.tables import History, metrics_table, queries_table
 
 NUM_LABELS = np.array([10, 20, 40])
 
@@ -68,7 +59,7 @@ def test_queries_name_each_row_once():
 
 @pytest.fixture
 def queries():
-    """Two arms, the first not the first by name, of three seeds that buy 4, 8 and 12 of 40 rows."""
+    """Two arms, the first not the first by name, of three seeds that query 4, 8 and 12 of 40 rows."""
     rng = np.random.default_rng(0)
     each = [
         queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(queried, {}, np.zeros((3, 2)), {}), np.arange(40))

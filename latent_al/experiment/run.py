@@ -15,8 +15,9 @@ from latent_al.experiment.build import build_arms, build_encoder, capacity, plac
 from latent_al.experiment.memory import choose_seeds, describe, forecast
 from latent_al.experiment.rounds import by_variant, labels_of, play
 from latent_al.kernels.picks import subsample_size
-from latent_al.results.output import write_results
-from latent_al.results.tables import METRICS
+from latent_al.results.figures import Space
+from latent_al.results.metrics import METRICS
+from latent_al.results.write import Outcome, write_results
 from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.runtime.workdir import begun_with, check_begun, open_workdir, pin
@@ -80,12 +81,13 @@ def run_experiment(
     ordered = _play(arms, blocks, _num_labels(config), data, placed, folder, test_every_round=bool(tuned))
     encodings = {name: each._replace(train=to_the_first(each.train)) for name, each in encodings.items()}
     spaces = {
-        label: (encodings[arm.encoder].train.latents, _clusters(arm))
+        label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
         for name, arm in arms.items()
         for label in labels_of({name: arm})
     }
     with after_the_first():
-        return write_results(folder, config, data, encodings, spaces, ordered, tuned, command) if is_first() else None
+        outcome = Outcome(encodings, spaces, ordered, tuned)
+        return write_results(folder, config, data, outcome, command) if is_first() else None
 
 
 def _check_sizes(config):

@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
 from latent_al.loop import fit_round
-from latent_al.results.tables import paired_difference
+from latent_al.results.statistics import paired_difference
 from latent_al.runtime.mesh import over_seeds
 from latent_al.types import Key, Learner
 

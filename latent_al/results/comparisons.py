@@ -1,57 +1,73 @@
-"""Arms side by side over the labels queried: who is ahead of whom, and how soon a score is reached."""
+"""Arms side by side over the labels queried: pairwise comparison, and how soon each arm reaches a score."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from latent_al.results.tables import METRICS, main_metric
+from latent_al.results.metrics import METRICS, main_metric
 
 LEVEL = 0.05
-"""At which a difference is significant."""
+"""Significance level of a pairwise comparison."""
 DECIMALS = 6
 """Of a score, as `metrics.csv` has them: equal scores tie, whatever the rounding of their means."""
 
 
+class Curves(NamedTuple):
+    """Validation scores at the checkpoints: the numbers of labels with which all arms and seeds have been scored.
+
+    arms: names, in the order of the table.
+    num_labels: [checkpoints], growing.
+    scores: [arms checkpoints seeds], times `sign`, so that higher is better.
+    sign: 1, or -1 of an error.
+    """
+
+    arms: list[str]
+    num_labels: np.ndarray
+    scores: np.ndarray
+    sign: int
+
+
 def compare_pairs(metrics: pd.DataFrame) -> dict:
-    """At which share of the checkpoints one arm is significantly ahead of another on validation.
+    """Returns the share of the checkpoints at which one arm is significantly ahead of another on validation.
 
     A checkpoint is a number of labels that all arms and seeds have been scored with. Each pair of arms has a two-sided
     paired t-test over seeds at each; the p-values are Holm-corrected over all pairs and checkpoints together, and what
     is then at most 5 % counts. Gaps that are alike in all seeds are a tie where they are zero, and certain elsewhere.
 
-    Source: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, ICLR 2020, section 4:
-    the pairwise penalty matrix, there without a correction.
+    Source: the pairwise penalty matrix of Ash et al. (2020), Deep Batch Active Learning by Diverse, Uncertain Gradient
+    Lower Bounds, section 4, there without a correction.
 
     Args:
-        metrics: as `results.metrics_table` gives, of all arms.
+        metrics: as `tables.metrics_table` gives, of all arms.
 
     Returns:
         `penalties`, arm -> other -> the share at which the arm is ahead, and `ties`, arm -> other -> the share at which
         neither is, both in [0, 1]; nothing for fewer than two arms or two seeds, and where validation was not scored.
     """
-    arms, num_labels, curves = _curves(metrics)
-    if len(arms) < 2 or not len(num_labels) or curves.shape[2] < 2:
+    curves = _curves(metrics)
+    num_arms, num_checkpoints, num_seeds = curves.scores.shape
+    if num_arms < 2 or num_checkpoints == 0 or num_seeds < 2:
         return {}
-    first, second = np.transpose(list(combinations(range(len(arms)), 2)))
-    gaps = (curves[first] - curves[second]).round(DECIMALS)
-    p = _paired_p(gaps.reshape(-1, gaps.shape[2]))
-    is_clear = multipletests(p, alpha=LEVEL, method="holm")[0].reshape(gaps.shape[:2])
-    ahead = np.where(is_clear, np.sign(gaps.mean(axis=2)), 0)
-    shares, ties = np.zeros((2, len(arms), len(arms)))
-    shares[first, second], shares[second, first] = (ahead > 0).mean(axis=1), (ahead < 0).mean(axis=1)
+    first, second = np.transpose(list(combinations(range(num_arms), 2)))
+    ahead = _ahead((curves.scores[first] - curves.scores[second]).round(DECIMALS))
+    shares = np.zeros((num_arms, num_arms))
+    shares[first, second] = (ahead > 0).mean(axis=1)
+    shares[second, first] = (ahead < 0).mean(axis=1)
+    ties = np.zeros((num_arms, num_arms))
     ties[first, second] = ties[second, first] = (ahead == 0).mean(axis=1)
-    return {"penalties": _of_pairs(shares, arms), "ties": _of_pairs(ties, arms)}
+    return {"penalties": _by_pair(shares, curves.arms), "ties": _by_pair(ties, curves.arms)}
 
 
 def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[float]) -> list[dict]:
-    """With how many labels each arm's validation score is first at a target or beyond it: above, of an error below.
+    """Returns with how many labels each arm's validation score is first at a target or better.
 
     Args:
-        metrics: as `results.metrics_table` gives, of all arms.
+        metrics: as `tables.metrics_table` gives, of all arms.
         baseline: the arm whose mean score at the end is the last target.
         targets: scores, in the range of the metric.
 
@@ -60,24 +76,17 @@ def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[floa
         the labels at which the mean over seeds is there, and `seed_median`, the median of what the seeds need; None
         where that is never. Empty where validation was not scored.
     """
-    arms, num_labels, curves = _curves(metrics)
-    if not len(num_labels):
+    curves = _curves(metrics)
+    if not len(curves.num_labels):
         return []
-    upwards = _upwards(metrics)
-    means = curves.mean(axis=2).round(DECIMALS)
-    own = float(upwards * means[arms.index(baseline), -1])
-    reached = []
-    for target, source in [*((float(target), "reach") for target in targets), (own, "baseline")]:
-        height = upwards * round(target, DECIMALS)
-        of_mean = _first(num_labels, means >= height)
-        of_seeds = np.median(_first(num_labels, curves.transpose(0, 2, 1) >= height), axis=1)
-        each = {arm: dict(mean_curve=_count(of_mean[i]), seed_median=_count(of_seeds[i])) for i, arm in enumerate(arms)}
-        reached.append(dict(target=target, source=source, arms=each))
-    return reached
+    final = curves.scores.mean(axis=2).round(DECIMALS)[curves.arms.index(baseline), -1]
+    reached = [dict(target=float(target), source="reach", arms=_needed(curves, target)) for target in targets]
+    target = float(curves.sign * final)
+    return [*reached, dict(target=target, source="baseline", arms=_needed(curves, target))]
 
 
 def pairs_table(summary: dict) -> pd.DataFrame:
-    """The penalties and the ties as texts, a row and a column an arm; empty where the summary has none."""
+    """Returns the penalties and the ties as texts, a row and a column an arm; empty where the summary has none."""
     lines = []
     for arm, shares in summary.get("penalties", {}).items():
         cells = {other: f"{share:.2f} (ties {summary['ties'][arm][other]:.2f})" for other, share in shares.items()}
@@ -86,31 +95,37 @@ def pairs_table(summary: dict) -> pd.DataFrame:
 
 
 def reach_table(summary: dict) -> pd.DataFrame:
-    """The labels that each arm needs as texts, one row an arm: of the mean curve, and the median over seeds."""
-    shown = METRICS[summary["metric"]]
+    """Returns the labels that each arm needs as texts, one row an arm: of the mean curve, and the median over seeds."""
+    metric = METRICS[summary["metric"]]
     columns = {"arm": list(summary["arms"])} if summary["labels_to_reach"] else {}
     for reached in summary["labels_to_reach"]:
         whose = " (baseline at the end)" if reached["source"] == "baseline" else ""
-        needed = [[_text(each["mean_curve"]), _text(each["seed_median"])] for each in reached["arms"].values()]
-        columns[f"{shown.scale * reached['target']:.2f} {shown.sign}{whose}"] = [f"{a} ({b})" for a, b in needed]
+        columns[f"{metric.scale * reached['target']:.2f} {metric.sign}{whose}"] = [
+            f"{_text(needed['mean_curve'])} ({_text(needed['seed_median'])})" for needed in reached["arms"].values()
+        ]
     return pd.DataFrame(columns)
 
 
-def _upwards(metrics):
-    return -1 if METRICS[main_metric(metrics)].is_error else 1
-
-
 def _curves(metrics):
-    """The arms, the labels of the checkpoints, and the validation scores [arms checkpoints seeds], higher is better."""
-    measured = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
-    table = measured.pivot(index="num_labels", columns=["arm", "seed"], values="value").dropna()
-    arms = list(dict.fromkeys(measured.arm))
-    curves = [table[arm].sort_index(axis=1).to_numpy(float) for arm in arms]
-    return arms, table.index.to_numpy(), _upwards(metrics) * np.round(curves, DECIMALS)
+    validation = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
+    table = validation.pivot(index="num_labels", columns=["arm", "seed"], values="value").dropna()
+    arms = list(validation.arm.unique())
+    sign = -1 if METRICS[main_metric(metrics)].is_error else 1
+    scores = [table[arm].sort_index(axis=1).to_numpy(float) for arm in arms]
+    # Without an arm there is nothing to stack.
+    stacked = np.stack(scores) if arms else np.zeros((0, 0, 0))
+    return Curves(arms, table.index.to_numpy(), sign * stacked.round(DECIMALS), sign)
+
+
+def _ahead(gaps):
+    """Returns the sign of the significant gaps between pairs of arms, [pairs checkpoints seeds], and 0 of the rest."""
+    p_values = _paired_p(gaps.reshape(-1, gaps.shape[2]))
+    is_significant = multipletests(p_values, alpha=LEVEL, method="holm")[0].reshape(gaps.shape[:2])
+    return np.where(is_significant, np.sign(gaps.mean(axis=2)), 0)
 
 
 def _paired_p(gaps):
-    """The p-value of each row of gaps [tests seeds]; a t statistic wants gaps that differ."""
+    """Returns the p-value of each row of gaps [tests seeds]; a t statistic wants gaps that differ."""
     p = np.where(gaps.any(axis=1), 0.0, 1.0)
     varied = np.ptp(gaps, axis=1) > 0
     if varied.any():
@@ -118,13 +133,24 @@ def _paired_p(gaps):
     return p
 
 
-def _of_pairs(shares, arms):
-    cells = {arm: dict(zip(arms, map(float, row), strict=True)) for arm, row in zip(arms, shares, strict=True)}
-    return {arm: {other: share for other, share in row.items() if other != arm} for arm, row in cells.items()}
+def _by_pair(shares, arms):
+    """Returns arm -> other arm -> its share, of `shares` [arms arms]."""
+    return {arm: {other: float(shares[i, j]) for j, other in enumerate(arms) if j != i} for i, arm in enumerate(arms)}
+
+
+def _needed(curves, target):
+    """Returns arm -> the labels that it needs for one target, of the mean curve and as the median over seeds."""
+    height = curves.sign * round(target, DECIMALS)
+    of_mean = _first(curves.num_labels, curves.scores.mean(axis=2).round(DECIMALS) >= height)
+    of_seeds = _first(curves.num_labels, curves.scores.transpose(0, 2, 1) >= height)
+    return {
+        arm: dict(mean_curve=_count(of_mean[i]), seed_median=_count(np.median(of_seeds[i])))
+        for i, arm in enumerate(curves.arms)
+    }
 
 
 def _first(num_labels, is_there):
-    """The labels of the first checkpoint, on the last axis of `is_there`, that is; infinity where none is."""
+    """Returns the labels of the first checkpoint, on the last axis of `is_there`, that is; infinity where none is."""
     return np.where(is_there.any(axis=-1), num_labels[is_there.argmax(axis=-1)], np.inf)
 
 

@@ -1,8 +1,10 @@
-"""What a run shows: which pictures are drawn of which data, encoders and arms, and their captions."""
+"""The figures of a run: which are drawn of its data, encoders and arms, and their captions."""
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -12,7 +14,8 @@ from sklearn.decomposition import PCA
 from latent_al import kernels
 from latent_al.encoders.base import Encodings
 from latent_al.results import mosaics, plots
-from latent_al.results.tables import METRICS, balance_table, main_metric
+from latent_al.results.balance import balance_table
+from latent_al.results.metrics import METRICS, main_metric
 from latent_al.types import BALANCED, Data, Encoded
 
 SAMPLE = 10_000
@@ -30,46 +33,52 @@ DISTANCES = {
 DIVERGENCES = {"Density (Jeffreys divergence)": kernels.jeffreys_density, "KL to prior": kernels.kl_to_prior}
 
 
+class Space(NamedTuple):
+    """Where an arm selected.
+
+    latents: [n d] of the training images.
+    clusters: [n], the cluster assignments that its initial labelled set was drawn from; None where it was not.
+    """
+
+    latents: np.ndarray
+    clusters: np.ndarray | None
+
+
 class Album:
-    """Draws pictures into a folder and keeps (caption, PNG) of each."""
+    """Draws figures into a folder and keeps (caption, PNG) of each as `pictures`."""
 
     def __init__(self, folder: Path, prefix: str = ""):
         self.folder, self.prefix, self.pictures = folder, prefix, []
 
     def add(self, name, caption, draw, *arrays):
+        """Draws one figure; an error is logged, and the figure left out."""
         path = self.folder / f"{self.prefix}{name}.png"
         try:
             draw(*arrays, path)
-        except Exception as error:  # The run is done: a picture must not cost the report.
+        except Exception as error:  # The run is done: a figure must not cost the page.
             logging.warning("%s is not drawn: %s: %s", path, type(error).__name__, error)
         else:
             self.pictures.append((caption, path))
 
 
 def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> list[tuple[str, Path]]:
-    """The pictures of one encoder, (caption, PNG in `folder`) of each.
+    """Draws the figures of one encoder and returns (caption, PNG in `folder`) of each.
 
     All show how representative the training images are; a trained one also what it decodes and how far its dimensions
     reach, and one with two dimensions how classes and representativeness lie in the plane.
     """
     album = Album(folder, f"{name}_")
-    shown = next(split for split in ("test", "validation", "train") if len(getattr(data, split).images))
+    split = next(split for split in ("test", "validation", "train") if len(getattr(data, split).images))
     if encodings.decode is not None:
-        _draw_decoder(album, encodings, shown, getattr(data, shown).images)
+        _draw_decoder(album, encodings, split, getattr(data, split).images)
     sample = np.random.default_rng(0).permutation(len(data.train.images))[:SAMPLE]
-    latents = np.asarray(encodings.train.latents[sample])
-    drawn = Encoded(*(each if each is None else jnp.asarray(each[sample]) for each in encodings.train))
-    measures = measure(drawn, encodings)
+    measures = measure(jax.tree.map(lambda values: jnp.asarray(values[sample]), encodings.train), encodings)
     if measures:
         caption = f"Representativeness among {len(sample):,} training images"
         album.add("representativeness", caption, plots.representativeness_histograms, measures)
+    latents = np.asarray(encodings.train.latents[sample])
     if latents.shape[1] == 2:
-        labels = getattr(data, shown).labels
-        where = np.asarray(getattr(encodings, shown).latents)
-        if data.num_classes is not None and labels is not None:
-            album.add("classes", f"Classes of the {shown} images", plots.latent_classes, where, labels, "class")
-        elif labels is not None:
-            album.add("angles", f"Angles of the {shown} images", plots.latent_angles, where, labels)
+        _draw_plane(album, encodings, split, data)
         if measures:
             caption = "Representativeness over the latent space"
             album.add("representativeness_map", caption, plots.representativeness_maps, latents, measures)
@@ -77,31 +86,39 @@ def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> l
 
 
 def draw_arms(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list[tuple[str, Path]]:
-    """The pictures of the comparison, (caption, PNG in `folder`) of each.
+    """Draws the figures of the comparison and returns (caption, PNG in `folder`) of each.
 
     `tables` are those of the run by name; without labels there are only `queries`.
     """
     album = Album(folder)
-    metrics, gaps, training, queries = (tables.get(name) for name in ("metrics", "gaps", "training", "queries"))
-    metric = None if metrics is None else main_metric(metrics)
-    if metrics is not None and metrics["round"].max() > 0:
-        _draw_curves(album, metrics, metric)
-    if gaps is not None:
-        baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
-        caption = f"Difference from {baseline} over the labels queried"
-        album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
-    if training is not None:
-        last = training[training["round"] == training["round"].max()]
-        caption = f"Validation {METRICS[metric].name} while the network trains"
-        album.add("training", caption, plots.training_curves, last, metric)
-    if len(queries):
-        _draw_queries(album, _distinct(queries), data)
+    if "metrics" in tables:
+        _draw_scores(album, tables)
+    if len(tables["queries"]):
+        _draw_queries(album, _distinct(tables["queries"]), data)
     return album.pictures
 
 
+def _draw_scores(album, tables):
+    metrics = tables["metrics"]
+    metric = main_metric(metrics)
+    if metrics["round"].max() > 0:
+        _draw_curves(album, metrics, metric)
+    if "gaps" in tables:
+        gaps = tables["gaps"]
+        baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
+        caption = f"Difference from {baseline} over the labels queried"
+        album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
+    if "training" in tables:
+        training = tables["training"]
+        last = training[training["round"] == training["round"].max()]
+        caption = f"Validation {METRICS[metric].name} while the network trains"
+        album.add("training", caption, plots.training_curves, last, metric)
+
+
 def _draw_curves(album, metrics, metric):
-    """The curves of the main metric, and those of the balanced one where it was measured on validation."""
-    main, balanced = (metrics[metrics.metric == name] for name in (metric, BALANCED))
+    """Draws the curves of the main metric, and those of the balanced one where it was measured on validation."""
+    main = metrics[metrics.metric == metric]
+    balanced = metrics[metrics.metric == BALANCED]
     name = METRICS[metric].name
     album.add("learning_curves", f"{name.capitalize()} over the labels queried", plots.learning_curves, main)
     if (balanced.split == "validation").any():
@@ -147,11 +164,13 @@ def draw_importance(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -
     return album.pictures
 
 
-def draw_first_batches(spaces: dict, queries: pd.DataFrame, data: Data, folder: Path) -> list[tuple[str, Path]]:
-    """The first batches side by side, where they differ, (caption, PNG in `folder`) of each.
+def draw_initial_sets(
+    spaces: dict[str, Space], queries: pd.DataFrame, data: Data, folder: Path
+) -> list[tuple[str, Path]]:
+    """Draws the initial labelled sets side by side, where they differ, and returns (caption, PNG) of each.
 
     Args:
-        spaces: arm -> the latents [n d] that it chose in, and the clusters [n] that it drew from, or None.
+        spaces: arm -> where it selected.
         queries: the table of the run.
         data: the images and their labels.
         folder: for the PNGs.
@@ -161,41 +180,48 @@ def draw_first_batches(spaces: dict, queries: pd.DataFrame, data: Data, folder: 
     names = _alike(first)
     if len(names) < 2:
         return album.pictures
-    flat = {arm: space for arm, space in spaces.items() if arm in names and space[0].shape[1] == 2}
+    planes = {arm: space for arm, space in spaces.items() if arm in names and space.latents.shape[1] == 2}
     labels = _classes(data)
-    if flat:
-        _draw_spaces(album, flat, names, first[first.seed == first.seed.min()], labels)
+    if planes:
+        num_drawn = SAMPLE // min(len(planes), 5)
+        sample = np.random.default_rng(0).permutation(len(data.ids))[:num_drawn]
+        _draw_spaces(album, planes, names, first[first.seed == first.seed.min()], sample, labels)
+        _draw_clusters(album, planes, names, sample)
     if labels is not None:
         counts = _count_first(first[first.arm.isin(names)], labels, data.num_classes)
         counts = counts.assign(arm=counts.arm.map(names))
-        album.add("first_batch_classes", "Classes of the first batch", plots.class_distributions, counts)
+        caption = "Classes of the initial labelled set"
+        album.add("initial_classes", caption, plots.class_distributions, counts)
     return album.pictures
 
 
-def _draw_spaces(album, spaces, names, first, labels):
-    """What each arm has chosen in its plane, and the clusters that it drew from, each clustering once."""
-    num_shown = SAMPLE // min(len(spaces), 5)
-    sample = np.random.default_rng(0).permutation(len(next(iter(spaces.values()))[0]))[:num_shown]
-    latents = {names[arm]: space[0][sample] for arm, space in spaces.items()}
-    queried = {names[arm]: space[0][first.row[first.arm == arm].to_numpy()] for arm, space in spaces.items()}
+def _draw_spaces(album, planes, names, first, sample, labels):
+    """Draws what each arm has selected in its plane, among the images of `sample`."""
+    latents = {names[arm]: space.latents[sample] for arm, space in planes.items()}
+    queried = {names[arm]: space.latents[first.row[first.arm == arm].to_numpy()] for arm, space in planes.items()}
     classes = dict.fromkeys(latents, labels if labels is None else labels[sample])
-    caption = f"The first batch of seed {first.seed.min()} in latent space, by class"
-    album.add("first_batches", caption, plots.queried_latents, latents, classes, queried)
+    caption = f"The initial labelled set of seed {first.seed.min()} in latent space, by class"
+    album.add("initial_sets", caption, plots.queried_latents, latents, classes, queried)
+
+
+def _draw_clusters(album, planes, names, sample):
+    """Draws the cluster assignments that arms drew from, equal ones once."""
     drawn = set()
-    for arm, (points, clusters) in spaces.items():
-        if clusters is not None and clusters.tobytes() not in drawn:
-            drawn.add(clusters.tobytes())
-            caption = f"The clusters that {names[arm]} drew from"
-            album.add(f"clusters_{arm}", caption, plots.latent_classes, points[sample], clusters[sample], "cluster")
+    for arm, space in planes.items():
+        if space.clusters is not None and space.clusters.tobytes() not in drawn:
+            drawn.add(space.clusters.tobytes())
+            latents = space.latents[sample]
+            caption = f"The cluster assignments that {names[arm]} drew from"
+            album.add(f"clusters_{arm}", caption, plots.latent_classes, latents, space.clusters[sample], "cluster")
 
 
 def _draw_queries(album, queries, data):
     last = queries["round"].max()
     for index in sorted({min(1, last), last}):
-        captions, images = _first_queries(queries[queries["round"] == index], data)
-        name = f"queries_round_{index}"
-        caption = f"First queries of batch {index}, seed 0"
-        album.add(name, caption, mosaics.queried_images, images, captions)
+        images = _first_queries(queries[queries["round"] == index], data)
+        caption = f"First queries of batch {index}, seed {queries.seed.min()}"
+        stacked = np.stack(list(images.values()))
+        album.add(f"queries_round_{index}", caption, mosaics.queried_images, stacked, list(images))
     labels = _classes(data)
     if labels is not None:
         counts = _count_classes(queries[queries["round"] >= min(1, last)], labels)
@@ -203,7 +229,10 @@ def _draw_queries(album, queries, data):
 
 
 def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:
-    """Each measure that the encoder allows, [n] in [0, 1]; one that the data does not allow is left out and logged."""
+    """Returns the representativeness of the images by every measure that the encoder allows, each [n] in [0, 1].
+
+    A measure that is not defined for these latents is left out, and logged.
+    """
     if encodings.unit_cube:
         table = {name: partial(kernel, train.latents, unit_cube=True) for name, kernel in DENSITIES.items()}
     else:
@@ -219,18 +248,27 @@ def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:
     return measured
 
 
-def _draw_decoder(album, encodings, shown, images):
+def _draw_plane(album, encodings, split, data):
+    """Draws the classes or the angles of the images of `split` in the plane, where they have some."""
+    labels = getattr(data, split).labels
+    latents = np.asarray(getattr(encodings, split).latents)
+    if labels is not None and data.num_classes is not None:
+        album.add("classes", f"Classes of the {split} images", plots.latent_classes, latents, labels, "class")
+    elif labels is not None:
+        album.add("angles", f"Angles of the {split} images", plots.latent_angles, latents, labels)
+
+
+def _draw_decoder(album, encodings, split, images):
     rng = np.random.default_rng(0)
-    latents = getattr(encodings, shown).latents
+    latents = getattr(encodings, split).latents
     rows = rng.permutation(len(images))[:10]
     reconstructed = np.asarray(encodings.decode(latents[rows]))
-    caption = f"Random {shown} images and their reconstructions"
+    caption = f"Random {split} images and their reconstructions"
     album.add("reconstructions", caption, mosaics.reconstructions, images[rows], reconstructed)
     ends = latents[rng.integers(len(images), size=(5, 2))]
     share = jnp.linspace(0, 1, 10)[None, :, None]
     between = (1 - share) * ends[:, :1] + share * ends[:, 1:]
-    decoded = np.asarray(encodings.decode(between.reshape(50, -1)))
-    decoded = decoded.reshape(5, 10, *images.shape[1:])
+    decoded = np.asarray(encodings.decode(between.reshape(50, -1))).reshape(5, 10, *images.shape[1:])
     album.add("interpolations", "From one image to another in latent space", mosaics.interpolations, decoded)
     train = np.asarray(encodings.train.latents)
     album.add("ranges", "Minimum and maximum of each latent dimension", plots.latent_ranges, train)
@@ -242,38 +280,40 @@ def _draw_decoder(album, encodings, shown, images):
 
 
 def _classes(data):
-    """The classes of the training images, where they have some."""
+    """Returns the classes of the training images, where they have some."""
     return None if data.num_classes is None else data.train.labels
 
 
 def _alike(queries):
-    """The first arm of those that have queried the same, such as one first batch for several classifiers -> a name."""
+    """Returns the first of the arms that have queried the same rows -> the name of them all.
+
+    Several classifiers have one initial labelled set, for example.
+    """
     same = {}
-    for arm, own in queries.groupby("arm", sort=False):
-        same.setdefault(own.row.to_numpy().tobytes(), []).append(arm)
-    return {first: f"{first} and {len(rest)} more" if rest else first for first, *rest in same.values()}
+    for arm, rows in queries.groupby("arm", sort=False).row:
+        same.setdefault(rows.to_numpy().tobytes(), []).append(arm)
+    return {arms[0]: f"{arms[0]} and {len(arms) - 1} more" if len(arms) > 1 else arms[0] for arms in same.values()}
 
 
 def _distinct(queries):
-    """The queries of one arm of those that have queried the same."""
+    """Returns the queries of one arm of those that have queried the same."""
     names = _alike(queries)
     kept = queries[queries.arm.isin(names)]
     return kept.assign(arm=kept.arm.map(names))
 
 
 def _first_queries(queries, data):
-    """The names of the arms, and images [arms k h w c] of the first rows that each queries with seed 0."""
-    own = queries[queries.seed == queries.seed.min()].sort_values("rank", kind="stable").groupby("arm", sort=False)
-    rows = {arm: each.row.to_numpy()[:10] for arm, each in own}
-    return list(rows), np.stack([data.train.images[each] for each in rows.values()])
+    """Returns arm -> images [k h w c] of the first rows that it queries with the first seed."""
+    first = queries[queries.seed == queries.seed.min()].sort_values("rank", kind="stable")
+    rows = {arm: of_arm.to_numpy()[:10] for arm, of_arm in first.groupby("arm", sort=False).row}
+    return {arm: data.train.images[queried] for arm, queried in rows.items()}
 
 
 def _count_first(queries, labels, num_classes):
-    """Queries of each class, mean and deviation over seeds, beside what the pool's own shares would give."""
+    """Returns the queries of each class, mean and deviation over seeds, and what the pool's own shares would give."""
     by = ["arm", "seed"]
-    counted = balance_table(queries, labels, num_classes).melt(
-        by, [f"class_{label}" for label in range(num_classes)], "label", "count"
-    )
+    columns = [f"class_{label}" for label in range(num_classes)]
+    counted = balance_table(queries, labels, num_classes).melt(by, columns, "label", "count")
     counted["label"] = counted.label.str.removeprefix("class_").astype(int)
     counts = counted.groupby(["arm", "label"], sort=False)["count"].agg(["mean", "std"]).reset_index()
     num = len(queries) / len(queries[by].drop_duplicates())
@@ -282,7 +322,7 @@ def _count_first(queries, labels, num_classes):
 
 
 def _count_classes(queries, labels):
-    """Queries of each class in each round, the mean over seeds."""
+    """Returns the queries of each class in each round, the mean over seeds."""
     by = ["arm", "round", "label"]
     counted = queries.assign(label=labels[queries.row]).groupby(by, sort=False).size() / queries.seed.nunique()
     return counted.rename("count").reset_index()

@@ -1,4 +1,4 @@
-"""Figures of images, one function each: arrays or a table in, a PNG at `path` out.
+"""Figures of images, one function each: arrays in, a PNG at `path` out.
 
 Images are in [0, 1], colour where c = 3; of any other number of channels the mean is drawn.
 """
@@ -14,7 +14,7 @@ from latent_al.results.plots import save
 
 
 def manifold_latents(side: int) -> np.ndarray:
-    """The latents [side*side 2], float32, whose decoded images `manifold` shows, from the 5th to the 95th percentile.
+    """Returns the latents [side*side 2], float32, whose decoded images `manifold` draws, 5th to 95th percentile.
 
     Percentiles of N(0, 1) are linearly spaced. Reshaped to [side side 2], the second latent grows along axis 0 and the
     first along axis 1.
@@ -25,15 +25,15 @@ def manifold_latents(side: int) -> np.ndarray:
 
 
 def manifold(images: np.ndarray, path: Path) -> None:
-    """A mosaic of `images` [k k h w c], k > 1, decoded from `manifold_latents(k)`.
+    """Draws a mosaic of `images` [k k h w c], k > 1, decoded from `manifold_latents(k)`.
 
     Axis 0 of `images` goes upwards along the second latent, axis 1 to the right along the first.
     """
     side, _, height, width, _ = images.shape
     figure = Figure(figsize=(7, 7 * height / width), layout="constrained")
     axes = figure.subplots()
-    low, high = 5 - 45 / (side - 1), 95 + 45 / (side - 1)
-    _mosaic(axes, images[::-1], extent=(low, high, low, high))
+    margin = 45 / (side - 1)
+    _mosaic(axes, images[::-1], extent=(5 - margin, 95 + margin, 5 - margin, 95 + margin))
     ticks = range(5, 100, 15)
     axes.set(xticks=ticks, yticks=ticks, xlabel="first latent (percentile of N(0, 1))")
     axes.set_ylabel("second latent (percentile of N(0, 1))")
@@ -41,29 +41,29 @@ def manifold(images: np.ndarray, path: Path) -> None:
 
 
 def reconstructions(images: np.ndarray, reconstructed: np.ndarray, path: Path) -> None:
-    """Images [k h w c] above what the auto-encoder makes of them, [k h w c]."""
-    figure, axes = _image_rows(np.stack([images, reconstructed]), ["image", "reconstruction"])
+    """Draws images [k h w c] above what the auto-encoder makes of them, [k h w c]."""
+    axes = _image_rows(np.stack([images, reconstructed]), ["image", "reconstruction"])
     axes.set_xticks([])
-    save(figure, path)
+    save(axes.figure, path)
 
 
 def interpolations(images: np.ndarray, path: Path) -> None:
-    """Images [pairs steps h w c], decoded at equal steps on the straight way between the latents of two images."""
-    pairs, steps = images.shape[:2]
-    figure, axes = _image_rows(images, [f"pair {index + 1}" for index in range(pairs)])
-    shares = [f"{share:.2g}" for share in np.linspace(0, 1, steps)]
-    shares[0], shares[-1] = "0\nfirst image", "1\nsecond image"
-    axes.set_xticks(range(steps), shares)
+    """Draws images [pairs steps h w c], decoded at equal steps on the line between the latents of two images."""
+    axes = _image_rows(images, [f"pair {index + 1}" for index in range(len(images))])
+    shares = [f"{share:.2g}" for share in np.linspace(0, 1, images.shape[1])]
+    shares[0] = "0\nfirst image"
+    shares[-1] = "1\nsecond image"
+    axes.set_xticks(range(len(shares)), shares)
     axes.set_xlabel("share of the way in latent space")
-    save(figure, path)
+    save(axes.figure, path)
 
 
 def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
-    """The first queries of each arm in order: `images` [arms k h w c], one caption an arm."""
-    figure, axes = _image_rows(images, captions)
+    """Draws the first queries of each arm in order: `images` [arms k h w c], one caption an arm."""
+    axes = _image_rows(images, captions)
     axes.set_xticks(range(images.shape[1]), range(1, images.shape[1] + 1))
     axes.set_xlabel("query, in order")
-    save(figure, path)
+    save(axes.figure, path)
 
 
 def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, path: Path) -> None:
@@ -93,7 +93,7 @@ def _show_image(axes, image, title):
 
 
 def _image_rows(images, names):
-    """A figure and its axes: `images` [rows columns h w c] in cells with centres 0, 1, ..., one named row a name."""
+    """Returns axes with `images` [rows columns h w c] in cells with centres 0, 1, ..., and a name beside each row."""
     rows, columns, height, width, _ = images.shape
     size = (0.5 * columns + 0.09 * max(map(len, names)) + 0.3, 0.5 * rows * height / width + 0.7)
     figure = Figure(figsize=size, layout="constrained")
@@ -105,12 +105,12 @@ def _image_rows(images, names):
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    return figure, axes
+    return axes
 
 
 def _mosaic(axes, images, *, extent):
     """Shows `images` [rows columns h w c] without gaps, the first row on top."""
     rows, columns, height, width, channels = images.shape
     tiled = images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    shown = tiled if channels == 3 else tiled.mean(axis=-1)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=extent, aspect=height / width)
+    flat = tiled if channels == 3 else tiled.mean(axis=-1)
+    axes.imshow(flat, cmap="gray", vmin=0, vmax=1, extent=extent, aspect=height / width)

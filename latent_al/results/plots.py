@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
-from latent_al.results.tables import METRICS
+from latent_al.results.metrics import METRICS
 
 # Okabe and Ito's palette, which stays apart for the colour-blind; line styles or markers repeat the distinction.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -19,7 +19,7 @@ DPI = 110
 
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """The score over labels on validation and on what is labelled: mean over seeds, band of one standard deviation.
+    """Draws the score over labels on validation and on the labelled rows: mean over seeds, band of one deviation.
 
     `metrics` are of one metric.
     """
@@ -30,7 +30,7 @@ def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
 
 
 def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
-    """The score over the steps of one training: mean over seeds, band of one standard deviation.
+    """Draws the score over the steps of one training: mean over seeds, band of one standard deviation.
 
     `training` has columns arm, seed, update and value.
     """
@@ -38,21 +38,23 @@ def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
 
 
 def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> None:
-    """How far each arm's validation score is from the baseline's over labels; `gaps` as `results.gaps_table` gives.
+    """Draws how far each arm's validation score is from the baseline's over labels.
 
-    Bands are 95 % intervals of the mean gap.
+    `gaps` are as `statistics.gaps_table` gives. Bands are 95 % intervals of the mean gap.
     """
-    shown, arms = METRICS[metric], list(dict.fromkeys(gaps.arm))
+    scale = METRICS[metric].scale
+    arms = list(gaps.arm.unique())
     figure = Figure(figsize=(8, 4 + 0.1 * len(arms)), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.5", linewidth=0.8)
     for index, arm in enumerate(arms):
-        own = gaps[gaps.arm == arm]
+        rows = gaps[gaps.arm == arm]
         colour = COLOURS[(index + 1) % len(COLOURS)]
-        axes.plot(own.num_labels, shown.scale * own["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
-        band = [shown.scale * own[end].astype(float) for end in ("low", "high")]
-        axes.fill_between(own.num_labels, *band, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="labels queried", ylabel=f"validation {shown.name} ({shown.sign})\nabove that of {baseline}")
+        axes.plot(rows.num_labels, scale * rows["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
+        low = scale * rows.low.astype(float)
+        high = scale * rows.high.astype(float)
+        axes.fill_between(rows.num_labels, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="labels queried", ylabel=f"{_axis('validation', metric)}\nabove that of {baseline}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
     figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
@@ -74,39 +76,41 @@ def orders(points: dict[str, np.ndarray], queried: dict[str, np.ndarray], path: 
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
-    """Validation score over labels, a thin line a seed and a panel an arm.
+    """Draws the validation score over labels, a thin line a seed and a panel an arm.
 
     `metrics` are of one metric and have validation rows.
     """
-    shown = METRICS[metrics.metric.iloc[0]]
-    measured = metrics[metrics.split == "validation"]
-    figure, panels = _panels(measured.arm.unique(), height=2.3, sharex=True, sharey=True)
-    for axes, (_, rows) in zip(panels, measured.groupby("arm", sort=False), strict=True):
+    metric = metrics.metric.iloc[0]
+    validation = metrics[metrics.split == "validation"]
+    figure, panels = _panels(validation.arm.unique(), height=2.3, sharex=True, sharey=True)
+    for axes, (_, rows) in zip(panels, validation.groupby("arm", sort=False), strict=True):
         for index, (_, run) in enumerate(rows.groupby("seed")):
-            colour = COLOURS[index % len(COLOURS)]
-            axes.plot(run.num_labels, shown.scale * run.value, color=colour, linewidth=0.7, marker="o", markersize=1.5)
+            look = dict(color=COLOURS[index % len(COLOURS)], linewidth=0.7, marker="o", markersize=1.5)
+            axes.plot(run.num_labels, METRICS[metric].scale * run.value, **look)
         axes.grid(alpha=0.3)
     figure.supxlabel("labels queried")
-    figure.supylabel(f"validation {shown.name} ({shown.sign})")
-    figure.suptitle(f"One line a seed, {measured.seed.nunique()} in all")
+    figure.supylabel(_axis("validation", metric))
+    figure.suptitle(f"One line a seed, {validation.seed.nunique()} in all")
     save(figure, path)
 
 
 def latent_classes(latents: np.ndarray, labels: np.ndarray, kind: str, path: Path) -> None:
-    """Where each class or cluster of `labels` [n], ints, lies in `latents` [n 2]; `kind` says which of the two."""
+    """Draws where each class, or cluster, as `kind` says, of `labels` [n], ints, lies in `latents` [n 2]."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     _dots(axes, latents, labels, np.unique(labels), size=9, alpha=0.6)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
-    _dots_legend(figure, *axes.get_legend_handles_labels(), kind)
+    handles, names = axes.get_legend_handles_labels()
+    _dots_legend(figure, handles, names, kind)
     save(figure, path)
 
 
 def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
-    """Where each angle [n] in degrees lies in `latents` [n 2]."""
+    """Draws where each angle [n] in degrees lies in `latents` [n 2]."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    dots = axes.scatter(*latents.T, c=angles, cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0)
+    look = dict(cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0)
+    dots = axes.scatter(latents[:, 0], latents[:, 1], c=angles, **look)
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
     figure.colorbar(dots, ax=axes, label="angle (°)", ticks=np.arange(0, 361, 90)).solids.set_alpha(1)
     save(figure, path)
@@ -115,32 +119,28 @@ def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
 def queried_latents(
     latents: dict[str, np.ndarray], labels: dict[str, np.ndarray | None], queried: dict[str, np.ndarray], path: Path
 ) -> None:
-    """Where each arm's queries [k 2] lie among its `latents` [n 2], coloured by class, `labels` [n], ints, or all grey.
+    """Draws where each arm's queries [k 2] lie in its `latents` [n 2], coloured by class, `labels` [n], or all grey.
 
     Far latents are left out, so that a few do not shrink the rest; far queries are moved to the frame and marked so.
     """
     figure, panels = _panels(latents, height=2.7)
-    known = [each for each in labels.values() if each is not None]
-    classes = np.unique(np.concatenate(known)) if known else []
+    labelled = [classes for classes in labels.values() if classes is not None]
+    classes = np.unique(np.concatenate(labelled)) if labelled else []
     for axes, (arm, points) in zip(panels, latents.items(), strict=True):
         if labels[arm] is None:
-            axes.scatter(*points.T, s=3, linewidths=0, color="0.7")
+            axes.scatter(points[:, 0], points[:, 1], s=3, linewidths=0, color="0.7")
         else:
             _dots(axes, points, labels[arm], classes, size=3, alpha=0.35)
         _query_marks(axes, points, queried[arm])
         axes.tick_params(labelsize="x-small")
-    looks = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    marks = {name: looks.pop(name) for name in ("query", "query beyond the frame") if name in looks}
-    figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=2, frameon=False)
-    if looks:
-        _dots_legend(figure, looks.values(), looks.keys(), "class")
+    _query_legends(figure, panels)
     figure.supxlabel("first latent")
     figure.supylabel("second latent")
     save(figure, path)
 
 
 def latent_ranges(latents: np.ndarray, path: Path) -> None:
-    """How many dimensions of `latents` [n d] reach how far down and up: those that stay near zero are not used."""
+    """Draws how many dimensions of `latents` [n d] reach how far down and up: those near zero are not used."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     ends = {"minimum": latents.min(axis=0), "maximum": latents.max(axis=0)}
     for axes, (name, values) in zip(figure.subplots(1, 2, sharey=True), ends.items(), strict=True):
@@ -152,7 +152,7 @@ def latent_ranges(latents: np.ndarray, path: Path) -> None:
 
 
 def representativeness_histograms(measures: dict[str, np.ndarray], path: Path) -> None:
-    """How each measure's values, [n] in [0, 1], are spread over the images."""
+    """Draws how each measure's values, [n] in [0, 1], are spread over the images."""
     figure, panels = _panels(measures, height=2.2, sharex=True)
     for axes, values in zip(panels, measures.values(), strict=True):
         # Rounding may leave a value just outside [0, 1], where no bin would count it.
@@ -165,11 +165,12 @@ def representativeness_histograms(measures: dict[str, np.ndarray], path: Path) -
 
 
 def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray], path: Path) -> None:
-    """Each measure's values, [n] in [0, 1], as the colours of `latents` [n 2]."""
+    """Draws each measure's values, [n] in [0, 1], as the colours of `latents` [n 2]."""
     figure, panels = _panels(measures, height=2.7, sharex=True, sharey=True)
     for axes, values in zip(panels, measures.values(), strict=True):
         # Opaque: seen through, a colour would no longer be the bar's.
-        points = axes.scatter(*latents.T, c=values, s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
+        look = dict(s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
+        points = axes.scatter(latents[:, 0], latents[:, 1], c=values, **look)
         axes.set_aspect("equal")
     _colour_bar(figure, panels, points, "representativeness (1: most)")
     figure.supxlabel("first latent")
@@ -178,12 +179,13 @@ def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray]
 
 
 def queried_classes(counts: pd.DataFrame, path: Path) -> None:
-    """Which classes each arm queries when. `counts` has columns arm, round, label and count, a mean over seeds.
+    """Draws how many of each class every arm queries in each round.
 
-    What has no row counts zero.
+    `counts` has columns arm, round, label and count, a mean over seeds; what has no row counts zero.
     """
     figure, panels = _panels(counts.arm.unique(), height=2.3, sharex=True, sharey=True)
-    rounds, labels = (np.arange(counts[name].min(), counts[name].max() + 1) for name in ("round", "label"))
+    rounds = np.arange(counts["round"].min(), counts["round"].max() + 1)
+    labels = np.arange(counts["label"].min(), counts["label"].max() + 1)
     extent = (rounds[0] - 0.5, rounds[-1] + 0.5, labels[0] - 0.5, labels[-1] + 0.5)
     scale = dict(cmap="cividis", vmin=0, vmax=counts["count"].max(), interpolation="nearest")
     for axes, (_, rows) in zip(panels, counts.groupby("arm", sort=False), strict=True):
@@ -199,16 +201,18 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
 
 
 def class_distributions(counts: pd.DataFrame, path: Path) -> None:
-    """How many of each class every arm has queried, beside what the pool's own shares would give.
+    """Draws how many of each class every arm has queried, beside what the pool's own shares would give.
 
     `counts` has columns arm, label, count (a mean over seeds), std (over seeds, may be NaN) and pool (expected count).
     """
     figure, panels = _panels(counts.arm.unique(), height=2.2, sharex=True, sharey=True)
     for axes, (_, rows) in zip(panels, counts.groupby("arm", sort=False), strict=True):
-        label, count, std = (rows[name].to_numpy() for name in ("label", "count", "std"))
+        label = rows["label"].to_numpy()
+        count = rows["count"].to_numpy()
+        std = rows["std"].to_numpy()
         bars = axes.bar(label, count, width=0.8, color=COLOURS[6])
         # No count is below zero.
-        spread = np.minimum(std, count), std
+        spread = np.stack([np.minimum(std, count), std])
         axes.errorbar(label, count, spread, fmt="none", ecolor=COLOURS[0], elinewidth=0.8, capsize=1.5)
         expected = axes.hlines(rows.pool, label - 0.45, label + 0.45, color=COLOURS[4], linewidth=1.5)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
@@ -240,47 +244,52 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 
+def _axis(split, metric):
+    return f"{split} {METRICS[metric].name} ({METRICS[metric].sign})"
+
+
 def _mean_curves(panels, metric, over, xlabel, path, *, size):
-    """A panel of `size` inches a split -> measurements, with columns arm, seed, value and `over`."""
-    shown = METRICS[metric]
-    measured = pd.concat(panels.values())
-    arms = list(dict.fromkeys(measured.arm))
-    columns = max(1, int(size[0] * len(panels) / (0.7 + 0.08 * max(map(len, arms)))))
-    height = size[1] + 0.2 * len(arms) / columns
-    figure = Figure(figsize=(size[0] * len(panels), height), layout="constrained")
-    for axes, (split, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _arm_curves(axes, rows, over, arms, shown)
-        axes.set(xlabel=xlabel, ylabel=f"{split} {shown.name} ({shown.sign})")
+    """Draws a panel of `size` inches a split -> measurements, with columns arm, seed, value and `over`."""
+    rows = pd.concat(panels.values())
+    arms = list(rows.arm.unique())
+    width = size[0] * len(panels)
+    columns = max(1, int(width / (0.7 + 0.08 * max(map(len, arms)))))
+    figure = Figure(figsize=(width, size[1] + 0.2 * len(arms) / columns), layout="constrained")
+    for axes, split in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _arm_curves(axes, panels[split], over, arms, METRICS[metric])
+        axes.set(xlabel=xlabel, ylabel=_axis(split, metric))
         axes.grid(alpha=0.3)
     below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, **below)
-    num_seeds = measured.seed.nunique()
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, **below)
+    num_seeds = rows.seed.nunique()
     figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
     save(figure, path)
 
 
-def _arm_curves(axes, measured, over, arms, shown):
+def _arm_curves(axes, measured, over, arms, metric):
     for index, arm in enumerate(arms):
         curve = measured[measured.arm == arm].groupby(over).value.agg(["mean", "std"])
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
-        marker = MARKERS[index // len(COLOURS) % len(MARKERS)] if len(arms) > len(COLOURS) or len(curve) == 1 else None
-        every = max(1, len(curve) // 8)
-        marks = dict(marker=marker, markersize=4, markevery=(index % every, every))
-        axes.plot(curve.index, shown.scale * curve["mean"], style, color=colour, label=arm, **marks)
-        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
-        band = [shown.scale * end.clip(0, shown.top) for end in (low, high)]
-        axes.fill_between(curve.index, *band, color=colour, alpha=0.15, linewidth=0)
+        look = dict(color=COLOURS[index % len(COLOURS)], linestyle=STYLES[index % len(STYLES)], markersize=4)
+        if len(arms) > len(COLOURS) or len(curve) == 1:
+            step = max(1, len(curve) // 8)
+            marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
+            look |= dict(marker=marker, markevery=(index % step, step))
+        axes.plot(curve.index, metric.scale * curve["mean"], label=arm, **look)
+        low = metric.scale * (curve["mean"] - curve["std"]).clip(0, metric.top)
+        high = metric.scale * (curve["mean"] + curve["std"]).clip(0, metric.top)
+        axes.fill_between(curve.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _panels(names, *, height, **sharing):
-    """A figure and a list of axes, one titled panel a name, at most four side by side, each `height` inches high."""
+    """Returns a figure and its axes, a titled panel a name, at most four side by side, `height` inches high each."""
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(2.6 * columns + 1, height * rows + 0.5), layout="constrained")
-    every = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
-    panels, spare = list(every[: len(names)]), every[len(names) :]
-    for axes in spare:
-        axes.remove()
+    grid = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    for spare in grid[len(names) :]:
+        spare.remove()
+    panels = list(grid[: len(names)])
     for axes, name in zip(panels, names, strict=True):
         # A name wraps at its underscores too.
         axes.set_title(textwrap.fill(name.replace("_", "_ "), 34).replace("_ ", "_"), fontsize="small")
@@ -292,11 +301,12 @@ def _panels(names, *, height, **sharing):
 def _dots(axes, latents, labels, classes, *, size, alpha):
     """Scatters `latents` [n 2], one look for each of `classes`."""
     for index, label in enumerate(classes):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour = COLOURS[index % len(COLOURS)]
         # Hollow where the colours come round again.
         face = colour if index // len(COLOURS) % 2 == 0 else "none"
-        style = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=marker)
-        axes.scatter(*latents[labels == label].T, s=size, alpha=alpha, label=label, **style)
+        look = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=MARKERS[index % len(MARKERS)])
+        points = latents[labels == label]
+        axes.scatter(points[:, 0], points[:, 1], s=size, alpha=alpha, label=label, **look)
 
 
 def _dots_legend(figure, dots, names, title):
@@ -306,24 +316,45 @@ def _dots_legend(figure, dots, names, title):
         handle.set_sizes([55])
 
 
+def _query_legends(figure, panels):
+    """Adds one legend of the marks of queries above all panels, and one of the classes, if any, to their right."""
+    looks = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        looks |= dict(zip(names, handles, strict=True))
+    marks = {name: looks.pop(name) for name in ("query", "query beyond the frame") if name in looks}
+    figure.legend(marks.values(), marks.keys(), loc="outside upper center", ncols=2, frameon=False)
+    if looks:
+        _dots_legend(figure, looks.values(), looks.keys(), "class")
+
+
 def _query_marks(axes, points, queries):
-    """Marks `queries` [k 2] in a square around most of `points` [n 2] and whatever query is not far from those."""
-    low, high = np.percentile(points, [0.5, 99.5], axis=0)
-    reach = (high - low) / 2
-    ends = np.stack([low, high, *np.clip(queries, low - reach, high + reach)])
-    low, high = ends.min(axis=0), ends.max(axis=0)
-    centre, half = (low + high) / 2, 0.53 * (high - low).max() or 1.0
-    low, high = centre - half, centre + half
-    beyond = ((queries < low) | (queries > high)).any(axis=1)
-    style = dict(facecolors="white", edgecolors="black", clip_on=False, zorder=3)
+    """Marks `queries` [k 2] in the frame; those beyond it are moved to its edge and marked so."""
+    low, high = _frame(points, queries)
+    is_beyond = ((queries < low) | (queries > high)).any(axis=1)
+    within = queries[~is_beyond]
+    look = dict(facecolors="white", edgecolors="black", clip_on=False, zorder=3)
     size = np.clip(1800 / max(len(queries), 1), 4, 18)
-    axes.scatter(*queries[~beyond].T, s=size, linewidths=0.15 * size**0.5, label="query", **style)
-    if beyond.any():
-        moved = np.clip(queries[beyond], low, high)
-        axes.scatter(*moved.T, s=18, marker="D", linewidths=0.6, label="query beyond the frame", **style)
+    axes.scatter(within[:, 0], within[:, 1], s=size, linewidths=0.15 * size**0.5, label="query", **look)
+    if is_beyond.any():
+        moved = np.clip(queries[is_beyond], low, high)
+        look |= dict(marker="D", linewidths=0.6, label="query beyond the frame")
+        axes.scatter(moved[:, 0], moved[:, 1], s=18, **look)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
 
 
-def _colour_bar(figure, panels, shown, label):
-    """One bar beside all panels, equally thick however many rows they make."""
-    figure.colorbar(shown, ax=panels, label=label, aspect=12 * panels[0].get_gridspec().nrows)
+def _frame(points, queries):
+    """Returns two corners of a square around most of `points` [n 2] and whatever query is not far from those."""
+    low, high = np.percentile(points, [0.5, 99.5], axis=0)
+    reach = (high - low) / 2
+    inside = np.concatenate([[low, high], np.clip(queries, low - reach, high + reach)])
+    bottom = inside.min(axis=0)
+    top = inside.max(axis=0)
+    centre = (bottom + top) / 2
+    half = 0.53 * (top - bottom).max() or 1.0
+    return centre - half, centre + half
+
+
+def _colour_bar(figure, panels, drawn, label):
+    """Adds one bar beside all panels, equally thick however many rows they make."""
+    figure.colorbar(drawn, ax=panels, label=label, aspect=12 * panels[0].get_gridspec().nrows)

@@ -77,7 +77,7 @@ def write_report(
     tables: dict[str, pd.DataFrame],
     figures: dict[str, list[tuple[str, Path]]],
 ) -> None:
-    """Writes all there is to see of a run into one HTML file; the same arguments give the same bytes.
+    """Writes the page of a run into one HTML file; the same arguments give the same bytes.
 
     Args:
         path: the file to write, replaced as a whole.
@@ -85,7 +85,7 @@ def write_report(
         command: what was run.
         config: the config as JSON text.
         tables: heading -> table; a missing value leaves its cell empty.
-        figures: heading -> (caption, PNG file) of each picture.
+        figures: heading -> (caption, PNG file) of each figure.
     """
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
     text = page.render(
@@ -93,13 +93,15 @@ def write_report(
         command=command,
         config=config,
         tables={heading: _table(table) for heading, table in tables.items()},
-        figures={heading: [(caption, _embed(png)) for caption, png in each] for heading, each in figures.items()},
+        figures={
+            heading: [(caption, _embed(png)) for caption, png in pictures] for heading, pictures in figures.items()
+        },
     )
     write_atomically(path, text + "\n")
 
 
 def _table(table):
-    """Numbers go right, and so do texts of numbers such as "97.0 ± 0.2"; a first column of names goes left."""
+    """Returns a table as HTML: names in a first column go left, numbers right, and so do texts as "97.0 ± 0.2"."""
     kind = "numbers" if is_numeric_dtype(table.dtypes.iloc[0]) else "named"
     # Among objects None would be written as such; NaN is not.
     return table.where(table.notna()).to_html(index=False, na_rep="", border=0, classes=kind)

@@ -1,4 +1,4 @@
-"""Pictures of data that some measures are not defined for."""
+"""Figures of data that some measures are not defined for, and of queries."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pandas as pd
 
 from latent_al.encoders.base import Encodings
 from latent_al.results import mosaics, plots
-from latent_al.results import tables as results
 from latent_al.results.figures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
+from latent_al.results.tables import History, queries_table
 from latent_al.types import Encoded
 
 LATENTS = jax.random.uniform(jax.random.key(0), (30, 4))
@@ -44,7 +44,7 @@ def test_equal_latents_draw_nothing_and_do_not_fail(make_data, tmp_path):
     assert [path.name for _, path in drawn] == ["flat_classes.png"]
 
 
-def test_a_picture_that_cannot_be_drawn_does_not_cost_the_others(tmp_path, caplog):
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_rest(tmp_path, caplog):
     album = Album(tmp_path)
     album.add("none", "Nothing", mosaics.manifold, np.zeros(3))
     album.add("ranges", "Ranges", plots.latent_ranges, np.asarray(LATENTS))
@@ -58,9 +58,9 @@ def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
     queried = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
-    history = results.History(queried, {}, np.zeros((2, 2)), {})
+    history = History(queried, {}, np.zeros((2, 2)), {})
     arms = ("margin", "same", "too")
-    tables = [results.queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
+    tables = [queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
     draw_arms({"queries": pd.concat(tables)}, data, tmp_path)
     [(images, captions)] = seen["queried_images"]
     assert captions == ["margin and 2 more"]

@@ -1,0 +1,61 @@
+"""The summary as texts, for the terminal and the page."""
+
+import pandas as pd
+
+from latent_al.results.metrics import METRICS
+from latent_al.types import BALANCED
+
+
+def format_table(summary: dict) -> str:
+    """Returns the summary as one text, a line an arm."""
+    table = arms_table(summary).to_string(index=False)
+    return f"{table}\n({note(summary)})"
+
+
+def note(summary: dict, balanced: bool = False) -> str:
+    """Returns the unit and the meaning of the numbers of `arms_table`."""
+    metric = METRICS[BALANCED if balanced else summary["metric"]]
+    area = f"{'balanced_' if balanced else ''}area"
+    return (
+        f"{metric.unit}; {area}: mean validation {metric.name} over the labels queried; differences are paired by seed"
+    )
+
+
+def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
+    """Returns the summary as texts, one row an arm, in the unit of the metric.
+
+    Its columns are the quantities of the main metric, or else the balanced ones; empty where the summary has none.
+    """
+    scale = METRICS[summary["metric"]].scale
+    baseline = summary["baseline"]
+    names = [name for name in summary["arms"][baseline] if ("balanced_" in name) == balanced]
+    lines = []
+    for arm, spread in summary["arms"].items() if names else ():
+        line = {"arm": arm + (" (baseline)" if arm == baseline else "")}
+        for name in names:
+            line[name] = _mean(spread[name], scale)
+        for name in names if arm != baseline else ():
+            gap = summary["differences"][arm][name]
+            line[f"{name} - baseline [95 %]"] = _interval(gap, scale)
+            line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def encoders_table(summary: dict) -> pd.DataFrame:
+    """Returns the trained encoders, one row each: dimensions, how many are used, and the losses of the last epoch."""
+    return pd.DataFrame([{"encoder": name} | facts for name, facts in summary["encoders"].items()])
+
+
+def _mean(spread, scale):
+    if spread["mean"] is None:
+        return ""
+    mean = f"{scale * spread['mean']:.2f}"
+    return mean if spread["std"] is None else f"{mean} ± {scale * spread['std']:.2f}"
+
+
+def _interval(gap, scale):
+    if gap["mean"] is None:
+        return ""
+    mean = f"{scale * gap['mean']:+.2f}"
+    return mean if gap["low"] is None else f"{mean} [{scale * gap['low']:+.2f}, {scale * gap['high']:+.2f}]"

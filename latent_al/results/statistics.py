@@ -1,0 +1,140 @@
+"""Statistics over seeds: what each arm comes to, and how far it is from the baseline arm.
+
+Paired differences follow Wilcoxon (1945), Individual Comparisons by Ranking Methods; Efron (1979), Bootstrap Methods:
+Another Look at the Jackknife; Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+"""
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from sklearn.metrics import auc
+from statsmodels.stats.multitest import multipletests
+
+from latent_al.results.metrics import main_metric
+from latent_al.types import BALANCED
+
+
+def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Returns the quantities that arms are compared by, one row for each arm and seed, in the unit of METRIC.
+
+    `area` is the mean validation score over labels, and `test_METRIC` the test score at the end; `test_area` is there
+    where the test split was scored in several rounds. Of balanced accuracy they are `balanced_area`,
+    `test_balanced_accuracy` and `balanced_test_area`. A quantity that was not measured, or an area over a single round,
+    is NaN.
+    """
+    index = pd.MultiIndex.from_frame(metrics[["arm", "seed"]].drop_duplicates())
+    columns = {}
+    for metric, prefix in ((main_metric(metrics), ""), (BALANCED, "balanced_")):
+        scores = metrics[metrics.metric == metric]
+        if len(scores):
+            columns |= _quantities(scores, metric, prefix)
+    return pd.DataFrame({name: pd.Series(values, index=index) for name, values in columns.items()}, dtype=float)
+
+
+def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
+    """Returns mean and sample standard deviation (ddof 1) of each arm, and its paired difference from the baseline."""
+    by_seed = seed_quantities(metrics)
+    values = {arm: by_seed.loc[arm] for arm in metrics.arm.unique()}
+    differences = {name: _differences(name, values, baseline) for name in by_seed.columns}
+    return {
+        "baseline": baseline,
+        "metric": main_metric(metrics),
+        "num_seeds": len(values[baseline]),
+        "arms": {
+            arm: {name: mean_and_std(column.to_numpy()) for name, column in table.items()}
+            for arm, table in values.items()
+        },
+        "differences": {
+            arm: {name: by_arm[arm] for name, by_arm in differences.items()} for arm in values if arm != baseline
+        },
+    }
+
+
+def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Returns how far each arm's validation score is from that of the baseline arm with as many labels.
+
+    Differences are paired by seed. Columns are arm, round, num_labels, mean, low and high, the last two the ends of the
+    95 % percentile bootstrap interval.
+    """
+    validation = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
+    curves = validation.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
+    rows = []
+    for arm in metrics.arm.unique():
+        if arm != baseline:
+            for (index, num_labels), gaps in (curves[arm] - curves[baseline]).iterrows():
+                gap = paired_difference(gaps.to_numpy(), np.zeros(len(gaps)))
+                row = dict(arm=arm, round=index, num_labels=num_labels)
+                rows.append(row | {name: gap[name] for name in ("mean", "low", "high")})
+    return pd.DataFrame(rows, columns=["arm", "round", "num_labels", "mean", "low", "high"])
+
+
+def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
+    """Returns the mean of `values - baseline` [seeds], its 95 % interval and the Wilcoxon signed-rank p-value.
+
+    The interval, `low` to `high`, is that of the percentile bootstrap. All are None where a value is missing, and the
+    interval and `p` for fewer than two seeds.
+    """
+    gaps = np.asarray(values - baseline, float)
+    nothing = {"mean": None, "low": None, "high": None, "p": None}
+    if np.isnan(gaps).any():
+        return nothing
+    if len(gaps) < 2:
+        return nothing | {"mean": gaps.mean()}
+    # Rounded, so that equal gaps between accuracies tie as they should.
+    p = scipy.stats.wilcoxon(np.round(gaps, 9)).pvalue if np.abs(gaps).max() > 1e-9 else 1.0
+    if np.ptp(gaps) == 0:
+        return {"mean": gaps.mean(), "low": gaps[0], "high": gaps[0], "p": p}
+    settings = dict(method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
+    interval = scipy.stats.bootstrap((gaps,), np.mean, **settings).confidence_interval
+    return {"mean": gaps.mean(), "low": interval.low, "high": interval.high, "p": p}
+
+
+def mean_and_std(values: np.ndarray) -> dict:
+    """Returns `mean` and `std`, the sample standard deviation (ddof 1), of `values` [seeds] as plain numbers.
+
+    Both are None where a value is missing, and `std` for a single seed.
+    """
+    if np.isnan(values).any():
+        return {"mean": None, "std": None}
+    return _plain({"mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None})
+
+
+def _quantities(scores, metric, prefix):
+    """Returns the columns of `seed_quantities` that one metric gives, under names with `prefix`."""
+    test = scores[scores.split == "test"]
+    columns = {
+        f"{prefix}area": _areas(scores[scores.split == "validation"]),
+        f"test_{metric}": _by_seed(test).value.last() if len(test) else np.nan,
+    }
+    if _by_seed(test)["round"].nunique().max() > 1:
+        columns[f"{prefix}test_area"] = _areas(test)
+    return columns
+
+
+def _areas(curves):
+    return _by_seed(curves)[["num_labels", "value"]].apply(_mean_height) if len(curves) else np.nan
+
+
+def _by_seed(metrics):
+    return metrics.groupby(["arm", "seed"], sort=False)
+
+
+def _mean_height(curve):
+    width = curve.num_labels.iloc[-1] - curve.num_labels.iloc[0]
+    return auc(curve.num_labels, curve.value) / width if width else np.nan
+
+
+def _differences(name, values, baseline):
+    """Returns arm -> the paired difference of one quantity from the baseline, Holm-corrected over the arms."""
+    reference = values[baseline][name].to_numpy()
+    gaps = {
+        arm: paired_difference(table[name].to_numpy(), reference) for arm, table in values.items() if arm != baseline
+    }
+    p_values = {arm: gap["p"] for arm, gap in gaps.items() if gap["p"] is not None}
+    corrected = multipletests(list(p_values.values()), method="holm")[1] if p_values else []
+    holm = dict(zip(p_values, corrected, strict=True))
+    return {arm: _plain(gap | {"p_holm": holm.get(arm)}) for arm, gap in gaps.items()}
+
+
+def _plain(numbers):
+    return {name: None if number is None else float(number) for name, number in numbers.items()}

@@ -1,0 +1,166 @@
+"""Writes the results of a run: tables, the summary, the figures and the page."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from latent_al.encoders.base import Encodings, describe
+from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
+from latent_al.results.metrics import METRICS
+from latent_al.results.report import write_report
+from latent_al.results.tables import TUNED_BY, History
+from latent_al.runtime.files import write_csv, write_json
+from latent_al.types import Data
+
+
+class Outcome(NamedTuple):
+    """What is left of an experiment once its rounds are done.
+
+    encodings: encoder -> what it has made of the images.
+    spaces: arm -> the latents that it selected in.
+    histories: (arm, seeds, history), arm by arm and seed by seed.
+    tuned: name -> the arms of which only the best on validation data is compared with the rest.
+    """
+
+    encodings: dict[str, Encodings]
+    spaces: dict[str, figures.Space]
+    histories: list[tuple[str, list[int], History]]
+    tuned: dict[str, list[str]]
+
+
+def write_results(folder: Path, config: ConfigDict, data: Data, outcome: Outcome, command: str) -> dict:
+    """Writes all there is to see of a run into `folder`, and returns what `summary.json` holds.
+
+    Args:
+        folder: that of the run, with its `config.json`.
+        config: of the run.
+        data: the images and their labels.
+        outcome: of the run.
+        command: what the report says was run.
+    """
+    measured = _tables(config, data, outcome.histories)
+    for name, table in measured.items():
+        write_csv(folder / f"{name}.csv", table)
+    chosen = tables.choose(measured["metrics"], outcome.tuned) if outcome.tuned else {}
+    worse = {arm for choice in chosen.values() for arm in choice["areas"] if arm != choice["arm"]}
+    compared = {name: table[~table.arm.isin(worse)] for name, table in measured.items()}
+    if "metrics" in compared and _has_curves(config, compared["metrics"]):
+        compared["gaps"] = statistics.gaps_table(compared["metrics"], config.baseline)
+        write_csv(folder / "gaps.csv", compared["gaps"])
+    summary = _summary(config, data, outcome.encodings, compared) | ({"tuned": chosen} if chosen else {})
+    write_json(folder / "summary.json", summary)
+    drawn = _draw(folder / "figures", data, outcome, compared)
+    texts = _page_tables(summary, compared)
+    write_report(
+        folder / "report.html",
+        title=f"latent_al: {folder.name}",
+        command=command,
+        config=(folder / "config.json").read_text(encoding="utf-8"),
+        tables={heading: table for heading, table in texts.items() if len(table)},
+        figures={heading: pictures for heading, pictures in drawn.items() if pictures},
+    )
+    return summary
+
+
+def _tables(config, data, histories):
+    num_labels = config.num_initial + config.query_size * np.arange(config.num_rounds + 1)
+    # Where the initial labelled set is all there is, nothing is selected: 18 classifiers on MNIST would list 12 million
+    # rows.
+    selected = histories if config.num_initial < len(data.train.images) else []
+    queries = [tables.queries_table(arm, seeds, num_labels, history, data.ids) for arm, seeds, history in selected]
+    measured = {"queries": pd.concat(queries) if queries else pd.DataFrame(columns=tables.QUERY_COLUMNS)}
+    if data.train.labels is None:
+        return measured
+    measured["metrics"] = pd.concat(
+        tables.metrics_table(arm, seeds, num_labels, history) for arm, seeds, history in histories
+    )
+    measured["timings"] = pd.concat(tables.timings_table(arm, seeds, history) for arm, seeds, history in histories)
+    measured |= _diagnostics(histories, num_labels)
+    if selected and data.num_classes is not None:
+        measured["balance"] = balance.balance_table(measured["queries"], data.train.labels, data.num_classes)
+    return measured
+
+
+def _diagnostics(histories, num_labels):
+    frames = {"training": [], "measures": [], "explanations": []}
+    for arm, seeds, history in histories:
+        if history.by_update:
+            frames["training"].append(tables.training_table(arm, seeds, num_labels, history))
+        if history.measured:
+            frames["measures"].append(tables.measures_table(arm, seeds, history))
+        if history.explained:
+            frames["explanations"].append(tables.explanations_table(arm, seeds, history))
+    measured = {name: pd.concat(parts) for name, parts in frames.items() if parts}
+    # Without validation images there are no training curves.
+    if "training" in measured and measured["training"].empty:
+        del measured["training"]
+    return measured
+
+
+def _has_curves(config, metrics):
+    return config.num_rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
+
+
+def _summary(config, data, encodings, compared):
+    if data.train.labels is None:
+        summary = {"num_seeds": config.num_seeds, "arms": {}, "differences": {}}
+    else:
+        metrics = compared["metrics"]
+        summary = statistics.summarise(metrics, config.baseline) | comparisons.compare_pairs(metrics)
+        reach = config.get("reach", ())
+        summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
+    if "balance" in compared:
+        summary["balance"] = balance.balance_means(compared["balance"])
+    summary["encoders"] = {
+        name: describe(encoding, data) for name, encoding in encodings.items() if encoding.losses is not None
+    }
+    return summary
+
+
+def _draw(folder, data, outcome, compared):
+    """Draws all figures into `folder` and returns heading -> (caption, PNG) of each."""
+    queries = compared["queries"]
+    drawn = {
+        "Arms": figures.draw_arms(compared, data, folder),
+        "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
+        "Importance": figures.draw_importance(compared, data, folder),
+        "Orders": figures.draw_orders(outcome.spaces, queries, folder),
+    }
+    for name, encodings in outcome.encodings.items():
+        drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
+    return drawn
+
+
+def _page_tables(summary, compared):
+    """Returns the tables of the page, heading -> texts; some may be empty."""
+    texts = _comparison_tables(summary) if summary["arms"] else {}
+    if "tuned" in summary:
+        texts[f"Gamma, chosen by the mean {TUNED_BY} on validation"] = tables.tuned_table(summary)
+    if "measures" in compared:
+        texts["Rank correlation with importance, over the rows left at the end (means over seeds)"] = (
+            tables.correlations(compared["measures"])
+        )
+    losses = (
+        "losses of the last epoch, of which validation leaves out dropout and what compares the images of a batch; "
+        "sharpness of reconstructions is 1 where they are as sharp as the images"
+    )
+    texts[f"Encoders ({losses})"] = formatting.encoders_table(summary)
+    if "balance" in compared:
+        texts["Classes of the queries (means over seeds)"] = balance.balance_summary(compared["balance"])
+    return texts
+
+
+def _comparison_tables(summary):
+    tests = "paired t-tests over seeds on validation, Holm-corrected over all pairs and rounds, at 5 %"
+    pairs = f"the share of rounds at which the row's arm is ahead of the column's, and of ties; {tests}"
+    needed = f"Labels to reach a validation {METRICS[summary['metric']].name}"
+    balanced_note = formatting.note(summary, balanced=True)
+    return {
+        f"Results ({formatting.note(summary)})": formatting.arms_table(summary),
+        f"Balanced results ({balanced_note})": formatting.arms_table(summary, balanced=True),
+        f"Pairwise comparison ({pairs})": comparisons.pairs_table(summary),
+        f"{needed} (of the mean over seeds; in brackets the median over seeds)": comparisons.reach_table(summary),
+    }
