@@ -85,8 +85,9 @@ def single_runs(metrics: pd.DataFrame, path: Path) -> None:
     figure, panels = _panels(validation.arm.unique(), height=2.3, sharex=True, sharey=True)
     for axes, (_, rows) in zip(panels, validation.groupby("arm", sort=False), strict=True):
         for index, (_, run) in enumerate(rows.groupby("seed")):
-            look = dict(color=COLOURS[index % len(COLOURS)], linewidth=0.7, marker="o", markersize=1.5)
-            axes.plot(run.num_labels, METRICS[metric].scale * run.value, **look)
+            colour = COLOURS[index % len(COLOURS)]
+            score = METRICS[metric].scale * run.value
+            axes.plot(run.num_labels, score, color=colour, linewidth=0.7, marker="o", markersize=1.5)
         axes.grid(alpha=0.3)
     figure.supxlabel("labels queried")
     figure.supylabel(_axis("validation", metric))
@@ -109,8 +110,9 @@ def latent_angles(latents: np.ndarray, angles: np.ndarray, path: Path) -> None:
     """Draws where each angle [n] in degrees lies in `latents` [n 2]."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    look = dict(cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0)
-    dots = axes.scatter(latents[:, 0], latents[:, 1], c=angles, **look)
+    dots = axes.scatter(
+        latents[:, 0], latents[:, 1], c=angles, cmap="hsv", vmin=0, vmax=360, s=9, alpha=0.6, linewidths=0
+    )
     axes.set(xlabel="first latent", ylabel="second latent", aspect="equal")
     figure.colorbar(dots, ax=axes, label="angle (°)", ticks=np.arange(0, 361, 90)).solids.set_alpha(1)
     save(figure, path)
@@ -169,8 +171,7 @@ def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray]
     figure, panels = _panels(measures, height=2.7, sharex=True, sharey=True)
     for axes, values in zip(panels, measures.values(), strict=True):
         # Opaque: seen through, a colour would no longer be the bar's.
-        look = dict(s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
-        points = axes.scatter(latents[:, 0], latents[:, 1], c=values, **look)
+        points = axes.scatter(latents[:, 0], latents[:, 1], c=values, s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
         axes.set_aspect("equal")
     _colour_bar(figure, panels, points, "representativeness (1: most)")
     figure.supxlabel("first latent")
@@ -187,11 +188,20 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
     rounds = np.arange(counts["round"].min(), counts["round"].max() + 1)
     labels = np.arange(counts["label"].min(), counts["label"].max() + 1)
     extent = (rounds[0] - 0.5, rounds[-1] + 0.5, labels[0] - 0.5, labels[-1] + 0.5)
-    scale = dict(cmap="cividis", vmin=0, vmax=counts["count"].max(), interpolation="nearest")
+    most = counts["count"].max()
     for axes, (_, rows) in zip(panels, counts.groupby("arm", sort=False), strict=True):
         table = rows.pivot(index="label", columns="round", values="count")
         table = table.reindex(index=labels, columns=rounds).fillna(0)
-        image = axes.imshow(table, origin="lower", aspect="auto", extent=extent, **scale)
+        image = axes.imshow(
+            table,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap="cividis",
+            vmin=0,
+            vmax=most,
+            interpolation="nearest",
+        )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     _colour_bar(figure, panels, image, "queries a round (mean over seeds)")
@@ -259,9 +269,14 @@ def _mean_curves(panels, metric, over, xlabel, path, *, size):
         _arm_curves(axes, panels[split], over, arms, METRICS[metric])
         axes.set(xlabel=xlabel, ylabel=_axis(split, metric))
         axes.grid(alpha=0.3)
-    below = dict(loc="outside lower center", ncols=min(columns, len(arms)), fontsize="small", handlelength=3)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, frameon=False, **below)
+    figure.legend(
+        handles=axes.get_legend_handles_labels()[0],
+        loc="outside lower center",
+        ncols=min(columns, len(arms)),
+        fontsize="small",
+        handlelength=3,
+        frameon=False,
+    )
     num_seeds = rows.seed.nunique()
     figure.suptitle(f"Mean and one standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}")
     save(figure, path)
@@ -270,15 +285,22 @@ def _mean_curves(panels, metric, over, xlabel, path, *, size):
 def _arm_curves(axes, measured, over, arms, metric):
     for index, arm in enumerate(arms):
         curve = measured[measured.arm == arm].groupby(over).value.agg(["mean", "std"])
-        look = dict(color=COLOURS[index % len(COLOURS)], linestyle=STYLES[index % len(STYLES)], markersize=4)
-        if len(arms) > len(COLOURS) or len(curve) == 1:
-            step = max(1, len(curve) // 8)
-            marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
-            look |= dict(marker=marker, markevery=(index % step, step))
-        axes.plot(curve.index, metric.scale * curve["mean"], label=arm, **look)
+        colour = COLOURS[index % len(COLOURS)]
+        is_marked = len(arms) > len(COLOURS) or len(curve) == 1
+        step = max(1, len(curve) // 8)
+        axes.plot(
+            curve.index,
+            metric.scale * curve["mean"],
+            STYLES[index % len(STYLES)],
+            color=colour,
+            label=arm,
+            marker=MARKERS[index // len(COLOURS) % len(MARKERS)] if is_marked else None,
+            markersize=4,
+            markevery=(index % step, step),
+        )
         low = metric.scale * (curve["mean"] - curve["std"]).clip(0, metric.top)
         high = metric.scale * (curve["mean"] + curve["std"]).clip(0, metric.top)
-        axes.fill_between(curve.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(curve.index, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _panels(names, *, height, **sharing):
@@ -304,14 +326,24 @@ def _dots(axes, latents, labels, classes, *, size, alpha):
         colour = COLOURS[index % len(COLOURS)]
         # Hollow where the colours come round again.
         face = colour if index // len(COLOURS) % 2 == 0 else "none"
-        look = dict(facecolors=face, edgecolors=colour, linewidths=0.5, marker=MARKERS[index % len(MARKERS)])
         points = latents[labels == label]
-        axes.scatter(points[:, 0], points[:, 1], s=size, alpha=alpha, label=label, **look)
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=size,
+            alpha=alpha,
+            label=label,
+            facecolors=face,
+            edgecolors=colour,
+            linewidths=0.5,
+            marker=MARKERS[index % len(MARKERS)],
+        )
 
 
 def _dots_legend(figure, dots, names, title):
-    outside = dict(loc="outside right center", ncols=-(-len(names) // 25), frameon=False)
-    for handle in figure.legend(dots, names, title=title, **outside).legend_handles:
+    columns = -(-len(names) // 25)
+    legend = figure.legend(dots, names, title=title, loc="outside right center", ncols=columns, frameon=False)
+    for handle in legend.legend_handles:
         handle.set_alpha(1)
         handle.set_sizes([55])
 

@@ -84,8 +84,9 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
     p = scipy.stats.wilcoxon(np.round(gaps, 9)).pvalue if np.abs(gaps).max() > 1e-9 else 1.0
     if np.ptp(gaps) == 0:
         return {"mean": gaps.mean(), "low": gaps[0], "high": gaps[0], "p": p}
-    settings = dict(method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
-    interval = scipy.stats.bootstrap((gaps,), np.mean, **settings).confidence_interval
+    interval = scipy.stats.bootstrap(
+        (gaps,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0)
+    ).confidence_interval
     return {"mean": gaps.mean(), "low": interval.low, "high": interval.high, "p": p}
 
 
