@@ -128,7 +128,7 @@ def test_a_folder_without_images(size, tmp_path):
 
 
 def test_an_audit_slice_that_is_too_large_can_be_lowered(plain):
-    with pytest.raises(BadInput, match="audit slice of 4 images and a first batch of 3 need more than the 6"):
+    with pytest.raises(BadInput, match="audit slice of 4 images and an initial labelled set of 3 need more than the 6"):
         plain(audit=4)
     workdir, _ = plain(audit=3)
     assert len(queries_of(workdir, 0)) == 6

@@ -74,7 +74,7 @@ def test_only_queries_with_a_prediction_have_one():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (dict(prediction=["cow", ""]), r"a/1.png is predicted 'cow'; expected one of \['cat'"),
+        (dict(prediction=["cow", ""]), r"a/1.png has the prediction 'cow'; expected one of \['cat'"),
         (dict(confidence=[1.01, np.nan]), "confidence of a/1.png is 1.01"),
         (dict(confidence=[-0.01, np.nan]), "confidence of a/1.png is -0.01"),
         (dict(confidence=[np.nan, np.nan]), "confidence of a/1.png is nan"),

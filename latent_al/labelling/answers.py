@@ -1,4 +1,4 @@
-"""What people have labelled, read from files of many forms, each recognised by its content."""
+"""Reads the labels that people have given from files of many forms, recognised by their content."""
 
 import codecs
 import csv
@@ -18,19 +18,19 @@ from latent_al.runtime.files import unguard
 from latent_al.types import BadInput
 
 KEYS = ("latent_al_id", "id", "file_name")
-"""Columns that tell the image; the first that a table has. Label Studio has ids of its own, named `id`."""
+"""Columns that name the image; the first that a table has. Label Studio has ids of its own, named `id`."""
 LABELS = ("label", "choice")
 CONTROL = "choice"
 """The name of the control in our labelling configuration."""
 SKIPPED = "?"
-KNOWN = (
+FORMS = (
     "a CSV with latent_al_id, id or file_name, and label or choice, separated by , ; | or tab; "
     "an export of Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
 )
 
 
 class Answer(NamedTuple):
-    """What one annotator said of one image.
+    """The label that one annotator gives one image.
 
     Attributes:
         id: of the image, as in the manifest.
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
         source: the file, below the workdir.
         row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
             image, which has no rows.
-        file_name: by which the file told the image; empty where it told its id.
+        file_name: by which the file names the image; empty where it has its id.
     """
 
     id: str
@@ -53,62 +53,88 @@ class Answer(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What was not taken: a row, or a whole file where `row` is None; what was found and expected, and the cure."""
+    """A row that was refused, or a whole file where `row` is None: what it holds, what was expected, and the cure."""
 
     source: str
     row: int | None
     reason: str
 
 
-class _Known(NamedTuple):
+class _Pool(NamedTuple):
+    """The images that answers may be of, and the classes: name without blanks -> name; empty where any may come."""
+
     ids: frozenset[str]
     by_name: dict[str, str]
     classes: dict[str, str]
 
 
+class _Said(NamedTuple):
+    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip."""
+
+    label: Any
+    annotator: str
+    time: str
+
+
 class _Rows(NamedTuple):
-    """(row, id, what it holds) of each; `parse` makes (label, annotator, time) of the last: "" where unanswered."""
+    """The rows of a file: (row, image, content); `parse` makes `_Said` of the content.
+
+    The image is an id, or a name where `key` is `file_name`.
+    """
 
     key: str
     rows: list[tuple[int, Any, Any]]
-    parse: Callable[[Any], tuple[Any, str, str]]
+    parse: Callable[[Any], _Said]
+
+
+class _Cells(NamedTuple):
+    by_column: dict[str, str]
+    is_wide: bool
+
+
+class _Read(NamedTuple):
+    answers: list[Answer]
+    refusals: list[Refusal]
 
 
 def read_answers(workdir: Path, table: pd.DataFrame, classes: Sequence[str]) -> tuple[list[Answer], list[Refusal]]:
     """Reads every file below `labels/`, and every `rounds/*/queries.csv`, in sorted order.
 
-    What is refused leaves the rest of its file standing. A label "?" is a skip in each form. Labels lose blanks around
+    A refused row leaves the rest of its file standing. A label "?" is a skip in each form. Labels lose blanks around
     them and are brought to Unicode's composed form, so that what looks alike is one class. Times without a zone are
     UTC. Where one file answers twice for an image and an annotator, the newest counts; without times a contradiction is
     refused.
 
     Args:
+        workdir: of the job.
         table: `id` and `file_name` of every image ever scanned, and `status`: present, changed or removed.
         classes: the labels that may be given; empty where any may.
     """
-    known = _Known(frozenset(table["id"]), _by_name(table), {_clean(name): name for name in classes})
-    answers, refusals, images = [], [], []
+    pool = _Pool(frozenset(table["id"]), _by_name(table), {_clean(name): name for name in classes})
+    answers = []
+    refusals = []
+    images = []
     for path in _list(workdir):
         source = _escape(path.relative_to(workdir).as_posix())
         try:
             image = _hash(path)
-            if image in known.ids:
-                images.append(_of_image(image, source, known))
+            if image in pool.ids:
+                images.append(_of_image(image, source, pool))
                 continue
-            found, refused = _check(_recognise(path), source, known)
+            read = _check(_recognise(path), source, pool)
         except BadInput as error:
             refusals.append(Refusal(source, None, str(error)))
         except OSError as error:
             refusals.append(Refusal(source, None, f"cannot be read ({error.strerror}); mend or remove it."))
         else:
-            answers += found
-            refusals += refused
-    found, refused = _settle(images)
-    return answers + found, refusals + refused
+            answers += read.answers
+            refusals += read.refusals
+    in_folders = _settle(images)
+    return answers + in_folders.answers, refusals + in_folders.refusals
 
 
 def to_utc(text: str) -> str:
-    """A time in ISO 8601 as the log has it: in UTC, with microseconds; without a zone it is taken as UTC.
+    """Returns a time in ISO 8601 as the log has it: in UTC, with microseconds; without a zone it is taken as UTC.
 
     Raises:
         BadInput: no such time.
@@ -129,8 +155,8 @@ def _by_name(table):
 
 
 def _list(workdir):
-    found = [*(workdir / "labels").rglob("*"), *workdir.glob("rounds/*/queries.csv")]
-    return sorted(path for path in found if _is_meant(path.relative_to(workdir)) and not _is_folder(path))
+    paths = [*(workdir / "labels").rglob("*"), *workdir.glob("rounds/*/queries.csv")]
+    return sorted(path for path in paths if _is_meant(path.relative_to(workdir)) and not _is_folder(path))
 
 
 def _is_meant(path):
@@ -143,7 +169,7 @@ def _is_folder(path):
 
 
 def _escape(text):
-    """The text with what UTF-8 or a line of text cannot hold spelled out: paths may hold any byte."""
+    """Spells out what UTF-8 or a line of text cannot hold: paths may hold any byte."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
@@ -155,11 +181,11 @@ def _hash(path):
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _of_image(image, source, known):
+def _of_image(image, source, pool):
     folder = PurePosixPath(source).parent
     if folder == PurePosixPath("labels") or not _clean(folder.name):
         raise BadInput("is an image outside of a folder named for its class; move it to labels/CLASS/.")
-    return Answer(image, _to_class(folder.name, known.classes), "", "", source, 0)
+    return Answer(image, _to_class(folder.name, pool.classes), "", "", source, 0)
 
 
 def _recognise(path):
@@ -168,7 +194,7 @@ def _recognise(path):
     # Not read as a whole: what lies here by mistake may be larger than memory.
     if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BadInput(
-            f"is neither text nor an image of this pool; known: {KNOWN}. "
+            f"is neither text nor an image of this pool; expected {FORMS}. "
             "An image that was edited or saved anew is another one: put the original there."
         )
     text = _decode(path.read_bytes())
@@ -192,21 +218,21 @@ def _from_csv(text):
     delimiter = next((mark for mark in ",;\t|" if _is_header(_header(text, mark))), None)
     if delimiter is None:
         start = text.split("\n", 1)[0].strip()[:200]
-        raise BadInput(f"its first line is {start!r}; known: {KNOWN}.")
+        raise BadInput(f"its first line is {start!r}; expected {FORMS}.")
     header = _header(text, delimiter)
     key = next(name for name in KEYS if name in header)
     label = _only([name for name in header if name in LABELS])
     for name in (key, "annotator", "updated_at"):
-        _only([found for found in header if found == name] or [name])
+        _only([name] * max(1, header.count(name)))
     rows = []
     try:
         for row, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
             named = dict(zip(header, map(unguard, cells), strict=False))
             # A spreadsheet may leave out empty cells at the end of a row.
-            rows.append((row, named.get(key, "").strip(), (named, any(cells[len(header) :]))))
+            rows.append((row, named.get(key, "").strip(), _Cells(named, any(cells[len(header) :]))))
     except csv.Error as error:
         raise BadInput(f"row {len(rows) + 1}: {error}; a quote may be open: close it, or export again.") from error
-    return _Rows(key, rows[1:], lambda row: _of_cells(*row, label))
+    return _Rows(key, rows[1:], lambda cells: _of_cells(cells, label))
 
 
 def _header(text, delimiter):
@@ -227,13 +253,14 @@ def _only(names):
     return names[0]
 
 
-def _of_cells(cells, is_wide, label):
-    if is_wide:
+def _of_cells(cells, label):
+    if cells.is_wide:
         raise BadInput("has more cells than the header; put quotes around a cell that holds the delimiter.")
-    choice = cells.get(label, "")
+    row = cells.by_column
+    choice = row.get(label, "")
     if choice.lstrip().startswith('{"choices"'):
         raise BadInput(f"has several labels: {choice}; expected one; keep one.")
-    return choice, cells.get("annotator", "").strip(), cells.get("updated_at", "").strip()
+    return _Said(choice, row.get("annotator", "").strip(), row.get("updated_at", "").strip())
 
 
 def _from_json(text):
@@ -242,12 +269,12 @@ def _from_json(text):
     except (ValueError, RecursionError) as error:
         raise BadInput(f"is JSON that breaks off or is broken: {error}; export it again.") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise BadInput(f"is JSON, but no list of tasks; known: {KNOWN}.")
+        raise BadInput(f"is JSON, but no list of tasks; expected {FORMS}.")
     if not tasks or any("data" in task for task in tasks):
         return _from_export(tasks)
     if any("latent_al_id" in task for task in tasks):
         return _from_min(tasks)
-    raise BadInput(f"its first task has {_names(tasks[0])}, expected data or latent_al_id; known: {KNOWN}.")
+    raise BadInput(f"its first task has {_names(tasks[0])}, expected data or latent_al_id; expected {FORMS}.")
 
 
 def _from_export(tasks):
@@ -267,26 +294,30 @@ def _from_export(tasks):
 def _of_annotation(annotation):
     if not isinstance(annotation, dict):
         raise BadInput(f"has the annotation {annotation!r}; expected a whole one; export as JSON again.")
-    person, time = _to_text(annotation.get("completed_by")), _to_text(annotation.get("updated_at"))
+    person = _to_text(annotation.get("completed_by"))
+    time = _to_text(annotation.get("updated_at"))
     if annotation.get("was_cancelled"):
-        return None, person, time
-    chosen = []
-    for result in _part(annotation, "result", list):
-        found = (result.get("from_name"), result.get("type")) if isinstance(result, dict) else (None, None)
-        if found != (CONTROL, "choices"):
-            raise BadInput(
-                f"has a result of control {found[0]!r} of type {found[1]!r}; expected {CONTROL!r} of type 'choices'; "
-                "set up the project with our labelling_config.xml."
-            )
-        chosen += _part(_part(result, "value", dict), "choices", list)
-    return _single(chosen), person, time
+        return _Said(None, person, time)
+    choices = [choice for result in _part(annotation, "result", list) for choice in _choices(result)]
+    return _Said(_single(choices), person, time)
+
+
+def _choices(result):
+    control = result.get("from_name") if isinstance(result, dict) else None
+    kind = result.get("type") if isinstance(result, dict) else None
+    if control != CONTROL or kind != "choices":
+        raise BadInput(
+            f"has a result of control {control!r} of type {kind!r}; expected {CONTROL!r} of type 'choices'; "
+            "set up the project with our labelling_config.xml."
+        )
+    return _part(_part(result, "value", dict), "choices", list)
 
 
 def _from_min(tasks):
     annotated = [task for task in tasks if task.get("annotation_id") is not None]
     if annotated and not any(CONTROL in task for task in tasks):
         raise BadInput(
-            f"has {len(annotated)} annotations, but no {CONTROL!r} in any; found {_names(annotated[0])}; "
+            f"has {len(annotated)} annotations, but no {CONTROL!r} in any; the first has {_names(annotated[0])}; "
             f"name the control {CONTROL!r}, as our labelling_config.xml does."
         )
     return _Rows("latent_al_id", [(row, task.get("latent_al_id"), task) for row, task in enumerate(tasks, 1)], _of_task)
@@ -296,11 +327,11 @@ def _of_task(task):
     choice = task.get(CONTROL, "")
     if isinstance(choice, dict):
         choice = _single(_part(choice, "choices", list))
-    return choice, _to_text(task.get("annotator")), _to_text(task.get("updated_at"))
+    return _Said(choice, _to_text(task.get("annotator")), _to_text(task.get("updated_at")))
 
 
 def _part(tree, name, kind):
-    """`tree[name]`, or an empty one where that is of another kind."""
+    """Returns `tree[name]`, or an empty `kind` where that is of another kind."""
     value = tree.get(name)
     return value if isinstance(value, kind) else kind()
 
@@ -316,35 +347,40 @@ def _single(choices):
 
 
 def _to_text(value):
-    """A time, or a person, whom Label Studio tells by a number, by a name or by several things."""
+    """Returns a time as text, or a person, whom Label Studio tells by a number, by a name or by several things."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
     return "" if value is None else str(value).strip()
 
 
-def _check(found, source, known):
-    ids = [known.by_name.get(key) if found.key == "file_name" else key for _, key, _ in found.rows]
-    if ids and not any(isinstance(image, str) and image in known.ids for image in ids):
+def _check(file, source, pool):
+    """Returns the answers of a file, and refuses its rows that are of no image or no class, or all of it."""
+    ids = [pool.by_name.get(key) if file.key == "file_name" else key for _, key, _ in file.rows]
+    if ids and not any(isinstance(image, str) and image in pool.ids for image in ids):
         reason = (
-            f"labels of other images: no {found.key} of its {len(ids)} rows is of this pool, the first is "
-            f"{found.rows[0][1]!r}; move the file to the workdir that it belongs to."
+            f"labels of other images: no {file.key} of its {len(ids)} rows is of this pool, the first is "
+            f"{file.rows[0][1]!r}; move the file to the workdir that it belongs to."
         )
-        return [], [Refusal(source, None, reason)]
-    answers, refusals = [], []
-    for image, (row, key, held) in zip(ids, found.rows, strict=True):
+        return _Read([], [Refusal(source, None, reason)])
+    answers = []
+    refusals = []
+    for image, (row, key, content) in zip(ids, file.rows, strict=True):
         try:
-            label, annotator, time = found.parse(held)
-            if label is not None and _clean(label) == "":
+            said = file.parse(content)
+            if said.label is not None and _clean(said.label) == "":
                 continue
-            if not isinstance(image, str) or image not in known.ids:
-                raise BadInput(f"{found.key} {key!r} is not of this pool; correct it, or remove the row.")
-            label = None if label is None else _to_class(label, known.classes)
-            name = key if found.key == "file_name" else ""
-            answers.append(Answer(image, label, _escape(annotator), time and to_utc(time), source, row, name))
+            if not isinstance(image, str) or image not in pool.ids:
+                raise BadInput(f"{file.key} {key!r} is not of this pool; correct it, or remove the row.")
+            answers.append(_to_answer(image, said, source, row, key if file.key == "file_name" else "", pool))
         except BadInput as error:
             refusals.append(Refusal(source, row, str(error)))
-    kept, contradictions = _settle(answers)
-    return kept, refusals + contradictions
+    settled = _settle(answers)
+    return _Read(settled.answers, refusals + settled.refusals)
+
+
+def _to_answer(image, said, source, row, file_name, pool):
+    label = None if said.label is None else _to_class(said.label, pool.classes)
+    return Answer(image, label, _escape(said.annotator), said.time and to_utc(said.time), source, row, file_name)
 
 
 def _clean(label):
@@ -354,7 +390,7 @@ def _clean(label):
 
 
 def _to_class(label, classes):
-    """The class as `classes` spells it, or None of a skip."""
+    """Returns the class as `classes` spells it, or None of a skip."""
     label = _clean(label)
     if label == SKIPPED:
         return None
@@ -370,11 +406,12 @@ def _to_class(label, classes):
 
 
 def _settle(answers):
-    """(one answer for each image and annotator, what contradicts itself)."""
+    """Returns one answer for each image and annotator, and refuses what contradicts itself."""
     groups = {}
     for answer in answers:
         groups.setdefault((answer.id, answer.annotator), []).append(answer)
-    kept, refusals = [], []
+    kept = []
+    refusals = []
     for group in groups.values():
         newest = max(group, key=lambda answer: answer.time)
         rivals = group if not all(answer.time for answer in group) else [a for a in group if a.time == newest.time]
@@ -382,7 +419,7 @@ def _settle(answers):
             kept.append(newest)
         else:
             refusals += _contradictions(rivals)
-    return kept, refusals
+    return _Read(kept, refusals)
 
 
 def _contradictions(rivals):

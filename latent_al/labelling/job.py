@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.labelling import encode, label_studio, rounds, scan, terminal
+from latent_al.labelling import encode, label_studio, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask, build_learner
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import rehearse
@@ -151,14 +151,14 @@ def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
     pixels = (scanned.store[row] for row in asked.rows.tolist())
     known, picked = state.known, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
+    marks = {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
     return rounds.publish(
         folder,
         asked.record,
         queries=asked.queries,
         predictions=asked.predictions,
         images=rounds.originals(root, table, pixels, config.data.channels),
-        latents=encoded.latents,
-        groups={name: np.flatnonzero(each) for name, each in groups.items() if each.any()} | picked,
+        marked=sheets.Marked(encoded.latents, marks | picked),
         root_name=root.resolve().name,
     )
 

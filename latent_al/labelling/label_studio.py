@@ -1,4 +1,4 @@
-"""What Label Studio is handed: how to label, and a batch of tasks. Tried against its release 1.23.2."""
+"""Files for Label Studio: the labelling configuration, and a batch of tasks. Tried against its release 1.23.2."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ IMAGE = "image"
 
 
 def labelling_config(classes: Sequence[str]) -> str:
-    """The XML to paste into a project's labelling interface; without classes it says where to add them.
+    """Returns the XML to paste into a project's labelling interface; without classes it says where to add them.
 
     Raises:
         BadInput: a name that XML cannot hold.
@@ -30,7 +30,7 @@ def labelling_config(classes: Sequence[str]) -> str:
 
 
 def tasks(queries: pd.DataFrame, *, root_name: str, round_index: int, classes: Sequence[str]) -> list[dict]:
-    """The tasks to import, one a query, in the order of the queries.
+    """Returns the tasks to import, one a query, in the order of the queries.
 
     Args:
         queries: columns id, file_name, rank, reason, prediction and confidence, in [0, 1]; "" and NaN without one.
@@ -61,7 +61,7 @@ def _predictions(query, round_index, classes):
     if query.prediction == "":
         return []
     if query.prediction not in classes:
-        raise ValueError(f"{query.file_name} is predicted {query.prediction!r}; expected one of {list(classes)}.")
+        raise ValueError(f"{query.file_name} has the prediction {query.prediction!r}; expected one of {list(classes)}.")
     # NaN is in no range either.
     if not 0 <= query.confidence <= 1:
         raise ValueError(f"the confidence of {query.file_name} is {query.confidence}; expected 0 to 1.")

@@ -1,4 +1,4 @@
-"""The append-only log of what people answered, and the labels that follow from it."""
+"""Keeps the append-only log of the answers, and derives the labels from it."""
 
 import csv
 import io
@@ -21,11 +21,11 @@ _CURE = "the log was changed by another program: put back a copy of it; it is le
 
 
 class Accepted(NamedTuple):
-    """What one reading added.
+    """The outcome of one reading of the label files.
 
     Attributes:
         log: every answer so far, in the order of reading.
-        num_new: how many of them are new and say something new.
+        num_new: how many answers this reading added that say something new.
         changes: for each label that another one replaces, a line for a person.
         refused: new answers that could not be taken.
     """
@@ -36,8 +36,15 @@ class Accepted(NamedTuple):
     refused: list[Refusal]
 
 
+class _Newest(NamedTuple):
+    """The newest answer of one annotator about one image."""
+
+    time: str
+    label: str | None
+
+
 class Labels(NamedTuple):
-    """What holds, by image id, sorted.
+    """The labels that follow from the log, by image id, sorted.
 
     Attributes:
         labels: the class that most annotators gave.
@@ -51,7 +58,7 @@ class Labels(NamedTuple):
 
 
 def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Accepted:
-    """Appends to `labels.csv` what is new, in one write that succeeds as a whole or changes nothing.
+    """Appends the new answers to `labels.csv`, in one write that succeeds as a whole or changes nothing.
 
     An answer with a time is new where the log has none of the same image, annotator, time and label, whatever its file;
     one without where the same source last said otherwise of that image by that annotator. All class folders are one
@@ -59,6 +66,7 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
     is logged.
 
     Args:
+        workdir: of the job.
         answers: of `read_answers`, with the same `table`.
         table: `id`, `file_name` and `status` of every image ever scanned.
 
@@ -69,7 +77,7 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
     path = workdir / "labels.csv"
     log = _read_log(path)
     num_before = num_said(log)
-    fresh, refused = _split(_unheard(log, _bound(log, answers)), table)
+    fresh, refused = _split(_new(log, _bound(log, answers)), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
     names = table["file_name"].str.replace("\r", "\\r")
     rows, changes = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)))
@@ -80,23 +88,25 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
 
 
 def num_said(log: pd.DataFrame) -> int:
-    """How many answers of the log said something that the newest of that annotator, about that image, had not."""
-    newest, num = {}, 0
-    for who, time, label in zip(zip(log["id"], log["annotator"], strict=True), log["time"], log["label"], strict=True):
-        before = newest.get(who, ("", None))
-        num += label != before[1]
-        newest[who] = max(before, (time, label), key=lambda said: said[0])
+    """Counts the answers of the log that differ from the newest before them by that annotator, about that image."""
+    newest = {}
+    num = 0
+    for image, annotator, time, label in log[["id", "annotator", "time", "label"]].itertuples(index=False):
+        before = newest.get((image, annotator), _Newest("", None))
+        num += label != before.label
+        if time > before.time:
+            newest[image, annotator] = _Newest(time, label)
     return num
 
 
 def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
-    """Writes `refused.csv`, what is refused now: `source`, `row`, empty where it is the whole file, and `reason`."""
+    """Writes `refused.csv`, the present refusals: `source`, `row`, empty of a whole file, and `reason`."""
     table = pd.DataFrame(refusals, columns=Refusal._fields)
     write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}))
 
 
 def resolve(log: pd.DataFrame) -> Labels:
-    """The label of each image: that of most annotators, of each of whom the newest answer counts.
+    """Returns the label of each image: that of most annotators, of each of whom the newest answer counts.
 
     The newest is so by time, then by place in the log. Skips do not vote.
     """
@@ -149,14 +159,15 @@ def _check_row(path, row, cells):
 
 
 def _bound(log, answers):
-    """The answers, where a file tells an image by name, about the one that this name meant when it was first read."""
+    """Yields the answers; of a file that names its images, about those that the names meant when it was first read."""
     meant = dict(zip(zip(log["source"], log["file_name"], strict=True), log["id"], strict=True))
     for answer in answers:
         name = answer.file_name.replace("\r", "\\r")
         yield answer._replace(id=meant.get((answer.source, name), answer.id)) if name else answer
 
 
-def _unheard(log, answers):
+def _new(log, answers):
+    """Yields the answers that the log does not have yet."""
     keys = zip(map(_speaker, log["source"], log["row"]), log["id"], log["annotator"], strict=True)
     last = dict(zip(keys, log["label"], strict=True))
     timed = set(zip(log["id"], log["annotator"], log["time"], log["label"], strict=True))
@@ -177,10 +188,11 @@ def _speaker(source, row):
 
 
 def _split(answers, table):
-    """(what may be logged, refusals of what was said of a file that now has other content)."""
+    """Returns the answers that may be logged, and refusals of those about a file that now has other content."""
     changed = table[table["status"] == "changed"]
     names = dict(zip(changed["id"], changed["file_name"], strict=True))
-    fresh, refused = [], []
+    fresh = []
+    refused = []
     for answer in answers:
         if answer.id not in names:
             fresh.append(answer)
@@ -194,19 +206,25 @@ def _split(answers, table):
 
 
 def _to_rows(log, answers, names):
-    order = log.sort_values("time", kind="stable")
-    keys = zip(order["id"], order["annotator"], strict=True)
-    newest = dict(zip(keys, zip(order["time"], order["label"], strict=True), strict=True))
+    """Returns the rows to append, and a line for each label that another one replaces."""
+    newest = {}
+    for image, annotator, time, label in log[["id", "annotator", "time", "label"]].itertuples(index=False):
+        before = newest.get((image, annotator), _Newest("", ""))
+        if time >= before.time:
+            newest[image, annotator] = _Newest(time, label)
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    rows, changes = [], []
-    for id_, label, annotator, time, source, row, _ in answers:
-        said = (time or now, label or "")
-        before = newest.get((id_, annotator), ("", ""))
-        is_newer = said[0] >= before[0]
-        was = before[1] if is_newer and before[1] != said[1] else ""
+    rows = []
+    changes = []
+    for answer in answers:
+        name = names[answer.id]
+        said = _Newest(answer.time or now, answer.label or "")
+        before = newest.get((answer.id, answer.annotator), _Newest("", ""))
+        is_newer = said.time >= before.time
+        was = before.label if is_newer and before.label != said.label else ""
         if was:
-            changes.append(f"{names[id_]}: {was} -> {label or 'skipped'} ({source}{f', row {row}' if row else ''})")
+            row = f", row {answer.row}" if answer.row else ""
+            changes.append(f"{name}: {was} -> {answer.label or 'skipped'} ({answer.source}{row})")
         if is_newer:
-            newest[id_, annotator] = said
-        rows.append((id_, names[id_], said[1], annotator, said[0], source, str(row), was))
+            newest[answer.id, answer.annotator] = said
+        rows.append((answer.id, name, said.label, answer.annotator, said.time, answer.source, str(answer.row), was))
     return rows, changes

@@ -17,13 +17,13 @@ from latent_al.types import BadInput
 
 
 def past_rounds(workdir: Path) -> list[dict[str, Any]]:
-    """What `round.json` of each round holds, in order.
+    """Reads `round.json` of each round, in order.
 
     Raises:
         BadInput: a round is missing or cannot be read.
     """
     folders = sorted(path for path in (workdir / "rounds").glob("[0-9]*") if path.is_dir())
-    found = []
+    records = []
     for index, folder in enumerate(folders):
         if folder.name != f"{index:03d}":
             raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
@@ -33,8 +33,8 @@ def past_rounds(workdir: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"it is not of round {index}")
         except (OSError, ValueError) as error:
             raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def publish(
@@ -44,20 +44,18 @@ def publish(
     queries: pd.DataFrame,
     predictions: pd.DataFrame | None,
     images: Iterable[np.ndarray],
-    latents: np.ndarray,
-    groups: dict[str, np.ndarray],
+    marked: sheets.Marked,
     root_name: str,
 ) -> Path:
     """Writes the next round: all of it, or nothing.
 
     Args:
         workdir: of the job.
-        record: what `round.json` is to hold; `round`, `classes` and, with `accuracy`, what the terminal shows.
-        queries: what people are asked, with `confidence`, which only the tasks show.
+        record: the content of `round.json`: `round`, `classes` and, with `accuracy`, what the terminal prints.
+        queries: what people are asked, with `confidence`, which only the tasks of Label Studio hold.
         predictions: of the whole pool, None before the first classifier.
-        images: of the queries, each [h w c].
-        latents: of the whole pool [n d].
-        groups: rows of the pool to mark on the map, by name.
+        images: of the queries, [h w c], one by one.
+        marked: the latents of the whole pool, and the rows to mark on the map.
         root_name: of the image folder.
 
     Returns:
@@ -72,9 +70,9 @@ def publish(
         write_csv(partial / "predictions.csv", predictions)
     if len(queries):
         sheets.contact_sheet(images, _captions(queries), partial / "contact_sheet.png")
-    sheets.latent_map(latents, groups, partial / "map.png")
-    settings = dict(root_name=root_name, round_index=record["round"], classes=record["classes"])
-    write_json(partial / "label_studio.json", label_studio.tasks(queries, **settings))
+    sheets.latent_map(marked.latents, marked.groups, partial / "map.png")
+    tasks = label_studio.tasks(queries, root_name=root_name, round_index=record["round"], classes=record["classes"])
+    write_json(partial / "label_studio.json", tasks)
     write_atomically(partial / "labelling_config.xml", label_studio.labelling_config(record["classes"]))
     write_json(partial / "round.json", record)
     put_in_place(partial, folder)
@@ -84,7 +82,7 @@ def publish(
 def originals(
     root: Path, table: pd.DataFrame, pixels: Iterable[np.ndarray], channels: int
 ) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """The images of `table` as their files have them, read one by one, for a file may be larger than a whole sheet.
+    """Yields the images of `table` as their files have them, one by one: a file may be larger than a whole sheet.
 
     Where a file is gone or changed, it is the image of `pixels`, as it was scanned.
     """

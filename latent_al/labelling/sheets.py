@@ -1,9 +1,10 @@
-"""The pictures of a round: what is to be labelled, and where it lies in the latent space."""
+"""Figures of a round: the images to label, and where they lie in the latent space."""
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -27,24 +28,41 @@ CLOUD = 20_000
 """Images that are drawn as the background of the map."""
 
 
+class Marked(NamedTuple):
+    """Latents [n d] with groups of rows to mark on a map: name -> rows."""
+
+    latents: np.ndarray
+    groups: dict[str, np.ndarray]
+
+
+class _Plane(NamedTuple):
+    """Where images lie on a map: `place` gives the points [k 2] of rows, and the labels say what the axes are."""
+
+    place: Callable[[np.ndarray], np.ndarray]
+    xlabel: str
+    ylabel: str
+
+
 def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequence[str], path: Path) -> None:
-    """Writes the images in rows of up to 12, each with its caption below, as one PNG.
+    """Writes the images in rows of up to 12, with their captions below, as one PNG.
 
     Args:
         images: at least one, of any sizes, taken one by one; grey where c = 1, colour where c = 3.
         captions: one an image; what does not fit below the image is cut.
         path: of the PNG, replaced as a whole.
     """
-    cell, columns = SIDE + MARGIN, min(len(captions), COLUMNS)
+    cell = SIDE + MARGIN
+    columns = min(len(captions), COLUMNS)
     size = (columns * cell + MARGIN, math.ceil(len(captions) / columns) * (cell + CAPTION) + MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     # DejaVu, which comes with matplotlib, has more scripts than Pillow's own font.
     font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = MARGIN + index % columns * cell, MARGIN + index // columns * (cell + CAPTION)
-        shown = _scaled(image)
-        sheet.paste(shown, (left + (SIDE - shown.width) // 2, top + (SIDE - shown.height) // 2))
+        left = MARGIN + index % columns * cell
+        top = MARGIN + index // columns * (cell + CAPTION)
+        scaled = _scaled(image)
+        sheet.paste(scaled, (left + (SIDE - scaled.width) // 2, top + (SIDE - scaled.height) // 2))
         draw.text((left, top + SIDE + 2), _cut(caption, font), "black", font)
     _save(sheet.save, path)
 
@@ -52,7 +70,7 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
 def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.ndarray, " _"]], path: Path) -> None:
     """Writes a map of the latent space with groups of images marked, later groups above earlier ones, as a PNG.
 
-    Two dimensions are shown as they are, more as their first two principal components. Equal input gives equal bytes.
+    Two dimensions are drawn as they are, more as their first two principal components. Equal input gives equal bytes.
 
     Args:
         latents: finite; of very many, a fixed random choice is drawn.
@@ -60,22 +78,33 @@ def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.nd
         path: of the PNG, replaced as a whole.
     """
     rng = np.random.default_rng(0)
-    place, labels = _plane(latents, rng)
+    plane = _plane(latents, rng)
     cloud = rng.permutation(len(latents))[:CLOUD]
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     drawn = "" if len(cloud) == len(latents) else f", {len(cloud):,} of them drawn"
-    axes.scatter(*place(cloud).T, s=4, color="0.75", linewidths=0, label=f"all images: {len(latents):,}{drawn}")
+    points = plane.place(cloud)
+    label = f"all images: {len(latents):,}{drawn}"
+    axes.scatter(points[:, 0], points[:, 1], s=4, color="0.75", linewidths=0, label=label)
     for index, (name, rows) in enumerate(groups.items(), start=1):
-        marks = dict(marker=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)])
-        axes.scatter(*place(rows).T, s=24, edgecolors="white", linewidths=0.4, label=f"{name}: {len(rows):,}", **marks)
-    axes.set(xlabel=labels[0], ylabel=labels[1])
+        points = plane.place(rows)
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=24,
+            marker=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            edgecolors="white",
+            linewidths=0.4,
+            label=f"{name}: {len(rows):,}",
+        )
+    axes.set(xlabel=plane.xlabel, ylabel=plane.ylabel)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     _save(lambda file, format: figure.savefig(file, format=format, dpi=DPI, bbox_inches="tight"), path)
 
 
 def _scaled(image):
-    """Up or down to `SIDE`, smoothly, for people know small photographs better without sharp pixels."""
+    """Scales up or down to `SIDE`, smoothly: people recognise small photographs better without sharp pixels."""
     height, width, channels = image.shape
     scale = SIDE / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
@@ -84,7 +113,7 @@ def _scaled(image):
 
 
 def _cut(caption, font):
-    """The caption on one line, cut to the width of an image."""
+    """Returns the caption on one line, cut to the width of an image."""
     # No wider text fits, and a name that is no valid Unicode could not be drawn.
     line = " ".join(caption.split()).encode(errors="replace").decode()
     if font.getlength(line[:SIDE]) <= SIDE:
@@ -93,23 +122,22 @@ def _cut(caption, font):
 
 
 def _plane(latents, rng):
-    """A function of rows to their places [k 2], and what the two axes are."""
     if latents.shape[1] == 1:
         height = rng.uniform(size=len(latents))
-        return lambda rows: np.column_stack([latents[rows, 0], height[rows]]), ("latent", "spread at random")
-    if latents.shape[1] == 2:
-        return lambda rows: latents[rows], ("first latent", "second latent")
-    if len(latents) == 1:
-        return lambda rows: latents[rows, :2], ("first latent", "second latent")
+        return _Plane(lambda rows: np.column_stack([latents[rows, 0], height[rows]]), "latent", "spread at random")
+    if latents.shape[1] == 2 or len(latents) == 1:
+        return _Plane(lambda rows: latents[rows, :2], "first latent", "second latent")
     pca = PCA(2, random_state=0)
     # Latents that are all equal have no variance to share.
     with np.errstate(invalid="ignore"):
         pca.fit(latents[rng.permutation(len(latents))[:FITTED]])
-    shares = np.nan_to_num(pca.explained_variance_ratio_)
-    names = [f"{name} principal component" for name in ("first", "second")]
-    labels = [f"{name} ({100 * share:.0f} % of the variance)" for name, share in zip(names, shares, strict=True)]
+    shares = [f"({100 * share:.0f} % of the variance)" for share in np.nan_to_num(pca.explained_variance_ratio_)]
     # As `pca.transform`, which refuses a group without rows.
-    return lambda rows: (latents[rows] - pca.mean_) @ pca.components_.T, labels
+    return _Plane(
+        lambda rows: (latents[rows] - pca.mean_) @ pca.components_.T,
+        f"first principal component {shares[0]}",
+        f"second principal component {shares[1]}",
+    )
 
 
 def _save(save, path):

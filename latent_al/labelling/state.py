@@ -1,4 +1,4 @@
-"""What is known of the pool before a round: the scanned images, their labels, and what has been asked."""
+"""The state of a job before a round: the scanned images, their labels, and what has been asked."""
 
 import json
 from collections import Counter
@@ -16,10 +16,10 @@ from latent_al.types import UNLABELLED, BadInput
 
 
 class State(NamedTuple):
-    """The rows of `table`, as in `manifest.csv`, are those of `known`, and of the latents.
+    """The state of a job; the rows of `table`, as in `manifest.csv`, are those of `known`, and of the latents.
 
     classes: names; `known.classes` are their numbers.
-    past: what each round's `round.json` holds.
+    past: the content of `round.json` of each round.
     num_answers: answers in `labels.csv` that said something new.
     """
 
@@ -32,19 +32,24 @@ class State(NamedTuple):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is nothing to do: no answer since the last round, which left some open or all asked."""
-        known = self.known
+        """Tells whether there is nothing to do: no answer since the last round, which left some open or all asked."""
+        status = self.known
         if not self.past or self.num_answers != self.past[-1]["num_answers"]:
             return False
-        return bool((known.open | known.tied).any() or not (known.candidates | known.unasked_audit).any())
+        return bool((status.open | status.tied).any() or not (status.candidates | status.unasked_audit).any())
 
     def rows_of(self, ids: list[str]) -> np.ndarray:
-        """Where images are in the table."""
+        """Returns the rows of images in the table; -1 of an id that it does not have."""
         return pd.Index(self.table.id).get_indexer(ids)
 
 
 class Taken(NamedTuple):
-    """What the label files brought: how many new answers, a line for each label that changed, what was refused."""
+    """The outcome of reading the label files.
+
+    num_new: answers that say something new.
+    changes: a line for each label that another one replaces.
+    refused: rows and files that could not be used.
+    """
 
     num_new: int
     changes: list[str]
@@ -55,34 +60,35 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial
     """Fixes, once, the share of all images that the audit slice takes: `num` of those there are, and of later ones.
 
     Raises:
-        BadInput: fewer images than the slice and the first batch need; a slice of another size was set aside before.
+        BadInput: fewer images than the slice and the initial labelled set need; a slice of another size was set aside
+            before.
     """
     path = workdir / "audit.json"
     if path.exists():
         before = _read_audit(path)["num"]
         if num != before:
             raise BadInput(
-                f"audit is {num}, but {path} was made with {before}, and the slice is set aside for good; set it back, "
-                "or choose another --workdir."
+                f"audit is {num}, but {path} was made with {before}, and the slice is set aside for good; set audit to "
+                f"{before}, or choose another --workdir."
             )
         return
     present = table.id[table.status == "present"]
     if num + num_initial > len(present):
         raise BadInput(
-            f"an audit slice of {num} images and a first batch of {num_initial} need more than the {len(present)} that "
-            "there are; lower audit or num_initial, or add images."
+            f"an audit slice of {num} images and an initial labelled set of {num_initial} need more than the "
+            f"{len(present)} that there are; lower audit or num_initial, or add images."
         )
-    draws = [*sorted(selection.uniform(each, seed) for each in present), 1.0]
+    draws = [*sorted(selection.uniform(image, seed) for image in present), 1.0]
     write_json(path, dict(num=num, share=draws[num] if num else 0.0))
 
 
 def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: int) -> tuple[State, Taken]:
-    """Takes in what lies in `labels/`, and works out what is known.
+    """Reads the answers in `labels/` and `rounds/`, and returns the state of the job with them.
 
     Args:
         workdir: of the job.
         scan: of the folder.
-        classes: the names that labels may have; any where there are none.
+        classes: the names that labels may have; empty where any may come.
         seed: of the audit slice.
 
     Raises:
@@ -94,21 +100,22 @@ def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: in
     accepted = ledger.accept(workdir, answers, table)
     refused = [*refused, *accepted.refused]
     ledger.write_refused(workdir, refused)
-    labels, past = ledger.resolve(accepted.log), rounds.past_rounds(workdir)
+    labels = ledger.resolve(accepted.log)
+    past = rounds.past_rounds(workdir)
     names = list(classes) or sorted(set(labels.labels.values()))
     _check_classes(names, labels)
     share = _read_audit(workdir / "audit.json")["share"]
-    audit = np.array([selection.uniform(each, seed) < share for each in table.id])
-    known = _known(table, labels, names, audit, past)
-    state = State(table, labels, known, names, past, ledger.num_said(accepted.log))
+    audit = np.array([selection.uniform(image, seed) < share for image in table.id])
+    status = _status(table, labels, names, audit, past)
+    state = State(table, labels, status, names, past, ledger.num_said(accepted.log))
     return state, Taken(accepted.num_new, accepted.changes, refused)
 
 
 def _check_classes(names, labels):
     counts = Counter(labels.labels.values())
-    others = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
-    if others:
-        raise BadInput(f"config.classes leaves out what has been labelled: {others}; add it, or leave classes empty.")
+    missing = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
+    if missing:
+        raise BadInput(f"config.classes leaves out what has been labelled: {missing}; add it, or leave classes empty.")
 
 
 def _read_audit(path):
@@ -118,11 +125,12 @@ def _read_audit(path):
         raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
 
 
-def _known(table, labels, names, audit, past):
-    asked = {each for record in past for each in (*record["queries"], *record["audit"])}
+def _status(table, labels, names, audit, past):
+    asked = {image for record in past for image in (*record["queries"], *record["audit"])}
     numbers = {name: number for number, name in enumerate(names)}
-    classes = np.array([numbers.get(labels.labels.get(each), UNLABELLED) for each in table.id])
-    tied, skipped, was_asked = (table.id.isin(each).to_numpy() for each in (labels.tied, labels.skipped, asked))
+    classes = np.array([numbers.get(labels.labels.get(image), UNLABELLED) for image in table.id])
+    tied = table.id.isin(labels.tied).to_numpy()
+    skipped = table.id.isin(labels.skipped).to_numpy()
     gone = (table.status != "present").to_numpy()
-    waiting = was_asked & (classes == UNLABELLED) & ~(tied | skipped | gone)
-    return selection.Known(classes, audit, waiting, skipped | gone, tied & ~gone)
+    is_open = table.id.isin(asked).to_numpy() & (classes == UNLABELLED) & ~(tied | skipped | gone)
+    return selection.Known(classes, audit, is_open, skipped | gone, tied & ~gone)

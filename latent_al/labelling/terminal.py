@@ -1,4 +1,4 @@
-"""What the job says: what was found, what it makes of it, and what to do next."""
+"""Texts of the job for the terminal: what it has read, how good the predictions are, and what to do next."""
 
 from pathlib import Path
 
@@ -7,56 +7,55 @@ from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
 PAYS = 0.02
-"""What a batch has to add to accuracy to be worth its labels, where it may add nothing."""
+"""The accuracy that a batch has to add to be worth its labels, where it may add nothing."""
 
 
 def duration(seconds: float) -> str:
-    """As people say it, from seconds to hours."""
+    """Returns a time as people say it, from seconds to hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def size(num_bytes: int) -> str:
-    """In GiB, or in MiB below a tenth of one."""
+    """Returns a size in GiB, or in MiB below a tenth of one."""
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{max(num_bytes / 2**20, 1):.0f} MiB"
 
 
 def to_scan(expected: scan.Forecast) -> str:
-    """How long reading the new files will take, and the room that it needs."""
-    num, disk = expected.num_images, size(expected.disk_bytes)
+    """Tells how long reading the new files will take, and the disk space that it needs."""
+    num = expected.num_images
+    disk = size(expected.disk_bytes)
     return f"To read: {num:,} file{'s' * (num != 1)}, {duration(expected.seconds)}, {disk} of disk."
 
 
 def forecast(expected: encode.Forecast) -> str:
-    """How long the encoder will take, and the memory that it needs."""
+    """Tells how long the encoder will take, and the memory that it needs."""
     training = f"train the encoder: {duration(expected.training)}; to " if expected.training else ""
     memory = size(expected.memory)
     return f"To {training}encode: {duration(expected.encoding)}; memory: {memory} beside the program's own."
 
 
 def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> list[str]:
-    """What the label files brought, and what is labelled, waiting, skipped and tied by now.
+    """Tells what the label files brought, and how many images are labelled, open, tied and skipped by now.
 
     `is_fixed`: whether the classes are those of the config.
     """
     lines = [f"Changed: {line}" for line in taken.changes]
-    lines += [f"Refused: {_where(each)}: {each.reason}" for each in taken.refused[:5]]
+    lines += [f"Refused: {_where(refusal)}: {refusal.reason}" for refusal in taken.refused[:5]]
     if len(taken.refused) > 5:
         lines.append(f"Refused: {len(taken.refused) - 5} more, listed in {workdir / 'refused.csv'}.")
     if state.past:
-        known = state.known
-        audit = f"{(known.audit & (known.classes >= 0)).sum()} of {known.audit.sum()} of the audit slice"
-        counts = [f"{known.labelled.sum()} labelled", audit, f"{known.open.sum()} open", f"{known.tied.sum()} tied"]
-        lines.append(f"{taken.num_new} new answers: {', '.join(counts)}, {len(state.labels.skipped)} skipped.")
+        lines.append(f"{taken.num_new} new answers: {_counts(state)}.")
         before = {name for record in state.past for name in record["classes"]}
         new = [name for name in state.classes if name not in before]
-        lines += [f"New classes: {', '.join(new)}."] if new and before and not is_fixed else []
+        if new and before and not is_fixed:
+            lines.append(f"New classes: {', '.join(new)}.")
     return lines
 
 
 def report(record: dict, folder: Path) -> str:
-    """What the round found, and where it is."""
+    """Tells what the round asks, how good its predictions are, and where it is."""
     lines = [f"\nRound {record['round']:03d}: {len(record['queries'])} images to label in {folder}"]
     if record["audit"]:
         lines[0] += f", and {len(record['audit'])} for the audit slice, which is never trained on"
@@ -71,10 +70,10 @@ def report(record: dict, folder: Path) -> str:
 
 
 def next_steps(workdir: Path, state: State) -> str:
-    """How to answer what is open."""
-    asked_in = {each: record["round"] for record in state.past for each in (*record["queries"], *record["audit"])}
+    """Tells how to answer what is open."""
+    asked_in = {image: record["round"] for record in state.past for image in (*record["queries"], *record["audit"])}
     ids = state.table.id[state.known.open | state.known.tied]
-    numbers = sorted({f"{asked_in[each]:03d}" for each in ids if each in asked_in})
+    numbers = sorted({f"{asked_in[image]:03d}" for image in ids if image in asked_in})
     if not numbers:
         return "Nothing is left to ask: every image is labelled or skipped."
     folder = workdir / "rounds" / numbers[-1]
@@ -88,28 +87,44 @@ def next_steps(workdir: Path, state: State) -> str:
     )
 
 
+def _counts(state):
+    status = state.known
+    num_audit = (status.audit & (status.classes >= 0)).sum()
+    return (
+        f"{status.labelled.sum()} labelled, {num_audit} of {status.audit.sum()} of the audit slice, "
+        f"{status.open.sum()} open, {status.tied.sum()} tied, {len(state.labels.skipped)} skipped"
+    )
+
+
 def _where(refusal):
     return refusal.source if refusal.row is None else f"{refusal.source}, row {refusal.row}"
 
 
 def _quality(record):
-    accuracy, gain, against = record["accuracy"], record["gain"], record["against_random"]
-    if accuracy is None:
+    if record["accuracy"] is None:
         return ["  accuracy     unknown: no image of the audit slice is labelled yet"]
-    of = f"{accuracy['num']} of {len(record['predicted'])} audit images"
-    lines = [f"  accuracy     {_percent(accuracy)} on {of}"]
-    if record["temperature"] is not None:
-        lines.append(
-            f"  confidence   in predictions.csv is calibrated, off by {100 * record['calibration_error']:.1f} points"
-        )
-    else:
-        lines.append("  confidence   in predictions.csv is not calibrated: the audit slice has too few labels")
-    if gain is not None:
-        lines.append(f"  next batch   would add {_points(gain)}{_verdict(gain)}")
-    if against is not None:
-        better = "" if against["low"] > 0 else ": no better than random labels would be, as far as it can tell"
-        lines.append(f"  strategy     the first {against['num']} chosen are {_points(against)} ahead of random{better}")
+    lines = [_accuracy(record), _confidence(record)]
+    if record["gain"] is not None:
+        lines.append(f"  next batch   would add {_points(record['gain'])}{_verdict(record['gain'])}")
+    if record["against_random"] is not None:
+        lines.append(_strategy(record["against_random"]))
     return lines
+
+
+def _accuracy(record):
+    audit = f"{record['accuracy']['num']} of {len(record['predicted'])} audit images"
+    return f"  accuracy     {_percent(record['accuracy'])} on {audit}"
+
+
+def _confidence(record):
+    if record["temperature"] is None:
+        return "  confidence   in predictions.csv is not calibrated: the audit slice has too few labels"
+    return f"  confidence   in predictions.csv is calibrated, off by {100 * record['calibration_error']:.1f} points"
+
+
+def _strategy(against):
+    verdict = "" if against["low"] > 0 else ": no better than random labels would be, as far as it can tell"
+    return f"  strategy     the first {against['num']} chosen are {_points(against)} ahead of random{verdict}"
 
 
 def _verdict(gain):
