@@ -1,4 +1,4 @@
-"""Angles of which most lie near one, and a source around another one, whose images it turns by them."""
+"""Draws angles most of which lie near one, and turns the images of another source by them."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from latent_al.types import BadInput, Data, Split
 
 
 def rotated(*, source: Data, share_near: float | int, spread: float | int, seed: int) -> Data:
-    """Each image turned counter-clockwise about its centre by an angle, which becomes its label.
+    """Turns the images of a source counter-clockwise about their centres by angles, which become their labels.
 
     Most training images stay nearly upright: their angles are those of `draw_angles`. Validation and test angles are
     uniform over the circle, so that an error there counts all poses alike. Pixels are interpolated linearly, zeros come
@@ -30,19 +30,20 @@ def rotated(*, source: Data, share_near: float | int, spread: float | int, seed:
     if source.train.labels is not None and source.num_classes is None:
         raise BadInput("the source has angles already; give one whose images are upright, with class labels or none.")
     rngs = np.random.default_rng(seed).spawn(3)
-    shares = (share_near, 0, 0)
-    splits = [_turn(*each, spread) for each in zip(rngs, source[:3], shares, strict=True)]
-    ids = [f"{name} turned by {angle:.1f} degrees" for name, angle in zip(source.ids, splits[0].labels, strict=True)]
-    return Data(*splits, np.array(ids), None)
+    train = _turn(rngs[0], source.train, share_near, spread)
+    validation = _turn(rngs[1], source.validation, 0, spread)
+    test = _turn(rngs[2], source.test, 0, spread)
+    ids = [f"{name} turned by {angle:.1f} degrees" for name, angle in zip(source.ids, train.labels, strict=True)]
+    return Data(train, validation, test, np.array(ids), None)
 
 
 def draw_angles(
     rng: np.random.Generator, num: int, share_near: float | int, spread: float | int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Angles [num] in degrees in [0, 360), float32, and which of them [num] are drawn near 0.
+    """Returns angles [num] in degrees in [0, 360), float32, and a mask [num] of those drawn near 0.
 
     round(share_near * num) of them, at random places, are normal about 0 with standard deviation `spread` in degrees,
-    and wrapped; the others are uniform over the circle.
+    and wrapped; the rest are uniform over the circle.
     """
     near = rng.permutation(num) < round(share_near * num)
     angles = np.where(near, rng.normal(0, spread, num), rng.uniform(0, 360, num)) % 360

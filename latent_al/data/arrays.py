@@ -1,4 +1,4 @@
-"""What the sources share: pixels in [0, 1], rows held out of the training images, and images that are moved."""
+"""Building blocks of sources: pixels in [0, 1], rows held out of the training images, images that are moved."""
 
 import numpy as np
 from scipy.ndimage import affine_transform
@@ -7,7 +7,7 @@ from latent_al.types import BadInput, Data, Split
 
 
 def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
-    """Images [n h w] or [n h w c] of any unsigned integer type or float, scaled to [0, 1] by the type's largest value.
+    """Scales images [n h w] or [n h w c], unsigned integers or floats, to [0, 1] by the largest value of their type.
 
     Labels are classes where they are whole numbers, and angles in degrees where they are floats.
 
@@ -19,7 +19,7 @@ def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
 
 
 def with_channels(images: np.ndarray) -> np.ndarray:
-    """Images [n h w c] of [n h w] or [n h w c]; what is on disk stays there.
+    """Returns images [n h w] or [n h w c] as [n h w c]; what is on disk stays there.
 
     Raises:
         BadInput: another number of axes, pixels that are not unsigned integers or floats.
@@ -34,14 +34,14 @@ def with_channels(images: np.ndarray) -> np.ndarray:
 
 
 def scaled(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as float32: unsigned integers over the largest of their type, floats as they are."""
+    """Returns pixels as float32: unsigned integers over the largest of their type, floats as they are."""
     if pixels.dtype.kind == "u":
         pixels = pixels / np.float32(np.iinfo(pixels.dtype).max)
     return pixels.astype(np.float32, copy=False)
 
 
 def to_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels as int32 classes, or as float32 angles.
+    """Returns labels as int32 classes where they are whole numbers, or as float32 angles.
 
     Raises:
         BadInput: they are not numbers.
@@ -56,12 +56,12 @@ def to_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def take(split: Split, rows) -> Split:
-    """The given rows (indices or a slice) of a split."""
+    """Returns some rows (indices or a slice) of a split."""
     return Split(split.images[rows], None if split.labels is None else split.labels[rows])
 
 
 def empty_like(split: Split) -> Split:
-    """No image, of the same shape and with labels where `split` has them."""
+    """Returns a split without images, of the same shape and with labels where `split` has them."""
     return take(split, slice(0, 0))
 
 
@@ -88,18 +88,18 @@ def assemble(
     if validation is not None and num_validation:
         raise BadInput(f"num_validation is {num_validation} but the set has its own validation split; set it to 0.")
     ids = np.array([f"train/{row}" for row in range(size)]) if ids is None else ids
-    splits = [
-        take(train, slice(num_validation, None)),
-        take(train, slice(num_validation)) if validation is None else validation,
-        empty_like(train) if test is None else test,
-    ]
+    selected = take(train, slice(num_validation, None))
+    if validation is None:
+        validation = take(train, slice(num_validation))
+    if test is None:
+        test = empty_like(train)
     if num_classes is None:
-        num_classes = _count_classes([split.labels for split in splits])
-    return Data(*splits, ids[num_validation:], num_classes)
+        num_classes = _count_classes([selected.labels, validation.labels, test.labels])
+    return Data(selected, validation, test, ids[num_validation:], num_classes)
 
 
 def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -> np.ndarray:
-    """An image [h w c], turned clockwise about its centre by `angle` in radians, then moved by `shift` pixels.
+    """Turns an image [h w c] clockwise about its centre by `angle` in radians, then moves it by `shift` pixels.
 
     `shift` is down and right. Pixels are interpolated linearly, and zeros come in at the edges.
     """
@@ -112,5 +112,6 @@ def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -
 
 
 def _count_classes(labels):
-    largest = [int(each.max()) for each in labels if each is not None and len(each) and each.dtype.kind != "f"]
+    classes = [values for values in labels if values is not None and values.dtype.kind != "f"]
+    largest = [int(values.max()) for values in classes if len(values)]
     return max(largest) + 1 if largest else None

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 real 8x8 greyscale images of 10 classes, which come with the package."""
+"""The digits of scikit-learn: 1,797 real 8x8 greyscale images of 10 classes, which come with the package."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -8,9 +8,9 @@ from latent_al.types import Data
 
 
 def digits(*, num_validation: int, num_test: int) -> Data:
-    """The digits in one fixed random order, since the file runs writer by writer; ids are rows of the file.
+    """Returns the digits in one fixed random order, for the file runs writer by writer; ids are rows of the file.
 
-    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998).
+    Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI.
     """
     file = load_digits()
     order = np.random.default_rng(0).permutation(len(file.target))

@@ -12,7 +12,7 @@ from latent_al.types import BadInput, Data
 
 
 def idx(*, root: str, num_validation: int) -> Data:
-    """`*train-images*`, `*train-labels*`, `*t10k-images*` (or `*test-images*`) and its labels, found in `root`.
+    """Reads `*train-images*`, `*train-labels*`, `*t10k-images*` (or `*test-images*`) and its labels from `root`.
 
     Label files, and the test pair, may be absent.
 
@@ -37,7 +37,7 @@ def idx(*, root: str, num_validation: int) -> Data:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in one IDX file.
+    """Reads the array of unsigned bytes in one IDX file.
 
     Raises:
         BadInput: not an IDX file of unsigned bytes, or of another length than its header says.
@@ -60,14 +60,15 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _find(folder, part):
-    found = sorted(path for path in folder.glob(f"*{part}*") if path.is_file())
-    if len(found) > 1:
-        raise BadInput(f"{folder} has {len(found)} files for {part}: {[p.name for p in found]}; keep one.")
-    return found[0] if found else None
+    files = sorted(path for path in folder.glob(f"*{part}*") if path.is_file())
+    if len(files) > 1:
+        raise BadInput(f"{folder} has {len(files)} files for {part}: {[path.name for path in files]}; keep one.")
+    return files[0] if files else None
 
 
 def _read_pair(image_path, label_path):
-    images, labels = read_idx(image_path), label_path and read_idx(label_path)
+    images = read_idx(image_path)
+    labels = label_path and read_idx(label_path)
     if labels is not None and len(labels) != len(images):
         raise BadInput(
             f"{label_path} has {len(labels)} labels but {image_path} {len(images)} images; give the pair of one set."

@@ -6,10 +6,10 @@ from latent_al.types import Data
 
 
 def mnist(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
-    """The IDX files in `root` where it is given, TFDS's `mnist` in `data_dir` otherwise.
+    """Reads the IDX files in `root`, or TFDS's `mnist` in `data_dir` where `root` is None.
 
-    The first `num_validation` training images are held out, 5,000 in the thesis. TFDS stores the same images in its own
-    order, so its held-out rows and ids are not those of the files.
+    The first `num_validation` training images are held out, 5,000 by Tonnaer (2017). TFDS stores the same images in
+    its own order, so its held-out rows and ids are not those of the files.
     """
     if root is None:
         return tfds(dataset="mnist", data_dir=data_dir, num_validation=num_validation)

@@ -11,7 +11,7 @@ from latent_al.types import BadInput, Data, Split
 
 
 def npz(*, root: str, num_validation: int) -> Data:
-    """`x_train` [n h w] or [n h w c], and where present `y_train`, `x_validation`, `y_validation`, `x_test`, `y_test`.
+    """Reads `x_train` [n h w] or [n h w c], and where present `y_train`, and `x_` and `y_` of validation and test.
 
     Labels [n] are classes where they are whole numbers, and angles in degrees in [0, 360) where they are floats.
 
@@ -60,7 +60,8 @@ def _read_archive(path):
 def _split(arrays, name, *, stays=False):
     if f"x_{name}" not in arrays:
         return None
-    images, labels = with_channels(arrays[f"x_{name}"]), arrays.get(f"y_{name}")
+    images = with_channels(arrays[f"x_{name}"])
+    labels = arrays.get(f"y_{name}")
     if labels is not None and labels.shape != images.shape[:1]:
         raise BadInput(
             f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."

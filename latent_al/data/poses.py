@@ -1,4 +1,4 @@
-"""Greyscale pictures of a fish that swims in a known direction, drawn in memory; most of them are nearly the same."""
+"""Draws greyscale images of a fish and the direction in which it swims; most of them are nearly the same."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def poses(
     spread: float | int,
     seed: int,
 ) -> Data:
-    """Images [n side side 1] of one fish; labels are its direction, counter-clockwise in degrees, 0 to the right.
+    """Draws images [n side side 1] of one fish; labels are its direction in degrees, counter-clockwise from the right.
 
     The fish has a head, a tail and a fin on its back only, so that no turn leaves it the same. Its size, place, height
     and brightness vary, and pixels carry normal noise.
@@ -54,18 +54,19 @@ def poses(
     _check(num_train, num_validation, num_test, side)
     check_peak(share_near, spread)
     rngs = np.random.default_rng(seed).spawn(3)
-    sizes, shares = (num_train, num_validation, num_test), (share_near, 0, 0)
-    splits = [_draw(*each, spread, side) for each in zip(rngs, sizes, shares, strict=True)]
-    ids = [f"poses/{row} at {angle:.1f} degrees" for row, angle in enumerate(splits[0].labels)]
-    return Data(*splits, np.array(ids), None)
+    train = _draw(rngs[0], num_train, share_near, spread, side)
+    validation = _draw(rngs[1], num_validation, 0, spread, side)
+    test = _draw(rngs[2], num_test, 0, spread, side)
+    ids = [f"poses/{row} at {angle:.1f} degrees" for row, angle in enumerate(train.labels)]
+    return Data(train, validation, test, np.array(ids), None)
 
 
 def render(angles: np.ndarray, looks: np.ndarray, side: int) -> np.ndarray:
-    """Noise-free fish [n side side 1] in [0, 1], float32, at `angles` [n] in degrees.
+    """Draws fish without noise, [n side side 1] in [0, 1], float32, at `angles` [n] in degrees.
 
     Args:
         angles: as the labels of `poses`.
-        looks: [n 5], each in [-1, 1], how much of each `VARIATION`; all 0 is the mean fish, in the middle.
+        looks: [n 5] in [-1, 1], how much of each `VARIATION`; all 0 is the mean fish, in the middle.
         side: pixels.
     """
     images = np.empty((len(angles), side, side, 1), np.float32)
@@ -108,23 +109,25 @@ def _render(angles, looks, side):
 
 
 def _to_fish(angles, side, right, up):
-    """Pixel centres as places along and across the fish [2 n side side], in half sides from its middle."""
+    """Returns the pixel centres as places along and across the fish [2 n side side], in half sides from its middle."""
     place = (np.arange(side, dtype=np.float32) - (side - 1) / 2) * np.float32(2 / side)
-    x, y = place - right, -place[:, None] - up
-    radians = np.radians(angles, dtype=np.float64)
-    cos, sin = (np.float32(turn(radians))[:, None, None] for turn in (np.cos, np.sin))
+    x = place - right
+    y = -place[:, None] - up
+    radians = np.radians(angles, dtype=np.float64)[:, None, None]
+    cos = np.float32(np.cos(radians))
+    sin = np.float32(np.sin(radians))
     return np.stack([cos * x + sin * y, cos * y - sin * x])
 
 
 def _ellipse(along, across, length, height, pixel):
-    """Height of the ellipsoid, squared, in [0, 1], and the share of each pixel that the ellipse covers."""
+    """Returns the squared height of the ellipsoid, in [0, 1], and the share of each pixel that the ellipse covers."""
     level = (along / length) ** 2 + (across / height) ** 2 - 1
     slope = 2 * np.hypot(along / length**2, across / height**2)
     return (-level).clip(0, 1), _cover(level / (slope + np.float32(1e-3)), pixel)
 
 
 def _polygon(along, across, corners, pixel):
-    """The share of each pixel that lies in a convex polygon."""
+    """Returns the share of each pixel that lies in a convex polygon."""
     outside = np.float32(-np.inf)
     for (x, y), (next_x, next_y) in zip(corners, corners[1:] + corners[:1], strict=True):
         step_x, step_y = np.float32(np.array([next_x - x, next_y - y]) / np.hypot(next_x - x, next_y - y))
@@ -133,5 +136,5 @@ def _polygon(along, across, corners, pixel):
 
 
 def _cover(distance, pixel):
-    """How much of a pixel lies inside an edge at this distance from its centre, positive where outside."""
+    """Returns the share of a pixel inside an edge at this distance from its centre, positive where outside."""
     return (0.5 - distance / pixel).clip(0, 1)

@@ -1,4 +1,4 @@
-"""SVHN's cropped digits in grey, from TensorFlow Datasets or from their own files (ufldl.stanford.edu/housenumbers)."""
+"""Cropped digits of SVHN in grey, from TensorFlow Datasets or their own files (ufldl.stanford.edu/housenumbers)."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from latent_al.types import BadInput, Data, Split
 
 
 def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
-    """`train_32x32.mat` and `test_32x32.mat` in `root` where it is given, TFDS's `svhn_cropped` otherwise.
+    """Reads `train_32x32.mat` and `test_32x32.mat` in `root`, or TFDS's `svhn_cropped` where `root` is None.
 
-    Images [n 32 32 1] are grey as in the thesis (section 4.1.2), 0.299 R + 0.587 G + 0.114 B, and classes are the
+    Images [n 32 32 1] are grey as those of Tonnaer (2017), section 4.1.2: 0.299 R + 0.587 G + 0.114 B. Classes are the
     digits 0 to 9. TFDS stores the same images in its own order, so its held-out rows and ids are not those of the
     files.
 
     Args:
         root: the folder of the files, of which the test file may be absent; None for TFDS.
         data_dir: where TFDS keeps its sets. The first time it downloads 1.6 GB, most of it a split that is not read.
-        num_validation: the first training images to hold out, 5,000 in the thesis.
+        num_validation: the first training images to hold out, 5,000 by Tonnaer (2017).
 
     Raises:
         BadInput: no directory, no training file, a file that is no MATLAB file up to version 7, fields missing or of
@@ -28,28 +28,40 @@ def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data
     """
     if root is None:
         data = tfds(dataset="svhn_cropped", data_dir=data_dir, num_validation=num_validation)
-        splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
-        return data._replace(**{name: Split(_grey(x, white=1), y) for name, (x, y) in splits.items()})
-    train, test = _find(Path(root))
-    return assemble(_read(train), test and _read(test), num_validation=num_validation, num_classes=10)
+        return data._replace(
+            train=_grey_split(data.train), validation=_grey_split(data.validation), test=_grey_split(data.test)
+        )
+    train = _find_train(Path(root))
+    test = train.with_name("test_32x32.mat")
+    return assemble(
+        _read(train),
+        _read(test) if test.exists() else None,
+        num_validation=num_validation,
+        num_classes=10,
+    )
 
 
-def _find(folder):
+def _grey_split(split):
+    return Split(_grey(split.images, white=1), split.labels)
+
+
+def _find_train(folder):
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of train_32x32.mat.")
-    train, test = folder / "train_32x32.mat", folder / "test_32x32.mat"
+    train = folder / "train_32x32.mat"
     if not train.is_file():
         raise BadInput(
             f"no file train_32x32.mat in {folder}, which holds {sorted(p.name for p in folder.iterdir())[:8]}; "
             "set config.data.root to the folder of SVHN's cropped digits."
         )
-    return train, test if test.exists() else None
+    return train
 
 
 def _read(path):
     fields = _read_fields(path)
     # A field that is no array, such as a sparse matrix, becomes one of no axes here.
-    images, labels = np.asarray(fields["X"]), np.asarray(fields["y"])
+    images = np.asarray(fields["X"])
+    labels = np.asarray(fields["y"])
     _check_images(path, images)
     _check_labels(path, labels, images.shape[3])
     # The files write the digit 0 as 10, for MATLAB counts from 1.
@@ -97,7 +109,7 @@ def _check_labels(path, labels, num):
 
 
 def _grey(rgb: np.ndarray, *, white: int) -> np.ndarray:
-    """Colours [n h w 3], from 0 to `white`, as grey [n h w 1] in [0, 1]."""
+    """Returns colours [n h w 3], from 0 to `white`, as grey [n h w 1] in [0, 1]."""
     # In thousandths all sums are whole numbers that float32 holds, so white is 1 and both sources give equal pixels.
     grey = np.zeros((*rgb.shape[:3], 1), np.float32)
     for channel, weight in enumerate((299, 587, 114)):

@@ -1,4 +1,4 @@
-"""Points of three classes in the plane, on which random and uncertainty sampling have their known troubles."""
+"""Points of three classes in the plane, which are hard for random and for uncertainty sampling."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ SPREADS = (0.08, 0.08, 0.03)
 
 
 def three_classes(*, sizes: Sequence[int], seed: int) -> Data:
-    """A large class, one that overlaps with it, and a small one apart, each a round Gaussian; "images" of 1 x 2 x 1.
+    """Draws a large class, one that overlaps with it, and a small one apart, all round Gaussians; images of 1 x 2 x 1.
 
     Validation and test splits are as large as the training split, and drawn alike. The paper gives the sizes 2,000, 500
     and 50 and a scatter plot; the means and spreads are ours, chosen to look like it.
 
-    Source: Pezeshkpour, Zhao and Singh, Data Importance-Based Active Learning for Limited Labels (2020), Figure 1.
+    Source: Pezeshkpour, Zhao and Singh (2020), Figure 1.
 
     Args:
         sizes: points of each class, three numbers of 1 or more.
@@ -28,7 +28,7 @@ def three_classes(*, sizes: Sequence[int], seed: int) -> Data:
     if len(sizes) != 3 or min(sizes) < 1:
         raise BadInput(f"three_classes has sizes {tuple(sizes)}; expected three, each 1 or more.")
     rng = np.random.default_rng(seed)
-    train, validation, test = (_draw(rng, sizes) for _ in range(3))
+    train, validation, test = [_draw(rng, sizes) for _ in range(3)]
     ids = np.array([f"point {row}" for row in range(len(train.images))])
     return Data(train, validation, test, ids, 3)
 

@@ -1,4 +1,4 @@
-"""Sources around another source, whose training split they make unbalanced; validation and test stay as they are."""
+"""Sources that make the training split of another source unbalanced; validation and test stay as they are."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,8 @@ def perturbed_pairs(
     zeros coming in at the edges. The last of an odd number of classes has no partner and stays. A copy's id is
     `ID perturbed at ID`: of the image that was copied, and of the one overwritten.
 
-    Source: Killeen, Query Selection based on Latent Space Sampling, "unbalanced MNIST": 2,000 copies, 5 degrees (pi/36)
-    and 2 pixels on 50,000 images, so that even digits have about 7,000 and odd ones 3,000.
+    Source: "unbalanced MNIST" of Killeen (2019): 2,000 copies, 5 degrees (pi/36) and 2 pixels on 50,000 images, so
+    that even digits have about 7,000 and odd ones 3,000.
 
     Args:
         source: the images, with class labels.
@@ -36,12 +36,12 @@ def perturbed_pairs(
     _check_labels(source)
     _check_perturbation(source, num_copies, max_angle, max_shift)
     rng = np.random.default_rng(seed)
-    images, labels, ids = np.array(source.train.images), source.train.labels.copy(), source.ids.tolist()
+    images = np.array(source.train.images)
+    labels = source.train.labels.copy()
+    ids = source.ids.tolist()
     for even in range(0, source.num_classes - 1, 2):
-        originals, overwritten = (
-            rng.choice(np.flatnonzero(source.train.labels == label), num_copies, replace=False)
-            for label in (even, even + 1)
-        )
+        originals = rng.choice(np.flatnonzero(source.train.labels == even), num_copies, replace=False)
+        overwritten = rng.choice(np.flatnonzero(source.train.labels == even + 1), num_copies, replace=False)
         labels[overwritten] = even
         for original, row in zip(originals, overwritten, strict=True):
             angle = np.radians(rng.uniform(-max_angle, max_angle))
@@ -51,7 +51,7 @@ def perturbed_pairs(
 
 
 def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int) -> Data:
-    """The largest training subset, without replacement, whose class sizes are proportional to `weights`.
+    """Keeps the largest training subset, without replacement, whose class sizes are proportional to `weights`.
 
     Class c keeps floor(s * weights[c]) random rows, where s is the least of count[c] / weights[c] over the classes. The
     rows stay in their order and keep their ids.
@@ -79,11 +79,11 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
 
 
 def long_tail(*, source: Data, ratio: float | int, seed: int) -> Data:
-    """Class sizes that fall exponentially, the first class `ratio` times as large as the last.
+    """Thins the classes exponentially, the first class to `ratio` times the size of the last.
 
     It is `weighted_classes` with ratio ** (-c / (C - 1)) for class c of C.
 
-    Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), "long-tailed CIFAR".
+    Source: "long-tailed CIFAR" of Cui et al. (2019), Class-Balanced Loss Based on Effective Number of Samples.
 
     Args:
         source: the images, with class labels.
@@ -133,7 +133,7 @@ def _check_perturbation(source, num_copies, max_angle, max_shift):
 
 
 def _thin(source, weights, seed, cure):
-    """The subset that `weighted_classes` describes; `cure` ends the message where a class would be left empty."""
+    """Returns the subset of `weighted_classes`; `cure` ends the message where a class would be left empty."""
     labels = source.train.labels
     counts = np.bincount(labels, minlength=source.num_classes)
     sizes = _proportional(counts, weights)
@@ -150,7 +150,7 @@ def _thin(source, weights, seed, cure):
 
 
 def _proportional(counts, weights):
-    """The largest whole numbers [c], none above its count, in proportion to the positive `weights` [c]."""
+    """Returns the largest whole numbers [c], none above its count, in proportion to the positive `weights` [c]."""
     weights = weights / weights.max()
     # Beside the largest weight a tiny one may be 0; it then bounds nothing.
     with np.errstate(divide="ignore", over="ignore"):
