@@ -1,4 +1,4 @@
-"""The forecast of a margin round beside what it takes: the most memory above that at the time of the forecast.
+"""The memory forecast for a margin round beside what it takes: the most above that at the time of the forecast.
 
     python benchmarks/forecast.py [--rows 100000 1000000 4000000] [--seeds 1] [--devices 1]
 
@@ -95,7 +95,7 @@ def measure(size, args):
         printed = subprocess.check_output([sys.executable, __file__, *flags], env=env, text=True)
     *_, forecast, taken = (
         float(number) * (1024 if unit == "G" else 1)
-        for number, unit in re.findall(r"(?:Forecast|Taken): ([\d.]+) ([MG])iB", printed)
+        for number, unit in re.findall(r"(?:Memory|Taken): ([\d.]+) ([MG])iB", printed)
     )
     in_place = size * WIDTH * 4 / 2**20 if args.devices == 1 else 0
     return forecast * args.devices, taken + in_place

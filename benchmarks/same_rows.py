@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +27,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from latent_al.collectives import largest_collective
 from latent_al.kernels.shards import POOL
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
 from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import PICKS
 from latent_al.types import UNLABELLED, Encoded, Pool, build
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from collectives import largest_collective
 
 DEVICES, PROCESSES = 8, 4
 NUM_TAKEN, CLASSES = 100, 10

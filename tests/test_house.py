@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "kernels", "collectives"},
+    {"types", "kernels"},
     {"runtime"},
     {"data", "models", "strategies"},
     {"encoders", "loop", "streaming"},

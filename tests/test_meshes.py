@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collectives import largest_collective
+from jax.sharding import PartitionSpec
 
-from latent_al.collectives import largest_collective
 from latent_al.experiment.run import run_experiment
+from latent_al.kernels.shards import POOL
 from latent_al.loop import fit_round, select_round
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
@@ -125,6 +127,22 @@ def test_no_seed_moves():
     text = fit.lower(keys, jnp.float32(0.1), *known).compile().as_text()
     assert "num_partitions=4" in text
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+
+
+def test_the_largest_collective_is_read_from_a_program():
+    mesh = make_mesh(dict(pool=4), [[0]])
+
+    def gather(shard):
+        return jax.lax.all_gather(shard, POOL, tiled=True), jax.lax.psum(shard, POOL)
+
+    specs = dict(in_specs=PartitionSpec(POOL), out_specs=PartitionSpec(), check_vma=False)
+    compiled = jax.jit(jax.shard_map(gather, mesh=mesh, **specs)).lower(jnp.zeros((8, 3))).compile()
+    assert largest_collective(compiled.as_text()) == 8 * 3 * 4
+
+
+def test_a_collective_that_is_awaited_has_the_size_of_its_result():
+    started = "%s = (f32[2,3]{1,0}, bf16[8,3]{1,0}) all-gather-start(%x), dimensions={0}"
+    assert largest_collective(f"{started}\n%d = bf16[8,3]{{1,0}} all-gather-done(%s)\n%p = pred[5]{{0}} add(%d)") == 48
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collectives import largest_collective
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from test_strategies import SETTINGS, draw
 
 from latent_al import kernels
-from latent_al.collectives import largest_collective
 from latent_al.kernels import representativeness
 from latent_al.kernels.farthest import CANDIDATES
 from latent_al.kernels.shards import POOL, is_highest

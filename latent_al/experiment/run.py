@@ -59,12 +59,12 @@ def run_experiment(
     data_digest = digest(data)
     agree(data=data_digest)
     check_begun(Path(workdir), config, data_digest)
-    foresee = partial(forecast, arms, data, shapes, _num_labels(config), test_every_round=bool(tuned))
-    at_once, expected = choose_seeds(foresee, config.num_seeds, wanted, mesh)
+    forecast_of = partial(forecast, arms, data, shapes, _num_labels(config))
+    at_once, expected = choose_seeds(forecast_of, config.num_seeds, wanted, mesh)
     agree(seeds_at_once=at_once)
     blocks = _blocks(config.num_seeds, at_once)
     if is_first():
-        print(describe(expected, mesh, len(blocks)), flush=True)
+        print(describe(expected, mesh), flush=True)
     with after_the_first():
         folder = open_workdir(Path(workdir), config, data_digest, at_once)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"

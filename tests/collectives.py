@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices.
+"""Bounds on what a compiled program moves between devices, read from its text.
 
 The text of a module is that of `as_text` of what `jax.jit(...).lower(...).compile()` gives.
 """
@@ -12,18 +12,13 @@ _COLLECTIVE = re.compile(rf"= (.*?) (?:ragged-)?(?:{_OPERATIONS})(?:-done)?\(")
 
 
 def largest_collective(text: str) -> int:
-    """Bytes of the largest thing that moves at a time; 0 where nothing moves."""
+    """Returns the bytes of the largest array, or arrays, that one collective moves; 0 where nothing moves."""
     return max(_sizes(text), default=0)
 
 
-def bytes_moved(text: str) -> int:
-    """What all collectives together give to one device, each as if it ran once."""
-    return sum(_sizes(text))
-
-
 def _sizes(text):
-    shapes = (re.findall(r"([a-z]+)(\d*)\w*\[([\d,]*)\]", each) for each in _COLLECTIVE.findall(text))
-    return [sum(_bytes(*shape) for shape in each) for each in shapes]
+    results = (re.findall(r"([a-z]+)(\d*)\w*\[([\d,]*)\]", result) for result in _COLLECTIVE.findall(text))
+    return [sum(_bytes(kind, bits, sizes) for kind, bits, sizes in arrays) for arrays in results]
 
 
 def _bytes(kind, bits, sizes):
