@@ -1,234 +1,291 @@
-"""The rounds of one seed, as pure functions for `jit` and `vmap`.
+"""Active learning as pure functions of one seed, for `jit`, `vmap` and `scan`: `init`, `fit`, `query`, and `step`.
 
-A round fits the learner on what has been queried, then selects the next batch. `queried` is a buffer of the final size
-whose empty slots hold n, the size of the pool. `count`, the number of rows queried, is an argument and the same for all
-seeds: in a seed's own carry it would make the trip count of the training loop differ under `vmap`.
+A round fits the learner on what has been queried, then queries the next batch. `RoundState.queried` is a buffer of the
+final size whose empty slots hold n, the size of the training set. `RoundState.count`, the number of slots in use, is one
+number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
-from latent_al.kernels import representer
 from latent_al.kernels.picks import subsample, subsample_size
-from latent_al.kernels.representer import Explanation
 from latent_al.kernels.shards import num_shards, on_each_shard
-from latent_al.types import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Select, Strategy
+from latent_al.types import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Problem, RoundState, Strategy
 
 
-def rehearse(strategy: Strategy, train: Encoded, num: int, *, features=None, probs=None, draw=None) -> None:
-    """Traces a selection on shapes alone, so that a strategy that cannot work says so before any long work.
+def make_problem(
+    encoded: Encoded,
+    labels: Num[Array, " n"],
+    *,
+    strategy: Strategy,
+    initial: Strategy,
+    inputs: Float[Array, "n ..."] | None = None,
+) -> Problem:
+    """Returns the problem of selecting in `encoded`, with what the two strategies prepare.
+
+    Args:
+        encoded: the training set in latent space.
+        labels: of the whole training set; the loop shows a strategy those of queried rows only.
+        strategy: of the rounds.
+        initial: of the initial labelled set.
+        inputs: what the learner reads; by default the latents.
+    """
+    inputs = encoded.latents if inputs is None else inputs
+    return Problem(inputs, labels, encoded, strategy.prepare(encoded), initial.prepare(encoded))
+
+
+def init(
+    key: Key,
+    problem: Problem,
+    *,
+    learner: Learner | None,
+    strategy: Strategy,
+    initial: Strategy,
+    num_initial: int,
+    capacity: int,
+) -> RoundState:
+    """Queries the initial labelled set, and returns the state before the first fit.
+
+    Args:
+        key: consumed by the query.
+        problem: with what both strategies prepared.
+        learner: whose params the state has room for; None where there are no labels to fit to.
+        strategy: of the rounds.
+        initial: selects from a pool with nothing taken and no predictions.
+        num_initial: size of the initial labelled set.
+        capacity: rows queried in the end.
+
+    Raises:
+        ValueError: what `initial` refuses.
+    """
+    size = problem.encoded.latents.shape[0]
+    pool = Pool(
+        latents=problem.encoded.latents,
+        log_sigma=problem.encoded.log_sigma,
+        features=None,
+        probs=None,
+        taken=jnp.zeros(size, bool),
+        labels=jnp.full(size, UNLABELLED),
+        rows=None,
+        prepared=problem.prepared_initial,
+    )
+    rows = initial.query(key, pool, num_initial).astype(jnp.int32)
+    queried = jnp.full(capacity, size, jnp.int32).at[:num_initial].set(rows)
+    return RoundState(
+        queried=queried,
+        count=jnp.int32(num_initial),
+        params=None if learner is None else _empty_params(learner, problem, queried),
+        prepared=problem.prepared if strategy.update else None,
+        num_updated=jnp.int32(0),
+    )
+
+
+def fit(
+    key: Key, state: RoundState, problem: Problem, *, learner: Learner
+) -> tuple[RoundState, dict[str, Float[Array, ""]]]:
+    """Trains the learner from scratch on the rows queried so far.
+
+    Returns:
+        The state with the params; what `learner.fit` reports, with the mean `score` on the labelled rows.
+    """
+    rows = _fill_empty_slots(state.queried, problem.labels.shape[0])
+    if num_shards() > 1:
+        # Else each training step would fetch its rows from all devices.
+        inputs, labels = on_each_shard(problem.inputs[rows]), on_each_shard(problem.labels[rows])
+        params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)
+    else:
+        params, info = learner.fit(key, problem.inputs, problem.labels, state.queried, state.count)
+    _, predictions = learner.predict(params, problem.inputs[rows])
+    scores = learner.score(predictions, problem.labels[rows])
+    mean = jnp.where(jnp.arange(rows.shape[0]) < state.count, scores, 0).sum() / state.count
+    return state._replace(params=params), info | {"score": mean}
+
+
+def query(
+    key: Key, state: RoundState, problem: Problem, *, learner: Learner, strategy: Strategy, query_size: int
+) -> tuple[RoundState, Int[Array, " query_size"]]:
+    """Queries the next `query_size` rows.
+
+    Returns:
+        The state with these rows, and the rows.
 
     Raises:
         ValueError: what the strategy refuses.
     """
-    size = train.latents.shape[0]
-    taken, rows = jax.ShapeDtypeStruct((size,), bool), jax.ShapeDtypeStruct((size,), jnp.int32)
-    prepared = jax.eval_shape(strategy.prepare, train)
-    if strategy.follow:
-        prepared = jax.eval_shape(strategy.follow, prepared, train, rows, 0, 1)
-    pool = Pool(train.latents, train.log_sigma, features, probs, taken, rows, None, prepared, draw)
-    jax.eval_shape(partial(strategy.select, num=num), jax.eval_shape(lambda: jax.random.key(0)), pool)
+    key_subsample, key_query = jax.random.split(key)
+    state = _update(state, problem, strategy)
+    if strategy.subsample == 1:
+        pool = whole_pool(state, problem, learner)
+    else:
+        is_queried = mark_rows(problem.labels.shape[0], state.queried)
+        pool = pool_of_rows(state, problem, learner, _draw_subsample(key_subsample, is_queried, strategy.subsample))
+    selected = strategy.query(key_query, pool, query_size)
+    rows = (selected if pool.rows is None else pool.rows[selected]).astype(state.queried.dtype)
+    queried = jax.lax.dynamic_update_slice(state.queried, rows, (state.count,))
+    return state._replace(queried=queried, count=state.count + query_size), rows
 
 
-def initial_rows(
-    key: Key, train: Encoded, prepared: PyTree, *, select: Select, num: int, capacity: int
-) -> Int[Array, " capacity"]:
-    """The buffer with the first `num` rows queried: a selection from a pool with nothing taken and no predictions."""
-    size = train.latents.shape[0]
-    nothing = jnp.zeros(size, bool)
-    pool = Pool(train.latents, train.log_sigma, None, None, nothing, jnp.full(size, UNLABELLED), None, prepared)
-    rows = select(key, pool, num).astype(jnp.int32)
-    return jnp.full(capacity, size, jnp.int32).at[:num].set(rows)
-
-
-def fit_round(
-    key: Key,
-    dropout: Float[Array, ""],
-    inputs: Float[Array, "n ..."],
-    labels: Num[Array, " n"],
-    queried: Int[Array, " capacity"],
-    count: Int[Array, ""],
-    watched: tuple[Float[Array, "m ..."], Num[Array, " m"]],
-    *,
-    learner: Learner,
-):
-    """Trains the learner on the rows queried so far.
-
-    Args:
-        inputs: what the learner reads, of the whole training set: latents, or images.
-        watched: inputs and labels on which the score during training is measured.
+def step(
+    key: Key, state: RoundState, problem: Problem, *, learner: Learner, strategy: Strategy, query_size: int
+) -> tuple[RoundState, dict[str, Array]]:
+    """Plays one round: fits on what is labelled, then queries `query_size` rows.
 
     Returns:
-        The params; (features, predictions) of each slot of `queried`; what `learner.fit` tells of its progress, with
-        the mean `score` on the labelled rows, without dropout.
+        The state, and what `fit` reports with the `rows` queried.
+
+    Raises:
+        ValueError: what the strategy refuses.
     """
-    rows = _filled(queried, labels.shape[0])
-    examples = inputs, labels, queried
-    if num_shards() > 1:
-        # Else each step would fetch its rows from all devices.
-        examples = on_each_shard(inputs[rows]), on_each_shard(labels[rows]), jnp.arange(queried.shape[0])
-    params, progress = learner.fit(key, dropout, *examples, count, watched)
-    labelled = learner.predict(params, inputs[rows])
-    scores = learner.score(labelled[1], labels[rows])
-    mean = jnp.where(jnp.arange(queried.shape[0]) < count, scores, 0).sum() / count
-    return params, labelled, progress | {"score": mean}
+    key_fit, key_query = jax.random.split(key)
+    state, info = fit(key_fit, state, problem, learner=learner)
+    state, rows = query(key_query, state, problem, learner=learner, strategy=strategy, query_size=query_size)
+    return state, info | {"rows": rows}
 
 
 def score(
     params: Params, inputs: Float[Array, "m ..."], labels: Num[Array, " m"], *, learner: Learner
 ) -> dict[str, Float[Array, ""]]:
-    """The mean of the learner's score, and of a classifier the balanced one too, under the names in `learner.metrics`.
+    """Returns the mean of the learner's score, and of a classifier the balanced one too, by the names of its metrics.
 
     Balanced accuracy is the recall of each class of `labels`, averaged over those that occur (Brodersen et al., The
     Balanced Accuracy and Its Posterior Distribution, ICPR 2010).
     """
-    predictions = learner.predict(params, inputs)[1]
+    _, predictions = learner.predict(params, inputs)
     scores = learner.score(predictions, labels)
     means = {learner.metric: scores.mean()}
     if BALANCED in learner.metrics:
-        means[BALANCED] = _mean_of_classes(scores, labels, predictions.shape[1])
+        means[BALANCED] = _mean_over_classes(scores, labels, predictions.shape[1])
     return means
 
 
-def select_round(
-    key: Key,
-    dropout: Float[Array, ""],
-    gamma: Float[Array, ""],
-    params: Params,
-    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
-    inputs: Float[Array, "n ..."],
-    train: Encoded,
-    prepared: PyTree,
-    labels: Num[Array, " n"],
-    queried: Int[Array, " capacity"],
-    followed: Int[Array, ""],
-    count: Int[Array, ""],
+def check_shapes(
+    problem: Problem,
     *,
-    learner: Learner,
+    learner: Learner | None,
     strategy: Strategy,
-    num: int,
-    fraction: float,
-) -> tuple[Int[Array, " capacity"], PyTree]:
-    """Buys the next `num` rows.
+    initial: Strategy,
+    num_initial: int,
+    query_size: int,
+) -> None:
+    """Evaluates the initial query and one round abstractly, so that what cannot work is refused before any long work.
 
     Args:
-        labelled: what `fit_round` predicted for `queried`.
-        inputs: what the learner reads, of the whole training set.
-        prepared: what the strategy prepared from `train`, up to date with the first `followed` of `queried`.
-        fraction: share of the pool to predict and choose from, drawn anew each round; 1 for the whole pool.
+        problem: arrays, or their `jax.ShapeDtypeStruct`; what the strategies prepare is evaluated too.
+        learner: None where there are no labels: then only the initial query is checked.
+        strategy: of the rounds.
+        initial: of the initial labelled set.
+        num_initial: size of the initial labelled set.
+        query_size: rows a round.
 
-    Returns:
-        `queried`, and `prepared` up to date with the first `count` of it, None where the strategy does not follow.
+    Raises:
+        ValueError: what a strategy or the learner refuses.
     """
-    if strategy.follow:
-        prepared = strategy.follow(prepared, train, queried, followed, count)
-    key_subsample, key_select = jax.random.split(key)
-    if fraction == 1:
-        pool = _whole_pool(params, dropout, inputs, train, prepared, labels, queried, learner)
-    else:
-        rows = _subsampled_rows(key_subsample, labels.shape[0], queried, fraction)
-        pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, queried, learner)
-    rows = strategy.select(key_select, pool._replace(gamma=gamma), num)
-    rows = (rows if pool.rows is None else pool.rows[rows]).astype(queried.dtype)
-    return jax.lax.dynamic_update_slice(queried, rows, (count,)), prepared if strategy.follow else None
+
+    def play(key, problem):
+        problem = make_problem(
+            problem.encoded, problem.labels, strategy=strategy, initial=initial, inputs=problem.inputs
+        )
+        start = partial(init, learner=learner, strategy=strategy, initial=initial, num_initial=num_initial)
+        state = start(key, problem, capacity=num_initial + query_size)
+        if learner is not None:
+            state, _ = step(key, state, problem, learner=learner, strategy=strategy, query_size=query_size)
+        return state
+
+    jax.eval_shape(play, jax.eval_shape(lambda: jax.random.key(0)), problem)
 
 
-def measure_round(
-    dropout: Float[Array, ""],
-    params: Params,
-    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
-    inputs: Float[Array, "n ..."],
-    train: Encoded,
-    prepared: PyTree,
-    labels: Num[Array, " n"],
-    queried: Int[Array, " capacity"],
-    followed: Int[Array, ""],
-    count: Int[Array, ""],
-    sample: Int[Array, " m"],
-    *,
-    learner: Learner,
-    strategy: Strategy,
-) -> dict[str, Float[Array, " m"]]:
-    """What the strategy measures of a `sample` of the pool; NaN of rows that are queried. Else as `select_round`."""
-    if strategy.follow:
-        prepared = strategy.follow(prepared, train, queried, followed, count)
-    rows = jnp.concatenate([queried, sample])
-    pool = _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, queried, learner)
-    is_queried = _taken(labels.shape[0], queried)[pool.rows]
-    pool = pool._replace(taken=is_queried)
-    found = {name: measure(pool) for name, measure in strategy.measures.items()}
-    return {name: jnp.where(is_queried, jnp.nan, each)[queried.shape[0] :] for name, each in found.items()}
+def whole_pool(state: RoundState, problem: Problem, learner: Learner) -> Pool:
+    """Returns the whole training set as a pool, with the learner's predictions."""
+    features, predictions = learner.predict(state.params, problem.inputs)
+    taken = mark_rows(problem.labels.shape[0], state.queried)
+    return Pool(
+        latents=problem.encoded.latents,
+        log_sigma=problem.encoded.log_sigma,
+        features=features,
+        probs=learner.probs(predictions),
+        taken=taken,
+        labels=jnp.where(taken, problem.labels, UNLABELLED),
+        rows=None,
+        prepared=_prepared(state, problem),
+        mc_dropout=_mc_dropout(learner, state.params, problem.inputs),
+    )
 
 
-def explain_round(
-    params: Params,
-    labelled: tuple[Float[Array, "capacity f"], Float[Array, "capacity c"]],
-    labels: Num[Array, " n"],
-    queried: Int[Array, " capacity"],
-    targets: Float[Array, "m ..."],
-    *,
-    learner: Learner,
-    num: int,
-) -> tuple[Int[Array, " m"], Explanation]:
-    """The class predicted for each of `targets`, and the `num` queried rows that say most for it and against it."""
-    known = jnp.where(queried < labels.shape[0], labels[_filled(queried, labels.shape[0])], UNLABELLED)
-    alpha = representer.alphas(labelled[1], known, learner.l2)
-    features, probs = learner.predict(params, targets)
-
-    def explain(target, predicted):
-        each = representer.explain(representer.values(alpha, labelled[0], target)[:, predicted], known, num)
-        return each._replace(supporting=queried[each.supporting], opposing=queried[each.opposing])
-
-    predicted = probs.argmax(axis=1).astype(jnp.int32)
-    return predicted, jax.vmap(explain)(features, predicted)
+def pool_of_rows(state: RoundState, problem: Problem, learner: Learner, rows: Int[Array, " m"]) -> Pool:
+    """Returns a pool of the queried rows, which come first, and of `rows`, whose empty slots hold n."""
+    size = problem.labels.shape[0]
+    slots = jnp.concatenate([state.queried, rows])
+    is_labelled = (jnp.arange(slots.shape[0]) < state.queried.shape[0]) & (slots < size)
+    source = _fill_empty_slots(slots, size)
+    inputs, encoded = problem.inputs[source], problem.encoded
+    features, predictions = learner.predict(state.params, inputs)
+    return Pool(
+        latents=encoded.latents[source],
+        log_sigma=None if encoded.log_sigma is None else encoded.log_sigma[source],
+        features=features,
+        probs=learner.probs(predictions),
+        taken=is_labelled | (slots >= size),
+        labels=jnp.where(is_labelled, problem.labels[source], UNLABELLED),
+        rows=source,
+        prepared=_prepared(state, problem),
+        mc_dropout=_mc_dropout(learner, state.params, inputs),
+    )
 
 
-def _mean_of_classes(scores, labels, num_classes):
-    sizes, sums = (jax.ops.segment_sum(x, labels, num_classes) for x in (jnp.ones_like(scores), scores))
+def mark_rows(size: int, rows: Int[Array, " capacity"]) -> Bool[Array, " size"]:
+    """Returns a mask of `size` rows, True for those in the buffer `rows`."""
+    return jnp.zeros(size, bool).at[rows].set(True, mode="drop")
+
+
+def _empty_params(learner, problem, queried):
+    params, _ = jax.eval_shape(learner.fit, jax.random.key(0), problem.inputs, problem.labels, queried, jnp.int32(1))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+
+
+def _update(state, problem, strategy):
+    """Brings what the strategy prepared up to date with the rows queried since it last was."""
+    if strategy.update is None:
+        return state
+
+    def add_row(slot, prepared):
+        return strategy.update(prepared, problem.encoded, state.queried[slot])
+
+    prepared = jax.lax.fori_loop(state.num_updated, state.count, add_row, state.prepared)
+    return state._replace(prepared=prepared, num_updated=state.count)
+
+
+def _prepared(state, problem):
+    return problem.prepared if state.prepared is None else state.prepared
+
+
+def _mean_over_classes(scores, labels, num_classes):
+    sizes = jax.ops.segment_sum(jnp.ones_like(scores), labels, num_classes)
+    sums = jax.ops.segment_sum(scores, labels, num_classes)
     return (sums / jnp.maximum(sizes, 1)).sum() / (sizes > 0).sum()
 
 
-def _taken(size, queried):
-    return jnp.zeros(size, bool).at[queried].set(True, mode="drop")
-
-
-def _filled(rows, size):
+def _fill_empty_slots(rows, size):
     """Empty slots repeat the first row, a labelled one, so that they change no distance to what is labelled."""
     return jnp.where(rows < size, rows, rows[0])
 
 
-def _whole_pool(params, dropout, inputs, train, prepared, labels, queried, learner):
-    features, predictions = learner.predict(params, inputs)
-    taken = _taken(labels.shape[0], queried)
-    known = features, learner.probs(predictions), taken, jnp.where(taken, labels, UNLABELLED)
-    return Pool(train.latents, train.log_sigma, *known, None, prepared, _draw(learner, params, dropout, inputs))
+def _mc_dropout(learner, params, inputs):
+    if learner.mc_dropout is None:
+        return None
+
+    def predict(params, inputs, key):
+        _, predictions = learner.mc_dropout(params, key, inputs)
+        return predictions
+
+    return jax.tree_util.Partial(predict, params, inputs)
 
 
-def _draw(learner, params, dropout, inputs):
-    def draw(params, dropout, inputs, key):
-        return learner.draw(params, key, dropout, inputs)[1]
-
-    return learner.draw and jax.tree_util.Partial(draw, params, dropout, inputs)
-
-
-def _subsampled_rows(key, size, queried, fraction):
-    """The slots of `queried`, then the rows of the subsample; slots without a row hold `size`."""
-    open_rows = ~subsample(key, _taken(size, queried), fraction)
-    drawn = jnp.nonzero(open_rows, size=subsample_size(size, fraction), fill_value=size)[0]
-    return jnp.concatenate([queried, drawn.astype(jnp.int32)])
-
-
-def _subsampled_pool(params, dropout, labelled, inputs, train, prepared, labels, rows, queried, learner):
-    is_slot = jnp.arange(rows.shape[0]) < queried.shape[0]
-    filled = rows < labels.shape[0]
-    source = _filled(rows, labels.shape[0])
-    drawn = learner.predict(params, inputs[source[queried.shape[0] :]])
-    features, predictions = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), labelled, drawn)
-    log_sigma = None if train.log_sigma is None else train.log_sigma[source]
-    seen = jnp.where(is_slot & filled, labels[source], UNLABELLED)
-    known = features, learner.probs(predictions), is_slot | ~filled, seen
-    draw = _draw(learner, params, dropout, inputs[source])
-    return Pool(train.latents[source], log_sigma, *known, source, prepared, draw)
+def _draw_subsample(key: Key, is_queried: Bool[Array, " n"], share: float) -> Int[Array, " m"]:
+    """Returns the rows of a random share of the pool; slots without a row hold n."""
+    size = is_queried.shape[0]
+    is_drawn = ~subsample(key, is_queried, share)
+    drawn = jnp.nonzero(is_drawn, size=subsample_size(size, share), fill_value=size)[0]
+    return drawn.astype(jnp.int32)

@@ -4,14 +4,17 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
 Params = PyTree
+Scalar = float | Float[Array, ""]
+"""A number of a config that may be swept: a traced scalar in the program that all settings share."""
 UNLABELLED = -1
-"""The mark in `Pool.labels` of a row whose label has not been queried: no class, and no angle either."""
+"""The mark in `Pool.labels` of an unlabelled row: no class, and no angle either."""
 BALANCED = "balanced_accuracy"
 """The metric beside `accuracy`: the mean, over the classes that occur, of the share recognised; in [0, 1]."""
 
@@ -53,22 +56,24 @@ class Encoded(NamedTuple):
     """
 
     latents: Float[Array, "n d"]
-    log_sigma: Float[Array, "n d"] | None
+    log_sigma: Float[Array, "n d"] | None = None
     errors: Float[Array, " n"] | None = None
 
 
 class Pool(NamedTuple):
-    """What a selector may see. For a first batch `features` and `probs` are None: there is no classifier yet.
+    """The pool as a strategy sees it.
 
-    A regressor has features, but no probs.
+    Under subsampling the pool is the labelled rows and the subsample, and its rows are numbered anew. Slots that hold no
+    row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
-    Under subsampling the pool is the labelled rows and the subsample, and rows are numbered within it. Slots that hold
-    no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
-
-    `rows` are each row's number in the whole training set, None where the pool is that set, and `prepared` is what the
-    strategy prepared from it: `of_pool` gives the values of the pool's rows.
-    `draw`, from a key, gives `probs` once more with units dropped; None where the classifier drops none. `gamma` is the
-    one of the strategy's weights that this selection is to use.
+    latents: the rows that a strategy selects among, with `log_sigma` where the encoder is variational.
+    features: what the learner's last layer reads; None before the first fit and of a learner that gives none.
+    probs: class probabilities; None before the first fit and of a regressor.
+    taken: rows that may not be queried.
+    labels: of the labelled rows; `UNLABELLED` elsewhere.
+    rows: each row's number in the whole training set; None where the pool is that set.
+    prepared: what the strategy prepared of the whole training set, up to date with the labelled rows.
+    mc_dropout: key -> probs of one MC-dropout prediction; None where the learner has no dropout.
     """
 
     latents: Float[Array, "n d"]
@@ -79,75 +84,118 @@ class Pool(NamedTuple):
     labels: Num[Array, " n"]
     rows: Int[Array, " n"] | None
     prepared: PyTree
-    draw: Partial | None = None
-    gamma: Float[Array, ""] | float = 0.0
+    mc_dropout: Partial | None = None
 
-    def of_pool(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
-        """Of what is known of each row of the whole training set, that of the pool's rows."""
+    def gather(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
+        """Returns, of values of each row of the whole training set, those of the pool's rows."""
         return values if self.rows is None else values[self.rows]
 
 
 @runtime_checkable
-class Select(Protocol):
-    """A selection: `num` distinct rows of the pool, none of them taken. The key is consumed."""
+class Query(Protocol):
+    """Selects `num` distinct rows of the pool, none of them taken. The key is consumed."""
 
     def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
 
 
 class Strategy(NamedTuple):
-    """How to choose.
+    """How to select.
 
-    prepare: what the selection needs to know of the whole training set, found once, before the first round. Its errors
-        are ValueErrors.
-    follow: (prepared, train, queried [capacity], low, high) -> prepared, brought up to date with the rows of `queried`
-        from `low` to `high`, before each selection; None where it does not depend on them.
-    gammas: weights to compare, of which `Pool.gamma` is one; they share one program, and validation data choose.
-    measures: what the selection weighs of each row, by name, for the report to show.
-    check: (two rows) -> None: those ValueErrors of `prepare` that the smallest and the largest value of each coordinate
-        tell, for where `prepare` is compiled and cannot raise them.
+    query: (key, pool, num) -> rows.
+    prepare: encoded training set -> what `query` reads as `Pool.prepared`; computed once, before the first round.
+    update: (prepared, encoded, row) -> prepared, brought up to date with one more labelled row; None where labelled
+        rows change nothing.
+    needs: requirements on the latents, by their names in `strategies.needs.NEEDS`, with what to blame for each.
+    subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, drawn anew each round.
     """
 
-    select: Select
-    prepare: Callable[[Encoded], PyTree] = lambda train: None
-    follow: Callable[..., PyTree] | None = None
-    gammas: tuple[float, ...] = (0.0,)
-    measures: Mapping[str, Callable[[Pool], Float[Array, " n"]]] = MappingProxyType({})
-    check: Callable[[Encoded], None] = lambda train: None
+    query: Query
+    prepare: Callable[[Encoded], PyTree] = lambda encoded: None
+    update: Callable[[PyTree, Encoded, Int[Array, ""]], PyTree] | None = None
+    needs: Mapping[str, str] = MappingProxyType({})
+    subsample: float = 1.0
+
+
+def accuracy(probs: Float[Array, "m c"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
+    """Returns 1 where the most probable class is the label, 0 elsewhere."""
+    return (probs.argmax(axis=1) == labels).astype(probs.dtype)
 
 
 class Learner(NamedTuple):
-    """A classifier, or a regressor, as pure functions.
+    """A classifier, or a regressor, as pure functions; `Learner(fit, predict)` is enough for a classifier.
 
-    fit: (key, dropout, inputs [n ...], labels [n], rows [capacity], count, watched) -> (params, progress): trained from
-        scratch on the first `count` of `rows`. `dropout` and `count` may be traced; `watched` are other (inputs,
-        labels), to look at only. `progress` holds `loss`, the mean of the last pass, and `by_update [u]`, the mean
-        score on `watched` after each of `updates`.
-    predict: (params, inputs [m ...]) -> (features [m f], predictions): probs [m c] of a classifier, [m] of a regressor.
-    draw: (params, key, dropout, inputs) -> the same with units dropped as in training; None where none are.
-    score: (predictions, labels [m]) -> [m], how well each is predicted.
-    metric: what the score is: `accuracy`, of a classifier, or `angular_error` in degrees, of a regressor.
-    dropouts: the rates to compare; they share one program.
-    updates: the training steps after which the score on `watched` is noted.
-    l2: weight with which the last layer was trained to a stationary point, as representer values need it; or None.
+    fit: (key, inputs [n ...], labels [n], rows [capacity], count) -> (params, info): trains from scratch on the first
+        `count` of `rows`, which may be traced. `info` is a dict of scalars to report, such as the training loss.
+    predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
+        classifier, [m] of a regressor.
+    mc_dropout: (params, key, inputs) -> the same with dropout as in training; None of a learner without dropout.
+    score: (predictions, labels [m]) -> [m], how well each row is predicted.
+    metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
-    predict: Callable[..., tuple[Float[Array, "m f"], Array]]
-    draw: Callable[..., tuple[Float[Array, "m f"], Array]] | None
-    score: Callable[[Array, Array], Float[Array, " m"]]
-    metric: str
-    dropouts: tuple[float, ...]
-    updates: tuple[int, ...] = ()
-    l2: float | None = None
+    predict: Callable[[Params, Array], tuple[Float[Array, "m f"] | None, Array]]
+    mc_dropout: Callable[[Params, Key, Array], tuple[Float[Array, "m f"] | None, Array]] | None = None
+    score: Callable[[Array, Array], Float[Array, " m"]] = accuracy
+    metric: str = "accuracy"
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is measured on validation and on test: the score, and of a classifier its balanced accuracy."""
+        """What is measured on validation and test images: the score, and of a classifier its balanced accuracy."""
         return (self.metric, BALANCED) if self.metric == "accuracy" else (self.metric,)
 
     def probs(self, predictions: Array) -> Array | None:
-        """What a selection sees of the predictions: nothing of a regressor's, which tell no uncertainty."""
+        """Returns the predictions of a classifier, and None for a regressor's, which tell no uncertainty."""
         return predictions if self.metric == "accuracy" else None
+
+
+class Problem(NamedTuple):
+    """What is constant in a run.
+
+    inputs: what the learner reads of the training set: latents, or images.
+    labels: of the whole training set, the oracle's.
+    encoded: the training set in latent space.
+    prepared: what the strategy of the rounds prepared.
+    prepared_initial: what the strategy of the initial labelled set prepared.
+    """
+
+    inputs: Shaped[Array, "n ..."]
+    labels: Num[Array, " n"]
+    encoded: Encoded
+    prepared: PyTree = None
+    prepared_initial: PyTree = None
+
+
+class RoundState(NamedTuple):
+    """What changes from round to round.
+
+    queried: rows in the order of querying; empty slots hold n, the size of the training set.
+    count: slots in use, one number for all seeds.
+    params: of the learner.
+    prepared: what the strategy updates; None of a strategy without `update`.
+    num_updated: of the first how many slots `prepared` is up to date.
+    """
+
+    queried: Int[Array, " capacity"]
+    count: Int[Array, ""]
+    params: Params
+    prepared: PyTree
+    num_updated: Int[Array, ""]
+
+
+STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None)
+"""`vmap` axes of a `RoundState` over seeds: the counts are one for all, so that all train for as many steps."""
+INIT_AXES = (0, 0, None)
+"""`vmap` axes over seeds of (key, setting, problem)."""
+ROUND_AXES = (0, 0, STATE_AXES, None)
+"""`vmap` axes over seeds of (key, setting, state, problem)."""
+SCORE_AXES = (0, STATE_AXES, None)
+"""`vmap` axes over seeds of (setting, state, examples)."""
+
+
+def is_traced(value: Any) -> bool:
+    """Returns whether `value` is known only once the program runs, so that its range cannot be checked."""
+    return isinstance(value, jax.core.Tracer)
 
 
 def check_name(name: Any, table: Collection[str], what: str) -> None:

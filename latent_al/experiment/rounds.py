@@ -1,7 +1,8 @@
-"""An arm of the comparison: its compiled functions, and all the rounds that it plays."""
+"""The rounds of one arm: its compiled programs, and all that it plays for a block of seeds."""
 
 import time
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,283 +13,300 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from latent_al.encoders.base import Encodings
-from latent_al.kernels.representer import Explanation
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.results.tables import History
 from latent_al.runtime.checkpoints import Checkpoints
-from latent_al.runtime.mesh import fetch, place, place_rows, repeat
+from latent_al.runtime.mesh import fetch, place, place_rows
 from latent_al.runtime.processes import after_the_first, agree, is_first
-from latent_al.types import BadInput, Data, Learner, Strategy
+from latent_al.types import BadInput, Data, Learner, Problem, RoundState, Strategy
 
 SPLITS = ("train", "validation", "test")
-WATCHED = 500
-"""Validation images on which a learner is watched while it trains: all of them would cost more than the training."""
-MEASURED = 1000
-"""Training images of which the report shows what a strategy measures."""
-EXPLAINED, EXPLAINING = 4, 4
-"""Validation images whose prediction is explained, and labelled examples for and against each."""
 
 
-class Classifier(NamedTuple):
-    """A learner with its functions vmapped over members and compiled, once for all arms that name it."""
+class Setting(NamedTuple):
+    """One setting of a sweep: the swept settings of the learner and of the strategy, by name.
 
-    learner: Learner
-    on_images: bool
-    fit: Any
-    score: Any
-    explain: Any
+    Values are numbers, or arrays [m] with one for each member of a program.
+    """
+
+    learner: dict[str, Any]
+    strategy: dict[str, Any]
+
+
+class Programs(NamedTuple):
+    """Functions of the loop, batched over members and compiled; None where the data has no labels.
+
+    init: (keys, setting, problem) -> state.
+    fit: (keys, learner setting, state, problem) -> (state, info).
+    query: (keys, setting, state, problem) -> (state, rows).
+    score: (learner setting, state, examples) -> metric -> [m].
+    """
+
+    init: Callable
+    fit: Callable | None
+    query: Callable | None
+    score: Callable | None
 
 
 class Arm(NamedTuple):
-    """One row of the comparison, its functions vmapped over members and compiled.
+    """One row of the comparison.
 
-    A member is a seed with one variant, a dropout of the classifier with a gamma of the strategy; all seeds of the
-    first variant come first. `strategies` are those of the first batch and of the rounds, `prepares` readies each for
-    the placed training set, and `prepared` is what that gave. Unlabelled data has no classifier.
+    A member of its programs is a seed with one setting; all seeds of the first setting come first.
+
+    name: in the config.
+    encoder: whose latents it selects in.
+    on_images: the learner reads the images.
+    settings: of the sweep; one, empty, without a sweep.
+    keep: `all` settings are shown, or the one that is `best` on validation data.
+    make_learner: learner setting -> learner; None where the data has no labels.
+    make_strategy: strategy setting -> strategy.
+    initial: the strategy of the initial labelled set.
+    programs: of the rounds.
+    mesh: of the run.
+    prepared: what the strategies of the rounds and of the initial labelled set prepared; None before.
     """
 
+    name: str
     encoder: str
-    classifier: Classifier | None
+    on_images: bool
+    settings: tuple[Setting, ...]
+    keep: str
+    make_learner: Callable[[dict], Learner] | None
+    make_strategy: Callable[[dict], Strategy]
+    initial: Strategy
+    programs: Programs
     mesh: Mesh | None
-    strategies: list[Strategy]
-    prepares: list[Any]
-    first: Any
-    select: Any
-    measure: Any = None
-    prepared: Any = None
-
-    @property
-    def variants(self) -> list[tuple[float, float]]:
-        dropouts = self.classifier.learner.dropouts if self.classifier else (0.0,)
-        return [(dropout, gamma) for dropout in dropouts for gamma in self.strategies[-1].gammas]
+    prepared: tuple[Any, Any] | None = None
 
 
-class Known(NamedTuple):
-    """What all rounds of an arm read: by split, inputs of the classifier and labels; those that it is watched on."""
+class Examples(NamedTuple):
+    """Held-out inputs of the learner with their labels, None where there are none."""
 
-    inputs: dict[str, Any]
-    labels: dict[str, Any]
-    watched: tuple[Any, Any]
+    inputs: Any
+    labels: Any
 
 
-def place_known(arm: Arm, data: Data, encodings: Encodings) -> Known:
-    """What the rounds of the arm read, on its devices; of shapes alone, as in `meshes.place`.
+class ArmData(NamedTuple):
+    """What all rounds of an arm read, on its devices: the problem, and the held-out examples by split."""
 
-    A classifier is watched on the first validation images; on none where they have no labels.
+    problem: Problem
+    held_out: dict[str, Examples]
+
+
+class Block(NamedTuple):
+    """Seeds that run side by side, and the number of labels [rounds+1] that each round fits to."""
+
+    seeds: list[int]
+    num_labels: np.ndarray
+
+
+class Played(NamedTuple):
+    """What an arm leaves behind: its history, the state after the last fit, and the keys of that fit.
+
+    The state is None where the data has no labels.
     """
-    inputs = _inputs(arm, data, encodings)
-    labels = place({split: getattr(data, split).labels for split in SPLITS[1:]}, arm.mesh)
-    labels["train"] = place_rows(data.train.labels, arm.mesh)
-    seen = np.zeros(0, np.int32) if labels["validation"] is None else labels["validation"]
-    num = min(len(seen), WATCHED)
-    return Known(inputs, labels, place((_head(inputs["validation"], num), _head(seen, num)), arm.mesh))
+
+    history: History
+    state: RoundState | None
+    fit_keys: jax.Array | None
 
 
-def per_member(arm: Arm, num_members: int) -> Any:
-    """What the strategy of the rounds prepared, once for each member where it follows what each has queried."""
-    if not arm.strategies[-1].follow:
-        return arm.prepared[-1]
-    return repeat(arm.prepared[-1], num_members, arm.mesh)
+def place_data(arm: Arm, data: Data, encodings: Encodings) -> ArmData:
+    """Returns what the rounds of the arm read, on its devices; of shapes alone, as in `mesh.place`."""
+    if arm.on_images:
+        inputs = {split: getattr(data, split).images for split in SPLITS}
+        train_inputs = place_rows(inputs["train"], arm.mesh)
+    else:
+        inputs = {split: getattr(encodings, split).latents for split in SPLITS}
+        train_inputs = inputs["train"]
+    labels = place_rows(data.train.labels, arm.mesh)
+    prepared, prepared_initial = arm.prepared
+    problem = Problem(train_inputs, labels, encodings.train, prepared, prepared_initial)
+    held_out = {split: Examples(inputs[split], getattr(data, split).labels) for split in SPLITS[1:]}
+    return ArmData(problem, place(held_out, arm.mesh))
 
 
-def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, folder, *, test_every_round) -> History:
-    """All rounds of one arm for one block of seeds, from where its checkpoints stopped.
+def stack_settings(arm: Arm, num_seeds: int) -> Setting:
+    """Returns the arm's settings with one value for each of its members."""
+
+    def stack(settings):
+        return {
+            name: jnp.repeat(jnp.array([setting[name] for setting in settings], jnp.float32), num_seeds)
+            for name in settings[0]
+        }
+
+    return Setting(stack([s.learner for s in arm.settings]), stack([s.strategy for s in arm.settings]))
+
+
+def for_fit(state: RoundState, problem: Problem) -> tuple[RoundState, Problem]:
+    """Returns the state and the problem without what only strategies read, so that arms share the program of a fit."""
+    return state._replace(prepared=None), Problem(problem.inputs, problem.labels, None)
+
+
+def play(arm: Arm, block: Block, arm_data: ArmData, folder: Path, *, test_every_round: bool, keep_state: bool) -> Played:
+    """Plays all rounds of one arm for one block of seeds, from where its checkpoints stopped.
 
     Args:
-        name: of the arm.
         arm: with what its strategies prepared.
-        seeds: of the block.
-        num_labels: [rounds+1], labels queried by the time that each round fits.
-        data: the images and their labels.
-        encodings: what the arm's encoder has made of the images.
+        block: of seeds.
+        arm_data: what the rounds read.
         folder: of the run, for the checkpoints.
-        test_every_round: scores the test split after each round, not at the end only.
+        test_every_round: scores the test split after every round, not only at the end.
+        keep_state: saves the state after the last fit.
 
     Raises:
         BadInput: a training loss that is not finite; what was queried before it is kept.
     """
-    members = [(*variant, seed) for variant in arm.variants for seed in seeds]
-    keys = jax.vmap(jax.random.key)(jnp.array([seed for *_, seed in members]))
-    key_first, key_rounds = jax.vmap(jax.random.split)(keys).T
-    checkpoints = Checkpoints(folder / "checkpoints" / name / f"seeds-{seeds[0]}")
-    learner = arm.classifier.learner if arm.classifier else None
-    nothing = _empty_history(len(members), num_labels, arm, data)
+    run = _Run(arm, block, stack_settings(arm, len(block.seeds)), arm_data, test_every_round)
+    keys = jax.vmap(jax.random.key)(jnp.array(block.seeds * len(arm.settings)))
+    key_init, key_rounds = jax.vmap(jax.random.split)(keys).T
+    checkpoints = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}")
     with after_the_first():
-        done, history = checkpoints.restore(nothing)
+        done, history = checkpoints.restore(_empty_history(run))
     agree(rounds_done=done)
+    state = arm.programs.init(key_init, run.setting, arm_data.problem)
     if not done:
-        history = history._replace(queried=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
-    if data.train.labels is None:
-        return fetch(history)
-    given = place_known(arm, data, encodings)
-    prepared, followed = per_member(arm, len(members)), 0
-    play_round = partial(_play_round, name, arm, members, test_every_round=test_every_round)
-    shown = dict(initial=done, total=len(num_labels), unit="round", disable=not is_first())
-    with tqdm(range(done, len(num_labels)), **shown) as bar:
-        bar.set_description(f"{name}, seeds {seeds[0]} to {seeds[-1]}")
+        history = history._replace(queried=fetch(state.queried))
+    if arm.make_learner is None:
+        return Played(history, None, None)
+    final = Checkpoints(folder / "final_states" / arm.name / f"seeds-{block.seeds[0]}") if keep_state else None
+    num_rounds = len(block.num_labels)
+    progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=not is_first())
+    with progress as bar:
+        bar.set_description(f"{arm.name}, seeds {block.seeds[0]} to {block.seeds[-1]}")
         for index in bar:
-            keys = jax.vmap(lambda key, index=index: jax.random.split(jax.random.fold_in(key, index)))(key_rounds)
-            known = (prepared, followed, encodings.train, given, history)
-            history, prepared = play_round(index, keys, num_labels, *known)
-            followed = num_labels[index]
-            bar.set_postfix(_show(history.scores[learner.metric], index))
+            num_updated = block.num_labels[index - 1] if index > done else 0
+            state = _with_counts(state, history.queried, block.num_labels[index], num_updated)
+            state, history = _play_round(run, index, _round_keys(key_rounds, index), state, history)
+            bar.set_postfix(_mean_scores(history, index))
+            if final is not None and index + 1 == num_rounds:
+                final.save(0, fetch(state.params))
             checkpoints.save(index + 1, history)
-    return history
+    if final is not None:
+        _, params = final.restore(state.params)
+        state = _with_counts(state._replace(params=params), history.queried, block.num_labels[-1], 0)
+    return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
 
 
-def by_variant(name, arm: Arm, history: History):
-    """The history of each of the arm's variants, under its label; the seconds of their program in equal parts."""
-    num_seeds = len(history.queried) // len(arm.variants)
-    for index, label in enumerate(labels_of({name: arm})):
-        own = slice(index * num_seeds, (index + 1) * num_seeds)
-        of_seeds = jax.tree.map(lambda values, own=own: values[own], history._replace(seconds=None))
-        yield label, of_seeds._replace(seconds=history.seconds / len(arm.variants))
+def by_setting(arm: Arm, history: History) -> list[History]:
+    """Returns the history of each of the arm's settings; the seconds of their program in equal parts."""
+    num_seeds = len(history.queried) // len(arm.settings)
+    histories = []
+    for index in range(len(arm.settings)):
+        members = slice(index * num_seeds, (index + 1) * num_seeds)
+        scores = jax.tree.map(lambda values, members=members: values[members], history.scores)
+        histories.append(History(history.queried[members], scores, history.seconds / len(arm.settings)))
+    return histories
 
 
-def labels_of(arms):
-    """The arms' names, with the dropout and with the gamma where an arm has several."""
-    return [
-        name
-        + (f"_dropout_{dropout:g}" if len(arm.variants) > len(arm.strategies[-1].gammas) else "")
-        + (f"_gamma_{gamma:g}" if len(arm.strategies[-1].gammas) > 1 else "")
-        for name, arm in arms.items()
-        for dropout, gamma in arm.variants
-    ]
+class _Run(NamedTuple):
+    """What does not change while an arm plays a block of seeds."""
+
+    arm: Arm
+    block: Block
+    setting: Setting
+    arm_data: ArmData
+    test_every_round: bool
+
+    def splits(self, index):
+        """Returns the held-out splits to score in a round: those with labels, test at the end unless in every round."""
+        is_last = index + 1 == len(self.block.num_labels)
+        splits = ("validation", "test") if is_last or self.test_every_round else ("validation",)
+        labels = {split: self.arm_data.held_out[split].labels for split in splits}
+        return [split for split in splits if labels[split] is not None and len(labels[split])]
+
+    def member(self, index):
+        """Returns the words for a member of the programs."""
+        return f"arm {self.arm.name!r}, seed {self.block.seeds[index % len(self.block.seeds)]}"
 
 
-def _empty_history(num_members, num_labels, arm: Arm, data) -> History:
-    nothing = np.full((num_members, len(num_labels)), np.nan, np.float32)
-    size = len(data.train.images)
-    learner = arm.classifier.learner if arm.classifier else None
-    metrics, updates = (learner.metrics, learner.updates) if learner else ((), ())
-    measured = np.full((num_members, min(size, MEASURED)), np.nan, np.float32)
+def _round_keys(keys, index):
+    """Returns a key for the fit and one for the query of each member, [m 2]."""
+    return jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
+
+
+def _with_counts(state, queried, count, num_updated):
+    # Always from the host, so that a run that is resumed calls the programs in the same way.
+    return state._replace(queried=queried, count=jnp.int32(count), num_updated=jnp.int32(num_updated))
+
+
+def _empty_history(run):
+    shape = len(run.block.seeds) * len(run.arm.settings), len(run.block.num_labels)
+    blank = np.full(shape, np.nan, np.float32)
+    metrics = run.arm.make_learner(run.arm.settings[0].learner).metrics if run.arm.make_learner else ()
+    size = len(run.arm_data.problem.encoded.latents)
     return History(
-        np.full((num_members, num_labels[-1]), size, np.int32),
-        {metric: dict.fromkeys(("labelled", "validation", "test"), nothing) for metric in metrics},
-        np.full((len(num_labels), 2), np.nan),
-        dict.fromkeys(updates, nothing),
-        dict.fromkeys(arm.strategies[-1].measures, measured),
-        _nothing_explained(num_members, num_labels, size) if _explains(arm, data, num_labels) else {},
+        queried=np.full((shape[0], run.block.num_labels[-1]), size, np.int32),
+        scores={metric: dict.fromkeys(("labelled", "validation", "test"), blank) for metric in metrics},
+        seconds=np.full((shape[1], 2), np.nan),
     )
 
 
-def _explains(arm: Arm, data: Data, num_labels):
-    """Whether predictions are explained: the last layer is refitted, and there are images and labels enough."""
-    is_refitted = arm.classifier is not None and arm.classifier.learner.l2 is not None
-    return is_refitted and len(data.validation.images) >= EXPLAINED and num_labels[-1] >= EXPLAINING
-
-
-def _nothing_explained(num_members, num_labels, size):
-    rows = np.full((num_members, EXPLAINED, EXPLAINING), size, np.int32)
-    values = np.full(rows.shape, np.nan, np.float32)
-    nothing = Explanation(rows, values, rows, values)
-    return nothing._asdict() | {"predicted": np.full(rows.shape[:2], -1, np.int32)}
-
-
-def _head(each, num):
-    if isinstance(each, jax.ShapeDtypeStruct):
-        return each.update(shape=(num, *each.shape[1:]))
-    return each[:num]
-
-
-def _inputs(arm: Arm, data: Data, encodings: Encodings):
-    """What the arm's classifier reads of each split."""
-    if arm.classifier.on_images:
-        others = place({split: getattr(data, split).images for split in SPLITS[1:]}, arm.mesh)
-        return others | {"train": place_rows(data.train.images, arm.mesh)}
-    return {split: getattr(encodings, split).latents for split in SPLITS}
-
-
-def _play_round(
-    name,
-    arm: Arm,
-    members,
-    index,
-    keys,
-    num_labels,
-    prepared,
-    followed,
-    train,
-    given: Known,
-    history: History,
-    *,
-    test_every_round,
-) -> tuple[History, Any]:
-    """Fits on what is queried, scores, and buys the next batch unless this is the last round."""
-    dropouts, gammas = jnp.array([variant for *variant, _ in members]).T
-    inputs, labels, watched = given
-    is_last = index + 1 == len(num_labels)
-    count = jnp.int32(num_labels[index])
-    known = (labels["train"], history.queried)
+def _play_round(run, index, keys, state, history):
+    """Fits to what is labelled, scores, and queries the next batch unless this is the last round."""
+    programs, problem = run.arm.programs, run.arm_data.problem
     started = time.perf_counter()
-    fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, watched)
-    params, labelled, progress = jax.block_until_ready(fitted)
-    fit_seconds, progress = time.perf_counter() - started, fetch(progress)
-    _check_loss(progress["loss"], name, members, index)
-    _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
-    started, queried = time.perf_counter(), history.queried
-    if not is_last:
-        variants = (keys[:, 1], dropouts, gammas)
-        known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
-        queried, up_to_date = arm.select(*variants, params, labelled, *known)
-        prepared = prepared if up_to_date is None else up_to_date
-    queried = fetch(queried)
-    seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
-    scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
-    for split in ("validation", "test") if is_last or test_every_round else ("validation",):
-        if labels[split] is not None and len(labels[split]):
-            found = fetch(arm.classifier.score(params, inputs[split], labels[split]))
-            scores |= {(metric, split): values for metric, values in found.items()}
-    history = History(
-        queried,
-        {
-            metric: {split: _set(values, index, scores.get((metric, split), np.nan)) for split, values in each.items()}
-            for metric, each in history.scores.items()
+    fitted, info = programs.fit(keys[:, 0], run.setting.learner, *for_fit(state, problem))
+    info = fetch(jax.block_until_ready(info))
+    seconds = [time.perf_counter() - started, np.nan]
+    _check_loss(run, info["loss"], index)
+    _warn_of_residual(run, np.asarray(info.get("residual", 0)), index)
+    state = state._replace(params=fitted.params)
+    if index + 1 < len(run.block.num_labels):
+        started = time.perf_counter()
+        state, _ = programs.query(keys[:, 1], run.setting, state, problem)
+        history = history._replace(queried=fetch(state.queried))
+        seconds[1] = time.perf_counter() - started
+    scores = {(next(iter(history.scores)), "labelled"): info["score"]}
+    for split in run.splits(index):
+        measured = fetch(programs.score(run.setting.learner, fitted, run.arm_data.held_out[split]))
+        scores |= {(metric, split): values for metric, values in measured.items()}
+    return state, _record(history, index, scores, seconds)
+
+
+def _record(history, index, scores, seconds):
+    """Returns the history with the scores, by metric and split, and the seconds of one round."""
+
+    def column(metric, split, values):
+        return _set_column(values, index, scores.get((metric, split), np.nan))
+
+    return history._replace(
+        scores={
+            metric: {split: column(metric, split, values) for split, values in splits.items()}
+            for metric, splits in history.scores.items()
         },
-        _set(history.seconds.T, index, seconds).T,
-        {
-            update: _set(values, index, progress["by_update"][:, mark])
-            for mark, (update, values) in enumerate(history.by_update.items())
-        },
-        history.measured,
-        history.explained,
+        seconds=_set_column(history.seconds.T, index, seconds).T,
     )
-    if is_last and history.measured:
-        known = (inputs["train"], train, prepared, labels["train"], history.queried, jnp.int32(followed), count)
-        sample = np.random.default_rng(0).permutation(len(labels["train"]))[:MEASURED]
-        history = history._replace(measured=arm.measure(dropouts, params, labelled, *known, np.int32(sample)))
-    if is_last and history.explained:
-        targets = inputs["validation"][:EXPLAINED]
-        predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.queried, targets)
-        history = history._replace(explained=found._asdict() | {"predicted": predicted})
-    return fetch(history), prepared
 
 
-def _set(table, index, column):
+def _set_column(table, index, column):
     table = np.array(table)
     table[:, index] = column
     return table
 
 
-def _check_loss(loss, name, members, index):
+def _check_loss(run, loss, index):
     if not np.isfinite(loss).all():
-        worst = (~np.isfinite(loss)).argmax()
+        worst = int((~np.isfinite(loss)).argmax())
         raise BadInput(
-            f"the training loss is {loss[worst]} in arm {name!r}, seed {members[worst][-1]}, "
-            f"round {index}; lower its learning_rate in config.classifiers. "
-            "What was queried before it is kept in the checkpoints."
+            f"the training loss is {loss[worst]} in {run.member(worst)}, round {index}; lower its learning_rate in "
+            "config.classifiers. What was queried before it is kept in the checkpoints."
         )
 
 
-def _warn_of_residual(residual, name, members, index):
+def _warn_of_residual(run, residual, index):
     if residual.max() > TOLERANCE:
         logging.warning(
-            "the last layer has not converged in arm %r, seed %d, round %d: its residual is %.1e, and representer "
-            "values hold only below %.0e; raise l2 in config.classifiers.",
-            *(name, members[residual.argmax()][-1], index, residual.max(), TOLERANCE),
+            "the last layer has not converged in %s, round %d: its residual is %.1e, and representer values hold only "
+            "below %.0e; raise l2 in config.classifiers.",
+            run.member(int(residual.argmax())),
+            index,
+            residual.max(),
+            TOLERANCE,
         )
 
 
-def _show(scores, index):
-    means = {split: values[:, index].mean() for split, values in scores.items()}
+def _mean_scores(history, index):
+    splits = next(iter(history.scores.values()))
+    means = {split: values[:, index].mean() for split, values in splits.items()}
     return {split: f"{mean:.4f}" for split, mean in means.items() if not np.isnan(mean)}

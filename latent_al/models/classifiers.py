@@ -1,7 +1,7 @@
 """Classifiers, and regressors of an angle, each a factory that returns a `Learner`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from latent_al.models.convolutions import Convolution, conv
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.resnet import resnet18
-from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, draws, loss_of, predictions
-from latent_al.models.train import fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
-from latent_al.types import BadInput, Learner
+from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
+from latent_al.models.train import BLOCK, fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
+from latent_al.types import BadInput, Learner, Scalar, is_traced
 
-MARKS = 10
-"""Points in a CNN's training at which its accuracy is noted."""
+NUM_PARTS = 10
+"""Parts of a CNN's training, after each of which a monitor may look at it."""
 
 
 class MLP(nn.Module):
@@ -87,7 +87,7 @@ def perceptron(
     task: Task,
     *,
     hidden: Sequence[int],
-    dropout: float | Sequence[float],
+    dropout: Scalar,
     learning_rate: float,
     epochs: int,
     batch_size: int,
@@ -97,7 +97,7 @@ def perceptron(
     Args:
         task: what is learned.
         hidden: units of each hidden layer.
-        dropout: share of units dropped in training, in [0, 0.99]; of several rates each becomes an arm of its own.
+        dropout: share of units dropped in training, in [0, 0.99].
         learning_rate: step size of RMSprop.
         epochs: passes over the labelled rows.
         batch_size: rows a step.
@@ -105,9 +105,8 @@ def perceptron(
     Raises:
         BadInput: a size below 1, or dropout outside [0, 0.99].
     """
-    dropouts = (dropout,) if isinstance(dropout, (int, float)) else tuple(dropout)
-    rates_fit = dropouts and all(0 <= rate <= 0.99 for rate in dropouts)
-    if min(*hidden, epochs, batch_size) < 1 or not rates_fit or learning_rate <= 0:
+    is_rate = is_traced(dropout) or 0 <= dropout <= 0.99
+    if min(*hidden, epochs, batch_size) < 1 or not is_rate or learning_rate <= 0:
         raise BadInput(
             f"the perceptron has hidden {tuple(hidden)}, epochs {epochs}, batch_size {batch_size}, dropout {dropout} "
             f"and learning_rate {learning_rate}; expected sizes of 1 or more, dropout in [0, 0.99] and a positive "
@@ -115,19 +114,16 @@ def perceptron(
         )
     model, optimizer = MLP(tuple(hidden), task.num_outputs), keras_rmsprop(learning_rate)
 
-    def fit_mlp(key, rate, inputs, labels, rows, count, watched):
-        del watched
+    def fit_mlp(key, inputs, labels, rows, count):
         key_init, key_fit = jax.random.split(key)
         state = start(model.init(key_init, inputs[:1]), optimizer)
-        # A single rate is a constant of the program, which then trains faster.
-        rate = dropouts[0] if len(dropouts) == 1 else rate
         settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
         settings["num_steps"] = epochs * num_batches(count, batch_size)
-        state, loss = fit(key_fit, state, (inputs, labels), rows, count, rate, **settings)
-        return state.params, {"loss": loss, "by_update": jnp.zeros(0)}
+        state, loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
+        return state.params, {"loss": loss}
 
-    draw = draws(model, task) if min(dropouts) else None
-    return Learner(fit_mlp, in_blocks(predictions(model, task)), draw, task.score, task.metric, dropouts)
+    predict = in_blocks(predictions(model, task))
+    return Learner(fit_mlp, predict, mc_dropout_of(model, task, dropout, BLOCK), task.score, task.metric)
 
 
 def convolutional(
@@ -168,30 +164,37 @@ def convolutional(
             f"batch_size {batch_size}, dropout {dropout} and learning_rate {learning_rate}; expected sizes "
             "of 1 or more, dropout in [0, 0.99] and a positive learning_rate."
         )
-    if num_steps < MARKS or num_steps % MARKS:
-        raise BadInput(f"the convolutional network has num_steps {num_steps}; expected a multiple of {MARKS}.")
+    if num_steps < NUM_PARTS or num_steps % NUM_PARTS:
+        raise BadInput(f"the convolutional network has num_steps {num_steps}; expected a multiple of {NUM_PARTS}.")
     check_halves("the convolutional network", image_shape, len(filters))
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
-    predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
 
-    def fit_cnn(key, rate, inputs, labels, rows, count, watched):
-        del rate
+    def fit_cnn(key, inputs, labels, rows, count, monitor: Callable | None = None):
+        """Trains; `monitor`, params -> values, is called after each of `NUM_PARTS` parts and reported as `monitored`."""
         key_init, key_fit = jax.random.split(key)
-        settings = dict(
-            loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size, num_steps=num_steps // MARKS
-        )
+        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
 
-        def part(state, key):
-            state, loss = fit(key, state, (inputs, labels), rows, count, dropout, alone=True, **settings)
-            return state, (loss, task.score(predict(state.params, watched[0])[1], watched[1]).mean())
+        def train_part(state, key):
+            state, loss = fit(
+                key,
+                state,
+                (inputs, labels),
+                rows,
+                count,
+                dropout,
+                num_steps=num_steps // NUM_PARTS,
+                alone=True,
+                **settings,
+            )
+            return state, (loss, monitor(state.params) if monitor else None)
 
         state = start(model.init(key_init, inputs[:1]), optimizer)
-        state, (losses, scores) = jax.lax.scan(part, state, jax.random.split(key_fit, MARKS))
-        return state.params, {"loss": losses[-1], "by_update": scores}
+        state, (losses, monitored) = jax.lax.scan(train_part, state, jax.random.split(key_fit, NUM_PARTS))
+        return state.params, {"loss": losses[-1]} | ({"monitored": monitored} if monitor else {})
 
-    marks = tuple(num_steps // MARKS * (mark + 1) for mark in range(MARKS))
-    draw = draws(model, task, CNN_BLOCK, alone=True) if dropout else None
-    return Learner(fit_cnn, predict, draw, task.score, task.metric, (dropout,), marks)
+    predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
+    mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True)
+    return Learner(fit_cnn, predict, mc_dropout, task.score, task.metric)
 
 
 CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted, "resnet18": resnet18}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from latent_al.types import UNLABELLED, BadInput, Learner
+from latent_al.types import UNLABELLED, BadInput, Learner, Scalar, is_traced
 
 ITERATIONS = 100
 PRECISE = 3e-5
@@ -18,9 +18,9 @@ TOLERANCE = 1e-3
 """Relative residual above which a last layer has not converged."""
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=2)
 def refit(
-    features: Float[Array, "n f"], labels: Int[Array, " n"], num_classes: int, l2: float
+    features: Float[Array, "n f"], labels: Int[Array, " n"], num_classes: int, l2: Scalar
 ) -> tuple[Float[Array, "f c"], Float[Array, ""]]:
     """The weights of the last layer, without bias, that minimise the mean cross-entropy plus l2 times their square sum.
 
@@ -68,10 +68,10 @@ def refit(
     return basis @ (scale[:, None] * z), residual(z, jax.grad(objective)(z))
 
 
-def refitted(*, num_classes: int, l2: float, classifier: Learner) -> Learner:
-    """`classifier` with its last layer trained anew, to a stationary point and without bias, on the features below it.
+def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:
+    """Returns `classifier` with its last layer trained anew, to a stationary point and without bias, on its features.
 
-    `progress` has the `residual` of `refit` besides.
+    `info` has the `residual` of `refit` besides.
 
     Args:
         num_classes: two or more.
@@ -81,24 +81,24 @@ def refitted(*, num_classes: int, l2: float, classifier: Learner) -> Learner:
     Raises:
         BadInput: l2 is not above 0.
     """
-    if not l2 > 0:
+    if not is_traced(l2) and not l2 > 0:
         raise BadInput(f"refitted has l2 {l2}; expected above 0: without it no stationary point need exist.")
 
-    def fit(key, dropout, inputs, labels, rows, count, watched):
-        params, progress = classifier.fit(key, dropout, inputs, labels, rows, count, watched)
+    def fit(key, inputs, labels, rows, count):
+        params, info = classifier.fit(key, inputs, labels, rows, count)
         filled = jnp.where(rows < labels.shape[0], rows, rows[0])
         features, _ = classifier.predict(params, inputs[filled])
         known = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
         weights, residual = refit(features, known, num_classes, l2)
-        return (params, weights), progress | {"residual": residual}
+        return (params, weights), info | {"residual": residual}
 
     def predict(params, inputs):
         return _refitted(params[1], classifier.predict(params[0], inputs)[0])
 
-    def draw(params, key, dropout, inputs):
-        return _refitted(params[1], classifier.draw(params[0], key, dropout, inputs)[0])
+    def mc_dropout(params, key, inputs):
+        return _refitted(params[1], classifier.mc_dropout(params[0], key, inputs)[0])
 
-    return classifier._replace(fit=fit, predict=predict, draw=classifier.draw and draw, l2=l2)
+    return classifier._replace(fit=fit, predict=predict, mc_dropout=classifier.mc_dropout and mc_dropout)
 
 
 def _refitted(weights, features):

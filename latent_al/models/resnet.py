@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.models.convolutions import Convolution, conv, conv_2x, pixel_conv_2x
 from latent_al.models.layers import check_halves, dense, drop
-from latent_al.models.tasks import CNN_BLOCK, classes, draws, loss_of, predictions
+from latent_al.models.tasks import CNN_BLOCK, classes, mc_dropout_of, loss_of, predictions
 from latent_al.models.train import as_members, fit, in_blocks, num_batches, shuffled, start
 from latent_al.types import BadInput, Key, Learner, Params
 
@@ -207,8 +207,7 @@ def resnet18(
     task = classes(num_classes)
     model = ResNet18(width, num_classes)
 
-    def fit_resnet(key, rate, inputs, labels, rows, count, watched):
-        del rate, watched
+    def fit_resnet(key, inputs, labels, rows, count):
         key_init, key_fit, key_statistics = jax.random.split(key, 3)
         num_steps = epochs * num_batches(count, batch_size)
         sgd = optax.sgd(learning_rate, momentum=0.9, nesterov=True)
@@ -219,11 +218,11 @@ def resnet18(
         )
         state, loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
         statistics = population_statistics(key_statistics, model, state.params, inputs, rows, count, batch_size)
-        return state.params | {"statistics": statistics}, {"loss": loss, "by_update": jnp.zeros(0)}
+        return state.params | {"statistics": statistics}, {"loss": loss}
 
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
-    draw = draws(model, task, CNN_BLOCK, alone=True) if dropout else None
-    return Learner(fit_resnet, predict, draw, task.score, task.metric, (dropout,))
+    mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True)
+    return Learner(fit_resnet, predict, mc_dropout, task.score, task.metric)
 
 
 def _merge(index, total, found):

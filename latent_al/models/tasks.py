@@ -1,4 +1,4 @@
-"""What classifiers and regressors learn, and the functions of a `Learner` made of a module and its task.
+"""Tasks of classifiers and regressors, and the functions of a `Learner` made of a module and its task.
 
 Such a module maps (inputs, dropout) to (features, outputs), and drops none where `dropout` is None.
 """
@@ -12,13 +12,14 @@ import optax
 from flax import linen as nn
 
 from latent_al.models.train import Loss, in_blocks
+from latent_al.types import Scalar, accuracy, is_traced
 
 CNN_BLOCK = 256
 """Images that a CNN is applied to at a time."""
 
 
 class Task(NamedTuple):
-    """What is learned.
+    """A prediction task.
 
     num_outputs: of the network's last layer.
     loss: (outputs [b num_outputs], labels [b]) -> [b].
@@ -35,20 +36,14 @@ class Task(NamedTuple):
 
 
 def classes(num_classes: int) -> Task:
-    """To which of `num_classes` an input belongs: softmax, cross-entropy and accuracy in [0, 1]."""
-    return Task(
-        num_classes,
-        optax.softmax_cross_entropy_with_integer_labels,
-        jax.nn.softmax,
-        lambda probs, labels: (probs.argmax(axis=1) == labels).astype(probs.dtype),
-        "accuracy",
-    )
+    """Returns the task of telling `num_classes` apart: softmax, cross-entropy and accuracy in [0, 1]."""
+    return Task(num_classes, optax.softmax_cross_entropy_with_integer_labels, jax.nn.softmax, accuracy, "accuracy")
 
 
 def angles() -> Task:
-    """An angle in degrees, by way of its cosine and sine, which have no jump at 360: their squared error.
+    """Returns the task of predicting an angle in degrees by its cosine and sine, which have no jump at 360.
 
-    The error of an angle, in [0, 180], is that of the shorter way round.
+    The loss is their squared error. The error of an angle, in [0, 180], is that of the shorter way round.
     """
 
     def loss(outputs, labels):
@@ -65,7 +60,7 @@ def angles() -> Task:
 
 
 def loss_of(model: nn.Module, task: Task) -> Loss:
-    """What `fit` trains the model with; the context of the loss is the dropout."""
+    """Returns the loss that `fit` trains the model with; its context is the dropout rate."""
 
     def loss(params, key, examples, rate):
         inputs, labels = examples
@@ -75,20 +70,30 @@ def loss_of(model: nn.Module, task: Task) -> Loss:
     return loss
 
 
-def draws(model: nn.Module, task: Task, *block, **settings) -> Callable:
-    """`Learner.draw`, in blocks: predictions with dropout; each block of rows drops the same units."""
+def mc_dropout_of(model: nn.Module, task: Task, rate: Scalar, block: int, alone: bool = False) -> Callable | None:
+    """Returns `Learner.mc_dropout`, or None where nothing is dropped; each block of rows drops the same units.
 
-    def apply(drawn, inputs):
-        params, key, rate = drawn
+    Args:
+        model: with dropout.
+        task: what is predicted.
+        rate: share of units dropped.
+        block: rows that are predicted at a time.
+        alone: as in `fit`.
+    """
+    if not is_traced(rate) and not rate:
+        return None
+
+    def apply(sampled, inputs):
+        params, key, rate = sampled
         features, outputs = model.apply(params, inputs, rate, rngs={"dropout": key})
         return features, task.read(outputs)
 
-    blocked = in_blocks(apply, *block, **settings, aligned=True)
-    return lambda params, key, rate, inputs: blocked((params, key, rate), inputs)
+    predict = in_blocks(apply, block, alone=alone, aligned=True)
+    return lambda params, key, inputs: predict((params, key, rate), inputs)
 
 
 def predictions(model: nn.Module, task: Task) -> Callable:
-    """(params, inputs) -> (features, predictions), of one block."""
+    """Returns a function of (params, inputs) that gives the features and the predictions of one block."""
 
     def apply(params, inputs):
         features, outputs = model.apply(params, inputs)

@@ -90,25 +90,34 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
 
 
 def over_seeds(
-    function: Callable, *axes: int | None, mesh: Mesh | None = None, stays: Callable = lambda output: output
+    function: Callable,
+    in_axes: Any,
+    out_axes: Any = 0,
+    *,
+    mesh: Mesh | None = None,
+    stays: Callable = lambda output: output,
 ) -> Callable:
-    """`function` compiled, and batched over seeds: the leading axis of each argument whose entry in `axes` is 0.
+    """Returns `function` compiled, and batched over seeds.
 
     On a mesh each device has its share of the seeds, and nothing of one moves to another. `Rows` among the arguments
     reach `function` without their padding.
 
     Args:
+        function: of one seed.
+        in_axes: a tuple with an entry for each argument, as `jax.vmap` takes it; see `types.ROUND_AXES`.
+        out_axes: as `jax.vmap` takes them.
+        mesh: of the run.
         stays: where the rows of the pool lie on several devices, what becomes of the output of `function`, so that
             values of rows stay there.
     """
-    batched = jax.vmap(function, in_axes=axes)
+    batched = jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
     if mesh is None:
         return jax.jit(batched)
     if has_pool(mesh):
-        return jax.jit(_over_seeds_and_rows(function, axes, mesh, stays))
+        return jax.jit(_over_seeds_and_rows(function, in_axes, out_axes, mesh, stays))
     # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
-    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in axes)
-    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEEDS), check_vma=False))
+    specs = {"in_specs": _specs(in_axes), "out_specs": _specs(out_axes)}
+    return jax.jit(jax.shard_map(batched, mesh=mesh, check_vma=False, **specs))
 
 
 def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
@@ -239,16 +248,36 @@ def to_the_first(tree: Tree) -> Tree:
     return jax.tree.map(get, tree, is_leaf=_is_rows)
 
 
-def _over_seeds_and_rows(function, axes, mesh, stays):
+def _over_seeds_and_rows(function, in_axes, out_axes, mesh, stays):
     def of_seed(*args):
         return stays(function(*map(without_padding, args)))
 
+    batched = jax.vmap(of_seed, in_axes=in_axes, out_axes=out_axes, spmd_axis_name=SEEDS)
+
     def of_all(*args):
-        args = [each if axis is None else _by_seed(each, mesh) for axis, each in zip(axes, args, strict=True)]
+        args = _where_batched(partial(_by_seed, mesh=mesh), in_axes, args)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return jax.vmap(of_seed, in_axes=axes, spmd_axis_name=SEEDS)(*args)
+            return batched(*args)
 
     return of_all
+
+
+def _specs(axes):
+    """Returns the partition specs of what `jax.vmap` batches along `axes`."""
+    if isinstance(axes, tuple):
+        return _rebuild(axes, [_specs(axis) for axis in axes])
+    return PartitionSpec() if axes is None else PartitionSpec(SEEDS)
+
+
+def _where_batched(function, axes, tree):
+    """Returns `tree` with `function` applied to the subtrees that `jax.vmap` batches along `axes`."""
+    if isinstance(axes, tuple):
+        return _rebuild(tree, [_where_batched(function, axis, part) for axis, part in zip(axes, tree, strict=True)])
+    return tree if axes is None else function(tree)
+
+
+def _rebuild(like, parts):
+    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
 
 
 def _by_seed(tree, mesh):

@@ -1,4 +1,4 @@
-"""The table of strategies: each row a factory that returns a `Strategy`, whose `select` gives rows of a pool."""
+"""The table of strategies: each row a factory that returns a `Strategy`, whose `query` gives rows of a pool."""
 
 from latent_al.strategies.badge import badge
 from latent_al.strategies.bald import bald

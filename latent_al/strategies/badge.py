@@ -8,14 +8,14 @@ from latent_al.types import Strategy
 
 
 def badge() -> Strategy:
-    """Rows whose labels would move the classifier's last layer much, each in another direction: `kernels.badge`.
+    """Selects rows whose labels would move the classifier's last layer much, in different directions: `kernels.badge`.
 
     Raises:
         BadInput: a pool without predictions.
     """
 
-    def select(key, pool, num):
+    def query(key, pool, num):
         check_predicted("badge", pool)
         return kernels.badge(key, pool.probs, pool.features, pool.taken, num)
 
-    return Strategy(select)
+    return Strategy(query)

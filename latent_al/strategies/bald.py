@@ -8,27 +8,27 @@ from latent_al.types import BadInput, Strategy, check_name
 
 
 def bald(*, num_draws: int, pick: str) -> Strategy:
-    """Rows whose class tells most of which units are dropped: the mutual information of the two, by MC dropout.
+    """Selects rows of the largest mutual information between class and model, by MC dropout.
 
     Args:
-        num_draws: predictions with units dropped, 2 or more.
+        num_draws: MC-dropout predictions, 2 or more.
         pick: `top_k`, or `random_partitions` for a batch with less redundancy.
 
     Raises:
-        BadInput: an unknown pick, too few draws, a pool whose classifier drops no units or that has none.
+        BadInput: an unknown pick, too few predictions, a pool whose classifier has no dropout or that has none.
     """
     check_name(pick, PICKS, "pick")
     if num_draws < 2:
         raise BadInput(f"bald has num_draws {num_draws}; expected 2 or more.")
 
-    def select(key, pool, num):
-        if pool.draw is None or pool.probs is None:
+    def query(key, pool, num):
+        if pool.mc_dropout is None or pool.probs is None:
             raise BadInput(
-                "bald needs the predictions of a classifier with units dropped: give the classifier a dropout above 0, "
-                "and config.initial a strategy that reads latents only, such as random."
+                "bald needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, and "
+                "config.initial a strategy that reads latents only, such as random."
             )
         key_draw, key_pick = jax.random.split(key)
-        score = kernels.mutual_information(key_draw, pool.draw, num_draws)
+        score = kernels.mutual_information(key_draw, pool.mc_dropout, num_draws)
         return PICKS[pick](key_pick, score, pool.taken, num)
 
-    return Strategy(select)
+    return Strategy(query)

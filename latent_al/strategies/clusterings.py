@@ -1,4 +1,4 @@
-"""Clusterings of a latent space, each a factory that returns a function from points [n d] to clusters [n], from 0."""
+"""Clusterings of a latent space, each a factory that returns a function from points [n d] to assignments [n]."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial

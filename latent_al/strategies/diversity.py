@@ -1,15 +1,14 @@
-"""Batches whose members lie apart: the thesis on active learning in VAE latent space, section 3.4.3."""
+"""Batches whose members lie apart: Tonnaer (2017), section 3.4.3."""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from latent_al import kernels
 from latent_al.kernels import distances
-from latent_al.strategies.representativeness import REPRESENTATIVENESS, check_within
+from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import MEASURES, measured
-from latent_al.types import BadInput, Strategy, build, check_name
+from latent_al.types import BadInput, Scalar, Strategy, build, check_name, is_traced
 
 DISTANCES = {
     "euclidean": distances.euclidean_to,
@@ -19,13 +18,12 @@ DISTANCES = {
 }
 
 
-def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta: float, distance: str) -> Strategy:
-    """Row by row the largest sum of uncertainty, representativeness and distance to the batch so far, weighted.
+def greedy_diverse(*, measure: str, representativeness: Any, alpha: Scalar, beta: float, distance: str) -> Strategy:
+    """Selects row by row the largest weighted sum of uncertainty, representativeness and distance to the batch so far.
 
-    The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from.
-
-    Distances are divided by twice the largest one from the origin in the whole training set, the half cosine distance
-    excepted, which lies in [0, 1] as it is.
+    The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from. Distances are
+    divided by twice the largest one from the origin in the whole training set, except for the half cosine distance,
+    which lies in [0, 1] as it is.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
@@ -35,67 +33,39 @@ def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta:
         distance: `euclidean`, `squared_euclidean`, `half_cosine` or `jeffreys`.
 
     Raises:
-        BadInput: an unknown name, weights outside their range, a Jeffreys divergence over an encoder without spread,
-            zero vectors under cosine, latents that are all equal or too far out, a pool without predictions.
+        BadInput: an unknown name, weights outside their range, a pool without predictions.
     """
     check_name(measure, MEASURES, "uncertainty measure")
     check_name(distance, DISTANCES, "distance")
-    if not (alpha >= 0 and beta >= 0 and alpha + beta <= 1):
+    if not is_traced(alpha) and not (alpha >= 0 and beta >= 0 and alpha + beta <= 1):
         raise BadInput(f"alpha is {alpha} and beta {beta}; expected weights of 0 or more that sum to at most 1.")
     if (representativeness is None) != (beta == 0):
         raise BadInput(f"beta is {beta} and representativeness {representativeness}; give both, or 0 and None.")
     represent = build(REPRESENTATIVENESS, representativeness, "representativeness measure") if beta else None
-    to = DISTANCES[distance]
+    is_jeffreys, is_cosine = distance == "jeffreys", distance == "half_cosine"
 
-    def prepare(train):
-        return represent and represent(train), max(0.0, 1 - alpha - beta) / _scale(
-            distance, _points(distance, train.latents, train.log_sigma)
-        )
+    def points_of(latents, log_sigma):
+        return (latents, log_sigma) if is_jeffreys else latents
 
-    def select(key, pool, num):
+    def prepare(encoded):
+        """Returns the representativeness of each row, and what distances are divided by; NaN where they cannot be."""
+        represented = represent.measure(encoded) if beta else None
+        if is_cosine:
+            return represented, jnp.float32(1)
+        scale = distances.diameter(DISTANCES[distance], points_of(encoded.latents, encoded.log_sigma))
+        return represented, jnp.where(jnp.isfinite(scale), scale, jnp.nan)
+
+    def query(key, pool, num):
         del key
-        represented, weight = pool.prepared
+        represented, scale = pool.prepared
         score = alpha * measured(measure, pool)
         if beta:
-            score = score + beta * pool.of_pool(represented)
-        points = _points(distance, pool.latents, pool.log_sigma)
-        return kernels.greedy_diverse(score, points, pool.taken, num, to=to, weight=weight)
+            score = score + beta * pool.gather(represented)
+        weight = jnp.maximum(0.0, 1 - alpha - beta) / scale
+        points = points_of(pool.latents, pool.log_sigma)
+        return kernels.greedy_diverse(score, points, pool.taken, num, to=DISTANCES[distance], weight=weight)
 
-    def check(train):
-        if beta:
-            check_within(representativeness, train)
-        # The smallest coordinates of all may be zero where no latent is.
-        spanned = "euclidean" if distance == "half_cosine" else distance
-        _scale(spanned, _points(spanned, train.latents, train.log_sigma))
-
-    return Strategy(select, prepare, check=check)
-
-
-def _points(distance, latents, log_sigma):
-    if distance != "jeffreys":
-        return latents
-    if log_sigma is None:
-        raise BadInput(
-            "jeffreys needs the spread of each latent, which this encoder does not give; "
-            "choose a variational auto-encoder, or a distance of points such as euclidean."
-        )
-    return latents, log_sigma
-
-
-def _scale(distance, points):
-    """What a distance is divided by."""
-    leaves = jax.tree.leaves(points)
-    if not isinstance(leaves[0], jax.core.Tracer) and all((each == each[:1]).all() for each in leaves):
-        raise ValueError(f"all {len(leaves[0])} latents are equal, and none lies apart; choose another encoder.")
-    if distance == "half_cosine":
-        zero = ~points.any(axis=1)
-        if not isinstance(zero, jax.core.Tracer) and zero.any():
-            raise ValueError(
-                f"{zero.sum()} of {zero.size} latents are zero, without direction; choose another distance."
-            )
-        # Where rows are not known yet, what is prepared says it.
-        return jnp.where(zero.any(), jnp.nan, jnp.float32(1))
-    scale = distances.diameter(DISTANCES[distance], points)
-    if not isinstance(scale, jax.core.Tracer) and not jnp.isfinite(scale):
-        raise ValueError(f"the largest {distance} distance from the origin is {scale}; choose another distance.")
-    return scale
+    needs = {"distinct": distance} | (dict(represent.needs) if beta else {})
+    needs |= {"log_sigma": "jeffreys"} if is_jeffreys else {}
+    needs |= {"nonzero": "half_cosine"} if is_cosine else {}
+    return Strategy(query, prepare, needs=needs)

@@ -1,4 +1,4 @@
-"""Passive learning: the baseline of every comparison, and the thesis's first batch."""
+"""Passive learning: the baseline of every comparison, and the initial labelled set of Tonnaer (2017)."""
 
 import jax
 
@@ -7,9 +7,9 @@ from latent_al.types import Strategy
 
 
 def random() -> Strategy:
-    """Rows uniformly at random, without replacement."""
+    """Selects rows uniformly at random, without replacement."""
 
-    def select(key, pool, num):
+    def query(key, pool, num):
         return picks.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)
 
-    return Strategy(select)
+    return Strategy(query)

@@ -1,79 +1,138 @@
-"""Uncertainty weighed with representativeness: the thesis on active learning in VAE latent space, section 3.4.2."""
+"""Uncertainty weighed with representativeness: Tonnaer (2017), section 3.4.2."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.kernels.representativeness import check_cube
 from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
-from latent_al.types import BadInput, Encoded, Strategy, build, check_name
-
-Measure = Callable[[Encoded], Float[Array, " n"]]
+from latent_al.types import BadInput, Encoded, Scalar, Strategy, build, check_name, is_traced
 
 
-def _of_points(kernel):
-    return lambda **settings: lambda train: kernel(train.latents, **settings)
+class Representativeness(NamedTuple):
+    """A measure of how typical each row is of the whole set, in [0, 1], and what it needs, as in `Strategy.needs`."""
+
+    measure: Callable[[Encoded], Float[Array, " n"]]
+    needs: Mapping[str, str] = {}
 
 
-def _of_gaussians(kernel):
-    def measure(train):
-        if train.log_sigma is None:
-            raise BadInput(
-                f"{kernel.__name__} needs the spread of each latent, which this encoder does not give; "
-                "choose a variational auto-encoder, or a measure of points such as closeness_to_origin."
-            )
-        return kernel(train.latents, train.log_sigma)
+def cosine_density(*, unit_cube: bool = False) -> Representativeness:
+    """Measures one minus the mean cosine distance to all rows, over the largest.
 
-    return lambda: measure
+    Args:
+        unit_cube: whether coordinates are in [0, 1], as pixels are.
+    """
+    needs = {"nonzero": "cosine_density"} | _cube("cosine_density", unit_cube)
+    return Representativeness(lambda encoded: kernels.cosine_density(encoded.latents, unit_cube=unit_cube), needs)
 
 
-def _estimate(*, seed: int, fraction: float, unit_cube: bool) -> Measure:
+def euclidean_density(*, unit_cube: bool = False) -> Representativeness:
+    """Measures one minus the mean Euclidean distance to all rows, over the largest; quadratic in the rows.
+
+    Args:
+        unit_cube: whether coordinates are in [0, 1], as pixels are.
+    """
+    needs = {"distinct": "euclidean_density"} | _cube("euclidean_density", unit_cube)
+    return Representativeness(lambda encoded: kernels.euclidean_density(encoded.latents, unit_cube=unit_cube), needs)
+
+
+def euclidean_density_estimate(*, seed: int, fraction: float, unit_cube: bool = False) -> Representativeness:
+    """Estimates `euclidean_density` from a random share of the rows.
+
+    Args:
+        seed: of the share.
+        fraction: of the rows, in (0, 1].
+        unit_cube: whether coordinates are in [0, 1], as pixels are.
+    """
     key = jax.random.key(seed)
-    return lambda train: kernels.euclidean_density_estimate(key, train.latents, fraction=fraction, unit_cube=unit_cube)
+
+    def measure(encoded):
+        return kernels.euclidean_density_estimate(key, encoded.latents, fraction=fraction, unit_cube=unit_cube)
+
+    needs = {"distinct": "euclidean_density_estimate"} | _cube("euclidean_density_estimate", unit_cube)
+    return Representativeness(measure, needs)
+
+
+def squared_euclidean_density(*, unit_cube: bool = False) -> Representativeness:
+    """Measures one minus the mean squared Euclidean distance to all rows, over the largest.
+
+    Args:
+        unit_cube: whether coordinates are in [0, 1], as pixels are.
+    """
+    needs = {"distinct": "squared_euclidean_density"} | _cube("squared_euclidean_density", unit_cube)
+
+    def measure(encoded):
+        return kernels.squared_euclidean_density(encoded.latents, unit_cube=unit_cube)
+
+    return Representativeness(measure, needs)
+
+
+def jeffreys_density() -> Representativeness:
+    """Measures one minus the mean Jeffreys divergence to the Gaussians of all rows, over the largest."""
+
+    def measure(encoded):
+        return kernels.jeffreys_density(encoded.latents, encoded.log_sigma)
+
+    return Representativeness(measure, {"log_sigma": "jeffreys_density", "distinct": "jeffreys_density"})
+
+
+def kl_to_prior() -> Representativeness:
+    """Measures one minus the divergence of each row's Gaussian from the standard normal prior, over the largest."""
+
+    def measure(encoded):
+        return kernels.kl_to_prior(encoded.latents, encoded.log_sigma)
+
+    return Representativeness(measure, {"log_sigma": "kl_to_prior"})
+
+
+def closeness_to_origin() -> Representativeness:
+    """Measures one minus the distance from the origin, over the largest."""
+    return Representativeness(lambda encoded: kernels.closeness_to_origin(encoded.latents))
+
+
+def squared_closeness_to_origin() -> Representativeness:
+    """Measures one minus the squared distance from the origin, over the largest."""
+    return Representativeness(lambda encoded: kernels.squared_closeness_to_origin(encoded.latents))
 
 
 REPRESENTATIVENESS = {
-    "cosine_density": _of_points(kernels.cosine_density),
-    "euclidean_density": _of_points(kernels.euclidean_density),
-    "euclidean_density_estimate": _estimate,
-    "squared_euclidean_density": _of_points(kernels.squared_euclidean_density),
-    "jeffreys_density": _of_gaussians(kernels.jeffreys_density),
-    "kl_to_prior": _of_gaussians(kernels.kl_to_prior),
-    "closeness_to_origin": _of_points(kernels.closeness_to_origin),
-    "squared_closeness_to_origin": _of_points(kernels.squared_closeness_to_origin),
+    "closeness_to_origin": closeness_to_origin,
+    "cosine_density": cosine_density,
+    "euclidean_density": euclidean_density,
+    "euclidean_density_estimate": euclidean_density_estimate,
+    "jeffreys_density": jeffreys_density,
+    "kl_to_prior": kl_to_prior,
+    "squared_closeness_to_origin": squared_closeness_to_origin,
+    "squared_euclidean_density": squared_euclidean_density,
 }
 
 
-def informativeness(*, measure: str, representativeness: Any, gamma: float, pick: str) -> Strategy:
-    """Rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
+def informativeness(*, measure: str, representativeness: Any, gamma: Scalar, pick: str) -> Strategy:
+    """Selects rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
-        representativeness: a spec from the table; what each row is compared with is the whole training set.
+        representativeness: a spec from the table; each row is compared with the whole training set.
         gamma: weight of uncertainty, in [0, 1].
         pick: `top_k` or `random_partitions`.
 
     Raises:
-        BadInput: an unknown name, gamma outside [0, 1], a pool without predictions, a measure of Gaussians over an
-            encoder without spread.
+        BadInput: an unknown name, gamma outside [0, 1], a pool without predictions.
     """
     check_name(measure, MEASURES, "uncertainty measure")
     check_name(pick, PICKS, "pick")
-    if not 0 <= gamma <= 1:
+    if not is_traced(gamma) and not 0 <= gamma <= 1:
         raise BadInput(f"gamma is {gamma}; expected a weight in [0, 1].")
 
-    def select(key, pool, num):
-        score = gamma * measured(measure, pool) + (1 - gamma) * pool.of_pool(pool.prepared)
+    def query(key, pool, num):
+        score = gamma * measured(measure, pool) + (1 - gamma) * pool.gather(pool.prepared)
         return PICKS[pick](key, score, pool.taken, num)
 
-    prepare = build(REPRESENTATIVENESS, representativeness, "representativeness measure")
-    return Strategy(select, prepare, check=partial(check_within, representativeness))
+    represent = build(REPRESENTATIVENESS, representativeness, "representativeness measure")
+    return Strategy(query, represent.measure, needs=represent.needs)
 
 
-def check_within(spec: Any, train: Encoded) -> None:
-    """Raises ValueError where a measure of pixels, by its spec, gets other coordinates."""
-    check_cube(train.latents, dict(spec).get("unit_cube", False))
+def _cube(name, unit_cube):
+    return {"unit_cube": name} if unit_cube else {}

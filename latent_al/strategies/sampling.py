@@ -1,4 +1,4 @@
-"""First batches from the latent space alone: Killeen, Query Selection based on Latent Space Sampling."""
+"""Initial labelled sets from the latent space alone: Killeen (2019)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,40 +11,30 @@ from jaxtyping import Array, Int
 
 from latent_al.kernels import cluster, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
-from latent_al.strategies.farthest import check_apart
 from latent_al.types import BadInput, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
 
 
 class Clustered(NamedTuple):
-    """The cluster of each row of the training set, and what is fitted to each cluster."""
+    """Cluster assignments of the training set, and the distribution fitted to each cluster."""
 
     clusters: Int[Array, " n"]
     distribution: sampling.Distribution
 
 
 def ae_error() -> Strategy:
-    """The images with the largest mean absolute error of their reconstruction.
+    """Selects the images with the largest mean absolute error of their reconstruction."""
 
-    Raises:
-        BadInput: the encoder does not reconstruct.
-    """
-
-    def prepare(train):
-        if train.errors is None:
-            raise BadInput("ae_error needs reconstructions, which this encoder does not make; choose an auto-encoder.")
-        return train.errors
-
-    def select(key, pool, num):
+    def query(key, pool, num):
         del key
-        return picks.top_k(pool.of_pool(pool.prepared), pool.taken, num)
+        return picks.top_k(pool.gather(pool.prepared), pool.taken, num)
 
-    return Strategy(select, prepare)
+    return Strategy(query, lambda encoded: encoded.errors, needs={"errors": "ae_error"})
 
 
 def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> Strategy:
-    """Rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
+    """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
     The log tells where draws ran out, and where there are fewer rows than clusters.
 
@@ -56,7 +46,6 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
 
     Raises:
         BadInput: an unknown name, a threshold that is not above 0.
-        ValueError: latents that are all equal or not finite.
     """
     check_name(match, MATCHES, "match")
     if not threshold > 0:
@@ -65,12 +54,11 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
     num_clusters = 1 if clustering is None else clustering["num_clusters"]
     name = fit.__name__ if clustering is None else f"{fit.__name__} over {clustering['name']}"
 
-    def prepare(train):
-        check_apart(train)
-        clusters = to_clusters(train.latents)
-        return Clustered(clusters, fit(train.latents, clusters, num_clusters))
+    def prepare(encoded):
+        clusters = to_clusters(encoded.latents)
+        return Clustered(clusters, fit(encoded.latents, clusters, num_clusters))
 
-    def select(key, pool, num):
+    def query(key, pool, num):
         if num < num_clusters:
             logging.warning(
                 "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
@@ -78,34 +66,33 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
             )
         settings = dict(threshold=threshold, all_within=match == "all_within")
         clusters, distribution = pool.prepared
-        settings |= dict(clusters=pool.of_pool(clusters), distribution=distribution)
+        settings |= dict(clusters=pool.gather(clusters), distribution=distribution)
         rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
         jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
 
-    return Strategy(select, prepare, check=check_apart)
+    return Strategy(query, prepare, needs={"distinct": fit.__name__})
 
 
 def typical(*, iterations: int) -> Strategy:
-    """The row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
+    """Selects the row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
 
-    For a first batch: rows that are taken are not picked, but have centres like all others.
+    For an initial labelled set: rows that are taken are not picked, but have centres like all others.
 
     Args:
         iterations: of k-means, at most.
 
     Raises:
         BadInput: iterations below 1.
-        ValueError: latents that are all equal or not finite.
     """
     if iterations < 1:
         raise BadInput(f"iterations is {iterations}; expected 1 or more.")
 
-    def select(key, pool, num):
+    def query(key, pool, num):
         centres = cluster.kmeans(key, pool.latents, num, iterations).centres
         return picks.nearest_to(centres, pool.latents, pool.taken)
 
-    return Strategy(select, check_apart, check=check_apart)
+    return Strategy(query, needs={"distinct": "typical"})
 
 
 uniform = partial(sampler, sampling.uniform)

@@ -5,41 +5,39 @@ Strategies Suit High and Low Budgets (2022), TPC_RP.
 import jax.numpy as jnp
 
 from latent_al.kernels import cluster, most_typical
-from latent_al.strategies.farthest import check_apart
 from latent_al.types import UNLABELLED, BadInput, Strategy
 
 
 def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Strategy:
-    """The most typical row of each cluster with the fewest labels, the largest first: `kernels.most_typical`.
+    """Selects the most typical row of each cluster with the fewest labels, the largest first: `kernels.most_typical`.
 
     The latents lie in as many k-means clusters as there are labels and rows to pick; those of fewer than five rows come
     last. A round costs what `max_clusters` do, however few it uses.
 
     Args:
         max_clusters: at most, 500 there.
-        num_neighbours: whose mean distance tells how typical a row is, 20 there; all the others where a cluster has
-            fewer.
+        num_neighbours: whose mean distance tells how typical a row is, 20 there; all other rows of the cluster where it
+            has fewer.
         iterations: of k-means, at most.
 
     Raises:
         BadInput: a setting below 1.
-        ValueError: latents that are all equal or not finite.
     """
     settings = dict(max_clusters=max_clusters, num_neighbours=num_neighbours, iterations=iterations)
     for name, value in settings.items():
         if value < 1:
             raise BadInput(f"{name} is {value}; expected 1 or more.")
 
-    def select(key, pool, num):
-        labelled = pool.labels != UNLABELLED
+    def query(key, pool, num):
+        is_labelled = pool.labels != UNLABELLED
         most = min(max_clusters, len(pool.latents))
         # The first of the seeds are themselves seeds: how many are in use may be traced.
         seeds = cluster.kmeans_plus_plus(key, pool.latents, most)
-        valid = jnp.arange(most) < labelled.sum() + num
+        valid = jnp.arange(most) < is_labelled.sum() + num
         clusters = cluster.lloyd(pool.latents, seeds, iterations, valid).clusters
         # Slots without a row repeat one: they would make it typical.
-        present = labelled | ~pool.taken
+        present = is_labelled | ~pool.taken
         settings = dict(present=present, num_clusters=most, num_neighbours=num_neighbours)
         return most_typical(pool.latents, clusters, pool.taken, num, **settings)
 
-    return Strategy(select, check_apart, check=check_apart)
+    return Strategy(query, needs={"distinct": "typiclust"})

@@ -1,4 +1,4 @@
-"""Uncertainty sampling: the thesis on active learning in VAE latent space, section 3.4.1."""
+"""Uncertainty sampling: Tonnaer (2017), section 3.4.1."""
 
 from jaxtyping import Array, Float
 
@@ -17,7 +17,7 @@ PICKS = {
 
 
 def uncertainty(*, measure: str, pick: str) -> Strategy:
-    """Rows that the classifier is least sure of.
+    """Selects rows that the classifier is least sure of.
 
     Args:
         measure: `least_confident`, `margin` or `entropy`.
@@ -29,14 +29,14 @@ def uncertainty(*, measure: str, pick: str) -> Strategy:
     check_name(measure, MEASURES, "uncertainty measure")
     check_name(pick, PICKS, "pick")
 
-    def select(key, pool, num):
+    def query(key, pool, num):
         return PICKS[pick](key, measured(measure, pool), pool.taken, num)
 
-    return Strategy(select)
+    return Strategy(query)
 
 
 def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
-    """The uncertainty of each row, in [0, 1].
+    """Returns the uncertainty of each row, in [0, 1].
 
     Raises:
         BadInput: a pool without predictions.
@@ -45,10 +45,10 @@ def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
     return MEASURES[measure](pool.probs)
 
 
-def check_predicted(what: str, pool: Pool) -> None:
-    """Raises BadInput where the pool has no predictions, which `what` needs."""
+def check_predicted(name: str, pool: Pool) -> None:
+    """Raises BadInput where the pool has no class probabilities, which the strategy `name` needs."""
     if pool.probs is None:
         raise BadInput(
-            f"{what} needs a classifier's predictions, and a first batch has none, nor a regressor; "
+            f"{name} needs a classifier's predictions, and a first batch has none, nor a regressor; "
             "set config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
