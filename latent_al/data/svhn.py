@@ -13,14 +13,14 @@ from latent_al.types import BadInput, Data, Split
 def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
     """`train_32x32.mat` and `test_32x32.mat` in `root` where it is given, TFDS's `svhn_cropped` otherwise.
 
-    Images [n 32 32 1] are grey as in the thesis (section 4.1.2), 0.299 R + 0.587 G + 0.114 B, and classes are the
+    Images [n 32 32 1] are grey as in Tonnaer (2017), section 4.1.2, 0.299 R + 0.587 G + 0.114 B, and classes are the
     digits 0 to 9. TFDS stores the same images in its own order, so its held-out rows and ids are not those of the
     files.
 
     Args:
         root: the folder of the files, of which the test file may be absent; None for TFDS.
         data_dir: where TFDS keeps its sets. The first time it downloads 1.6 GB, most of it a split that is not read.
-        num_validation: the first training images to hold out, 5,000 in the thesis.
+        num_validation: the first training images to hold out, 5,000 in Tonnaer (2017).
 
     Raises:
         BadInput: no directory, no training file, a file that is no MATLAB file up to version 7, fields missing or of

@@ -1,10 +1,10 @@
 """Results on disk: tables, the summary, the pictures and the report of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
 from latent_al.encoders.base import Encodings, describe
 from latent_al.results import comparisons
@@ -18,7 +18,7 @@ from latent_al.types import Data
 
 def write_results(
     folder: Path,
-    config: ConfigDict,
+    config: Any,
     data: Data,
     encodings: dict[str, Encodings],
     spaces: dict[str, tuple[np.ndarray, np.ndarray | None]],
@@ -30,7 +30,7 @@ def write_results(
 
     Args:
         folder: the run's own.
-        config: of the run.
+        config: of the run, an `experiment.config.Experiment`.
         data: the images and their labels.
         encodings: encoder -> what it has made of the images.
         spaces: arm -> the latents [n d] that it chose in, and the clusters [n] that its first batch was drawn from, or
@@ -101,7 +101,7 @@ def _summary(config, data, encodings, tables):
     else:
         metrics = tables["metrics"]
         summary = results.summarise(metrics, config.baseline) | comparisons.compare_pairs(metrics)
-        reach = config.get("reach", ())
+        reach = config.reach
         summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
     if "balance" in tables:
         summary["balance"] = results.balance_means(tables["balance"])
