@@ -13,6 +13,8 @@ Key = PRNGKeyArray
 Params = PyTree
 Scalar = float | Float[Array, ""]
 """A number of a config that may be swept: a traced scalar in the program that all settings share."""
+Spec = Mapping[str, Any]
+"""An entry of a table and its settings, such as `dict(name="uncertainty", measure="margin", pick="top_k")`."""
 UNLABELLED = -1
 """The mark in `Pool.labels` of an unlabelled row: no class, and no angle either."""
 BALANCED = "balanced_accuracy"
@@ -204,8 +206,8 @@ def check_name(name: Any, table: Collection[str], what: str) -> None:
         raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
 
 
-def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
-    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec, a dict or a ConfigDict.
+def build(table: Mapping[str, Callable], spec: Spec, what: str) -> Any:
+    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec.
 
     Raises:
         BadInput: the table has no such name; a wrong keyword is Python's own TypeError.

@@ -1,6 +1,5 @@
 """Batches whose members lie apart: Tonnaer (2017), section 3.4.3."""
 
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -8,7 +7,7 @@ from latent_al import kernels
 from latent_al.kernels import distances
 from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import MEASURES, measured
-from latent_al.types import BadInput, Scalar, Strategy, build, check_name, is_traced
+from latent_al.types import BadInput, Scalar, Spec, Strategy, build, check_name, is_traced
 
 DISTANCES = {
     "euclidean": distances.euclidean_to,
@@ -18,7 +17,7 @@ DISTANCES = {
 }
 
 
-def greedy_diverse(*, measure: str, representativeness: Any, alpha: Scalar, beta: float, distance: str) -> Strategy:
+def greedy_diverse(*, measure: str, representativeness: Spec | None, alpha: Scalar, beta: float, distance: str) -> Strategy:
     """Selects row by row the largest weighted sum of uncertainty, representativeness and distance to the batch so far.
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from. Distances are

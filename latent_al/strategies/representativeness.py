@@ -1,14 +1,14 @@
 """Uncertainty weighed with representativeness: Tonnaer (2017), section 3.4.2."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Float
 
 from latent_al import kernels
 from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
-from latent_al.types import BadInput, Encoded, Scalar, Strategy, build, check_name, is_traced
+from latent_al.types import BadInput, Encoded, Scalar, Spec, Strategy, build, check_name, is_traced
 
 
 class Representativeness(NamedTuple):
@@ -109,7 +109,7 @@ REPRESENTATIVENESS = {
 }
 
 
-def informativeness(*, measure: str, representativeness: Any, gamma: Scalar, pick: str) -> Strategy:
+def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pick: str) -> Strategy:
     """Selects rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
 
     Args:
