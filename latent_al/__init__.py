@@ -2,6 +2,18 @@
 
 from latent_al import kernels
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Data, Encoded, Learner, Pool, Select, Split
+from latent_al.types import BadInput, Data, Encoded, Learner, Pool, Problem, RoundState, Split, Strategy
 
-__all__ = ["STRATEGIES", "BadInput", "Data", "Encoded", "Learner", "Pool", "Select", "Split", "kernels"]
+__all__ = [
+    "STRATEGIES",
+    "BadInput",
+    "Data",
+    "Encoded",
+    "Learner",
+    "Pool",
+    "Problem",
+    "RoundState",
+    "Split",
+    "Strategy",
+    "kernels",
+]

@@ -1,15 +1,15 @@
 """Active learning as pure functions of one seed, for `jit`, `vmap` and `scan`: `init`, `fit`, `query`, and `step`.
 
 A round fits the learner on what has been queried, then queries the next batch. `RoundState.queried` is a buffer of the
-final size whose empty slots hold n, the size of the training set. `RoundState.count`, the number of slots in use, is one
-number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
+final size whose empty slots hold n, the size of the training set. `RoundState.count`, the number of slots in use, is
+one number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from latent_al.kernels.picks import subsample, subsample_size
 from latent_al.kernels.shards import num_shards, on_each_shard
@@ -74,13 +74,19 @@ def init(
     )
     rows = initial.query(key, pool, num_initial).astype(jnp.int32)
     queried = jnp.full(capacity, size, jnp.int32).at[:num_initial].set(rows)
-    return RoundState(
-        queried=queried,
-        count=jnp.int32(num_initial),
-        params=None if learner is None else _empty_params(learner, problem, queried),
-        prepared=problem.prepared if strategy.update else None,
-        num_updated=jnp.int32(0),
-    )
+    state = start(queried, num_initial, problem, strategy=strategy)
+    return state if learner is None else state._replace(params=_empty_params(learner, problem, queried))
+
+
+def start(
+    queried: Int[Array, " capacity"], count: Int[Array, ""] | int, problem: Problem, *, strategy: Strategy
+) -> RoundState:
+    """Returns the state in which the first `count` of `queried` are labelled, before the first fit and without params.
+
+    Slots behind `count` may hold rows too, which are not to be queried.
+    """
+    prepared = problem.prepared if strategy.update else None
+    return RoundState(queried, jnp.int32(count), None, prepared, jnp.int32(0))
 
 
 def fit(

@@ -65,8 +65,8 @@ class Encoded(NamedTuple):
 class Pool(NamedTuple):
     """The pool as a strategy sees it.
 
-    Under subsampling the pool is the labelled rows and the subsample, and its rows are numbered anew. Slots that hold no
-    row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
+    Under subsampling the pool is the labelled rows and the subsample, and its rows are numbered anew. Slots that hold
+    no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
     latents: the rows that a strategy selects among, with `log_sigma` where the encoder is variational.
     features: what the learner's last layer reads; None before the first fit and of a learner that gives none.

@@ -1,25 +1,40 @@
-"""What a config names, built and checked: encoders, and the arms with all that they compile and prepare."""
+"""Builds what a config names: encoders, and the arms with all that they compile and prepare."""
 
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.tree_util import Partial
 
+from latent_al import loop
 from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
 from latent_al.experiment.config import Experiment
-from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
-from latent_al.loop import explain_round, fit_round, initial_rows, measure_round, rehearse, score, select_round
+from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Data, Encoded, Spec, build
+from latent_al.strategies.needs import check_needs, check_prepared, count_nan, latent_stats, stats_of_shapes
+from latent_al.types import (
+    INIT_AXES,
+    ROUND_AXES,
+    SCORE_AXES,
+    STATE_AXES,
+    BadInput,
+    Data,
+    Encoded,
+    Learner,
+    Problem,
+    Spec,
+    build,
+)
 
 
 def build_encoder(spec: Spec, data: Data) -> Encoder:
-    """The encoder of an entry of `config.encoders`.
+    """Returns the encoder of an entry of `config.encoders`.
 
     Raises:
         BadInput: what the encoder refuses; batches larger than the training set, where images of one are compared.
@@ -27,21 +42,21 @@ def build_encoder(spec: Spec, data: Data) -> Encoder:
     if spec.get("name") not in TRAINED:
         return build(ENCODERS, spec, "encoder")
     size, *image_shape = data.train.images.shape
-    if "perplexity" in spec and spec.batch_size > size:
+    if "perplexity" in spec and spec["batch_size"] > size:
         raise BadInput(
-            f"{spec.name} compares the images of a batch of {spec.batch_size} but there are {size} training images, so "
-            "that some would be in it twice; lower the batch."
+            f"{spec['name']} compares the images of a batch of {spec['batch_size']} but there are {size} training "
+            "images, so that some would be in it twice; lower batch_size."
         )
     return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
 def capacity(config: Experiment) -> int:
-    """Labels queried in the end."""
+    """Returns how many rows are queried in the end."""
     return config.num_initial + config.num_rounds * config.query_size
 
 
 def build_arms(config: Experiment, data: Data, shapes: dict[str, Encoded], mesh: Mesh | None) -> dict[str, Arm]:
-    """The arms of `config.arms`, after a rehearsal on shapes alone of what each is to choose.
+    """Returns the arms of `config.arms`, after an abstract evaluation of what each is to do.
 
     Args:
         config: of the run.
@@ -50,128 +65,221 @@ def build_arms(config: Experiment, data: Data, shapes: dict[str, Encoded], mesh:
         mesh: of the run.
 
     Raises:
-        BadInput: a name that no table has, what a strategy or a classifier refuses.
+        BadInput: what a strategy or a classifier refuses.
     """
-    classifiers = {name: _build_classifier(spec, data, mesh) for name, spec in config.classifiers.items()}
+    builder = _Builder(config, data, mesh)
     arms = {}
-    for name in config.arms:
+    for name, spec in config.arms.items():
         with _blamed_on(name):
-            arms[name] = _build_arm(config, name, data, shapes, classifiers, mesh)
+            arms[name] = builder.build_arm(name, spec, shapes[spec.encoder])
     return arms
 
 
+def make_learner(spec: Spec, data: Data, setting: Mapping[str, Any]) -> Learner:
+    """Returns the classifier or regressor of a spec for the labels of `data`.
+
+    Args:
+        spec: of `config.classifiers`.
+        data: the images and their labels.
+        setting: settings in place of those of the spec, or of the spec within it; they may be traced.
+
+    Raises:
+        BadInput: what the classifier refuses, labels that it cannot learn.
+    """
+    has_angles = data.num_classes is None
+    if spec["name"] in (CLASSIFIERS if has_angles else REGRESSORS):
+        labels, fitting = ("angles", REGRESSORS) if has_angles else (f"{data.num_classes} classes", CLASSIFIERS)
+        raise BadInput(
+            f"{spec['name']} cannot learn the labels of this data, which are {labels}; choose one of "
+            f"{', '.join(fitting)}, or other data."
+        )
+    supplied = {"image_shape": data.train.images.shape[1:]} if spec["name"] in ON_IMAGES else {}
+    supplied |= {} if has_angles else {"num_classes": data.num_classes}
+    if "classifier" in spec:
+        supplied["classifier"] = make_learner(spec["classifier"], data, setting)
+    changed = {name: value for name, value in setting.items() if name in spec}
+    return build(CLASSIFIERS | REGRESSORS, dict(spec, **supplied, **changed), "classifier")
+
+
 def place_encodings(encodings: Encodings, mesh: Mesh | None) -> Encodings:
-    """The splits on the devices of the mesh, the rows of the training images in equal shares."""
+    """Returns the splits on the devices of the mesh, the rows of the training images in equal shares."""
     train = encodings.train if isinstance(encodings.train.latents, Rows) else place_rows(encodings.train, mesh)
-    others = {split: place(getattr(encodings, split), mesh) for split in SPLITS[1:]}
-    return encodings._replace(train=train, **others)
+    held_out = {split: place(getattr(encodings, split), mesh) for split in SPLITS[1:]}
+    return encodings._replace(train=train, **held_out)
 
 
-def prepare_arm(name: str, arm: Arm, train: Encoded, size: int) -> Arm:
-    """The arm with what its strategies prepare of the `size` placed training images.
+def prepare_arm(arm: Arm, train: Encoded, size: int) -> Arm:
+    """Returns the arm with what its strategies prepare of the `size` placed training images.
 
     Raises:
         BadInput: latents that a strategy cannot use.
     """
-    with _blamed_on(name):
-        if has_pool(arm.mesh):
-            ends = jax.tree.map(jnp.asarray, fetch(over_rows(_ends, size, arm.mesh)(train)))
-            for strategy in arm.strategies:
-                strategy.check(ends)
-        prepared = [prepare(train) for prepare in arm.prepares]
-        if has_pool(arm.mesh):
-            _check_prepared(fetch(over_rows(partial(_count_nan, size), size, arm.mesh)(prepared)), size)
-        return arm._replace(prepared=prepared)
+    stats = fetch(over_rows(_numbers, size, arm.mesh)(train))
+    stats = stats_of_shapes(train)._replace(num_rows=size, **stats)
+    strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
+    with _blamed_on(arm.name):
+        for strategy in strategies:
+            check_needs(strategy, stats)
+        prepared = tuple(place(prepare(train), arm.mesh) for prepare in preparers(arm, size))
+        counts = over_rows(partial(count_nan, num_rows=size), size, arm.mesh)
+        check_prepared(max(int(fetch(counts(part))) for part in prepared), size)
+    return arm._replace(prepared=prepared)
 
 
-def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
-    if data.train.labels is None:
-        return None
-    name, has_angles = spec.get("name"), data.num_classes is None
-    if name in (CLASSIFIERS if has_angles else REGRESSORS):
-        found, wanted = ("angles", REGRESSORS) if has_angles else (f"{data.num_classes} classes", CLASSIFIERS)
-        raise BadInput(
-            f"{name} cannot learn the labels of this data, which are {found}; choose one of {', '.join(wanted)}, or "
-            "other data."
+def preparers(arm: Arm, size: int) -> tuple[Callable, Callable]:
+    """Returns `prepare` of the strategies of the rounds and of the initial labelled set.
+
+    It is compiled where the rows lie on several devices. On one it is not: some clusterings run on the host, and a
+    kernel's refusal names the rows.
+    """
+    strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
+    if not has_pool(arm.mesh):
+        return tuple(strategy.prepare for strategy in strategies)
+    return tuple(over_rows(strategy.prepare, size, arm.mesh) for strategy in strategies)
+
+
+class _Builder:
+    """Builds arms; those with one classifier share the programs of its fit and its score."""
+
+    def __init__(self, config: Experiment, data: Data, mesh: Mesh | None):
+        self.config, self.data, self.mesh = config, data, mesh
+        self.classifier_programs = {}
+
+    def build_arm(self, name: str, spec: Spec, train: Encoded) -> Arm:
+        """Returns an arm that has nothing prepared yet; `train` has the shapes of the latents."""
+        config, data = self.config, self.data
+        classifier = config.classifiers[spec.classifier]
+        initial = build(STRATEGIES, spec.initial or config.initial, "strategy")
+        make_strategy = partial(_make_strategy, spec)
+        settings = _settings_of(spec, classifier)
+        arm = Arm(
+            name=name,
+            encoder=spec.encoder,
+            on_images=_reads_images(classifier),
+            settings=settings,
+            keep=spec.keep,
+            make_learner=None if data.train.labels is None else partial(make_learner, classifier, data),
+            make_strategy=make_strategy,
+            initial=initial,
+            programs=None,
+            mesh=self.mesh,
         )
-    on_images = name in ON_IMAGES
-    known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
-    known |= {} if has_angles else {"num_classes": data.num_classes}
-    if "classifier" in spec:
-        inner = _build_classifier(spec["classifier"], data, mesh)
-        known["classifier"], on_images = inner.learner, inner.on_images
-    learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
-    fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None, mesh=mesh)
-    explain = over_seeds(partial(explain_round, learner=learner, num=EXPLAINING), 0, 0, None, 0, None, mesh=mesh)
-    scored = over_seeds(partial(score, learner=learner), 0, None, None, mesh=mesh)
-    return Classifier(learner, on_images, fit, scored, explain)
+        self._check(arm, train)
+        return arm._replace(programs=self._programs(arm, spec.classifier))
 
-
-def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
-    spec = config.arms[name]
-    classifier = classifiers[spec.classifier]
-    prepare = partial(_preparer, size=len(data.train.images), mesh=mesh)
-    initial = build(STRATEGIES, spec.initial or config.initial, "strategy")
-    strategy = build(STRATEGIES, spec.strategy, "strategy")
-    train = shapes[spec.encoder]
-    rehearse(initial, train, config.num_initial)
-    first = partial(initial_rows, select=initial.select, num=config.num_initial, capacity=capacity(config))
-    first = over_seeds(first, 0, None, None, mesh=mesh)
-    if not config.num_rounds:
-        return Arm(spec.encoder, classifier, mesh, [initial], [prepare(initial)], first, None)
-    size = len(data.train.images)
-    probs = None if data.num_classes is None else _floats(size, data.num_classes)
-    draw = classifier.learner.draw and Partial(lambda key: jnp.zeros(probs.shape))
-    rehearse(strategy, train, config.query_size, features=train.latents, probs=probs, draw=draw)
-    settings = dict(learner=classifier.learner, strategy=strategy, num=config.query_size, fraction=spec.subsample)
-    member = 0 if strategy.follow else None
-    axes = (0, 0, 0, 0, 0, None, None, member, None, 0, None, None)
-    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh, stays=partial(_stays, size, mesh))
-    settings = dict(learner=classifier.learner, strategy=strategy)
-    axes = (0, 0, 0, None, None, member, None, 0, None, None, None)
-    measure = over_seeds(partial(measure_round, **settings), *axes, mesh=mesh)
-    prepares = [prepare(initial), prepare(strategy)]
-    return Arm(spec.encoder, classifier, mesh, [initial, strategy], prepares, first, select, measure)
-
-
-def _stays(size, mesh, selected):
-    """What a strategy has followed stays on the devices of its rows."""
-    queried, followed = selected
-    return queried, with_padding(followed, size, mesh)
-
-
-def _preparer(strategy, size, mesh):
-    if has_pool(mesh):
-        return over_rows(strategy.prepare, size, mesh)
-    return lambda train: place(strategy.prepare(train), mesh)
-
-
-def _count_nan(size, prepared):
-    """The values that are NaN, in each array of the rows and each number."""
-    known = [each for each in jax.tree.leaves(prepared) if each.shape in ((), (size,))]
-    return [jnp.isnan(each).sum() for each in known]
-
-
-def _check_prepared(counts, size):
-    if num_nan := max(map(int, counts), default=0):
-        raise ValueError(
-            f"what the strategy prepares is NaN for {num_nan} of {size} rows: latents are zero, equal or not finite; "
-            "look at what they were made from, or choose another measure or distance."
+    def _check(self, arm, train):
+        """Builds every setting with its numbers, and evaluates the rounds of the first abstractly."""
+        for setting in arm.settings:
+            strategy = arm.make_strategy(setting.strategy)
+            learner = arm.make_learner(setting.learner) if arm.make_learner else None
+        for needing in (arm.initial, strategy):
+            check_needs(needing, stats_of_shapes(train))
+        labels = self.data.train.labels
+        size = len(self.data.train.images)
+        inputs = jax.ShapeDtypeStruct(self.data.train.images.shape, jnp.float32) if arm.on_images else train.latents
+        loop.check_shapes(
+            Problem(inputs, jax.ShapeDtypeStruct((size,), jnp.int32 if labels is None else labels.dtype), train),
+            learner=learner if self.config.num_rounds else None,
+            strategy=strategy,
+            initial=arm.initial,
+            num_initial=self.config.num_initial,
+            query_size=self.config.query_size,
         )
 
+    def _programs(self, arm, classifier):
+        size = len(self.data.train.images)
+        keep_rows = partial(_keep_rows, size=size, mesh=self.mesh)
+        init = partial(_init, arm=arm, num_initial=self.config.num_initial, capacity=capacity(self.config))
+        init = over_seeds(init, INIT_AXES, STATE_AXES, mesh=self.mesh, stays=keep_rows)
+        if arm.make_learner is None:
+            return Programs(init, None, None, None)
+        shared = classifier, tuple(arm.settings[0].learner)
+        if shared not in self.classifier_programs:
+            fit, score = partial(_fit, make=arm.make_learner), partial(_score, make=arm.make_learner)
+            fit = over_seeds(fit, ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh)
+            self.classifier_programs[shared] = fit, over_seeds(score, SCORE_AXES, mesh=self.mesh)
+        query = partial(_query, arm=arm, query_size=self.config.query_size)
+        query = over_seeds(query, ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh, stays=_of_first(keep_rows))
+        fit, score = self.classifier_programs[shared]
+        return Programs(init, fit, query, score)
 
-def _ends(train):
-    """Two rows that are finite where all are, and equal where all are."""
-    return jax.tree.map(lambda each: jnp.stack([each.min(axis=0), each.max(axis=0)]), train)
+
+def _init(key, setting, problem, *, arm, num_initial, capacity):
+    return loop.init(
+        key,
+        problem,
+        learner=arm.make_learner(setting.learner) if arm.make_learner else None,
+        strategy=arm.make_strategy(setting.strategy),
+        initial=arm.initial,
+        num_initial=num_initial,
+        capacity=capacity,
+    )
 
 
-def _floats(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def _fit(key, setting, state, problem, *, make):
+    return loop.fit(key, state, problem, learner=make(setting))
+
+
+def _query(key, setting, state, problem, *, arm, query_size):
+    learner, strategy = arm.make_learner(setting.learner), arm.make_strategy(setting.strategy)
+    return loop.query(key, state, problem, learner=learner, strategy=strategy, query_size=query_size)
+
+
+def _score(setting, state, examples, *, make):
+    return loop.score(state.params, examples.inputs, examples.labels, learner=make(setting))
+
+
+def _keep_rows(state, *, size, mesh):
+    """What a strategy updates stays on the devices of its rows."""
+    return state._replace(prepared=with_padding(state.prepared, size, mesh))
+
+
+def _of_first(function):
+    return lambda outputs: (function(outputs[0]), *outputs[1:])
+
+
+def _make_strategy(spec, setting):
+    strategy = build(STRATEGIES, dict(spec.strategy, **setting), "strategy")
+    return strategy._replace(subsample=spec.subsample)
+
+
+def _settings_of(spec, classifier) -> tuple[Setting, ...]:
+    """Returns every combination of the values of a sweep, the last key's values next to each other."""
+    sweep = spec.sweep or {}
+    names = {name for name in sweep if name in spec.strategy}
+    both = sorted(name for name in names if _has_setting(classifier, name))
+    if both:
+        raise BadInput(f"sweep.{both[0]} is a setting of the strategy and of the classifier; sweep another.")
+    for name, values in sweep.items():
+        if len(set(values)) < len(values):
+            raise BadInput(f"sweep.{name} is {tuple(values)}; give each value once.")
+    combinations = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+    return tuple(
+        Setting(
+            learner={name: value for name, value in combination.items() if name not in names},
+            strategy={name: value for name, value in combination.items() if name in names},
+        )
+        for combination in combinations
+    )
+
+
+def _has_setting(classifier, name):
+    return name in classifier or ("classifier" in classifier and _has_setting(classifier["classifier"], name))
+
+
+def _reads_images(classifier):
+    return _reads_images(classifier["classifier"]) if "classifier" in classifier else classifier["name"] in ON_IMAGES
+
+
+def _numbers(train):
+    """Returns the fields of `LatentStats` that are numbers."""
+    stats = latent_stats(train)._asdict()
+    return {name: stats[name] for name in ("num_not_finite", "is_constant", "num_zero", "lowest", "highest")}
 
 
 @contextmanager
-def _blamed_on(name):
-    """A kernel's ValueError becomes one that says which arm of the config asked for it."""
+def _blamed_on(name) -> Iterator[None]:
+    """Turns a kernel's ValueError into one that says which arm of the config asked for it."""
     try:
         yield
     except ValueError as error:

@@ -23,14 +23,9 @@ from latent_al.experiment.schema import (
     wrong_name,
 )
 from latent_al.models.classifiers import CLASSIFIERS, REGRESSORS
+from latent_al.results.diagnostics import DIAGNOSTICS
 from latent_al.strategies import STRATEGIES
 
-
-def _looked_at_after_the_rounds() -> None:
-    """Looked at once the rounds are over."""
-
-
-DIAGNOSTICS = dict.fromkeys(("explanations", "importance", "orders", "training_curves"), _looked_at_after_the_rounds)
 Source = Annotated[Any, SOURCE]
 Encoder = Annotated[Any, Table("encoder", ENCODERS)]
 Classifier = Annotated[Any, Table("classifier", CLASSIFIERS | REGRESSORS)]

@@ -1,8 +1,8 @@
 """The memory that a run takes of its devices, from XLA's analysis of its programs before any work.
 
 The programs are compiled on shapes alone, and their later calls find them compiled. Left out are: the training of an
-encoder; what a strategy prepares on one device, or on several along `seeds` alone, where its steps run one by one; what
-is measured and explained once at the end; figures.
+encoder; what a strategy prepares on one device, or on several along `seeds` alone, where its steps run one by one;
+diagnostics; figures.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from latent_al.encoders.base import Encodings
-from latent_al.experiment.rounds import SPLITS, Arm, per_member, place_known
+from latent_al.experiment.build import preparers
+from latent_al.experiment.rounds import SPLITS, Arm, ArmData, for_fit, place_data, stack_settings
 from latent_al.runtime.mesh import SEEDS, free_bytes, has_pool, place, place_rows
 from latent_al.types import BadInput, Data, Encoded
 
@@ -58,11 +59,11 @@ def forecast(
     encodings = {name: _encodings(train, data, mesh) for name, train in shapes.items()}
     programs, ready = {}, {}
     for name, arm in arms.items():
-        programs[name], ready[name] = _prepare(arm, encodings[arm.encoder].train)
+        programs[name], ready[name] = _prepare(arm, encodings[arm.encoder].train, len(data.ids))
     stays = [[splits[:3] for splits in encodings.values()], [arm.prepared for arm in ready.values()]]
     for name, arm in ready.items():
-        num_members = num_seeds * len(arm.variants)
-        programs[name] += _play(arm, data, encodings[arm.encoder], num_labels, num_members, stays)
+        arm_data = place_data(arm, data, encodings[arm.encoder])
+        programs[name] += _play(arm, arm_data, num_labels, num_seeds, stays)
     return max(Forecast(program.num_bytes, name, program.doing) for name in arms for program in programs[name])
 
 
@@ -129,44 +130,45 @@ def _available(mesh):
     return float(available)
 
 
-def _prepare(arm: Arm, train) -> tuple[list[_Program], Arm]:
+def _prepare(arm: Arm, train, size) -> tuple[list[_Program], Arm]:
     """Returns the programs by which the strategies prepare, and the arm with the shapes of what they prepare."""
     if not has_pool(arm.mesh):
-        whole = [jax.eval_shape(strategy.prepare, train) for strategy in arm.strategies]
+        whole = tuple(jax.eval_shape(prepare, train) for prepare in preparers(arm, size))
         return [], arm._replace(prepared=place(whole, arm.mesh))
-    compiled, prepared = zip(*[_compile(prepare, arm.mesh, train) for prepare in arm.prepares], strict=True)
-    programs = [_program("preparing", program, [train, prepared]) for program in compiled]
-    return programs, arm._replace(prepared=list(prepared))
+    compiled = [_compile(prepare, arm.mesh, train) for prepare in preparers(arm, size)]
+    prepared = tuple(outputs for _, outputs in compiled)
+    programs = [_program("preparing", program, [train, prepared]) for program, _ in compiled]
+    return programs, arm._replace(prepared=prepared)
 
 
-def _play(arm: Arm, data, encodings, num_labels, num_members, stays) -> Iterator[_Program]:
+def _play(arm: Arm, arm_data: ArmData, num_labels, num_seeds, stays) -> Iterator[_Program]:
     """Yields the programs of `rounds.play`, compiled on shapes alone."""
+    num_members = num_seeds * len(arm.settings)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_members))
-    first, _ = _compile(arm.first, arm.mesh, keys, encodings.train, arm.prepared[0])
-    yield _program("its first batch", first, stays)
-    if arm.classifier is None:
+    setting = jax.eval_shape(lambda: stack_settings(arm, num_seeds))
+    stays = [*stays, arm_data]
+    program, state = _compile(arm.programs.init, arm.mesh, keys, setting, arm_data.problem)
+    yield _program("its initial query", program, stays)
+    if arm.make_learner is None:
         return
-    read, prepared = place_known(arm, data, encodings), per_member(arm, num_members)
-    stays = [*stays, read, prepared]
-    rates, count = _shape((num_members,), jnp.float32), _shape((), jnp.int32)
-    inputs, labels = read.inputs["train"], read.labels["train"]
-    queried = _shape((num_members, num_labels[-1]), jnp.int32)
-    fit, fitted = _compile(arm.classifier.fit, arm.mesh, keys, rates, inputs, labels, queried, count, read.watched)
-    yield _program("fitting", fit, stays)
-    stays = [*stays, fitted]
-    params, labelled, _ = fitted
+    state = state._replace(
+        queried=_shape((num_members, num_labels[-1]), jnp.int32),
+        count=_shape((), jnp.int32),
+        num_updated=_shape((), jnp.int32),
+    )
+    to_fit = for_fit(state, arm_data.problem)
+    program, (fitted, info) = _compile(arm.programs.fit, arm.mesh, keys, setting.learner, *to_fit)
+    yield _program("fitting", program, stays)
+    stays = [*stays, fitted.params, state.prepared, info]
     if len(num_labels) > 1:
-        variants = (keys, rates, rates, params, labelled)
-        train = encodings.train
-        select, selected = _compile(
-            arm.select, arm.mesh, *variants, inputs, train, prepared, labels, queried, count, count
-        )
-        yield _program("selecting", select, stays)
-        stays = [*stays, selected]
-    for split in SPLITS[1:]:
-        if read.labels[split] is not None and len(read.labels[split]):
-            score, _ = _compile(arm.classifier.score, arm.mesh, params, read.inputs[split], read.labels[split])
-            yield _program("scoring", score, stays)
+        state = state._replace(params=fitted.params)
+        program, (queried, _) = _compile(arm.programs.query, arm.mesh, keys, setting, state, arm_data.problem)
+        yield _program("querying", program, stays)
+        stays = [*stays, queried.prepared]
+    for examples in arm_data.held_out.values():
+        if examples.labels is not None and len(examples.labels):
+            program, _ = _compile(arm.programs.score, arm.mesh, setting.learner, fitted, examples)
+            yield _program("scoring", program, stays)
 
 
 def _compile(function, mesh, *args) -> tuple[Any, Any]:

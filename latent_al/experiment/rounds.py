@@ -143,7 +143,9 @@ def for_fit(state: RoundState, problem: Problem) -> tuple[RoundState, Problem]:
     return state._replace(prepared=None), Problem(problem.inputs, problem.labels, None)
 
 
-def play(arm: Arm, block: Block, arm_data: ArmData, folder: Path, *, test_every_round: bool, keep_state: bool) -> Played:
+def play(
+    arm: Arm, block: Block, arm_data: ArmData, folder: Path, *, test_every_round: bool, keep_state: bool
+) -> Played:
     """Plays all rounds of one arm for one block of seeds, from where its checkpoints stopped.
 
     Args:
@@ -186,6 +188,14 @@ def play(arm: Arm, block: Block, arm_data: ArmData, folder: Path, *, test_every_
         _, params = final.restore(state.params)
         state = _with_counts(state._replace(params=params), history.queried, block.num_labels[-1], 0)
     return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
+
+
+def labels_of(arm: Arm) -> list[str]:
+    """Returns the label of each of the arm's settings: its name, with the numbers of a sweep."""
+    return [
+        arm.name + "".join(f"_{name}_{value:g}" for name, value in (setting.learner | setting.strategy).items())
+        for setting in arm.settings
+    ]
 
 
 def by_setting(arm: Arm, history: History) -> list[History]:

@@ -4,18 +4,22 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from ml_collections import ConfigDict
 
 from latent_al.data import digest, load
 from latent_al.data.stored import digest_arrays
-from latent_al.encoders.base import TRAINED
+from latent_al.encoders.base import TRAINED, Encodings
 from latent_al.experiment.build import build_arms, build_encoder, capacity, place_encodings, prepare_arm
-from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.config import Experiment, parse_experiment
+from latent_al.experiment.diagnose import build_diagnostics, compute
 from latent_al.experiment.memory import choose_seeds, describe, forecast
-from latent_al.experiment.rounds import by_variant, labels_of, play
+from latent_al.experiment.rounds import Block, by_setting, labels_of, place_data, play
 from latent_al.kernels.picks import subsample_size
+from latent_al.results.diagnostics import Diagnostic
 from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
@@ -23,7 +27,7 @@ from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.runtime.workdir import begun_with, check_begun, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
-from latent_al.types import BadInput, check_name
+from latent_al.types import BadInput, Data, check_name
 
 
 def run_experiment(
@@ -47,7 +51,7 @@ def run_experiment(
     config = parse_experiment(config)
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     wanted = config.seeds_at_once or begun_with(Path(workdir))
-    mesh = make_mesh(config.mesh, _blocks(config.num_seeds, wanted or config.num_seeds))
+    mesh = make_mesh(config.mesh, _seed_blocks(config.num_seeds, wanted or config.num_seeds))
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
@@ -55,39 +59,50 @@ def run_experiment(
     shapes = {name: encoder.shapes(data) for name, encoder in encoders.items()}
     arms = build_arms(config, data, shapes, mesh)
     tuned = _tuned(arms, data)
-    _check_labels(config, arms, tuned)
+    _check_baseline(config, arms, tuned)
+    diagnostics = build_diagnostics(config, data)
     data_digest = digest(data)
     agree(data=data_digest)
     check_begun(Path(workdir), config.to_dict(), data_digest)
-    foresee = partial(forecast, arms, data, shapes, _num_labels(config), test_every_round=bool(tuned))
-    at_once, expected = choose_seeds(foresee, config.num_seeds, wanted, mesh)
+    num_labels = config.num_initial + config.query_size * np.arange(config.num_rounds + 1)
+    at_once, expected = choose_seeds(partial(forecast, arms, data, shapes, num_labels), config.num_seeds, wanted, mesh)
     agree(seeds_at_once=at_once)
-    blocks = _blocks(config.num_seeds, at_once)
     if is_first():
         print(describe(expected, mesh), flush=True)
     with after_the_first():
         folder = open_workdir(Path(workdir), config.to_dict(), data_digest, at_once)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
-    encodings, placed, ready = {}, {}, {}
-    for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
-        encodings[encoder] = each
-        learned = digest_arrays([split.latents for split in each[:3]] if each.losses is None else [each.losses])
-        if is_first():
-            pin(folder / "encoders" / f"{encoder}.digest", learned, f"what encoder {encoder!r} learned or was given")
-        placed[encoder] = place_encodings(each, mesh)
-        own = {name: arm for name, arm in arms.items() if arm.encoder == encoder}
-        ready |= {name: prepare_arm(name, arm, placed[encoder].train, len(data.ids)) for name, arm in own.items()}
-    arms = {name: ready[name] for name in arms}
-    ordered = _play(arms, blocks, _num_labels(config), data, placed, folder, test_every_round=bool(tuned))
-    encodings = {name: each._replace(train=to_the_first(each.train)) for name, each in encodings.items()}
+    encodings, placed, prepared = {}, {}, {}
+    for name, splits in _encode(config, encoders, data, data_digest, trained, mesh):
+        _pin(folder, name, splits)
+        encodings[name], placed[name] = splits, place_encodings(splits, mesh)
+        for arm in arms.values():
+            if arm.encoder == name:
+                prepared[arm.name] = prepare_arm(arm, placed[name].train, len(data.ids))
+    arms = {name: prepared[name] for name in arms}
+    blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
+    session = _Session(config, data, placed, diagnostics, folder, test_every_round=bool(tuned))
+    histories, tables = _play(session, arms, blocks)
+    encodings = {name: splits._replace(train=to_the_first(splits.train)) for name, splits in encodings.items()}
     spaces = {
         label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
-        for name, arm in arms.items()
-        for label in labels_of({name: arm})
+        for arm in arms.values()
+        for label in labels_of(arm)
     }
     with after_the_first():
-        outcome = Outcome(encodings, spaces, ordered, tuned)
+        outcome = Outcome(encodings, spaces, histories, tuned, tables)
         return write_results(folder, config, data, outcome, command) if is_first() else None
+
+
+class _Session(NamedTuple):
+    """What all arms of a run share."""
+
+    config: Experiment
+    data: Data
+    placed: dict[str, Encodings]
+    diagnostics: dict[str, Diagnostic]
+    folder: Path
+    test_every_round: bool
 
 
 def _check_budget(config, data):
@@ -100,56 +115,49 @@ def _check_budget(config, data):
     if data.train.labels is None and config.num_rounds:
         raise BadInput(
             f"{config.num_rounds} rounds need the labels of the training images and the data has none; "
-            "set num_rounds=0 to choose a first batch without labels, or give labels."
+            "set num_rounds=0 to query an initial set without labels, or give labels."
         )
     for name, arm in config.arms.items():
         fraction = arm.subsample
         if config.num_rounds and subsample_size(size, fraction) < config.query_size:
             raise BadInput(
                 f"arm {name!r} subsamples {fraction} of {size} rows; expected a share that holds "
-                f"a batch of {config.query_size}; raise subsample or lower batch."
+                f"a batch of {config.query_size}; raise subsample or lower query_size."
             )
 
 
 def _check_reach(config, data):
     reach = config.reach
-    shown = METRICS["angular_error" if data.num_classes is None else "accuracy"]
-    if not all(0 <= each <= shown.top for each in reach):
+    metric = METRICS["angular_error" if data.num_classes is None else "accuracy"]
+    if not all(0 <= score <= metric.top for score in reach):
         raise BadInput(
-            f"reach is {reach!r}; expected a tuple of validation scores, of which each {shown.name} is in "
-            f"[0, {shown.top:g}]; correct reach or leave it out."
+            f"reach is {reach!r}; expected a tuple of validation scores, of which each {metric.name} is in "
+            f"[0, {metric.top:g}]; correct reach or leave it out."
         )
     if reach and (data.validation.labels is None or not len(data.validation.labels)):
         raise BadInput(f"reach is {reach!r} but no validation image has a label; leave reach out, or give some.")
 
 
-def _num_labels(config):
-    """Labels queried by the time that each round fits."""
-    return config.num_initial + config.query_size * np.arange(config.num_rounds + 1)
-
-
 def _clusters(arm):
-    """The clusters that the arm's first batch was drawn from; None where it was not."""
-    prepared = arm.prepared[0]
-    clusters = fetch(prepared.clusters) if isinstance(prepared, Clustered) else np.zeros(0)
+    """Returns the cluster assignments that the arm's initial labelled set was drawn from; None where it was not."""
+    _, prepared_initial = arm.prepared
+    clusters = fetch(prepared_initial.clusters) if isinstance(prepared_initial, Clustered) else np.zeros(0)
     return clusters if clusters.any() else None
 
 
-def _blocks(num_seeds, at_once):
+def _seed_blocks(num_seeds, at_once):
     seeds = list(range(num_seeds))
-    return [seeds[i : i + at_once] for i in range(0, num_seeds, at_once)]
+    return [seeds[first : first + at_once] for first in range(0, num_seeds, at_once)]
 
 
-def _check_labels(config, arms, tuned):
-    labels = labels_of(arms)
-    if len(set(labels)) < len(labels):
-        raise BadInput(f"two arms have one name among {', '.join(labels)}; give each dropout and gamma once.")
-    alternatives = {label for each in tuned.values() for label in each}
-    check_name(config.baseline, set(labels) - alternatives, "baseline arm")
+def _check_baseline(config, arms, tuned):
+    labels = {label for arm in arms.values() for label in labels_of(arm)}
+    alternatives = {label for settings in tuned.values() for label in settings}
+    check_name(config.baseline, labels - alternatives, "baseline arm")
 
 
 def _encode(config, encoders, data, data_digest, folder, mesh):
-    """Yields each encoder's name and `Encodings`; those that need no training come first, so that errors do too."""
+    """Yields each encoder's name and `Encodings`; those without training come first, so that their errors do too."""
     for name in sorted(encoders, key=lambda name: config.encoders[name].name in TRAINED):
         kind = config.encoders[name].name
         spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
@@ -157,30 +165,51 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
         yield name, encoders[name].encode(data, folder / f"{kind}-{cache}", mesh)
 
 
-def _play(arms, blocks, num_labels, data, placed, folder, *, test_every_round):
-    """(label, seeds, history) of all that the arms play, label by label and block by block."""
-    histories = {}
+def _pin(folder, name, encodings):
+    """Keeps a hash of what an encoder learned or was given, or checks that it is the one kept."""
+    splits = [split.latents for split in encodings[:3]]
+    learned = digest_arrays(splits if encodings.losses is None else [encodings.losses])
+    if is_first():
+        pin(folder / "encoders" / f"{name}.digest", learned, f"what encoder {name!r} learned or was given")
+
+
+def _play(session, arms, blocks):
+    """Plays all arms, and returns their histories, (label, seeds, history), and the tables of the diagnostics."""
+    histories = {label: [] for arm in arms.values() for label in labels_of(arm)}
+    frames = {name: [] for name in session.diagnostics}
     for block in blocks:
-        for name, arm in arms.items():
-            known = (data, placed[arm.encoder], folder)
-            played = play(name, arm, block, num_labels, *known, test_every_round=test_every_round)
-            histories |= {(label, block[0]): (block, each) for label, each in by_variant(name, arm, played)}
-    return [(label, *histories[label, block[0]]) for label in labels_of(arms) for block in blocks]
+        for arm in arms.values():
+            arm_data = place_data(arm, session.data, session.placed[arm.encoder])
+            wanted = {name: entry for name, entry in session.diagnostics.items() if arm.name in entry.arms}
+            played = play(
+                arm,
+                block,
+                arm_data,
+                session.folder,
+                test_every_round=session.test_every_round,
+                keep_state=bool(wanted),
+            )
+            for label, history in zip(labels_of(arm), by_setting(arm, played.history), strict=True):
+                histories[label].append((label, block.seeds, history))
+            classifier = session.config.classifiers[session.config.arms[arm.name].classifier]
+            for name, diagnostic in wanted.items():
+                frames[name].append(compute(diagnostic, arm, classifier, block, arm_data, played))
+    tables = {
+        name: (session.diagnostics[name], pd.concat(parts) if parts else pd.DataFrame())
+        for name, parts in frames.items()
+    }
+    return [entry for entries in histories.values() for entry in entries], tables
 
 
 def _tuned(arms, data):
-    """The labels of each arm that has several gammas, of which validation data keep one; of each dropout its own."""
+    """Returns the labels of the settings of each arm of which validation data keep the best."""
     tuned = {}
     for name, arm in arms.items():
-        gammas = arm.strategies[-1].gammas
-        if len(gammas) < 2:
-            continue
-        if data.validation.labels is None or not len(data.validation.labels):
-            raise BadInput(
-                f"arm {name!r} has the gammas {gammas}, of which validation images are to choose, and none has a "
-                "label; give gamma one value, or raise num_validation."
-            )
-        labels = labels_of({name: arm})
-        for first in range(0, len(labels), len(gammas)):
-            tuned[labels[first].split("_gamma_")[0]] = labels[first : first + len(gammas)]
+        if arm.keep == "best" and len(arm.settings) > 1:
+            if data.validation.labels is None or not len(data.validation.labels):
+                raise BadInput(
+                    f"arm {name!r} has {len(arm.settings)} settings, of which validation images are to keep the best, "
+                    "and none has a label; leave sweep out, set keep to all, or raise num_validation."
+                )
+            tuned[name] = labels_of(arm)
     return tuned

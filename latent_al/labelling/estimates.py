@@ -3,8 +3,6 @@
 The audit slice is drawn at random and never trained on, so that a share of it is an unbiased estimate for the pool.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +11,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
-from latent_al.loop import fit_round
+from latent_al import loop
 from latent_al.results.statistics import paired_difference
 from latent_al.runtime.mesh import over_seeds
-from latent_al.types import Key, Learner
+from latent_al.types import ROUND_AXES, SCORE_AXES, STATE_AXES, Key, Learner, Problem, RoundState
 
 CALIBRATING = 20
 """Audit labels below which confidence is not calibrated, and strategies are not compared."""
@@ -110,11 +108,19 @@ def against_random(
     rng = np.random.default_rng(0)
     drawn = [num_chosen + rng.permutation(train)[:num] for train, _ in folds]
     rows = [np.arange(num) for _ in folds] + drawn
-    fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
-    known = (jnp.float32(learner.dropouts[0]), inputs, labels, jnp.asarray(np.stack(rows), jnp.int32))
-    params, *_ = fit(jax.random.split(key, len(rows)), *known, num, (inputs[:1], labels[:1]))
-    predict = over_seeds(lambda params, inputs: learner.predict(params, inputs)[1].argmax(axis=1), 0, None)
-    correct = np.asarray(predict(params, inputs[num_chosen:])) == audit[1][None, :]
+
+    def fit(key, setting, state, problem):
+        return loop.fit(key, state, problem, learner=learner)
+
+    def predict(setting, state, inputs):
+        _, probs = learner.predict(state.params, inputs)
+        return probs.argmax(axis=1)
+
+    state = RoundState(jnp.asarray(np.stack(rows), jnp.int32), jnp.int32(num), None, None, jnp.int32(0))
+    keys = jax.random.split(key, len(rows))
+    state, _ = over_seeds(fit, ROUND_AXES, (STATE_AXES, 0))(keys, {}, state, Problem(inputs, labels, None))
+    predicted = over_seeds(predict, SCORE_AXES)({}, state, inputs[num_chosen:])
+    correct = np.asarray(predicted) == audit[1][None, :]
     by_chosen, by_random = correct[: len(folds)].astype(float), correct[len(folds) :]
     gaps = np.zeros(num_audit)
     for (_, held_out), ours, theirs in zip(folds, by_chosen, by_random, strict=True):

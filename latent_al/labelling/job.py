@@ -13,11 +13,12 @@ from latent_al.labelling import encode, label_studio, rounds, scan, sheets, term
 from latent_al.labelling.asking import Asked, ask, build_learner
 from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, set_audit_aside, take_labels
-from latent_al.loop import rehearse
+from latent_al.loop import check_shapes
 from latent_al.runtime.files import write_csv
 from latent_al.runtime.workdir import check_identity
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Encoded, Learner, Strategy, build
+from latent_al.strategies.needs import check_needs, stats_of_shapes
+from latent_al.types import BadInput, Encoded, Learner, Problem, Strategy, build
 
 
 class Parts(NamedTuple):
@@ -92,16 +93,11 @@ def _build(config) -> Parts:
     scan.check_size(config.data.size, config.data.channels)
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
     learner = build_learner(config.classifier, 2)
-    if len(strategy.gammas) > 1 or len(learner.dropouts) > 1:
-        raise BadInput(
-            f"there are the gammas {strategy.gammas} and the dropouts {learner.dropouts}, but no validation labels to "
-            "choose by; give one of each."
-        )
     if config.encoder.name == "precomputed":
         encode.read_embeddings(config.encoder.to_dict())
         return Parts(None, initial, strategy)
     streamed = encode.build_streamed(dict(config.encoder), (*config.data.size, config.data.channels))
-    _rehearse(streamed.has_spread, learner, initial, strategy)
+    _check_shapes(streamed.has_spread, learner, initial, strategy)
     return Parts(streamed, initial, strategy)
 
 
@@ -116,19 +112,20 @@ def _check_classes(classes):
     label_studio.labelling_config(classes)
 
 
-def _rehearse(has_spread, learner: Learner, initial, strategy):
-    def floats(*shape):
-        return jax.ShapeDtypeStruct(shape, np.float32)
-
+def _check_shapes(has_spread, learner: Learner, initial, strategy):
+    """Refuses strategies that do not fit the encoder and the classifier, before any long work."""
     size = 1000
-    latents, probs = floats(size, 2), floats(size, 2)
-    train = Encoded(latents, latents if has_spread else None, floats(size))
-    draw = learner.draw and jax.tree_util.Partial(lambda key: jax.numpy.zeros(probs.shape))
-    for spec, known in ((initial, {}), (strategy, dict(features=latents, probs=probs, draw=draw))):
-        try:
-            rehearse(spec, train, 1, **known)
-        except ValueError as error:
-            raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
+    latents = jax.ShapeDtypeStruct((size, 2), np.float32)
+    errors = jax.ShapeDtypeStruct((size,), np.float32)
+    encoded = Encoded(latents, latents if has_spread else None, errors)
+    problem = Problem(latents, jax.ShapeDtypeStruct((size,), np.int32), encoded)
+    strategies = dict(strategy=strategy, initial=initial)
+    try:
+        for needing in strategies.values():
+            check_needs(needing, stats_of_shapes(encoded))
+        check_shapes(problem, learner=learner, num_initial=1, query_size=1, **strategies)
+    except ValueError as error:
+        raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
 
 
 def _encode(config, streamed, scanned, folder) -> Encoded:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from latent_al import loop
 from latent_al.kernels import margin, nearest
-from latent_al.loop import fit_round, select_round
-from latent_al.types import UNLABELLED, Encoded, Key, Learner, Pool, Strategy
+from latent_al.strategies.needs import check_needs, check_prepared, count_nan, latent_stats
+from latent_al.types import UNLABELLED, Encoded, Key, Learner, Pool, Problem, Strategy
 
 
 class Known(NamedTuple):
@@ -62,37 +63,49 @@ def uniform(identity: str, seed: int) -> float:
 
 
 def choose_first(key: Key, strategy: Strategy, encoded: Encoded, known: Known, num: int) -> np.ndarray:
-    """A batch without a classifier: `num` candidates, or all where there are fewer."""
-    rows, pool, num = _eligible(encoded, known, num)
-    if not num:
+    """Selects a batch without a classifier: `num` candidates, or all where there are fewer.
+
+    Raises:
+        ValueError: latents that the strategy cannot use.
+    """
+    eligible = _eligible(encoded, known, num)
+    if not eligible.num:
         return np.zeros(0, int)
-    taken = jnp.asarray(~known.candidates[rows])
-    labels = jnp.asarray(np.where(known.labelled, known.classes, UNLABELLED)[rows], jnp.int32)
-    prepared = strategy.prepare(pool)
-    seen = Pool(pool.latents, pool.log_sigma, None, None, taken, labels, None, prepared)
-    return rows[np.asarray(strategy.select(key, seen, num))]
+    pool = Pool(
+        latents=eligible.encoded.latents,
+        log_sigma=eligible.encoded.log_sigma,
+        features=None,
+        probs=None,
+        taken=jnp.asarray(~known.candidates[eligible.rows]),
+        labels=eligible.labels,
+        rows=None,
+        prepared=_prepare(strategy, eligible.encoded),
+    )
+    return eligible.rows[np.asarray(strategy.query(key, pool, eligible.num))]
 
 
 def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded, known: Known, num: int) -> Chosen:
-    """Trains on what is labelled, then chooses `num` candidates, or all where there are fewer."""
-    key_fit, key_select = jax.random.split(key)
-    rows, pool, num = _eligible(encoded, known, num)
-    labels = jnp.asarray(np.where(known.labelled, known.classes, UNLABELLED)[rows], jnp.int32)
-    trained, waiting = np.flatnonzero(known.labelled[rows]), np.flatnonzero(known.open[rows])
-    count, dropout = len(trained), jnp.float32(learner.dropouts[0])
+    """Trains on what is labelled, then selects `num` candidates, or all where there are fewer.
+
+    Raises:
+        ValueError: latents that the strategy cannot use.
+    """
+    key_fit, key_query = jax.random.split(key)
+    eligible = _eligible(encoded, known, num)
+    rows = eligible.rows
+    labelled, waiting = np.flatnonzero(known.labelled[rows]), np.flatnonzero(known.open[rows])
     # Rows that are asked but not answered fill slots behind those to come: taken, and not trained on.
-    queried = np.concatenate([trained, np.full(num, len(rows)), waiting]).astype(np.int32)
-    fit = jax.jit(partial(fit_round, learner=learner))
-    params, labelled, _ = fit(
-        key_fit, dropout, pool.latents, labels, jnp.asarray(queried), count, (pool.latents[:1], labels[:1])
-    )
-    probs = np.asarray(jax.jit(learner.predict)(params, jnp.asarray(encoded.latents))[1])
-    if not num:
-        return Chosen(np.zeros(0, int), probs)
-    select = jax.jit(partial(select_round, learner=learner, strategy=strategy, num=num, fraction=1.0))
-    state = (params, labelled, pool.latents, pool, strategy.prepare(pool), labels, jnp.asarray(queried), 0, count)
-    after, _ = select(key_select, dropout, jnp.float32(strategy.gammas[0]), *state)
-    return Chosen(rows[np.asarray(after[count : count + num])], probs)
+    queried = np.concatenate([labelled, np.full(eligible.num, len(rows)), waiting]).astype(np.int32)
+    prepared = _prepare(strategy, eligible.encoded)
+    problem = Problem(eligible.encoded.latents, eligible.labels, eligible.encoded, prepared)
+    state = loop.start(jnp.asarray(queried), len(labelled), problem, strategy=strategy)
+    state, _ = jax.jit(partial(loop.fit, learner=learner))(key_fit, state, problem)
+    _, probs = jax.jit(learner.predict)(state.params, jnp.asarray(encoded.latents))
+    if not eligible.num:
+        return Chosen(np.zeros(0, int), np.asarray(probs))
+    query = partial(loop.query, learner=learner, strategy=strategy, query_size=eligible.num)
+    _, selected = jax.jit(query)(key_query, state, problem)
+    return Chosen(rows[np.asarray(selected)], np.asarray(probs))
 
 
 def uncertainty(probs: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
@@ -109,8 +122,25 @@ def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows
     return np.bincount(np.asarray(row), minlength=len(sites))[: len(rows)]
 
 
-def _eligible(encoded: Encoded, known: Known, num: int) -> tuple[np.ndarray, Encoded, Any]:
-    """The rows that a selection sees, their latents, and how many of `num` there are to choose."""
+class _Eligible(NamedTuple):
+    """What a selection sees: rows of the pool, their latents and labels, and how many of them there are to select."""
+
+    rows: np.ndarray
+    encoded: Encoded
+    labels: Any
+    num: int
+
+
+def _eligible(encoded: Encoded, known: Known, num: int) -> _Eligible:
     rows = np.flatnonzero(known.labelled | known.candidates | (known.open & ~known.audit))
-    pool = Encoded(*(None if each is None else jnp.asarray(each[rows]) for each in encoded))
-    return rows, pool, min(num, int(known.candidates.sum()))
+    labels = np.where(known.labelled, known.classes, UNLABELLED)[rows]
+    part = Encoded(*(None if values is None else jnp.asarray(values[rows]) for values in encoded))
+    return _Eligible(rows, part, jnp.asarray(labels, jnp.int32), min(num, int(known.candidates.sum())))
+
+
+def _prepare(strategy, encoded):
+    """Returns what the strategy prepares, once the latents are what it needs."""
+    check_needs(strategy, latent_stats(encoded))
+    prepared = strategy.prepare(encoded)
+    check_prepared(int(count_nan(prepared, len(encoded.latents))), len(encoded.latents))
+    return prepared

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from latent_al.models.convolutions import Convolution, conv
@@ -170,7 +169,7 @@ def convolutional(
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
 
     def fit_cnn(key, inputs, labels, rows, count, monitor: Callable | None = None):
-        """Trains; `monitor`, params -> values, is called after each of `NUM_PARTS` parts and reported as `monitored`."""
+        """Trains; `monitor`, params -> values, is called after each of `NUM_PARTS` parts for `monitored`."""
         key_init, key_fit = jax.random.split(key)
         settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
 

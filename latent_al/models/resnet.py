@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.models.convolutions import Convolution, conv, conv_2x, pixel_conv_2x
 from latent_al.models.layers import check_halves, dense, drop
-from latent_al.models.tasks import CNN_BLOCK, classes, mc_dropout_of, loss_of, predictions
+from latent_al.models.tasks import CNN_BLOCK, classes, loss_of, mc_dropout_of, predictions
 from latent_al.models.train import as_members, fit, in_blocks, num_batches, shuffled, start
 from latent_al.types import BadInput, Key, Learner, Params
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from absl import logging
-from sklearn.decomposition import PCA
 
 from latent_al import kernels
 from latent_al.encoders.base import Encodings
@@ -108,11 +107,6 @@ def _draw_scores(album, tables):
         baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
         caption = f"Difference from {baseline} over the labels queried"
         album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
-    if "training" in tables:
-        training = tables["training"]
-        last = training[training["round"] == training["round"].max()]
-        caption = f"Validation {METRICS[metric].name} while the network trains"
-        album.add("training", caption, plots.training_curves, last, metric)
 
 
 def _draw_curves(album, metrics, metric):
@@ -128,42 +122,6 @@ def _draw_curves(album, metrics, metric):
         album.add("single_runs", f"Validation {name} of every seed", plots.single_runs, main)
 
 
-def draw_orders(spaces: dict, queries: pd.DataFrame, folder: Path) -> list[tuple[str, Path]]:
-    """What comes first and last where arms go on until they have queried the whole pool, (caption, PNG) of each.
-
-    Takes the arguments of `draw_first_batches`.
-    """
-    album = Album(folder)
-    seed = queries.seed.min()
-    names = _alike(queries)
-    orders = {arm: rows.row.to_numpy() for arm, rows in queries[queries.seed == seed].groupby("arm", sort=False)}
-    orders = {arm: rows for arm, rows in orders.items() if arm in names and len(rows) == len(spaces[arm][0])}
-    planes = {arm: spaces[arm][0] for arm in orders if spaces[arm][0].shape[1] > 1}
-    if planes:
-        points = {
-            names[arm]: PCA(2, random_state=0).fit_transform(np.asarray(latents)) for arm, latents in planes.items()
-        }
-        caption = f"The first and the last quarter of the order of seed {seed}, on two principal components"
-        album.add("orders", caption, plots.orders, points, {names[arm]: orders[arm] for arm in planes})
-    return album.pictures
-
-
-def draw_importance(tables: dict[str, pd.DataFrame], data: Data, folder: Path) -> list[tuple[str, Path]]:
-    """Importance beside entropy and confidence, and the examples that explain predictions, (caption, PNG) of each."""
-    album = Album(folder)
-    if "measures" in tables:
-        measures = tables["measures"]
-        first = measures[measures.seed == measures.seed.min()]
-        caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
-        album.add("importance", caption, plots.importance, first)
-    if "explanations" in tables and min(data.train.images.shape[1:3]) > 2:
-        table = tables["explanations"]
-        own = table[(table.arm == table.arm.iloc[0]) & (table.seed == table.seed.iloc[0])]
-        caption = f"Labelled examples for and against four predictions of {own.arm.iloc[0]}, seed {own.seed.iloc[0]}"
-        album.add("explanations", caption, mosaics.explanations, own, data.train.images, data.validation.images)
-    return album.pictures
-
-
 def draw_initial_sets(
     spaces: dict[str, Space], queries: pd.DataFrame, data: Data, folder: Path
 ) -> list[tuple[str, Path]]:
@@ -177,7 +135,7 @@ def draw_initial_sets(
     """
     album = Album(folder)
     first = queries[queries["round"] == 0]
-    names = _alike(first)
+    names = distinct_arms(first)
     if len(names) < 2:
         return album.pictures
     planes = {arm: space for arm, space in spaces.items() if arm in names and space.latents.shape[1] == 2}
@@ -284,7 +242,7 @@ def _classes(data):
     return None if data.num_classes is None else data.train.labels
 
 
-def _alike(queries):
+def distinct_arms(queries):
     """Returns the first of the arms that have queried the same rows -> the name of them all.
 
     Several classifiers have one initial labelled set, for example.
@@ -297,7 +255,7 @@ def _alike(queries):
 
 def _distinct(queries):
     """Returns the queries of one arm of those that have queried the same."""
-    names = _alike(queries)
+    names = distinct_arms(queries)
     kept = queries[queries.arm.isin(names)]
     return kept.assign(arm=kept.arm.map(names))
 

@@ -32,9 +32,9 @@ def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
 def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
     """Draws the score over the steps of one training: mean over seeds, band of one standard deviation.
 
-    `training` has columns arm, seed, update and value.
+    `training` has columns arm, seed, step and value.
     """
-    _mean_curves({"validation": training}, metric, "update", "training step", path, size=(8, 5))
+    _mean_curves({"validation": training}, metric, "step", "training step", path, size=(8, 5))
 
 
 def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> None:

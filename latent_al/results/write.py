@@ -8,6 +8,7 @@ import pandas as pd
 
 from latent_al.encoders.base import Encodings, describe
 from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
+from latent_al.results.diagnostics import Diagnostic, Drawing
 from latent_al.results.metrics import METRICS
 from latent_al.results.report import write_report
 from latent_al.results.tables import TUNED_BY, History
@@ -22,12 +23,14 @@ class Outcome(NamedTuple):
     spaces: arm -> the latents that it selected in.
     histories: (arm, seeds, history), arm by arm and seed by seed.
     tuned: name -> the arms of which only the best on validation data is compared with the rest.
+    diagnostics: name -> the diagnostic with its table, which is empty where it computes nothing.
     """
 
     encodings: dict[str, Encodings]
     spaces: dict[str, figures.Space]
     histories: list[tuple[str, list[int], History]]
     tuned: dict[str, list[str]]
+    diagnostics: dict[str, tuple[Diagnostic, pd.DataFrame]]
 
 
 def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, command: str) -> dict:
@@ -43,6 +46,9 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     measured = _tables(config, data, outcome.histories)
     for name, table in measured.items():
         write_csv(folder / f"{name}.csv", table)
+    for name, (_, table) in outcome.diagnostics.items():
+        if len(table):
+            write_csv(folder / "diagnostics" / f"{name}.csv", table)
     chosen = tables.choose(measured["metrics"], outcome.tuned) if outcome.tuned else {}
     worse = {arm for choice in chosen.values() for arm in choice["areas"] if arm != choice["arm"]}
     compared = {name: table[~table.arm.isin(worse)] for name, table in measured.items()}
@@ -52,7 +58,7 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     summary = _summary(config, data, outcome.encodings, compared) | ({"tuned": chosen} if chosen else {})
     write_json(folder / "summary.json", summary)
     drawn = _draw(folder / "figures", data, outcome, compared)
-    texts = _page_tables(summary, compared)
+    texts = _page_tables(summary, compared, outcome.diagnostics)
     write_report(
         folder / "report.html",
         title=f"latent_al: {folder.name}",
@@ -77,25 +83,8 @@ def _tables(config, data, histories):
         tables.metrics_table(arm, seeds, num_labels, history) for arm, seeds, history in histories
     )
     measured["timings"] = pd.concat(tables.timings_table(arm, seeds, history) for arm, seeds, history in histories)
-    measured |= _diagnostics(histories, num_labels)
     if selected and data.num_classes is not None:
         measured["balance"] = balance.balance_table(measured["queries"], data.train.labels, data.num_classes)
-    return measured
-
-
-def _diagnostics(histories, num_labels):
-    frames = {"training": [], "measures": [], "explanations": []}
-    for arm, seeds, history in histories:
-        if history.by_update:
-            frames["training"].append(tables.training_table(arm, seeds, num_labels, history))
-        if history.measured:
-            frames["measures"].append(tables.measures_table(arm, seeds, history))
-        if history.explained:
-            frames["explanations"].append(tables.explanations_table(arm, seeds, history))
-    measured = {name: pd.concat(parts) for name, parts in frames.items() if parts}
-    # Without validation images there are no training curves.
-    if "training" in measured and measured["training"].empty:
-        del measured["training"]
     return measured
 
 
@@ -125,23 +114,23 @@ def _draw(folder, data, outcome, compared):
     drawn = {
         "Arms": figures.draw_arms(compared, data, folder),
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
-        "Importance": figures.draw_importance(compared, data, folder),
-        "Orders": figures.draw_orders(outcome.spaces, queries, folder),
     }
+    for name, (diagnostic, table) in outcome.diagnostics.items():
+        drawing = Drawing(table, outcome.spaces, queries, data, folder)
+        drawn[f"{diagnostic.heading} ({name})"] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
         drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
     return drawn
 
 
-def _page_tables(summary, compared):
+def _page_tables(summary, compared, diagnostics):
     """Returns the tables of the page, heading -> texts; some may be empty."""
     texts = _comparison_tables(summary) if summary["arms"] else {}
     if "tuned" in summary:
-        texts[f"Gamma, chosen by the mean {TUNED_BY} on validation"] = tables.tuned_table(summary)
-    if "measures" in compared:
-        texts["Rank correlation with importance, over the rows left at the end (means over seeds)"] = (
-            tables.correlations(compared["measures"])
-        )
+        texts[f"Settings, of which the best by the mean {TUNED_BY} on validation is kept"] = tables.tuned_table(summary)
+    for name, (diagnostic, table) in diagnostics.items():
+        if diagnostic.summarise:
+            texts[f"{diagnostic.heading} ({name})"] = diagnostic.summarise(table)
     losses = (
         "losses of the last epoch, of which validation leaves out dropout and what compares the images of a batch; "
         "sharpness of reconstructions is 1 where they are as sharp as the images"

@@ -165,25 +165,6 @@ def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
     return jax.tree.map(share, tree)
 
 
-def repeat(tree: PyTree, num: int, mesh: Mesh | None) -> PyTree:
-    """The arrays of `tree` once for each of `num` seeds, each on the devices of its seed and its rows."""
-
-    def each_seed(tree):
-        return jax.tree.map(lambda each: jnp.broadcast_to(each, (num, *each.shape)), tree)
-
-    shardings = (
-        None
-        if mesh is None
-        else jax.tree.map(
-            lambda each: NamedSharding(mesh, PartitionSpec(SEEDS, POOL) if _is_rows(each) else PartitionSpec(SEEDS)),
-            tree,
-            is_leaf=_is_rows,
-        )
-    )
-    run = jax.jit(each_seed, out_shardings=shardings)
-    return run.eval_shape(tree) if any(map(_is_shape, jax.tree.leaves(tree))) else run(tree)
-
-
 def has_pool(mesh: Mesh | None) -> bool:
     """Whether the rows of the pool lie on several devices."""
     return mesh is not None and mesh.shape[POOL] > 1

@@ -1,6 +1,5 @@
 """Batches whose members lie apart: Tonnaer (2017), section 3.4.3."""
 
-
 import jax.numpy as jnp
 
 from latent_al import kernels
@@ -17,7 +16,9 @@ DISTANCES = {
 }
 
 
-def greedy_diverse(*, measure: str, representativeness: Spec | None, alpha: Scalar, beta: float, distance: str) -> Strategy:
+def greedy_diverse(
+    *, measure: str, representativeness: Spec | None, alpha: Scalar, beta: float, distance: str
+) -> Strategy:
     """Selects row by row the largest weighted sum of uncertainty, representativeness and distance to the batch so far.
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from. Distances are

@@ -12,7 +12,7 @@ SPACES = ("features", "latents")
 
 
 def farthest_first() -> Strategy:
-    """Selects row by row the one farthest, in latent space, from all labelled and selected; the first of all at random."""
+    """Selects row by row the one farthest, in latent space, from all labelled and selected, or one at random."""
 
     def query(key, pool, num):
         first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))

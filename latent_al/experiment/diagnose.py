@@ -1,0 +1,59 @@
+"""Runs the diagnostics that a config names, on what an arm leaves behind."""
+
+from functools import partial
+
+import jax
+import pandas as pd
+
+from latent_al.experiment.build import capacity
+from latent_al.experiment.config import Experiment
+from latent_al.experiment.rounds import Arm, ArmData, Block, Played, labels_of, stack_settings
+from latent_al.results.diagnostics import DIAGNOSTICS, Diagnostic
+from latent_al.runtime.mesh import fetch, over_seeds
+from latent_al.types import ROUND_AXES, BadInput, Data, Spec, build, check_name
+
+
+def build_diagnostics(config: Experiment, data: Data) -> dict[str, Diagnostic]:
+    """Returns the diagnostics of `config.diagnostics`.
+
+    Raises:
+        BadInput: what a diagnostic refuses, an arm that does not exist or that it does not apply to.
+    """
+    diagnostics = {}
+    for name, spec in config.diagnostics.items():
+        diagnostics[name] = build(DIAGNOSTICS, spec, "diagnostic")
+        for arm in diagnostics[name].arms:
+            check_name(arm, config.arms, f"arm in config.diagnostics.{name}.arms")
+            try:
+                diagnostics[name].check(config.classifiers[config.arms[arm].classifier], data, capacity(config))
+            except BadInput as error:
+                raise BadInput(f"config.diagnostics.{name}, arm {arm!r}: {error}") from error
+    return diagnostics
+
+
+def compute(
+    diagnostic: Diagnostic, arm: Arm, classifier: Spec, block: Block, arm_data: ArmData, played: Played
+) -> pd.DataFrame:
+    """Returns the table of a diagnostic for one arm and block of seeds: `arm`, then what `tabulate` gives."""
+    function = over_seeds(
+        partial(_compute, diagnostic=diagnostic, arm=arm, classifier=classifier), ROUND_AXES, mesh=arm.mesh
+    )
+    setting = stack_settings(arm, len(block.seeds)).learner
+    state = played.state._replace(prepared=None)
+    problem = arm_data.problem._replace(prepared=None, prepared_initial=None)
+    values = fetch(function(played.fit_keys, setting, state, (problem, arm_data.held_out["validation"])))
+    tables = []
+    for index, label in enumerate(labels_of(arm)):
+        first = index * len(block.seeds)
+        of_setting = jax.tree.map(lambda array, first=first: array[first : first + len(block.seeds)], values)
+        table = diagnostic.tabulate(of_setting, block.seeds)
+        table.insert(0, "arm", label)
+        tables.append(table)
+    return pd.concat(tables)
+
+
+def _compute(key, setting, state, problem_and_validation, *, diagnostic, arm, classifier):
+    problem, validation = problem_and_validation
+    learner = arm.make_learner(setting)
+    spec = dict(classifier, **setting)
+    return diagnostic.compute(key, state, problem, validation, learner=learner, classifier=spec)

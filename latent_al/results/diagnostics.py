@@ -1,0 +1,264 @@
+"""Diagnostics: named entries of a config that run on the state after the last fit, or on the queries.
+
+Each entry of `DIAGNOSTICS` is a factory that returns a `Diagnostic`. Nothing of them is in the rounds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.decomposition import PCA
+
+from latent_al import loop
+from latent_al.kernels import representer
+from latent_al.results import mosaics, plots
+from latent_al.results.figures import Album, Space, distinct_arms
+from latent_al.results.metrics import METRICS
+from latent_al.strategies.importance import normalised_importance
+from latent_al.strategies.uncertainty import measured
+from latent_al.types import UNLABELLED, BadInput, Data, Spec
+
+
+class Drawing(NamedTuple):
+    """What a diagnostic draws from.
+
+    table: of the diagnostic, all arms and seeds; empty without `compute`.
+    spaces: arm -> where it selected.
+    queries: the table of the run.
+    data: the images and their labels.
+    folder: for the PNGs.
+    """
+
+    table: pd.DataFrame
+    spaces: dict[str, Space]
+    queries: pd.DataFrame
+    data: Data
+    folder: Path
+
+
+class Diagnostic(NamedTuple):
+    """What is looked at once the rounds are over.
+
+    heading: on the page.
+    arms: whose state `compute` reads, as in the config; none without `compute`.
+    check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
+    compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name, of
+        one seed; pure, for `jit` and `vmap`. None where the queries are enough.
+    tabulate: (arrays with a leading axis of seeds, seeds) -> one row a measurement.
+    draw: -> (caption, PNG) of each figure.
+    summarise: the table -> the table of the page; None without one.
+    """
+
+    heading: str
+    arms: tuple[str, ...] = ()
+    check: Callable[[Spec, Data, int], None] = lambda classifier, data, num_labels: None
+    compute: Callable[..., dict[str, jax.Array]] | None = None
+    tabulate: Callable[[Mapping[str, np.ndarray], Sequence[int]], pd.DataFrame] | None = None
+    draw: Callable[[Drawing], list[tuple[str, Path]]] = lambda drawing: []
+    summarise: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+
+
+def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
+    """Compares the importance of unlabelled rows with their entropy and their confidence.
+
+    Source: Pezeshkpour, Zhao and Singh (2020), Figure 4.
+
+    Args:
+        arms: names of arms.
+        num_rows: training images, drawn at random; those that are queried are left out.
+    """
+    if num_rows < 1:
+        raise BadInput(f"importance has num_rows {num_rows}; expected 1 or more.")
+
+    def check(classifier, data, num_labels):
+        if data.num_classes is None:
+            raise BadInput("importance compares class probabilities, and the labels are angles; leave it out.")
+
+    def compute(key, state, problem, validation, *, learner, classifier):
+        size = problem.labels.shape[0]
+        sample = jnp.asarray(np.random.default_rng(0).permutation(size)[:num_rows], jnp.int32)
+        pool = loop.pool_of_rows(state, problem, learner, sample)
+        is_queried = loop.mark_rows(size, state.queried)[pool.rows]
+        pool = pool._replace(taken=is_queried)
+        measures = {
+            "importance": normalised_importance(pool),
+            "entropy": measured("entropy", pool),
+            "confidence": pool.probs.max(axis=1),
+        }
+        first = state.queried.shape[0]
+        return {name: jnp.where(is_queried, jnp.nan, values)[first:] for name, values in measures.items()}
+
+    def tabulate(values, seeds):
+        is_left = ~np.isnan(values["importance"])
+        seed, _ = np.nonzero(is_left)
+        columns = {name: measure[is_left] for name, measure in values.items()}
+        return pd.DataFrame({"seed": np.array(seeds, int)[seed]} | columns)
+
+    def draw(drawing):
+        album, table = Album(drawing.folder), drawing.table
+        caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
+        album.add("importance", caption, plots.importance, table[table.seed == table.seed.min()])
+        return album.pictures
+
+    heading = "Rank correlation with importance, over the rows left at the end (means over seeds)"
+    return Diagnostic(heading, tuple(arms), check, compute, tabulate, draw, correlations)
+
+
+def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int = 4) -> Diagnostic:
+    """Finds the labelled examples that say most for, and against, the class predicted for some validation images.
+
+    Source: Yeh, Kim, Yen and Ravikumar, Representer Point Selection for Explaining Deep Neural Networks (2018).
+
+    Args:
+        arms: names of arms whose classifier is `refitted`.
+        num_images: validation images, the first ones.
+        num_examples: labelled examples of each kind.
+    """
+    if min(num_images, num_examples) < 1:
+        raise BadInput(f"explanations has num_images {num_images} and num_examples {num_examples}; expected 1 or more.")
+
+    def check(classifier, data, num_labels):
+        if classifier["name"] != "refitted":
+            raise BadInput(
+                f"explanations needs a classifier whose last layer is refitted, not {classifier['name']}; choose other "
+                "arms, or wrap the classifier in refitted."
+            )
+        if len(data.validation.images) < num_images or num_labels < num_examples:
+            raise BadInput(
+                f"explanations asks for {num_images} validation images and {num_examples} examples, but there are "
+                f"{len(data.validation.images)} and {num_labels}; lower num_images or num_examples."
+            )
+
+    def compute(key, state, problem, validation, *, learner, classifier):
+        size, queried = problem.labels.shape[0], state.queried
+        rows = jnp.where(queried < size, queried, queried[0])
+        labels = jnp.where(queried < size, problem.labels[rows], UNLABELLED)
+        labelled_features, labelled_probs = learner.predict(state.params, problem.inputs[rows])
+        alphas = representer.alphas(labelled_probs, labels, classifier["l2"])
+        features, probs = learner.predict(state.params, validation.inputs[:num_images])
+
+        def explain(target, predicted):
+            values = representer.values(alphas, labelled_features, target)[:, predicted]
+            return representer.explain(values, labels, num_examples)
+
+        predicted = probs.argmax(axis=1).astype(jnp.int32)
+        explanation = jax.vmap(explain)(features, predicted)
+        rows_of = {kind: queried[getattr(explanation, kind)] for kind in ("supporting", "opposing")}
+        return explanation._asdict() | rows_of | {"predicted": predicted}
+
+    def draw(drawing):
+        album, table = Album(drawing.folder), drawing.table
+        if min(drawing.data.train.images.shape[1:3]) > 2:
+            arm, seed = table.arm.iloc[0], table.seed.iloc[0]
+            rows = table[(table.arm == arm) & (table.seed == seed)]
+            caption = f"Labelled examples for and against predictions of {arm}, seed {seed}"
+            images = drawing.data.train.images, drawing.data.validation.images
+            album.add("explanations", caption, mosaics.explanations, rows, *images)
+        return album.pictures
+
+    return Diagnostic("Explanations", tuple(arms), check, compute, _tabulate_explanations, draw)
+
+
+def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic:
+    """Trains once more on the final labelled set, and scores the network on a held-out monitoring set meanwhile.
+
+    Args:
+        arms: names of arms whose classifier is `cnn` or `angle_cnn`.
+        num_images: validation images of the monitoring set, the first ones.
+    """
+    if num_images < 1:
+        raise BadInput(f"training_curves has num_images {num_images}; expected 1 or more.")
+
+    def check(classifier, data, num_labels):
+        if classifier["name"] not in ("cnn", "angle_cnn"):
+            raise BadInput(
+                f"training_curves needs the classifier cnn or angle_cnn, not {classifier['name']}; choose other arms."
+            )
+        if data.validation.labels is None or not len(data.validation.labels):
+            raise BadInput("training_curves needs validation images with labels; raise num_validation.")
+
+    def compute(key, state, problem, validation, *, learner, classifier):
+        inputs, labels = validation.inputs[:num_images], validation.labels[:num_images]
+
+        def monitor(params):
+            _, predictions = learner.predict(params, inputs)
+            return learner.score(predictions, labels).mean()
+
+        def fit(*args):
+            return learner.fit(*args, monitor=monitor)
+
+        _, info = loop.fit(key, state, problem, learner=learner._replace(fit=fit))
+        num_parts = info["monitored"].shape[0]
+        steps = classifier["num_steps"] // num_parts * jnp.arange(1, num_parts + 1)
+        return {"step": steps, "value": info["monitored"]}
+
+    def tabulate(values, seeds):
+        num_steps = values["step"].shape[1]
+        columns = {name: array.ravel() for name, array in values.items()}
+        return pd.DataFrame({"seed": np.repeat(np.array(seeds, int), num_steps)} | columns)
+
+    def draw(drawing):
+        album = Album(drawing.folder)
+        metric = "angular_error" if drawing.data.num_classes is None else "accuracy"
+        caption = f"Validation {METRICS[metric].name} while the network trains"
+        album.add("training", caption, plots.training_curves, drawing.table, metric)
+        return album.pictures
+
+    return Diagnostic("Training curves", tuple(arms), check, compute, tabulate, draw)
+
+
+def query_order() -> Diagnostic:
+    """Draws what comes first and last where arms go on until they have queried the whole pool."""
+
+    def draw(drawing):
+        album, queries = Album(drawing.folder), drawing.queries
+        seed, names = queries.seed.min(), distinct_arms(queries)
+        points, orders = {}, {}
+        for arm, rows in queries[queries.seed == seed].groupby("arm", sort=False):
+            latents = np.asarray(drawing.spaces[arm].latents)
+            if arm in names and len(rows) == len(latents) and latents.shape[1] > 1:
+                points[names[arm]] = PCA(2, random_state=0).fit_transform(latents)
+                orders[names[arm]] = rows.row.to_numpy()
+        if points:
+            caption = f"The first and the last quarter of the order of seed {seed}, on two principal components"
+            album.add("orders", caption, plots.orders, points, orders)
+        return album.pictures
+
+    return Diagnostic("Orders", draw=draw)
+
+
+DIAGNOSTICS = {
+    "explanations": explanations,
+    "importance": importance,
+    "query_order": query_order,
+    "training_curves": training_curves,
+}
+
+
+def correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns Spearman's rank correlation of each measure with importance: mean and spread over seeds, a row an arm."""
+    lines = []
+    for arm, rows in table.groupby("arm", sort=False):
+        line: dict[str, Any] = {"arm": arm}
+        for name in rows.columns.difference(["arm", "seed", "importance"], sort=False):
+            by_seed = [spearmanr(seed.importance, seed[name]).statistic for _, seed in rows.groupby("seed")]
+            line[name] = f"{np.mean(by_seed):+.2f} ± {np.std(by_seed):.2f}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _tabulate_explanations(values, seeds):
+    """Returns one row an example: seed, image (its row in the validation split), predicted, kind, rank, row, value."""
+    frames = []
+    for kind in ("supporting", "opposing"):
+        rows = values[kind]
+        seed, image, rank = (index.ravel() for index in np.indices(rows.shape))
+        frame = pd.DataFrame({"seed": np.array(seeds)[seed], "image": image})
+        frame["predicted"] = values["predicted"][seed, image]
+        frames.append(frame.assign(kind=kind, rank=rank, row=rows.ravel(), value=values[f"{kind}_values"].ravel()))
+    return pd.concat(frames).sort_values(["seed", "image"], kind="stable")
