@@ -1,6 +1,5 @@
-"""The rounds: what is queried, what a selector sees, and how often anything is compiled."""
+"""The rounds: what is queried, what a strategy sees, and how often anything is compiled."""
 
-import itertools
 from functools import partial
 
 import jax
@@ -8,17 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.loop import fit_round, initial_rows, score, select_round
+from latent_al import loop
+from latent_al.loop import fit, init, make_problem, query, score, step
 from latent_al.models.classifiers import angle_mlp, mlp
 from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
-from latent_al.types import UNLABELLED, Encoded, Strategy
+from latent_al.types import (
+    INIT_AXES,
+    ROUND_AXES,
+    SCORE_AXES,
+    STATE_AXES,
+    UNLABELLED,
+    Encoded,
+    Learner,
+    Problem,
+    RoundState,
+    Strategy,
+)
 
 SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch_size=5, num_classes=3)
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
-DROPOUT, GAMMA = jnp.float32(0.1), jnp.float32(0)
-NOTHING = (jnp.zeros((0, 4)), jnp.zeros(0, jnp.int32))
+RANDOM = STRATEGIES["random"]()
 
 
 @pytest.fixture
@@ -32,43 +42,81 @@ def labels():
     return jnp.arange(SIZE) % 3
 
 
-def play(key, train, labels, *, fraction=1.0, strategy=MARGIN, rounds=4):
+def play(key, train, labels, *, strategy=MARGIN, learner=LEARNER, num_rounds=4):
     """All rounds of one seed, as a caller would scan over them in a `jit` of their own."""
-    key_first, key_rounds = jax.random.split(key)
-    queried = initial_rows(key_first, train, None, select=STRATEGIES["random"]().select, num=NUM, capacity=CAPACITY)
+    key_init, key_rounds = jax.random.split(key)
+    problem = make_problem(train, labels, strategy=strategy, initial=RANDOM)
+    settings = dict(learner=learner, strategy=strategy)
+    state = init(key_init, problem, initial=RANDOM, num_initial=NUM, capacity=CAPACITY, **settings)
 
-    def one(queried, index):
-        key_fit, key_select = jax.random.split(jax.random.fold_in(key_rounds, index))
-        count = NUM * (index + 1)
-        params, labelled, metrics = fit_round(
-            key_fit, DROPOUT, train.latents, labels, queried, count, NOTHING, learner=LEARNER
-        )
-        settings = dict(learner=LEARNER, strategy=strategy, num=NUM, fraction=fraction)
-        known = (train.latents, train, None, labels, queried, NUM * index, count)
-        queried, _ = select_round(key_select, DROPOUT, GAMMA, params, labelled, *known, **settings)
-        return queried, metrics
+    def play_round(state, key):
+        return step(key, state, problem, query_size=NUM, **settings)
 
-    return jax.lax.scan(one, queried, jnp.arange(rounds))
+    return jax.lax.scan(play_round, state, jax.random.split(key_rounds, num_rounds))
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.4])
-def test_never_buys_twice(train, labels, fraction):
+def labelled_state(train, labels, rows, capacity=CAPACITY, strategy=MARGIN):
+    """The problem and the state after a fit to `rows`."""
+    problem = make_problem(train, labels, strategy=strategy, initial=RANDOM)
+    queried = jnp.full(capacity, SIZE).at[: len(rows)].set(jnp.array(rows))
+    state = loop.start(queried, len(rows), problem, strategy=strategy)
+    state, info = fit(jax.random.key(0), state, problem, learner=LEARNER)
+    return problem, state, info
+
+
+@pytest.mark.parametrize("subsample", [1.0, 0.4])
+def test_never_queries_twice(train, labels, subsample):
     keys = jax.random.split(jax.random.key(1), 3)
-    queried, metrics = jax.jit(jax.vmap(partial(play, train=train, labels=labels, fraction=fraction)))(keys)
-    for rows in np.asarray(queried):
+    run = partial(play, train=train, labels=labels, strategy=MARGIN._replace(subsample=subsample))
+    state, info = jax.jit(jax.vmap(run))(keys)
+    queried = np.asarray(state.queried)
+    for rows in queried:
         assert len(set(rows.tolist())) == CAPACITY
         assert rows.min() >= 0
         assert rows.max() < SIZE
     assert (queried[0] != queried[1]).any()
-    assert np.isfinite(metrics["loss"]).all()
+    assert np.isfinite(info["loss"]).all()
+    np.testing.assert_array_equal(np.asarray(info["rows"]).reshape(3, -1), queried[:, NUM:])
 
 
 def test_vmap_equals_singles(train, labels):
     keys = jax.random.split(jax.random.key(1), 3)
     run = partial(play, train=train, labels=labels)
     batched, _ = jax.jit(jax.vmap(run))(keys)
-    singles = jnp.stack([jax.jit(run)(key)[0] for key in keys])
-    np.testing.assert_array_equal(batched, singles)
+    singles = jnp.stack([jax.jit(run)(key)[0].queried for key in keys])
+    np.testing.assert_array_equal(batched.queried, singles)
+
+
+def test_the_count_is_one_for_all_seeds(train, labels):
+    """Batched, it would make the trip count of the training loop differ between seeds."""
+    problem = make_problem(train, labels, strategy=MARGIN, initial=RANDOM)
+    settings = dict(learner=LEARNER, strategy=MARGIN)
+    start = partial(init, initial=RANDOM, num_initial=NUM, capacity=CAPACITY, **settings)
+    keys = jax.random.split(jax.random.key(1), 3)
+    state = over_seeds(lambda key, setting, problem: start(key, problem), INIT_AXES, STATE_AXES)(keys, {}, problem)
+    assert state.count.shape == ()
+    assert state.queried.shape == (3, CAPACITY)
+
+
+def test_a_learner_of_a_plain_function_pair(train, labels):
+    """Nearest class means, without any model of this package, and without features."""
+
+    def fit_means(key, inputs, labels, rows, count):
+        is_used = jnp.arange(rows.shape[0]) < count
+        weights = jax.nn.one_hot(labels[rows], 3) * is_used[:, None]
+        return weights.T @ inputs[rows] / jnp.maximum(weights.sum(axis=0), 1)[:, None], {}
+
+    def predict(means, inputs):
+        return None, jax.nn.softmax(-((inputs[:, None] - means[None]) ** 2).sum(axis=2))
+
+    distances = STRATEGIES["distance"]()
+    for strategy in (MARGIN, distances, MARGIN._replace(subsample=0.3)):
+        run = partial(play, train=train, labels=labels, learner=Learner(fit_means, predict), strategy=strategy)
+        state, info = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 2))
+        assert all(len(set(rows.tolist())) == CAPACITY for rows in np.asarray(state.queried))
+        assert info["score"].shape == (2, 4)
+        means, _ = fit_means(None, train.latents, labels, state.queried[0], 40)
+        np.testing.assert_allclose(state.params[0], means, rtol=1e-5, atol=1e-6)
 
 
 def test_one_trace_over_the_rounds_and_no_transfer(train, labels):
@@ -76,105 +124,109 @@ def test_one_trace_over_the_rounds_and_no_transfer(train, labels):
 
     def select(key, pool, num):
         traces.append(1)
-        return MARGIN.select(key, pool, num)
+        return MARGIN.query(key, pool, num)
 
-    def follow(visits, train, queried, low, high):
-        places = jnp.arange(CAPACITY)
-        return visits.at[queried].add((places >= low) & (places < high), mode="drop")
+    def count_visits(visits, encoded, row):
+        return visits.at[row].add(1)
 
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None)
-    choose = partial(select_round, learner=LEARNER, strategy=Strategy(select, follow=follow), num=NUM, fraction=1.0)
-    choose = over_seeds(choose, 0, None, None, 0, 0, None, None, 0, None, 0, None, None)
+    strategy = Strategy(select, lambda encoded: jnp.zeros(SIZE, jnp.int32), count_visits)
+    problem = make_problem(train, labels, strategy=strategy, initial=RANDOM)
+
+    def fit_one(key, setting, state, problem):
+        return fit(key, state, problem, learner=LEARNER)
+
+    def query_one(key, setting, state, problem):
+        return query(key, state, problem, learner=LEARNER, strategy=strategy, query_size=NUM)
+
+    run_fit = over_seeds(fit_one, ROUND_AXES, (STATE_AXES, 0))
+    run_query = over_seeds(query_one, ROUND_AXES, (STATE_AXES, 0))
     keys = jax.random.split(jax.random.key(1), 2)
-    queried = jnp.full((2, CAPACITY), SIZE).at[:, :NUM].set(jnp.arange(NUM))
-    visits = jnp.zeros((2, SIZE), jnp.int32)
-    counts = [jnp.int32(NUM * index) for index in range(5)]
-    # Nothing passes between host and device, but for what is asked for before and after.
+    init_one = partial(init, learner=LEARNER, strategy=strategy, initial=RANDOM, num_initial=NUM, capacity=CAPACITY)
+    run_init = over_seeds(lambda key, setting, problem: init_one(key, problem), INIT_AXES, STATE_AXES)
+    state = run_init(keys, {}, problem)
+    # Nothing passes between host and device.
     with jax.transfer_guard("disallow"):
-        for followed, count in itertools.pairwise(counts):
-            params, labelled, _ = fit(keys, DROPOUT, train.latents, labels, queried, count, NOTHING)
-            known = (train.latents, train, visits, labels, queried, followed, count)
-            queried, visits = choose(keys, DROPOUT, GAMMA, params, labelled, *known)
-    assert visits.sum(axis=1).tolist() == [4 * NUM] * 2
-    assert visits.max() == 1
+        for _ in range(4):
+            state, _ = run_fit(keys, {}, state, problem)
+            state, _ = run_query(keys, {}, state, problem)
+    assert state.prepared.sum(axis=1).tolist() == [4 * NUM] * 2
+    assert state.prepared.max() == 1
+    assert int(state.num_updated) == 4 * NUM
     assert len(traces) == 1
-    assert fit._cache_size() == choose._cache_size() == 1
+    assert run_fit._cache_size() == run_query._cache_size() == 1
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.4])
-def test_a_selector_sees_queried_labels_only(train, labels, fraction):
+@pytest.mark.parametrize("subsample", [1.0, 0.4])
+def test_a_strategy_sees_queried_labels_only(train, labels, subsample):
     """Runs outside `jit`, where the pool can be looked at."""
     seen = []
 
     def look(key, pool, num):
         seen.append(pool)
-        return MARGIN.select(key, pool, num)
+        return MARGIN.query(key, pool, num)
 
-    queried = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(30, 45))
-    params, labelled, _ = fit_round(
-        jax.random.key(0), DROPOUT, train.latents, labels, queried, jnp.int32(15), NOTHING, learner=LEARNER
-    )
-    known = (train.latents, train, None, labels, queried, jnp.int32(0), jnp.int32(15))
-    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
-    after, _ = select_round(*args, learner=LEARNER, strategy=Strategy(look), num=5, fraction=fraction)
+    strategy = Strategy(look, subsample=subsample)
+    problem, state, _ = labelled_state(train, labels, range(30, 45), strategy=strategy)
+    after, rows = query(jax.random.key(1), state, problem, learner=LEARNER, strategy=strategy, query_size=5)
     pool = seen[0]
-    np.testing.assert_array_equal(pool.latents, pool.of_pool(train.latents))
+    np.testing.assert_array_equal(pool.latents, pool.gather(train.latents))
     is_labelled = pool.labels != UNLABELLED
     assert is_labelled.sum() == 15
     assert pool.taken[is_labelled].all()
-    assert (~pool.taken).sum() == (SIZE - 15 if fraction == 1 else round(fraction * SIZE))
-    probs = LEARNER.predict(params, train.latents)[1]
+    assert (~pool.taken).sum() == (SIZE - 15 if subsample == 1 else round(subsample * SIZE))
+    probs = LEARNER.predict(state.params, train.latents)[1]
     for row in np.flatnonzero(is_labelled | ~pool.taken):
         source = int(np.flatnonzero((np.asarray(train.latents) == np.asarray(pool.latents[row])).all(axis=1))[0])
         assert (30 <= source < 45) == bool(is_labelled[row])
         assert not is_labelled[row] or pool.labels[row] == labels[source]
         np.testing.assert_allclose(pool.probs[row], probs[source], atol=1e-5)
-    np.testing.assert_array_equal(after[:15], queried[:15])
-    assert not set(after[15:20].tolist()) & set(range(30, 45))
-    assert (after[20:] == SIZE).all()
+    np.testing.assert_array_equal(after.queried[:15], state.queried[:15])
+    np.testing.assert_array_equal(after.queried[15:20], rows)
+    assert not set(after.queried[15:20].tolist()) & set(range(30, 45))
+    assert (after.queried[20:] == SIZE).all()
+    assert int(after.count) == 20
 
 
-def test_only_the_subsample_is_predicted(train, labels):
+def test_only_the_labelled_rows_and_the_subsample_are_predicted(train, labels):
     rows_predicted = []
 
     def predict(params, inputs):
         rows_predicted.append(len(inputs))
         return LEARNER.predict(params, inputs)
 
+    strategy = MARGIN._replace(subsample=0.1)
+    problem, state, _ = labelled_state(train, labels, range(15), strategy=strategy)
     learner = LEARNER._replace(predict=predict)
-    queried = jnp.full(CAPACITY, SIZE).at[:15].set(jnp.arange(15))
-    params, labelled, _ = fit_round(
-        jax.random.key(0), DROPOUT, train.latents, labels, queried, jnp.int32(15), NOTHING, learner=LEARNER
-    )
-    known = (train.latents, train, None, labels, queried, jnp.int32(0), jnp.int32(15))
-    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
-    select_round(*args, learner=learner, strategy=MARGIN, num=5, fraction=0.1)
-    assert rows_predicted == [8]
+    query(jax.random.key(1), state, problem, learner=learner, strategy=strategy, query_size=5)
+    assert rows_predicted == [CAPACITY + 8]
 
 
 def test_subsample_of_a_nearly_empty_pool(train, labels):
     """Six rows are left where the subsample would hold 32: all six can be queried."""
-    queried = jnp.full(80, SIZE).at[:74].set(jnp.arange(74))
-    params, labelled, _ = fit_round(
-        jax.random.key(0), DROPOUT, train.latents, labels, queried, jnp.int32(74), NOTHING, learner=LEARNER
-    )
-    known = (train.latents, train, None, labels, queried, jnp.int32(0), jnp.int32(74))
-    args = (jax.random.key(1), DROPOUT, GAMMA, params, labelled, *known)
-    after, _ = select_round(*args, learner=LEARNER, strategy=MARGIN, num=6, fraction=0.4)
-    assert sorted(after.tolist()) == list(range(80))
+    strategy = MARGIN._replace(subsample=0.4)
+    problem, state, _ = labelled_state(train, labels, range(74), capacity=80, strategy=strategy)
+    after, _ = query(jax.random.key(1), state, problem, learner=LEARNER, strategy=strategy, query_size=6)
+    assert sorted(after.queried.tolist()) == list(range(80))
 
 
 def test_accuracies(train, labels):
-    queried = jnp.full(CAPACITY, SIZE).at[:20].set(jnp.arange(20))
-    params, labelled, metrics = fit_round(
-        jax.random.key(0), DROPOUT, train.latents, labels, queried, jnp.int32(20), NOTHING, learner=LEARNER
-    )
-    predicted = LEARNER.predict(params, train.latents)[1].argmax(axis=1)
-    assert metrics["score"] == np.mean(predicted[:20] == labels[:20])
-    np.testing.assert_allclose(labelled[1][:20].argmax(axis=1), predicted[:20])
+    _, state, info = labelled_state(train, labels, range(20))
+    predicted = LEARNER.predict(state.params, train.latents)[1].argmax(axis=1)
+    assert info["score"] == np.mean(predicted[:20] == labels[:20])
     expected = np.mean(predicted[40:] == labels[40:])
-    found = score(params, train.latents[40:], labels[40:], learner=LEARNER)
-    np.testing.assert_allclose(found["accuracy"], expected, atol=1e-6)
+    measured = score(state.params, train.latents[40:], labels[40:], learner=LEARNER)
+    np.testing.assert_allclose(measured["accuracy"], expected, atol=1e-6)
+
+
+def test_shapes_alone_tell_what_cannot_work(train, labels):
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (train, labels))
+    problem = Problem(shapes[0].latents, shapes[1], shapes[0])
+    check = partial(loop.check_shapes, problem, strategy=MARGIN, num_initial=5)
+    check(learner=LEARNER, initial=RANDOM, query_size=5)
+    with pytest.raises(ValueError, match="uncertainty needs a classifier's predictions"):
+        check(learner=LEARNER, initial=MARGIN, query_size=5)
+    with pytest.raises(ValueError, match="num is 90"):
+        check(learner=LEARNER, initial=RANDOM, query_size=90)
 
 
 PREDICTED = jax.nn.one_hot(jnp.array([[0, 1, 2, 3, 3, 0, 1], [3, 3, 3, 3, 0, 0, 0]]), 4)
@@ -189,10 +241,15 @@ def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_occur(labels):
         hits = {c: [p == c for p, true in zip(params, labels, strict=False) if true == c] for c in set(labels)}
         expected.append(np.mean([np.mean(each) for each in hits.values()]))
     args = (jnp.zeros((len(labels), 1)), jnp.array(labels))
-    run = partial(score, learner=learner)
-    singles = [run(params, *args)["balanced_accuracy"] for params in PREDICTED]
+    singles = [score(params, *args, learner=learner)["balanced_accuracy"] for params in PREDICTED]
     np.testing.assert_allclose(singles, expected, atol=1e-6)
-    np.testing.assert_allclose(over_seeds(run, 0, None, None)(PREDICTED, *args)["balanced_accuracy"], singles)
+    state = RoundState(jnp.zeros((2, 1), jnp.int32), jnp.int32(1), PREDICTED, None, jnp.int32(0))
+
+    def score_one(setting, state, examples):
+        return score(state.params, *examples, learner=learner)
+
+    batched = over_seeds(score_one, SCORE_AXES)({}, state, args)
+    np.testing.assert_allclose(batched["balanced_accuracy"], singles)
 
 
 def test_angles_have_no_balanced_accuracy():

@@ -11,6 +11,14 @@ from jax.tree_util import Partial
 
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
+from latent_al.strategies.needs import (
+    NEEDS,
+    check_needs,
+    check_prepared,
+    count_nan,
+    latent_stats,
+    stats_of_shapes,
+)
 from latent_al.strategies.uncertainty import MEASURES
 from latent_al.types import UNLABELLED, BadInput, Encoded, Pool, build
 
@@ -45,7 +53,7 @@ SETTINGS = {
         for name in ("cosine_density", "euclidean_density_estimate", "kl_to_prior")
     ],
     "ibal": [{}],
-    "ibal_d": [dict(gamma=(0.1, 0.5))],
+    "ibal_d": [dict(gamma=0.5)],
     "multi_normal": SAMPLERS[2:3],
     "normal": SAMPLERS[1:2],
     "random": [{}],
@@ -76,11 +84,10 @@ def make_pool(strategy, size=50, num_taken=20, seed=0):
     labels = jnp.where(taken, 0, UNLABELLED)
     rows = jnp.arange(size)
     prepared = strategy.prepare(train)
-    if strategy.follow:
-        queried = jnp.nonzero(taken, size=size, fill_value=size)[0]
-        prepared = strategy.follow(prepared, train, queried, 0, num_taken)
-    known = (train.latents, train.log_sigma, latents, probs, taken, labels, rows)
-    return Pool(*known, prepared, Partial(draw, probs), jnp.float32(0.5))
+    for row in np.flatnonzero(taken) if strategy.update else ():
+        prepared = strategy.update(prepared, train, jnp.int32(row))
+    fields = (train.latents, train.log_sigma, latents, probs, taken, labels, rows)
+    return Pool(*fields, prepared, Partial(draw, probs))
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
@@ -95,7 +102,7 @@ def test_every_strategy_has_settings():
 @pytest.mark.parametrize("num_taken, num", [(0, 50), (20, 7), (45, 5), (49, 1)])
 def test_num_distinct_open_rows(strategy, num_taken, num):
     pool = make_pool(strategy, num_taken=num_taken)
-    rows = np.asarray(strategy.select(jax.random.key(0), pool, num))
+    rows = np.asarray(strategy.query(jax.random.key(0), pool, num))
     assert rows.shape == (num,)
     assert len(set(rows.tolist())) == num
     assert not np.asarray(pool.taken)[rows].any()
@@ -103,43 +110,43 @@ def test_num_distinct_open_rows(strategy, num_taken, num):
 
 def test_too_few_rows_are_refused(strategy):
     with pytest.raises(ValueError, match="6 rows asked for but only 5"):
-        strategy.select(jax.random.key(0), make_pool(strategy, num_taken=45), 6)
+        strategy.query(jax.random.key(0), make_pool(strategy, num_taken=45), 6)
 
 
 def test_same_key_same_rows_in_and_out_of_jit(strategy):
     pool = make_pool(strategy)
-    eager = strategy.select(jax.random.key(5), pool, 7)
-    compiled = jax.jit(lambda key, pool: strategy.select(key, pool, 7))(jax.random.key(5), pool)
+    eager = strategy.query(jax.random.key(5), pool, 7)
+    compiled = jax.jit(lambda key, pool: strategy.query(key, pool, 7))(jax.random.key(5), pool)
     chex.assert_trees_all_equal(eager, compiled)
 
 
 def test_vmap_equals_singles(strategy):
     pools = [make_pool(strategy, seed=seed) for seed in range(3)]
     keys = jax.random.split(jax.random.key(0), 3)
-    singles = jnp.stack([strategy.select(key, pool, 7) for key, pool in zip(keys, pools, strict=True)])
+    singles = jnp.stack([strategy.query(key, pool, 7) for key, pool in zip(keys, pools, strict=True)])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pools)
-    chex.assert_trees_all_equal(jax.vmap(lambda key, pool: strategy.select(key, pool, 7))(keys, stacked), singles)
+    chex.assert_trees_all_equal(jax.vmap(lambda key, pool: strategy.query(key, pool, 7))(keys, stacked), singles)
 
 
 @pytest.mark.parametrize("name", COLD)
 def test_first_batch_needs_no_predictions(name):
     strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]), "strategy")
     pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
-    assert strategy.select(jax.random.key(0), pool, 10).shape == (10,)
+    assert strategy.query(jax.random.key(0), pool, 10).shape == (10,)
 
 
 @pytest.mark.parametrize("name, settings", [("badge", {}), ("uncertainty", dict(measure="margin", pick="top_k"))])
 def test_predictions_are_needed_where_they_choose(name, settings):
     strategy = STRATEGIES[name](**settings)
     with pytest.raises(BadInput, match=f"{name} needs .* first batch has none.*config.initial"):
-        strategy.select(jax.random.key(0), make_pool(strategy, num_taken=0)._replace(probs=None), 10)
+        strategy.query(jax.random.key(0), make_pool(strategy, num_taken=0)._replace(probs=None), 10)
 
 
 def test_uncertainty_takes_the_least_sure():
     for measure, score in MEASURES.items():
         strategy = STRATEGIES["uncertainty"](measure=measure, pick="top_k")
         pool = make_pool(strategy)
-        rows = strategy.select(jax.random.key(0), pool, 5)
+        rows = strategy.query(jax.random.key(0), pool, 5)
         left = np.where(pool.taken, -1, score(pool.probs))
         assert rows.tolist() == np.argsort(-left, kind="stable")[:5].tolist()
 
@@ -152,10 +159,10 @@ def test_bald_takes_the_rows_whose_class_tells_most_of_the_model():
         """Of row 40 now one class, now the other; of the others always the same."""
         return jnp.where(jax.random.bernoulli(key), probs, probs @ opposite)
 
-    pool = pool._replace(probs=probs, draw=Partial(draw), taken=jnp.zeros(50, bool))
-    assert 40 in STRATEGIES["bald"](num_draws=8, pick="top_k").select(jax.random.key(0), pool, 1)
+    pool = pool._replace(probs=probs, mc_dropout=Partial(draw), taken=jnp.zeros(50, bool))
+    assert 40 in STRATEGIES["bald"](num_draws=8, pick="top_k").query(jax.random.key(0), pool, 1)
     with pytest.raises(BadInput, match="give the classifier a dropout above 0"):
-        STRATEGIES["bald"](num_draws=8, pick="top_k").select(jax.random.key(0), pool._replace(draw=None), 1)
+        STRATEGIES["bald"](num_draws=8, pick="top_k").query(jax.random.key(0), pool._replace(mc_dropout=None), 1)
     with pytest.raises(BadInput, match="num_draws 1; expected 2 or more"):
         STRATEGIES["bald"](num_draws=1, pick="top_k")
 
@@ -172,16 +179,16 @@ def test_informativeness_weighs_by_row_of_the_whole_set():
     strategy = STRATEGIES["informativeness"](**spec)
     pool = make_pool(strategy)
     drawn = np.random.default_rng(0).permutation(50)[:30]
-    rows = pool._replace(prepared=None, draw=None, gamma=None)
+    rows = pool._replace(prepared=None, mc_dropout=None)
     part = jax.tree.map(lambda each: each[drawn], rows)._replace(prepared=pool.prepared)
     norms = np.linalg.norm(pool.latents, axis=1)
     score = 0.3 * MEASURES["margin"](pool.probs) + 0.7 * (1 - norms / norms.max())
     left = np.where(pool.taken, -1, score)[drawn]
-    assert strategy.select(jax.random.key(0), part, 5).tolist() == np.argsort(-left, kind="stable")[:5].tolist()
+    assert strategy.query(jax.random.key(0), part, 5).tolist() == np.argsort(-left, kind="stable")[:5].tolist()
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_greedy_equals_the_thesis_word_for_word(distance):
+def test_greedy_equals_its_definition_word_for_word(distance):
     spec = dict(measure="margin", representativeness=PRIOR, alpha=0.3, beta=0.2, distance=distance)
     strategy = STRATEGIES["greedy_diverse"](**spec)
     pool = make_pool(strategy)
@@ -207,7 +214,7 @@ def test_greedy_equals_the_thesis_word_for_word(distance):
         total = np.where(pool.taken, -1, score + 0.5 * np.array(near) / scale)
         total[batch] = -1
         batch.append(int(total.argmax()))
-    assert strategy.select(jax.random.key(0), pool, 8).tolist() == batch
+    assert strategy.query(jax.random.key(0), pool, 8).tolist() == batch
 
 
 @pytest.mark.parametrize(
@@ -245,7 +252,7 @@ def test_features_are_needed_where_points_lie_in_them(name, settings):
     settings = dict(measure="margin", space="features", **settings) if settings else {}
     strategy = STRATEGIES[name](**settings)
     with pytest.raises(BadInput, match="a first batch has none; set config.initial to .* such as farthest_first"):
-        strategy.select(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
+        strategy.query(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
 
 
 @pytest.mark.parametrize("name, weights", [("ibal", (1, 0)), ("ibal_d", (1, 0.5)), ("distance", (0, 1))])
@@ -260,23 +267,38 @@ def test_importance_and_distance_word_for_word(name, weights):
     distance = np.linalg.norm(latents[:, None] - latents[taken], axis=2).min(axis=1)
     score = weights[1] * distance / distance.max() - weights[0] * importance / np.abs(importance[~taken]).max()
     left = np.where(taken, -np.inf, score)
-    assert strategy.select(jax.random.key(0), pool, 6).tolist() == np.argsort(-left, kind="stable")[:6].tolist()
+    assert strategy.query(jax.random.key(0), pool, 6).tolist() == np.argsort(-left, kind="stable")[:6].tolist()
 
 
 def test_distance_keeps_up_with_what_is_queried():
     strategy = STRATEGIES["distance"]()
     train = Encoded(jax.random.normal(jax.random.key(0), (30, 3)), None)
-    queried = jnp.array([4, 9, 2, 30])
-    at_once = strategy.follow(strategy.prepare(train), train, queried, 0, 3)
-    stepwise = strategy.follow(strategy.follow(strategy.prepare(train), train, queried, 0, 2), train, queried, 2, 3)
+    prepared = strategy.prepare(train)
+    for row in (4, 9, 2):
+        prepared = strategy.update(prepared, train, jnp.int32(row))
     gaps = np.float64(train.latents)[:, None] - np.float64(train.latents)[[4, 9, 2]]
-    np.testing.assert_allclose(at_once, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
-    chex.assert_trees_all_equal(at_once, stepwise)
+    np.testing.assert_allclose(prepared, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("gamma", [(), -1.0, (0.5, float("nan"))])
+@pytest.mark.parametrize("name", ["entropy_d", "ibal_d", "informativeness", "greedy_diverse"])
+def test_a_weight_may_be_traced_and_vmapped(name):
+    """A sweep compiles one program for all its values."""
+    settings = SETTINGS[name][0]
+    swept = "alpha" if name == "greedy_diverse" else "gamma"
+    values = jnp.array([0.0, 0.25, 1.0], jnp.float32)
+    strategy = STRATEGIES[name](**settings)
+    pool = make_pool(strategy)
+
+    def query(value):
+        return STRATEGIES[name](**settings | {swept: value}).query(jax.random.key(0), pool, 7)
+
+    singles = [query(value) for value in values.tolist()]
+    chex.assert_trees_all_equal(jax.jit(jax.vmap(query))(values), jnp.stack(singles))
+
+
+@pytest.mark.parametrize("gamma", [-1.0, float("nan"), float("inf")])
 def test_weights_of_the_distance(gamma):
-    with pytest.raises(BadInput, match="expected one weight of 0 or more, or several to choose from"):
+    with pytest.raises(BadInput, match="expected a weight of 0 or more"):
         STRATEGIES["ibal_d"](gamma=gamma)
 
 
@@ -285,7 +307,7 @@ def test_importance_and_distance_refuse_a_first_batch(name, message):
     strategy = STRATEGIES[name]()
     pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
     with pytest.raises(BadInput, match=message):
-        strategy.select(jax.random.key(0), pool, 5)
+        strategy.query(jax.random.key(0), pool, 5)
 
 
 def test_coreset_covers_the_features():
@@ -295,7 +317,7 @@ def test_coreset_covers_the_features():
     features, covered = np.float64(pool.features), np.flatnonzero(pool.taken).tolist()
     while len(covered) < 25:
         covered.append(int(np.linalg.norm(features[:, None] - features[covered], axis=2).min(axis=1).argmax()))
-    assert strategy.select(jax.random.key(0), pool, 5).tolist() == covered[20:]
+    assert strategy.query(jax.random.key(0), pool, 5).tolist() == covered[20:]
 
 
 def test_uncertain_farthest_first_looks_at_the_least_sure_only():
@@ -306,28 +328,68 @@ def test_uncertain_farthest_first_looks_at_the_least_sure_only():
     while len(covered) < 26:
         nearest = np.linalg.norm(latents[:, None] - latents[covered], axis=2).min(axis=1)
         covered.append(int(unsure[nearest[unsure].argmax()]))
-    assert strategy.select(jax.random.key(0), pool, 6).tolist() == covered[20:]
+    assert strategy.query(jax.random.key(0), pool, 6).tolist() == covered[20:]
 
 
 @pytest.mark.parametrize("name", ["jeffreys_density", "kl_to_prior"])
 def test_measures_of_gaussians_need_a_spread(name):
     spec = dict(measure="margin", representativeness=dict(name=name), gamma=0.5, pick="top_k")
-    with pytest.raises(BadInput, match=f"{name} needs the spread of each latent"):
-        STRATEGIES["informativeness"](**spec).prepare(Encoded(jnp.ones((4, 2)), None))
+    strategy = STRATEGIES["informativeness"](**spec)
+    for stats in (stats_of_shapes(Encoded(jnp.ones((4, 2)))), latent_stats(Encoded(jnp.ones((4, 2))))):
+        with pytest.raises(ValueError, match=f"{name} needs the spread of each latent"):
+            check_needs(strategy, stats)
+    check_needs(strategy, latent_stats(Encoded(jnp.eye(4), -jnp.ones((4, 4)))))
+
+
+def prepare(strategy, encoded):
+    """What the runner does: the latents are checked, then what is prepared."""
+    check_needs(strategy, latent_stats(encoded))
+    prepared = strategy.prepare(encoded)
+    check_prepared(int(count_nan(prepared, len(encoded.latents))), len(encoded.latents))
 
 
 @pytest.mark.parametrize(
     "distance, latents, message",
     [
-        ("jeffreys", jnp.ones((4, 2)), "jeffreys needs the spread"),
-        ("half_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero, without direction"),
+        ("jeffreys", jnp.eye(4)[:, :2], "jeffreys needs the spread"),
+        ("half_cosine", jnp.eye(4)[:, :2], "2 of 4 latents are zero"),
         ("half_cosine", jnp.ones((4, 2)), "all 4 latents are equal"),
         ("euclidean", jnp.zeros((4, 2)), "all 4 latents are equal"),
-        ("euclidean", jnp.eye(4).at[2, 2].set(jnp.nan), "largest euclidean distance from the origin is nan"),
-        ("squared_euclidean", 1e30 * jnp.eye(4), "largest squared_euclidean distance from the origin is inf"),
+        ("euclidean", jnp.eye(4).at[2, 2].set(jnp.nan), "1 of 4 are NaN or infinite"),
+        ("squared_euclidean", 1e30 * jnp.eye(4), "prepares is NaN for 1 of 4 rows: latents are .* too far out"),
     ],
 )
 def test_distances_that_cannot_be_scaled(distance, latents, message):
     spec = dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
     with pytest.raises(ValueError, match=message):
-        STRATEGIES["greedy_diverse"](**spec).prepare(Encoded(latents, None))
+        prepare(STRATEGIES["greedy_diverse"](**spec), Encoded(latents))
+
+
+@pytest.mark.parametrize(
+    "strategy, latents, message",
+    [
+        (dict(name="farthest_first"), jnp.ones((4, 2)), "farthest_first needs latents that differ"),
+        (dict(name="typical", iterations=3), jnp.eye(4).at[1, 1].set(jnp.inf), "typical needs finite latents"),
+        (dict(name="distance"), jnp.ones((4, 2)), "distance needs latents that differ"),
+        (dict(name="ae_error"), jnp.eye(4), "ae_error needs reconstructions"),
+        (
+            dict(name="informativeness", representativeness=dict(name="euclidean_density", unit_cube=True)),
+            2 * jnp.eye(4),
+            r"euclidean_density with unit_cube needs coordinates in \[0, 1\], but they are in \[0, 2\]",
+        ),
+        (
+            dict(name="informativeness", representativeness=dict(name="cosine_density")),
+            jnp.eye(4)[:, :3],
+            "cosine_density needs latents with a direction, but 1 of 4",
+        ),
+    ],
+)
+def test_latents_that_a_strategy_cannot_use(strategy, latents, message):
+    settings = dict(measure="margin", gamma=0.5, pick="top_k") if strategy["name"] == "informativeness" else {}
+    with pytest.raises(ValueError, match=message):
+        prepare(build(STRATEGIES, strategy | settings, "strategy"), Encoded(latents))
+
+
+def test_every_need_is_known():
+    for spec in SPECS:
+        assert build(STRATEGIES, spec, "strategy").needs.keys() <= NEEDS.keys()
