@@ -23,7 +23,7 @@ class BadInput(ValueError):
 class Split(NamedTuple):
     """Images [n h w c] in [0, 1], float32, with class labels, with angles, or with neither.
 
-    images: an array, or on disk as `data.stored.Stored`, which `np.asarray` reads.
+    images: an array, or on disk as `data.images.Mapped`, which `np.asarray` reads.
 
     labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
     """

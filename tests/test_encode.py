@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from latent_al.data.store import Store
 from latent_al.labelling import encode
-from latent_al.labelling.store import Store
 from latent_al.runtime.files import write_csv
 from latent_al.types import BadInput
 

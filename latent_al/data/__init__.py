@@ -9,10 +9,10 @@ from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
 from latent_al.data.idx import idx
 from latent_al.data.image_folder import image_folder
+from latent_al.data.images import Mapped
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
 from latent_al.data.poses import poses
-from latent_al.data.stored import Stored
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 from latent_al.data.three_classes import three_classes
@@ -67,7 +67,7 @@ def digest(data: Data) -> str:
     for split in (data.train, data.validation, data.test):
         for array in split:
             sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
-            if isinstance(array, Stored):
+            if isinstance(array, Mapped):
                 sha.update(digest_by_share(array.on_disk).encode())
             elif array is not None:
                 sha.update(np.ascontiguousarray(array))

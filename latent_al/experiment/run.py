@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from latent_al.data import digest, load
-from latent_al.data.stored import digest_arrays
+from latent_al.data.images import digest_arrays
 from latent_al.encoders.base import TRAINED
 from latent_al.experiment.build import build_arms, build_encoder, capacity, place_encodings, prepare_arm
 from latent_al.experiment.memory import choose_seeds, describe, forecast

@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from latent_al.data.store import Store, shard_rows
 from latent_al.encoders.base import Training, block_of, encode_images, first_params, has_spread, make_autoencoder
-from latent_al.labelling.scan import shard_rows
-from latent_al.labelling.store import Store
 from latent_al.models import AUTOENCODERS
 from latent_al.models.autoencoders import AutoEncoder
 from latent_al.models.train import epoch, in_blocks, start
@@ -91,7 +90,7 @@ def forecast(streamed: Streamed, store: Store, folder: Path) -> tuple[Forecast, 
     """What is left to be done, from one step and one piece, measured; and `streamed` with its functions compiled."""
     training, missing = streamed.training, missing_shards(store, folder)
     key, state = jax.random.key(0), _start(streamed, store)
-    pixels = _fill(store.read(0, min(len(store), streamed.chunk)), streamed.chunk)
+    pixels = _fill(store[: streamed.chunk], streamed.chunk)
     piece = pixels[: streamed.piece]
     encode = streamed.encode.lower(state.params, piece).compile()
     encoding = _seconds(encode, state.params, piece) * sum(-(-(stop - low) // len(piece)) for low, stop in missing)
@@ -148,7 +147,7 @@ def encode(streamed: Streamed, store: Store, folder: Path) -> Encoded:
     for first, stop in tqdm(missing, "encoding", unit="shard", disable=not missing):
         parts = []
         for low in range(first, stop, streamed.piece):
-            pixels = store.read(low, min(low + streamed.piece, stop))
+            pixels = store[low : min(low + streamed.piece, stop)]
             encoded = jax.device_get(streamed.encode(params, _fill(pixels, streamed.piece)))
             parts.append(Encoded(*(None if each is None else each[: len(pixels)] for each in encoded)))
         _save(_latents_file(folder, first), _join(parts))
@@ -238,13 +237,13 @@ def _training_rows(store, folder):
 def _start(streamed, store):
     autoencoder, training = streamed.autoencoder, streamed.training
     key_init, key_noise = jax.random.split(jax.random.key(training.seed))
-    some = _as_floats(jnp.asarray(store.read(0, min(len(store), block_of(streamed.image_shape)))))
+    some = _as_floats(jnp.asarray(store[: block_of(streamed.image_shape)]))
     params = first_params(autoencoder, key_init, key_noise, some)
     return start(params, autoencoder.optimizer(training.learning_rate))
 
 
 def _loss_at_start(streamed, store, state):
-    some = _as_floats(jnp.asarray(store.read(0, min(len(store), streamed.training.batch_size))))
+    some = _as_floats(jnp.asarray(store[: streamed.training.batch_size]))
     return float(streamed.autoencoder.loss(state.params, jax.random.key(0), some).mean())
 
 
