@@ -9,30 +9,13 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
+from latent_al.encoders import Encodings
 from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
 from latent_al.loop import explain_round, fit_round, initial_rows, measure_round, rehearse, score, select_round
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.models.classifiers import build_learner, reads_images
 from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.types import BadInput, Data, Encoded, build, check_name
-
-
-def build_encoder(spec: ConfigDict, data: Data) -> Encoder:
-    """The encoder of an entry of `config.encoders`.
-
-    Raises:
-        BadInput: what the encoder refuses; batches larger than the training set, where images of one are compared.
-    """
-    if spec.get("name") not in TRAINED:
-        return build(ENCODERS, spec, "encoder")
-    size, *image_shape = data.train.images.shape
-    if "perplexity" in spec and spec.batch_size > size:
-        raise BadInput(
-            f"{spec.name} compares the images of a batch of {spec.batch_size} but there are {size} training images, so "
-            "that some would be in it twice; lower the batch."
-        )
-    return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
 def capacity(config: ConfigDict) -> int:
@@ -87,24 +70,11 @@ def prepare_arm(name: str, arm: Arm, train: Encoded, size: int) -> Arm:
 def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
     if data.train.labels is None:
         return None
-    name, has_angles = spec.get("name"), data.num_classes is None
-    if name in (CLASSIFIERS if has_angles else REGRESSORS):
-        found, wanted = ("angles", REGRESSORS) if has_angles else (f"{data.num_classes} classes", CLASSIFIERS)
-        raise BadInput(
-            f"{name} cannot learn the labels of this data, which are {found}; choose one of {', '.join(wanted)}, or "
-            "other data."
-        )
-    on_images = name in ON_IMAGES
-    known = {"image_shape": data.train.images.shape[1:]} if on_images else {}
-    known |= {} if has_angles else {"num_classes": data.num_classes}
-    if "classifier" in spec:
-        inner = _build_classifier(spec["classifier"], data, mesh)
-        known["classifier"], on_images = inner.learner, inner.on_images
-    learner = build(CLASSIFIERS | REGRESSORS, dict(spec, **known), "classifier")
+    learner = build_learner(spec, num_classes=data.num_classes, image_shape=data.train.images.shape[1:])
     fit = over_seeds(partial(fit_round, learner=learner), 0, 0, None, None, 0, None, None, mesh=mesh)
     explain = over_seeds(partial(explain_round, learner=learner, num=EXPLAINING), 0, 0, None, 0, None, mesh=mesh)
     scored = over_seeds(partial(score, learner=learner), 0, None, None, mesh=mesh)
-    return Classifier(learner, on_images, fit, scored, explain)
+    return Classifier(learner, reads_images(spec), fit, scored, explain)
 
 
 def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:

@@ -9,22 +9,23 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.labelling import encode, label_studio, rounds, scan, sheets, terminal
-from latent_al.labelling.asking import Asked, ask, build_learner
+from latent_al.data.store import Store
+from latent_al.encoders import Encoder, build_encoder
+from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
+from latent_al.labelling.asking import Asked, ask
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import rehearse
-from latent_al.models import AUTOENCODERS
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_csv
 from latent_al.runtime.workdir import check_identity
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Encoded, Learner, Strategy, build, check_name
+from latent_al.types import BadInput, Encoded, Learner, Strategy, build
 
 
 class Parts(NamedTuple):
-    """What the config names, built; `streamed` is None for embeddings that people have."""
+    """The encoder and the strategies that the config names."""
 
-    streamed: encode.Streamed | None
+    encoder: Encoder
     initial: Strategy
     strategy: Strategy
 
@@ -40,7 +41,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
             another process in the workdir. What was done stays done, and the same command goes on.
     """
-    folder, parts = Path(workdir), _build(config)
+    folder = Path(workdir)
+    parts = _build(config, folder)
     try:
         (folder / "labels").mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock", timeout=0):
@@ -63,7 +65,7 @@ def _run(config, folder, parts):
     scanned = scan.scan(plan)
     print(scan.summary(scanned))
     set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
-    encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
+    encoded = _encode(parts.encoder, scanned, folder / "encoder")
     state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
@@ -87,28 +89,24 @@ def _identity(config):
     )
 
 
-def _build(config) -> Parts:
+def _build(config, folder) -> Parts:
     for name, least in (("num_initial", 1), ("query_size", 1), ("audit", 0)):
         if config[name] < least:
             raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
     _check_classes(config.classes)
     scan.check_size(config.data.size, config.data.channels)
-    for spec in (config.classifier, config.classifier.get("classifier", config.classifier)):
-        check_name(spec.get("name"), CLASSIFIERS.keys() - set(ON_IMAGES), "classifier that reads latents")
-    check_name(config.encoder.get("name"), AUTOENCODERS.keys() | {"precomputed"}, "encoder")
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
-    learner = build_learner(config.classifier, 2)
+    learner = build_learner(config.classifier, num_classes=2)
     if len(strategy.gammas) > 1 or len(learner.dropouts) > 1:
         raise BadInput(
             f"there are the gammas {strategy.gammas} and the dropouts {learner.dropouts}, but no validation labels to "
             "choose by; give one of each."
         )
-    if config.encoder.name == "precomputed":
-        encode.read_embeddings(config.encoder.to_dict())
-        return Parts(None, initial, strategy)
-    streamed = encode.build_streamed(dict(config.encoder), (*config.data.size, config.data.channels))
-    _rehearse(streamed.has_spread, learner, initial, strategy)
-    return Parts(streamed, initial, strategy)
+    image_shape = (*config.data.size, config.data.channels)
+    encoder = build_encoder(config.encoder, image_shape)
+    shapes = encoder.shapes(scan.as_data(Store(folder / "pool", image_shape)))
+    _rehearse(shapes, learner, initial, strategy)
+    return Parts(encoder, initial, strategy)
 
 
 def _check_classes(classes):
@@ -122,13 +120,11 @@ def _check_classes(classes):
     label_studio.labelling_config(classes)
 
 
-def _rehearse(has_spread, learner: Learner, initial, strategy):
-    def floats(*shape):
-        return jax.ShapeDtypeStruct(shape, np.float32)
-
+def _rehearse(shapes: Encoded, learner: Learner, initial, strategy):
+    """Checks the strategies on a pool of 1,000 rows, before it is scanned; `shapes` are those of other rows."""
     size = 1000
-    latents, probs = floats(size, 2), floats(size, 2)
-    train = Encoded(latents, latents if has_spread else None, floats(size))
+    train = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), shapes)
+    latents, probs = train.latents, jax.ShapeDtypeStruct((size, 2), np.float32)
     draw = learner.draw and jax.tree_util.Partial(lambda key: jax.numpy.zeros(probs.shape))
     for spec, known in ((initial, {}), (strategy, dict(features=latents, probs=probs, draw=draw))):
         try:
@@ -137,13 +133,12 @@ def _rehearse(has_spread, learner: Learner, initial, strategy):
             raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
 
 
-def _encode(config, streamed, scanned, folder) -> Encoded:
-    if streamed is None:
-        return encode.precomputed(config.encoder.to_dict(), scanned.table)
-    if encode.missing_shards(scanned.store, folder):
-        expected, streamed = encode.forecast(streamed, scanned.store, folder)
+def _encode(encoder: Encoder, scanned, folder) -> Encoded:
+    data = scan.as_data(scanned.store, scanned.table)
+    expected = encoder.forecast(data, folder)
+    if expected is not None:
         print(terminal.forecast(expected))
-    return encode.encode(streamed, scanned.store, folder)
+    return encoder.encode(data, folder).train
 
 
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):

@@ -16,7 +16,7 @@ from latent_al.data.image_files import UnusableImage, check_shape, decode, read_
 from latent_al.data.listing import first_of, list_images, read_in_threads
 from latent_al.data.store import COLUMNS, Store, shard_rows
 from latent_al.runtime.files import read_csv, write_csv
-from latent_al.types import BadInput
+from latent_al.types import BadInput, Data, Split
 
 PLACE = ["file_name", "bytes", "modified_ns"]
 """The columns that tell, without reading it, that a file is as it was."""
@@ -182,6 +182,23 @@ def scan(plan: Plan) -> Scan:
     write_csv(plan.workdir / "duplicates.csv", result.duplicates)
     write_csv(plan.workdir / "manifest.csv", result.table)
     return result
+
+
+def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
+    """Returns the scanned images as the training images of `Data`, without labels.
+
+    Args:
+        store: their pixels.
+        table: as `Scan.table`; None before a scan.
+
+    Returns:
+        Named by their ids. The file name of an image whose file has other content by now is empty.
+    """
+    nothing = Split(np.zeros((0, *store.image_shape), np.float32), None)
+    if table is None:
+        return Data(Split(store, None), nothing, nothing, store.rows.id.to_numpy(str), None)
+    file_names = table.file_name.where(table.status != "changed", "")
+    return Data(Split(store, None), nothing, nothing, table.id.to_numpy(str), None, file_names.to_numpy(str))
 
 
 def summary(scan: Scan) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.encoders.base import Encodings, describe
+from latent_al.encoders import Encodings
+from latent_al.encoders.quality import describe
 from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
 from latent_al.results.metrics import METRICS
 from latent_al.results.report import write_report
