@@ -7,7 +7,7 @@ import pytest
 
 from latent_al.data.images import Images, Stream
 from latent_al.data.store import Store
-from latent_al.encoders import autoencoder, build_encoder, shards, training
+from latent_al.encoders import build_encoder, shards, training
 from latent_al.labelling.scan import as_data
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_csv
@@ -133,22 +133,20 @@ def test_forecast_changes_nothing(encoder, store, tmp_path):
 
 def test_forecast_compiles_what_training_and_encoding_use(store, tmp_path, caplog):
     encoder = build_encoder(SPEC, SHAPE)
-    names = ("jit(run)", "jit(<lambda>) with global shapes and types (ShapedArray(uint8[16,4,4,3])")
     with jax.log_compiles():
         encoder.forecast(as_data(store), tmp_path / "encoder")
         encode(encoder, store, tmp_path / "encoder")
-    compiled = [message for message in caplog.messages if message.startswith("Compiling jit(run)")]
-    assert len(compiled) == 2, names
+    compiled = [text for text in caplog.messages if text.startswith("Compiling") and "uint8[16,4,4,3]" in text]
+    assert len(compiled) == 2
 
 
 def test_interrupted_goes_on_to_the_same_latents(encoder, store, tmp_path, monkeypatch, interrupt):
     """Stopped in the third epoch, and again while it encodes."""
     monkeypatch.setattr(training, "SECONDS", 0)
     folder = tmp_path / "stopped"
-    with monkeypatch.context():
-        interrupt(Checkpoints, "save", 8)
-        with pytest.raises(KeyboardInterrupt):
-            encode(encoder, store, folder)
+    interrupt(Checkpoints, "save", 8)
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, store, folder)
     monkeypatch.undo()
     assert not list(folder.glob("latents/*"))
     interrupt(shards, "_save", 1)
@@ -186,7 +184,7 @@ def test_broken_latents_are_refused(broken, message, encoder, store, tmp_path):
 )
 def test_a_loss_that_diverges_is_refused(learning_rate, message, store, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHUNK_BYTES", 2**26)
-    diverging = build_encoder(SPEC | dict(learning_rate=learning_rate), SHAPE)
+    diverging = build_encoder(SPEC | dict(learning_rate=learning_rate, seed=1), SHAPE)
     for _ in range(2):
         with pytest.raises(BadInput, match=message):
             encode(diverging, store, tmp_path / "encoder")
@@ -277,4 +275,3 @@ def test_a_batch_of_images_that_are_compared_fits_the_training_set(make_data):
     spec |= dict(perplexity=10.0, tsne_weight=10.0, learning_rate=1.0, epochs=3, batch_size=61, seed=0)
     with pytest.raises(BadInput, match="a batch of 61 but there are 60 training images"):
         build_encoder(spec, (4, 4, 1)).shapes(make_data())
-    assert autoencoder.trained

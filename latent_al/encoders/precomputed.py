@@ -1,6 +1,6 @@
 """The encoder that reads embeddings which people have already, by the order of their rows or by an index of names."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -78,7 +78,7 @@ def read_index(path: str, latents: str, size: int) -> Index:
         BadInput: it cannot be read, has neither column, another length, or a name twice.
     """
     try:
-        table = read_csv(path)
+        table = read_csv(Path(path))
     except (OSError, EOFError, ValueError) as error:
         raise BadInput(
             f"the index {path} cannot be read ({error}); give a CSV whose column id, as in manifest.csv, or file_name "
@@ -152,7 +152,7 @@ def _open_held_out(path, name, images, width):
     return np.zeros((0, width), np.float32)
 
 
-def _checked(path, embeddings, rows=None, names: Sequence[str] = ()):
+def _checked(path, embeddings, rows=None, names=()):
     """Returns the embeddings as float32; each of several processes looks at its part of them.
 
     `rows` are theirs in the file, and `names` of their images, where an index tells them.
