@@ -41,7 +41,7 @@ SOURCES = {
 
 
 def load(spec) -> Data:
-    """The images that `spec` names, checked. A `source` in it is a spec too: its images, checked, are handed on.
+    """Returns the images that `spec` names, checked. A `source` in it is a spec too: its images are checked first.
 
     Raises:
         BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
@@ -96,15 +96,15 @@ def _check_split(name, split, image_shape, num_classes):
 
 
 def _find_bad(images):
-    """The rows with pixels that cannot be; each of several processes looks at its part."""
+    """Returns the rows with pixels that cannot be; each of several processes looks at its part."""
     first, end = share(len(images))
     block = max(1, PIXELS // math.prod(images.shape[1:]))
-    found = [np.zeros(0, int)]
+    bad_rows = [np.zeros(0, int)]
     for start in range(first, end, block):
         some = np.asarray(images[start : min(start + block, end)])
         good = (np.isfinite(some) & (some >= 0) & (some <= 1)).all(axis=(1, 2, 3))
-        found.append(start + np.flatnonzero(~good))
-    return np.concatenate(found)
+        bad_rows.append(start + np.flatnonzero(~good))
+    return np.concatenate(bad_rows)
 
 
 def _check_angles(name, angles, num_classes):

@@ -30,7 +30,7 @@ class ImageFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is in a folder and in its sub-folders.
+    """The image files of a folder and of its sub-folders.
 
     files: the image files, sorted by name.
     rejected: (name, reason) of what cannot be used, sorted.

@@ -30,7 +30,7 @@ SECONDS = 30
 
 
 class Training(NamedTuple):
-    """How an auto-encoder is trained: step size, passes over the images, images a step, and the seed of it all."""
+    """The settings of a training: step size, passes over the images, images a step, and the seed of it all."""
 
     learning_rate: float
     epochs: int
