@@ -42,7 +42,7 @@ def write_pool(folder, size):
 def make_config(folder, num_seeds, num_devices):
     margin = dict(name="uncertainty", measure="margin", pick="top_k")
     mlp = dict(name="mlp", hidden=(512, 512), dropout=0.2, learning_rate=1e-3, epochs=1, batch_size=100)
-    files = dict(train=str(folder / "latents.npy"), validation=None, test=None)
+    files = dict(latents=str(folder / "latents.npy"))
     return ConfigDict(
         dict(
             num_seeds=num_seeds,

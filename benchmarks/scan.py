@@ -17,7 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from latent_al import labelling
-from latent_al.labelling import encode, scan
+from latent_al.encoders import build_encoder
+from latent_al.encoders.training import Training, make_trainer, train
+from latent_al.labelling import scan
+from latent_al.models import AUTOENCODERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,10 +61,14 @@ def main():
         planned = scan.plan(config.data.root, workdir, size=(args.side, args.side), channels=3)
         workdir.mkdir()
         scanned = timed("scan", args.num, scan.scan, planned)
-        streamed = encode.build_streamed(config.encoder, (args.side, args.side, 3))
+        data, shape = scan.as_data(scanned.store, scanned.table), (args.side, args.side, 3)
+        sizes = config.encoder.to_dict()
+        training = Training(*(sizes.pop(name) for name in Training._fields))
+        trainer = make_trainer(AUTOENCODERS[sizes.pop("name")], training, shape, **sizes)
         folder = workdir / "encoder"
-        timed("training", args.num * args.epochs, encode.train, streamed, scanned.store, folder)
-        timed("encoding", args.num, encode.encode, streamed, scanned.store, folder)
+        timed("training", args.num * args.epochs, train, trainer, data, folder)
+        # It finds itself trained.
+        timed("encoding", args.num, build_encoder(config.encoder, shape).encode, data, folder)
         timed("first batch", args.num, labelling.run, config, str(workdir))
 
 

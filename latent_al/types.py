@@ -28,8 +28,7 @@ class BadInput(ValueError):
 class Split(NamedTuple):
     """Images [n h w c] in [0, 1], float32, with class labels, with angles, or with neither.
 
-    images: an array, or on disk as `data.stored.Stored`, which `np.asarray` reads.
-
+    images: an array, or `data.images.Images` that are on disk, of which a `Stream` may be of bytes.
     labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
     """
 
@@ -41,6 +40,8 @@ class Data(NamedTuple):
     """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty.
 
     num_classes: None where the labels are angles, and where there are none.
+    file_names: [n], where the training images lie below their folder, empty where that is another image by now; None
+        where `ids` say it, or there is no folder.
     """
 
     train: Split
@@ -48,6 +49,7 @@ class Data(NamedTuple):
     test: Split
     ids: np.ndarray
     num_classes: int | None
+    file_names: np.ndarray | None = None
 
 
 class Encoded(NamedTuple):

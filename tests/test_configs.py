@@ -13,8 +13,8 @@ from test_data import write_idx
 from test_launch import ROOT, succeed
 from test_svhn import make_fields
 
-from latent_al.encoders.base import ENCODERS, TRAINED
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.encoders import build_encoder
+from latent_al.models.classifiers import REGRESSORS, build_learner
 from latent_al.strategies import STRATEGIES
 from latent_al.types import build
 
@@ -157,14 +157,6 @@ def test_orientation_farthest_point(size, tmp_path):
     assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
 
 
-def build_learner(spec):
-    extra = dict(image_shape=(32, 32, 1)) if spec.name in ON_IMAGES else {}
-    extra |= {} if spec.name in REGRESSORS else dict(num_classes=10)
-    if "classifier" in spec:
-        extra["classifier"] = build_learner(spec.classifier)
-    return build(CLASSIFIERS | REGRESSORS, dict(spec, **extra), "classifier")
-
-
 EXPERIMENTS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "folder")
 
 
@@ -177,10 +169,10 @@ def test_every_size_names_what_exists(path):
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
     for config in map(module["get_config"], sizes):
         for spec in config.encoders.values():
-            extra = dict(image_shape=(32, 32, 1)) if spec.name in TRAINED else {}
-            build(ENCODERS, dict(spec, **extra), "encoder")
+            build_encoder(spec, (32, 32, 1))
         for spec in config.classifiers.values():
-            build_learner(spec)
+            num_classes = None if spec.name in REGRESSORS else 10
+            build_learner(spec, num_classes=num_classes, image_shape=(32, 32, 1))
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
             build(STRATEGIES, arm.get("initial", config.initial), "strategy")

@@ -326,6 +326,13 @@ class TestImageFolder:
             self.load(root)
         assert len(self.load(root, skip_broken=True).train.images) == 6
 
+    def test_links_are_named_and_skipped_only_when_asked(self, root):
+        (root / "cat" / "link.png").symlink_to(root / "cat" / "a png.png")
+        (root / "cat" / ".hidden.png").write_bytes(b"")
+        with pytest.raises(BadInput, match=r"link.png cannot be read \(it is a symbolic link.*skip_broken=True"):
+            self.load(root)
+        assert len(self.load(root, skip_broken=True).train.images) == 6
+
     def test_no_images(self, tmp_path):
         (tmp_path / "readme.txt").touch()
         with pytest.raises(BadInput, match="no image files in"):

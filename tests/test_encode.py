@@ -1,11 +1,15 @@
 """Streams of images from a store to latents on disk: whole, interrupted, with images that join later, and broken."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from latent_al.labelling import encode
-from latent_al.labelling.store import Store
+from latent_al.data.images import Images, Stream
+from latent_al.data.store import Store
+from latent_al.encoders import build_encoder, shards, training
+from latent_al.labelling.scan import as_data
+from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_csv
 from latent_al.types import BadInput
 
@@ -34,31 +38,83 @@ def add(store, num):
     store.append(rows(first, num), (rng.integers(0, 30, (num, *SHAPE)) + 225 * bright).astype(np.uint8))
 
 
-@pytest.fixture(scope="module")
-def streamed():
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
     """Chunks of two batches, so that epochs take several and the last is not full."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "CHUNK", 4 * 16 * 48)
-        built = encode.build_streamed(SPEC, SHAPE)
-    assert (built.chunk, built.piece) == (16, 16)
-    return built
+        patch.setattr(training, "CHUNK_BYTES", 4 * 16 * 48)
+        assert training.chunk_rows(8, SHAPE) == 16
+        yield
 
 
-def test_learns_and_keeps_what_is_encoded(streamed, store, tmp_path):
-    encoded = encode.encode(streamed, store, tmp_path / "encoder")
+@pytest.fixture(scope="module")
+def encoder(small_chunks):
+    return build_encoder(SPEC, SHAPE)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Has a function raise KeyboardInterrupt after so many calls that went through."""
+
+    def patch(owner, name, num):
+        function, calls = getattr(owner, name), iter(range(num))
+
+        def call(*args, **settings):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return function(*args, **settings)
+
+        monkeypatch.setattr(owner, name, call)
+
+    return patch
+
+
+def encode(encoder, store, folder):
+    return encoder.encode(as_data(store), folder).train
+
+
+def test_a_store_is_a_stream_and_an_array_is_not(store):
+    assert isinstance(store, Stream)
+    assert isinstance(np.zeros((2, *SHAPE)), Images)
+    assert not isinstance(np.zeros((2, *SHAPE)), Stream)
+    assert store.shape == (50, *SHAPE)
+    assert store[28:33].shape == (5, *SHAPE)
+
+
+def test_learns_and_keeps_what_is_encoded(encoder, store, tmp_path, monkeypatch):
+    encodings = encoder.encode(as_data(store), tmp_path / "encoder")
+    encoded = encodings.train
+    assert jax.tree.map(np.shape, encoded) == jax.tree.map(np.shape, encoder.shapes(as_data(store)))
     assert encoded.latents.shape == encoded.log_sigma.shape == (50, 2)
+    assert encodings.validation.latents.shape == (0, 2)
     dark, bright = encoded.latents[::2], encoded.latents[1::2]
     assert np.linalg.norm(dark.mean(axis=0) - bright.mean(axis=0)) > 3 * dark.std()
-    again = encode.encode(streamed._replace(train=None, encode=None), store, tmp_path / "encoder")
+    assert encoder.forecast(as_data(store), tmp_path / "encoder") is None
+    monkeypatch.setattr(training, "epoch", None)
+    monkeypatch.setattr(shards, "_save", None)
+    again = encode(build_encoder(SPEC, SHAPE), store, tmp_path / "encoder")
     np.testing.assert_array_equal(again.latents, encoded.latents)
 
 
-def test_images_that_join_later_change_no_latent(streamed, store, tmp_path):
-    before = encode.encode(streamed, store, tmp_path / "encoder")
+def test_learns_from_an_array_as_from_a_stream(encoder, store, tmp_path):
+    """The same loop, on other parts and in another order."""
+    data = as_data(store)
+    array = data.train._replace(images=np.float32(store[:] / np.float32(255)))
+    streamed = encoder.encode(data, tmp_path / "stream")
+    whole = encoder.encode(data._replace(train=array), tmp_path / "array")
+    assert len(streamed.losses) == -(-50 * 12 // 16)
+    assert len(whole.losses) == 12
+    assert abs(streamed.losses[-1, 0] / whole.losses[-1, 0] - 1) < 0.1
+    images = streamed.decode(streamed.train.latents)
+    assert ((images[1::2].mean() > 0.8) & (images[::2].mean() < 0.2)).all()
+
+
+def test_images_that_join_later_change_no_latent(encoder, store, tmp_path):
+    before = encode(encoder, store, tmp_path / "encoder")
     add(store, 5)
-    forecast, compiled = encode.forecast(streamed, store, tmp_path / "encoder")
+    forecast = encoder.forecast(as_data(store), tmp_path / "encoder")
     assert forecast.training == 0
-    after = encode.encode(compiled, store, tmp_path / "encoder")
+    after = encode(encoder, store, tmp_path / "encoder")
     np.testing.assert_array_equal(after.latents[:50], before.latents)
     dark, bright = before.latents[::2].mean(axis=0), before.latents[1::2].mean(axis=0)
     for row in range(50, 55):
@@ -66,105 +122,156 @@ def test_images_that_join_later_change_no_latent(streamed, store, tmp_path):
         assert np.argmin(distances) == row % 2
 
 
-def test_forecast_compiles_what_training_uses(streamed, store, tmp_path):
-    forecast, compiled = encode.forecast(streamed, store, tmp_path / "encoder")
+def test_forecast_changes_nothing(encoder, store, tmp_path):
+    forecast = encoder.forecast(as_data(store), tmp_path / "encoder")
     assert forecast.training > 0
     assert forecast.encoding > 0
     assert forecast.memory > 5 * 16 * 48
-    found = encode.encode(compiled, store, tmp_path / "encoder")
-    np.testing.assert_array_equal(found.latents, encode.encode(streamed, store, tmp_path / "other").latents)
+    latents = encode(encoder, store, tmp_path / "encoder").latents
+    np.testing.assert_array_equal(latents, encode(encoder, store, tmp_path / "other").latents)
 
 
-def test_interrupted_goes_on_to_the_same_latents(streamed, store, tmp_path, monkeypatch):
+def test_forecast_compiles_what_training_and_encoding_use(store, tmp_path, caplog):
+    encoder = build_encoder(SPEC, SHAPE)
+    with jax.log_compiles():
+        encoder.forecast(as_data(store), tmp_path / "encoder")
+        encode(encoder, store, tmp_path / "encoder")
+    compiled = [text for text in caplog.messages if text.startswith("Compiling") and "uint8[16,4,4,3]" in text]
+    assert len(compiled) == 2
+
+
+def test_interrupted_goes_on_to_the_same_latents(encoder, store, tmp_path, monkeypatch, interrupt):
     """Stopped in the third epoch, and again while it encodes."""
-    monkeypatch.setattr(encode, "SECONDS", 0)
+    monkeypatch.setattr(training, "SECONDS", 0)
     folder = tmp_path / "stopped"
-    calls = iter(range(8))
-
-    def train(*args):
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return streamed.train(*args)
-
-    def encode_first_shard_only(params, pixels):
-        if list((folder / "latents").glob("*")):
-            raise KeyboardInterrupt
-        return streamed.encode(params, pixels)
-
-    stopped = streamed._replace(train=train, encode=encode_first_shard_only)
-    for change in (stopped, stopped._replace(train=streamed.train)):
-        with pytest.raises(KeyboardInterrupt):
-            encode.encode(change, store, folder)
-    assert len(list((folder / "latents").glob("*"))) == 1
-    found = encode.encode(streamed._replace(train=None), store, folder)
-    np.testing.assert_array_equal(found.latents, encode.encode(streamed, store, tmp_path / "whole").latents)
+    interrupt(Checkpoints, "save", 8)
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, store, folder)
+    monkeypatch.undo()
+    assert not list(folder.glob("latents/*"))
+    interrupt(shards, "_save", 1)
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, store, folder)
+    monkeypatch.undo()
+    assert len(list(folder.glob("latents/*"))) == 1
+    monkeypatch.setattr(training, "epoch", None)
+    latents = encode(build_encoder(SPEC, SHAPE), store, folder).latents
+    monkeypatch.undo()
+    np.testing.assert_array_equal(latents, encode(encoder, store, tmp_path / "whole").latents)
 
 
 @pytest.mark.parametrize(
     "broken, message",
     [(b"PK", "cannot be read .* delete it and run again"), (None, "3 rows where 30 were scanned")],
 )
-def test_broken_latents_are_refused(broken, message, streamed, store, tmp_path):
-    encode.encode(streamed, store, tmp_path / "encoder")
+def test_broken_latents_are_refused(broken, message, encoder, store, tmp_path):
+    encode(encoder, store, tmp_path / "encoder")
     path = tmp_path / "encoder/latents/000000000.npz"
     if broken is None:
         np.savez(path, latents=np.zeros((3, 2)))
     else:
         path.write_bytes(broken)
     with pytest.raises(BadInput, match=message):
-        encode.encode(streamed, store, tmp_path / "encoder")
+        encode(encoder, store, tmp_path / "encoder")
 
 
-@pytest.mark.parametrize("learning_rate, loss, chunk", [(1e30, "nan", 1), (3.0, r"[0-9.e+]+", 3)])
-def test_a_loss_that_diverges_is_refused(learning_rate, loss, chunk, store, tmp_path):
-    streamed = encode.build_streamed(SPEC | dict(learning_rate=learning_rate), SHAPE)
-    message = rf"the training loss is {loss} in chunk {chunk} of 3, where [0-9.]+ was that of no training; lower"
-    with pytest.raises(BadInput, match=message):
-        encode.encode(streamed, store, tmp_path / "encoder")
+@pytest.mark.parametrize(
+    "learning_rate, message",
+    [
+        (1e30, "the training loss is nan in chunk 1 of 3, before it none; lower learning_rate"),
+        (3.0, r"the training loss is [0-9.e+]+ in chunk 3 of 3, where [0-9.]+ was that of no training; lower"),
+    ],
+)
+def test_a_loss_that_diverges_is_refused(learning_rate, message, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHUNK_BYTES", 2**26)
+    diverging = build_encoder(SPEC | dict(learning_rate=learning_rate, seed=1), SHAPE)
+    for _ in range(2):
+        with pytest.raises(BadInput, match=message):
+            encode(diverging, store, tmp_path / "encoder")
+
+
+def test_pixels_as_they_are(store, tmp_path):
+    encoded = encode(build_encoder(dict(name="identity"), SHAPE), store, tmp_path)
+    np.testing.assert_array_equal(encoded.latents, store[:].reshape(50, 48) / np.float32(255))
 
 
 class TestPrecomputed:
     TABLE = rows(0, 3).assign(status="present")
 
-    def write(self, folder, latents, index):
-        np.save(folder / "e.npy", latents)
-        write_csv(folder / "e.csv", pd.DataFrame(index))
-        return dict(name="precomputed", latents=str(folder / "e.npy"), index=str(folder / "e.csv"))
+    @pytest.fixture
+    def read(self, tmp_path):
+        """Reads the embeddings of three images from files of `latents` and `index`."""
+        store = Store(tmp_path / "three", SHAPE)
+        store.append(rows(0, 3), np.zeros((3, *SHAPE), np.uint8))
+
+        def read(latents, index, table=self.TABLE):
+            np.save(tmp_path / "e.npy", latents)
+            write_csv(tmp_path / "e.csv", pd.DataFrame(index))
+            spec = dict(name="precomputed", latents=str(tmp_path / "e.npy"), index=str(tmp_path / "e.csv"))
+            return build_encoder(spec, SHAPE).encode(as_data(store, table), tmp_path).train
+
+        return read
 
     @pytest.mark.parametrize("column", ["id", "file_name"])
-    def test_rows_are_joined_by_name(self, column, tmp_path):
+    def test_rows_are_joined_by_name(self, column, read):
         latents = np.arange(8.0).reshape(4, 2)
-        names = [*self.TABLE[column].iloc[[2, 0, 1]], "another"]
-        found = encode.precomputed(self.write(tmp_path, latents, {column: names}), self.TABLE)
-        np.testing.assert_array_equal(found.latents, latents[[1, 2, 0]])
-        assert found.latents.dtype == np.float32
+        encoded = read(latents, {column: [*self.TABLE[column].iloc[[2, 0, 1]], "another"]})
+        np.testing.assert_array_equal(encoded.latents, latents[[1, 2, 0]])
+        assert encoded.latents.dtype == np.float32
 
     @pytest.mark.parametrize(
         "latents, index, message",
         [
             (np.zeros((2, 2)), dict(id=TABLE.id[:2]), "1 of 3 images have no row in .*the first is 'sha256:2.png'"),
             (np.zeros((2, 2)), dict(name=["a", "b"]), "has the columns name; expected one named id or file_name"),
-            (np.zeros((2, 2)), dict(id=TABLE.id), r"shape \(2, 2\); expected numbers of shape \[3 d\]"),
-            (np.zeros(3), dict(id=TABLE.id), r"shape \(3,\)"),
+            (np.zeros((2, 2)), dict(id=TABLE.id), r"e.csv has 3 rows but .*e.npy 2; give a row for each"),
+            (np.zeros(3), dict(id=TABLE.id), r"shape \(3,\); expected numbers of shape \[n d\]"),
             (np.zeros((3, 2)), dict(id=["a", "a", "b"]), "has 'a' more than once"),
-            (np.full((3, 2), np.nan), dict(id=TABLE.id), "NaN or infinite values for 3 images, the first is '0.png'"),
+            (
+                np.where(np.arange(3)[:, None], np.nan, np.zeros((3, 2))),
+                dict(id=TABLE.id[::-1]),
+                "NaN or infinite values in 2 of 3 rows, the first is row 2, of image sha256:0.png",
+            ),
         ],
     )
-    def test_refusals(self, latents, index, message, tmp_path):
+    def test_refusals(self, latents, index, message, read):
         with pytest.raises(BadInput, match=message):
-            encode.precomputed(self.write(tmp_path, latents, index), self.TABLE)
+            read(latents, index)
 
-    def test_no_file(self, tmp_path):
-        spec = dict(name="precomputed", latents=str(tmp_path / "e.npy"), index="e.csv")
-        with pytest.raises(BadInput, match="cannot be read"):
-            encode.read_embeddings(spec)
-        with pytest.raises(BadInput, match="has the settings name, latents; expected name, latents and index"):
-            encode.read_embeddings(dict(name="precomputed", latents="e.npy"))
+    def test_no_file(self, store, tmp_path):
+        paths = dict(latents=str(tmp_path / "e.npy"), index=str(tmp_path / "e.csv"))
+        encoder = build_encoder(dict(name="precomputed", **paths), SHAPE)
+        with pytest.raises(BadInput, match=r"e.npy cannot be read as .npy"):
+            encoder.shapes(as_data(store))
+        np.save(tmp_path / "e.npy", np.zeros((50, 2)))
+        with pytest.raises(BadInput, match=r"the index .*e.csv cannot be read"):
+            encoder.shapes(as_data(store))
+        without_index = build_encoder(dict(name="precomputed", latents=paths["latents"]), SHAPE)
+        with pytest.raises(BadInput, match=r"e.npy is without an index, but the images are a pool that may grow"):
+            without_index.shapes(as_data(store))
 
-    def test_a_name_that_means_two_images(self, tmp_path):
+    def test_a_name_that_means_two_images(self, read):
         table = self.TABLE.assign(status=["present", "changed", "present"])
-        spec = self.write(tmp_path, np.zeros((3, 2)), dict(file_name=table.file_name))
-        with pytest.raises(BadInput, match="'1.png' has other content than it had"):
-            encode.precomputed(spec, table)
-        spec = self.write(tmp_path, np.ones((3, 2)), dict(id=table.id))
-        assert encode.precomputed(spec, table).latents.all()
+        with pytest.raises(BadInput, match="image sha256:1.png has other content than it had"):
+            read(np.zeros((3, 2)), dict(file_name=table.file_name), table)
+        assert read(np.ones((3, 2)), dict(id=table.id), table).latents.all()
+
+    def test_an_index_of_the_images_of_an_experiment(self, make_data, tmp_path):
+        """Their ids name the rows; held-out splits are by order."""
+        data = make_data(num_validation=0)
+        order = np.random.default_rng(0).permutation(60)
+        np.save(tmp_path / "e.npy", order[:, None].astype(np.float32))
+        write_csv(tmp_path / "e.csv", pd.DataFrame(dict(id=data.ids[order])))
+        np.save(tmp_path / "test.npy", np.zeros((20, 1)))
+        files = dict(latents="e.npy", index="e.csv", test="test.npy")
+        spec = {name: str(tmp_path / path) for name, path in files.items()}
+        encodings = build_encoder(dict(spec, name="precomputed"), (4, 4, 1)).encode(data, tmp_path)
+        np.testing.assert_array_equal(encodings.train.latents[:, 0], np.arange(60))
+        assert encodings.test.latents.shape == (20, 1)
+
+
+def test_a_batch_of_images_that_are_compared_fits_the_training_set(make_data):
+    spec = dict(name="tsne_ae", filters=(4, 4), depth=1, hidden=(8,), dropout=0.2, activation="linear", latent_dim=2)
+    spec |= dict(perplexity=10.0, tsne_weight=10.0, learning_rate=1.0, epochs=3, batch_size=61, seed=0)
+    with pytest.raises(BadInput, match="a batch of 61 but there are 60 training images"):
+        build_encoder(spec, (4, 4, 1)).shapes(make_data())

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from latent_al.data import load
-from latent_al.encoders import base as encoders
-from latent_al.encoders.base import ENCODERS, describe, identity, precomputed
+from latent_al.encoders import ENCODERS, training
+from latent_al.encoders.identity import identity
+from latent_al.encoders.precomputed import precomputed
+from latent_al.encoders.quality import describe
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.types import BadInput, build
 
@@ -30,7 +32,7 @@ TSNE |= dict(learning_rate=1.0, epochs=3, batch_size=32, seed=0)
 @pytest.fixture
 def every_epoch(monkeypatch):
     """Saves each epoch, where a real run saves every half minute."""
-    monkeypatch.setattr(encoders, "Checkpoints", lambda folder, seconds_between: Checkpoints(folder))
+    monkeypatch.setattr(training, "Checkpoints", lambda folder, seconds_between: Checkpoints(folder))
 
 
 def build_encoder(**spec):
@@ -51,7 +53,7 @@ class TestDenseVAE:
 
     def test_again_in_its_folder_trains_nothing(self, make_data, tmp_path, monkeypatch):
         first = build_encoder(**VAE)(make_data(), tmp_path / "vae")
-        monkeypatch.setattr(encoders, "epoch", None)
+        monkeypatch.setattr(training, "epoch", None)
         assert equal(first, build_encoder(**VAE)(make_data(), tmp_path / "vae"))
 
     def test_a_stopped_training_ends_with_the_same_bytes(self, make_data, tmp_path, every_epoch, monkeypatch):
@@ -168,14 +170,14 @@ class TestPrecomputed:
             for name, array in arrays.items():
                 np.save(tmp_path / f"{name}.npy", array)
             paths = {name: str(tmp_path / f"{name}.npy") for name in arrays}
-            return precomputed(**(dict(validation=None, test=None) | paths)).encode
+            return precomputed(**paths).encode
 
         return write
 
     def test_reads(self, save, make_data, tmp_path):
-        arrays = {name: np.random.default_rng(0).normal(size=(n, 5)) for name, n in dict(train=60, test=20).items()}
+        arrays = {name: np.random.default_rng(0).normal(size=(n, 5)) for name, n in dict(latents=60, test=20).items()}
         result = save(**arrays)(make_data(num_validation=0), tmp_path)
-        np.testing.assert_array_equal(result.train.latents, np.float32(arrays["train"]))
+        np.testing.assert_array_equal(result.train.latents, np.float32(arrays["latents"]))
         assert result.validation.latents.shape == (0, 5)
 
     @pytest.mark.parametrize(
@@ -186,11 +188,11 @@ class TestPrecomputed:
             (np.full((60, 5), "a"), "expected numbers"),
             (np.where(np.arange(60)[:, None] == 7, np.nan, np.zeros((60, 5))), "1 of 60 rows, the first is row 7"),
             (np.full((60, 5), np.inf), "NaN or infinite values in 60 of 60"),
-            (np.zeros((60, 4)), "test.npy has 5 columns but train 4"),
+            (np.zeros((60, 4)), "test.npy has 5 columns but latents 4"),
         ],
     )
     def test_bad_embeddings(self, save, make_data, tmp_path, train, message):
-        encode = save(train=train, test=np.zeros((20, 5)))
+        encode = save(latents=train, test=np.zeros((20, 5)))
         with pytest.raises(BadInput, match=message):
             encode(make_data(num_validation=0), tmp_path)
 
@@ -198,11 +200,11 @@ class TestPrecomputed:
         (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
         for path in ("none.npy", "torn.npy"):
             with pytest.raises(BadInput, match=f"{path} cannot be read as .npy"):
-                precomputed(train=str(tmp_path / path), validation=None, test=None).encode(make_data(), tmp_path)
+                precomputed(latents=str(tmp_path / path)).encode(make_data(), tmp_path)
 
     def test_a_split_without_its_file(self, save, make_data, tmp_path):
         with pytest.raises(BadInput, match="20 validation images but no embeddings"):
-            save(train=np.zeros((60, 5)))(make_data(), tmp_path)
+            save(latents=np.zeros((60, 5)))(make_data(), tmp_path)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from latent_al.encoders.base import Encodings
+from latent_al.encoders import Encodings
 from latent_al.results import mosaics, plots
 from latent_al.results.figures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
 from latent_al.results.tables import History, queries_table

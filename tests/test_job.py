@@ -97,7 +97,7 @@ def test_a_class_that_is_not_in_the_list(plain):
         (dict(classifier__name="mpl"), "unknown classifier that reads latents 'mpl'; known: mlp, refitted"),
         (dict(classifier__name="cnn"), "unknown classifier that reads latents 'cnn'"),
         (dict(classifier__dropout=(0.1, 0.2)), "dropouts .*no validation labels to choose by; give one of each"),
-        (dict(encoder__name="identity"), "unknown encoder 'identity'; known: conv_ae"),
+        (dict(encoder__name="pca"), "unknown encoder 'pca'; known: conv_ae"),
         (dict(strategy=dict(name="smart")), "unknown strategy 'smart'; known: ae_error"),
         (dict(initial=dict(name="badge")), "a strategy does not fit the encoder and the classifier: "),
         (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),

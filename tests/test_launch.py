@@ -224,7 +224,7 @@ def test_changed_embeddings_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.num_rounds = 0
     config.num_seeds = 1
-    embeddings = dict(name="precomputed", train=str(tmp_path / "train.npy"), validation=None, test=None)
+    embeddings = dict(name="precomputed", latents=str(tmp_path / "train.npy"))
     config.encoders = ConfigDict(dict(vae=embeddings))
     config.data = ConfigDict(dict(name="digits", num_validation=0, num_test=0))
     for scale in (1, 1, 2):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from ml_collections import ConfigDict
 
-from latent_al.encoders.base import ENCODERS
+from latent_al.encoders import ENCODERS
 from latent_al.experiment.build import build_arms, place_encodings, prepare_arm
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
 from latent_al.experiment.rounds import play
@@ -60,7 +60,7 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
 
 def test_encoders_say_what_they_will_make(make_data, tmp_path):
     data = make_data()
-    files = {split: str(tmp_path / f"{split}.npy") for split in ("train", "validation", "test")}
+    files = {split: str(tmp_path / f"{split}.npy") for split in ("latents", "validation", "test")}
     for path, size in zip(files.values(), (60, 20, 20), strict=True):
         np.save(path, np.zeros((size, 5)))
     for encoder, width in ((ENCODERS["identity"](), 16), (ENCODERS["precomputed"](**files), 5)):

@@ -102,7 +102,8 @@ def test_what_one_device_refuses_several_refuse(tmp_path, strategy):
     for split, size in (("validation", 200), ("test", 300)):
         np.save(tmp_path / f"{split}.npy", latents[:size])
     config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
-    files = {split: str(tmp_path / f"{split}.npy") for split in ("train", "validation", "test")}
+    files = dict(latents=str(tmp_path / "train.npy"))
+    files |= {split: str(tmp_path / f"{split}.npy") for split in ("validation", "test")}
     config.encoders = dict(vae=dict(name="precomputed", **files))
     config.arms.margin.strategy = strategy | dict(measure="margin")
     config.mesh = dict(pool=2)

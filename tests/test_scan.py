@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_al.labelling import scan as scanning
+from latent_al.data import listing
+from latent_al.data import store as stores
+from latent_al.data.store import Store
 from latent_al.labelling.scan import forecast, plan, scan, summary
-from latent_al.labelling.store import Store
 from latent_al.runtime.files import read_csv
 from latent_al.types import BadInput
 
@@ -102,8 +103,8 @@ class TestScan:
         assert result.rejected.file_name.tolist() == ["a.bmp"]
 
     def test_interrupted_it_goes_on_after_the_last_shard(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(scanning, "SHARD", 8)
-        monkeypatch.setattr(scanning, "GROUP", 2)
+        monkeypatch.setattr(stores, "SHARD", 8)
+        monkeypatch.setattr(listing, "GROUP", 2)
         root, whole, torn = (tmp_path / name for name in ("root", "whole", "torn"))
         for index in range(27):
             save(root / f"{index:02}.png", index % 25)
@@ -116,7 +117,7 @@ class TestScan:
         (torn / "pool/00003.npy.partial").write_bytes(b"half")
         assert len(plan(str(root), torn, size=(4, 4), channels=1).new) == 11
         resumed = run(root, torn)
-        np.testing.assert_array_equal(resumed.store.read(0, 25), result.store.read(0, 25))
+        np.testing.assert_array_equal(resumed.store[0:25], result.store[0:25])
         assert resumed.num_new == 25
         for name in ("manifest.csv", "duplicates.csv", "rejected.csv", "pool/00003.csv"):
             assert (torn / name).read_bytes() == (whole / name).read_bytes()
@@ -282,7 +283,7 @@ def test_store_rows(tmp_path):
         for row in range(9):
             np.testing.assert_array_equal(each[row], pixels[row])
         for start, stop in ((0, 9), (3, 5), (5, 5), (7, 20)):
-            np.testing.assert_array_equal(each.read(start, stop), pixels[start:stop])
+            np.testing.assert_array_equal(each[start:stop], pixels[start:stop])
         with pytest.raises(IndexError, match="row 9 of 9"):
             each[9]
     with pytest.raises(ValueError, match="pixels are"):

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from latent_al.data import load
-from latent_al.encoders.base import ENCODERS, train_autoencoder
+from latent_al.encoders import ENCODERS
+from latent_al.encoders.training import Training, make_trainer, train
 from latent_al.models.vae_gan import vae_gan
 from latent_al.types import BadInput, build
 
 SIZES = dict(image_shape=(8, 12, 2), filters=(3, 4), hidden=6, latent_dim=2, gamma=0.3)
 TRAINING = dict(learning_rate=1e-3, epochs=10, batch_size=32, seed=0)
 DIGITS = dict(image_shape=(8, 8, 1), filters=(32,), hidden=32, latent_dim=8, gamma=1.0)
+TRAINER = make_trainer(vae_gan, Training(**TRAINING), **DIGITS)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def trained(digits, tmp_path_factory):
     encoder = build(ENCODERS, dict(name="vae_gan", **DIGITS, **TRAINING), "encoder")
     encodings = encoder.encode(digits, folder)
     assert jax.tree.map(jnp.shape, encodings.train) == jax.tree.map(jnp.shape, encoder.shapes(digits))
-    return encodings, ours, train_autoencoder(ours, digits, folder, **TRAINING)[0]
+    return encodings, ours, train(TRAINER, digits, folder)[0]
 
 
 def test_reconstructions_get_better_than_a_collapsed_decoders(trained, digits):
@@ -153,8 +155,8 @@ def test_the_discriminator_is_better_than_chance(trained, digits):
 
 
 def test_the_same_seed_gives_the_same_bytes(trained, digits, tmp_path):
-    encodings, ours, params = trained
-    again = train_autoencoder(ours, digits, tmp_path / "again", **TRAINING)
+    encodings, _, params = trained
+    again = train(TRAINER, digits, tmp_path / "again")
     assert jax.tree.all(jax.tree.map(np.array_equal, (params, encodings.losses), again))
 
 

@@ -9,10 +9,10 @@ from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
 from latent_al.data.idx import idx
 from latent_al.data.image_folder import image_folder
+from latent_al.data.images import Mapped
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
 from latent_al.data.poses import poses
-from latent_al.data.stored import Stored
 from latent_al.data.svhn import svhn
 from latent_al.data.tfds import tfds
 from latent_al.data.three_classes import three_classes
@@ -41,7 +41,7 @@ SOURCES = {
 
 
 def load(spec) -> Data:
-    """The images that `spec` names, checked. A `source` in it is a spec too: its images, checked, are handed on.
+    """Returns the images that `spec` names, checked. A `source` in it is a spec too: its images are checked first.
 
     Raises:
         BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
@@ -67,7 +67,7 @@ def digest(data: Data) -> str:
     for split in (data.train, data.validation, data.test):
         for array in split:
             sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
-            if isinstance(array, Stored):
+            if isinstance(array, Mapped):
                 sha.update(digest_by_share(array.on_disk).encode())
             elif array is not None:
                 sha.update(np.ascontiguousarray(array))
@@ -96,15 +96,15 @@ def _check_split(name, split, image_shape, num_classes):
 
 
 def _find_bad(images):
-    """The rows with pixels that cannot be; each of several processes looks at its part."""
+    """Returns the rows with pixels that cannot be; each of several processes looks at its part."""
     first, end = share(len(images))
     block = max(1, PIXELS // math.prod(images.shape[1:]))
-    found = [np.zeros(0, int)]
+    bad_rows = [np.zeros(0, int)]
     for start in range(first, end, block):
         some = np.asarray(images[start : min(start + block, end)])
         good = (np.isfinite(some) & (some >= 0) & (some <= 1)).all(axis=(1, 2, 3))
-        found.append(start + np.flatnonzero(~good))
-    return np.concatenate(found)
+        bad_rows.append(start + np.flatnonzero(~good))
+    return np.concatenate(bad_rows)
 
 
 def _check_angles(name, angles, num_classes):

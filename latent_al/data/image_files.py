@@ -47,7 +47,7 @@ def check_shape(size: tuple[int, int] | None, channels: int) -> None:
 
 
 def read_image(path: Path, size: tuple[int, int] | None, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The image in a file, as `decode` gives it.
+    """Reads the image in a file, as `decode` returns it.
 
     Raises:
         UnusableImage: the file cannot be read or decoded.

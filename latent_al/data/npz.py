@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from latent_al.data.arrays import assemble, to_labels, to_split, with_channels
-from latent_al.data.stored import Stored
+from latent_al.data.images import Mapped
 from latent_al.types import BadInput, Data, Split
 
 
@@ -67,5 +67,5 @@ def _split(arrays, name, *, stays=False):
             f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
         )
     if stays:
-        return Split(Stored(images), None if labels is None else to_labels(labels))
+        return Split(Mapped(images), None if labels is None else to_labels(labels))
     return to_split(images, labels)

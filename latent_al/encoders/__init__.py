@@ -1,0 +1,31 @@
+"""Images, as arrays or streams, to latents: the table of encoders, each a factory that returns an `Encoder`."""
+
+from functools import partial
+from typing import Any
+
+from latent_al.encoders.autoencoder import trained
+from latent_al.encoders.identity import identity
+from latent_al.encoders.precomputed import precomputed
+from latent_al.encoders.protocol import Encoder, Encodings, Forecast
+from latent_al.models import AUTOENCODERS
+from latent_al.types import build
+
+TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
+"""They take `image_shape` besides."""
+ENCODERS = {"identity": identity, "precomputed": precomputed} | TRAINED
+
+__all__ = ["ENCODERS", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]
+
+
+def build_encoder(spec: Any, image_shape: tuple[int, int, int]) -> Encoder:
+    """Builds the encoder that `spec` names, for images of one shape.
+
+    Args:
+        spec: a dict or a ConfigDict of `name` and its settings.
+        image_shape: (h, w, c).
+
+    Raises:
+        BadInput: an unknown name, what the encoder refuses.
+    """
+    settings = dict(spec, image_shape=image_shape) if spec.get("name") in TRAINED else spec
+    return build(ENCODERS, settings, "encoder")

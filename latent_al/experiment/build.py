@@ -1,4 +1,4 @@
-"""Builds what a config names: encoders, and the arms with all that they compile and prepare."""
+"""Builds the arms that a config names, with all that they compile and prepare."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from latent_al import loop
-from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
+from latent_al.encoders import Encodings
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
+from latent_al.models.classifiers import build_learner, reads_images
 from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.needs import check_needs, check_prepared, count_nan, latent_stats, stats_of_shapes
@@ -31,23 +31,6 @@ from latent_al.types import (
     Spec,
     build,
 )
-
-
-def build_encoder(spec: Spec, data: Data) -> Encoder:
-    """Returns the encoder of an entry of `config.encoders`.
-
-    Raises:
-        BadInput: what the encoder refuses; batches larger than the training set, where images of one are compared.
-    """
-    if spec.get("name") not in TRAINED:
-        return build(ENCODERS, spec, "encoder")
-    size, *image_shape = data.train.images.shape
-    if "perplexity" in spec and spec["batch_size"] > size:
-        raise BadInput(
-            f"{spec['name']} compares the images of a batch of {spec['batch_size']} but there are {size} training "
-            "images, so that some would be in it twice; lower batch_size."
-        )
-    return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
 def capacity(config: Experiment) -> int:
@@ -86,19 +69,8 @@ def make_learner(spec: Spec, data: Data, setting: Mapping[str, Any]) -> Learner:
     Raises:
         BadInput: what the classifier refuses, labels that it cannot learn.
     """
-    has_angles = data.num_classes is None
-    if spec["name"] in (CLASSIFIERS if has_angles else REGRESSORS):
-        labels, fitting = ("angles", REGRESSORS) if has_angles else (f"{data.num_classes} classes", CLASSIFIERS)
-        raise BadInput(
-            f"{spec['name']} cannot learn the labels of this data, which are {labels}; choose one of "
-            f"{', '.join(fitting)}, or other data."
-        )
-    supplied = {"image_shape": data.train.images.shape[1:]} if spec["name"] in ON_IMAGES else {}
-    supplied |= {} if has_angles else {"num_classes": data.num_classes}
-    if "classifier" in spec:
-        supplied["classifier"] = make_learner(spec["classifier"], data, setting)
-    changed = {name: value for name, value in setting.items() if name in spec}
-    return build(CLASSIFIERS | REGRESSORS, dict(spec, **supplied, **changed), "classifier")
+    image_shape = data.train.images.shape[1:]
+    return build_learner(_with_setting(spec, setting), num_classes=data.num_classes, image_shape=image_shape)
 
 
 def place_encodings(encodings: Encodings, mesh: Mesh | None) -> Encodings:
@@ -155,7 +127,7 @@ class _Builder:
         arm = Arm(
             name=name,
             encoder=spec.encoder,
-            on_images=_reads_images(classifier),
+            on_images=reads_images(classifier),
             settings=settings,
             keep=spec.keep,
             make_learner=None if data.train.labels is None else partial(make_learner, classifier, data),
@@ -263,12 +235,15 @@ def _settings_of(spec, classifier) -> tuple[Setting, ...]:
     )
 
 
+def _with_setting(spec, setting):
+    changed = dict(spec) | {name: value for name, value in setting.items() if name in spec}
+    if "classifier" in spec:
+        changed["classifier"] = _with_setting(spec["classifier"], setting)
+    return changed
+
+
 def _has_setting(classifier, name):
     return name in classifier or ("classifier" in classifier and _has_setting(classifier["classifier"], name))
-
-
-def _reads_images(classifier):
-    return _reads_images(classifier["classifier"]) if "classifier" in classifier else classifier["name"] in ON_IMAGES
 
 
 def _numbers(train):

@@ -7,7 +7,7 @@ import annotated_types
 from ml_collections import ConfigDict
 from pydantic import Field
 
-from latent_al.encoders.base import ENCODERS
+from latent_al.encoders import ENCODERS
 from latent_al.experiment.schema import (
     SOURCE,
     Count,

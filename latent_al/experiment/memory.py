@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from latent_al.encoders.base import Encodings
+from latent_al.encoders import Encodings
 from latent_al.experiment.build import preparers
 from latent_al.experiment.rounds import SPLITS, Arm, ArmData, for_fit, place_data, stack_settings
 from latent_al.runtime.mesh import SEEDS, free_bytes, has_pool, place, place_rows

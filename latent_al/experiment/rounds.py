@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from latent_al.encoders.base import Encodings
+from latent_al.encoders import Encodings
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.results.tables import History
 from latent_al.runtime.checkpoints import Checkpoints

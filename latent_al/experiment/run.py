@@ -11,9 +11,9 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from latent_al.data import digest, load
-from latent_al.data.stored import digest_arrays
-from latent_al.encoders.base import TRAINED, Encodings
-from latent_al.experiment.build import build_arms, build_encoder, capacity, place_encodings, prepare_arm
+from latent_al.data.images import digest_arrays
+from latent_al.encoders import TRAINED, Encodings, build_encoder
+from latent_al.experiment.build import build_arms, capacity, place_encodings, prepare_arm
 from latent_al.experiment.config import Experiment, parse_experiment
 from latent_al.experiment.diagnose import build_diagnostics, compute
 from latent_al.experiment.memory import choose_seeds, describe, forecast
@@ -55,7 +55,7 @@ def run_experiment(
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
-    encoders = {name: build_encoder(spec, data) for name, spec in config.encoders.items()}
+    encoders = {name: build_encoder(spec, data.train.images.shape[1:]) for name, spec in config.encoders.items()}
     shapes = {name: encoder.shapes(data) for name, encoder in encoders.items()}
     arms = build_arms(config, data, shapes, mesh)
     tuned = _tuned(arms, data)

@@ -9,8 +9,8 @@ import pandas as pd
 from latent_al.labelling import estimates, selection
 from latent_al.labelling.config import LabellingJob
 from latent_al.labelling.state import State
-from latent_al.models.classifiers import CLASSIFIERS
-from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, Spec, Strategy, build
+from latent_al.models.classifiers import build_learner
+from latent_al.types import UNLABELLED, BadInput, Encoded, Strategy
 
 
 class Asked(NamedTuple):
@@ -26,14 +26,6 @@ class Asked(NamedTuple):
     rows: np.ndarray
     queries: pd.DataFrame
     predictions: pd.DataFrame | None
-
-
-def build_learner(spec: Spec, num_classes: int) -> Learner:
-    """The classifier that `spec` names, and the one within it."""
-    known = {"num_classes": num_classes}
-    if "classifier" in spec:
-        known["classifier"] = build_learner(spec.classifier, num_classes)
-    return build(CLASSIFIERS, dict(spec, **known), "classifier")
 
 
 def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: State, encoded: Encoded) -> Asked:
@@ -55,7 +47,7 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
         if is_first:
             chosen = selection.Chosen(selection.choose_first(key_choose, initial, encoded, known, num), None)
         else:
-            learner = build_learner(config.classifier, len(state.classes))
+            learner = build_learner(config.classifier, num_classes=len(state.classes))
             chosen = selection.choose_next(key_choose, learner, strategy, encoded, known, num)
             record |= _measured(key_compare, config.query_size, learner, state, encoded, chosen.probs)
     except ValueError as error:

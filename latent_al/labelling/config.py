@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
-from latent_al.encoders.base import TRAINED
+from latent_al.encoders import TRAINED
 from latent_al.experiment.config import Precision, Strategy
 from latent_al.experiment.schema import Count, CountOrNone, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.labelling import encode, label_studio, rounds, scan, sheets, terminal
-from latent_al.labelling.asking import Asked, ask, build_learner
+from latent_al.data.store import Store
+from latent_al.encoders import Encoder, build_encoder
+from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
+from latent_al.labelling.asking import Asked, ask
 from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import check_shapes
+from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_csv
 from latent_al.runtime.workdir import check_identity
 from latent_al.strategies import STRATEGIES
@@ -22,9 +25,9 @@ from latent_al.types import BadInput, Encoded, Learner, Problem, Strategy, build
 
 
 class Parts(NamedTuple):
-    """What the config names, built; `streamed` is None for embeddings that people have."""
+    """The encoder and the strategies that the config names."""
 
-    streamed: encode.Streamed | None
+    encoder: Encoder
     initial: Strategy
     strategy: Strategy
 
@@ -40,8 +43,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
             another process in the workdir. What was done stays done, and the same command goes on.
     """
-    config = parse_labelling(config)
-    folder, parts = Path(workdir), _build(config)
+    config, folder = parse_labelling(config), Path(workdir)
+    parts = _build(config, folder)
     try:
         (folder / "labels").mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock", timeout=0):
@@ -64,7 +67,7 @@ def _run(config, folder, parts):
     scanned = scan.scan(plan)
     print(scan.summary(scanned))
     set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
-    encoded = _encode(config, parts.streamed, scanned, folder / "encoder")
+    encoded = _encode(parts.encoder, scanned, folder / "encoder")
     state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
@@ -88,17 +91,16 @@ def _identity(config):
     )
 
 
-def _build(config) -> Parts:
+def _build(config, folder) -> Parts:
     _check_classes(config.classes)
     scan.check_size(config.data.size, config.data.channels)
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
-    learner = build_learner(config.classifier, 2)
-    if config.encoder.name == "precomputed":
-        encode.read_embeddings(config.encoder.to_dict())
-        return Parts(None, initial, strategy)
-    streamed = encode.build_streamed(dict(config.encoder), (*config.data.size, config.data.channels))
-    _check_shapes(streamed.has_spread, learner, initial, strategy)
-    return Parts(streamed, initial, strategy)
+    learner = build_learner(config.classifier, num_classes=2)
+    image_shape = (*config.data.size, config.data.channels)
+    encoder = build_encoder(config.encoder, image_shape)
+    shapes = encoder.shapes(scan.as_data(Store(folder / "pool", image_shape)))
+    _check_shapes(shapes, learner, initial, strategy)
+    return Parts(encoder, initial, strategy)
 
 
 def _check_classes(classes):
@@ -112,13 +114,11 @@ def _check_classes(classes):
     label_studio.labelling_config(classes)
 
 
-def _check_shapes(has_spread, learner: Learner, initial, strategy):
-    """Refuses strategies that do not fit the encoder and the classifier, before any long work."""
+def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy):
+    """Checks the strategies on a pool of 1,000 rows, before it is scanned; `shapes` are those of other rows."""
     size = 1000
-    latents = jax.ShapeDtypeStruct((size, 2), np.float32)
-    errors = jax.ShapeDtypeStruct((size,), np.float32)
-    encoded = Encoded(latents, latents if has_spread else None, errors)
-    problem = Problem(latents, jax.ShapeDtypeStruct((size,), np.int32), encoded)
+    encoded = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), shapes)
+    problem = Problem(encoded.latents, jax.ShapeDtypeStruct((size,), np.int32), encoded)
     strategies = dict(strategy=strategy, initial=initial)
     try:
         for needing in strategies.values():
@@ -128,13 +128,12 @@ def _check_shapes(has_spread, learner: Learner, initial, strategy):
         raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
 
 
-def _encode(config, streamed, scanned, folder) -> Encoded:
-    if streamed is None:
-        return encode.precomputed(config.encoder.to_dict(), scanned.table)
-    if encode.missing_shards(scanned.store, folder):
-        expected, streamed = encode.forecast(streamed, scanned.store, folder)
+def _encode(encoder: Encoder, scanned, folder) -> Encoded:
+    data = scan.as_data(scanned.store, scanned.table)
+    expected = encoder.forecast(data, folder)
+    if expected is not None:
         print(terminal.forecast(expected))
-    return encode.encode(streamed, scanned.store, folder)
+    return encoder.encode(data, folder).train
 
 
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):

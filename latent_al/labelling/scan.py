@@ -1,38 +1,31 @@
 """From a folder to the images in it: what is there, once each, by its content, and what came, went and changed."""
 
 import hashlib
-import itertools
-import math
-import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import grain
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from latent_al.data.image_files import SUFFIXES, UnusableImage, check_shape, decode, read_content
-from latent_al.labelling.store import COLUMNS, Store
+from latent_al.data.image_files import UnusableImage, check_shape, decode, read_content
+from latent_al.data.listing import first_of, list_images, read_in_threads
+from latent_al.data.store import COLUMNS, Store, shard_rows
 from latent_al.runtime.files import read_csv, write_csv
-from latent_al.types import BadInput
+from latent_al.types import BadInput, Data, Split
 
-SHARD, SHARD_BYTES = 1024, 2**26
-"""Images of a shard, and its bytes, at most: as much again is read ahead."""
 PLACE = ["file_name", "bytes", "modified_ns"]
-"""What tells, without reading it, that a file is as it was."""
-THREADS = 4
-GROUP = 16
-"""Files that a thread reads at a time: to hand over each small image by itself would halve the speed."""
+"""The columns that tell, without reading it, that a file is as it was."""
 ROW_BYTES = 200
-"""What an image takes in the tables, about."""
+"""Of an image in the tables, about."""
 
 
 class Forecast(NamedTuple):
-    """What reading the new files will take.
+    """The cost of reading the new files.
 
     num_images: files to read.
     seconds: about how long that takes, from a sample of them.
@@ -46,7 +39,7 @@ class Forecast(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is in the folder, before any image is decoded.
+    """The content of the folder, before any image is decoded.
 
     Attributes:
         root: the folder.
@@ -106,11 +99,6 @@ class _Read(NamedTuple):
     reason: str | None
 
 
-def shard_rows(image_shape: tuple[int, int, int]) -> int:
-    """How many images make a shard."""
-    return max(1, min(SHARD, SHARD_BYTES // math.prod(image_shape)))
-
-
 def check_size(size: tuple[int, int] | None, channels: int) -> None:
     """Checks what every image of the pool is to become.
 
@@ -137,28 +125,18 @@ def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, chann
     Raises:
         BadInput: no folder, no image files in it, no size, or shards of another size or damaged.
     """
-    if root is None:
-        raise BadInput("no folder of images is named; set config.data.root to it.")
     check_size(size, channels)
-    folder = Path(root)
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the images.")
-    if folder.resolve() == workdir.resolve():
-        raise BadInput(f"{folder} is both config.data.root and --workdir; choose another --workdir.")
-    files, rejected, num_other = _list(folder, workdir.resolve())
-    if not files:
-        raise BadInput(
-            f"no image files in {folder} ({num_other} others, {len(rejected)} that cannot be used"
-            f"{_first(rejected)}); set config.data.root to a folder of images."
-        )
+    if root is not None and workdir.is_dir() and Path(root).resolve() == workdir.resolve():
+        raise BadInput(f"{root} is both config.data.root and --workdir; choose another --workdir.")
+    listing = list_images(root, without=workdir)
     store = Store(workdir / "pool", (*size, channels))
-    table = pd.DataFrame(files, columns=PLACE).astype({"file_name": str})
-    table = table.merge(_known(workdir, store), how="left", on=PLACE).fillna({"id": ""})
-    return Plan(folder, workdir, tuple(size), channels, store, table, rejected, num_other)
+    table = pd.DataFrame(listing.files, columns=PLACE).astype({"file_name": str})
+    table = table.merge(_seen_before(workdir, store), how="left", on=PLACE).fillna({"id": ""})
+    return Plan(Path(root), workdir, tuple(size), channels, store, table, listing.rejected, listing.num_other)
 
 
 def forecast(plan: Plan) -> Forecast:
-    """Reads up to 32 of the new files, drawn at random, and says what reading all of them will take.
+    """Returns what reading all new files will take, from reading up to 32 of them, drawn at random.
 
     Raises:
         BadInput: the disk has less room than that.
@@ -196,7 +174,7 @@ def scan(plan: Plan) -> Scan:
     write_csv(plan.workdir / "rejected.csv", rejected)
     if files.empty:
         raise BadInput(
-            f"none of the {len(plan.files):,} image files in {plan.root} can be used{_first(unreadable)}; "
+            f"none of the {len(plan.files):,} image files in {plan.root} can be used{first_of(unreadable)}; "
             f"{plan.workdir / 'rejected.csv'} lists them all."
         )
     previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE]).drop_duplicates("id")
@@ -206,8 +184,25 @@ def scan(plan: Plan) -> Scan:
     return result
 
 
+def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
+    """Returns the scanned images as the training images of `Data`, without labels.
+
+    Args:
+        store: their pixels.
+        table: as `Scan.table`; None before a scan.
+
+    Returns:
+        Named by their ids. The file name of an image whose file has other content by now is empty.
+    """
+    nothing = Split(np.zeros((0, *store.image_shape), np.float32), None)
+    if table is None:
+        return Data(Split(store, None), nothing, nothing, store.rows.id.to_numpy(str), None)
+    file_names = table.file_name.where(table.status != "changed", "")
+    return Data(Split(store, None), nothing, nothing, table.id.to_numpy(str), None, file_names.to_numpy(str))
+
+
 def summary(scan: Scan) -> str:
-    """What was found, for the terminal, in one line; what is new only where not everything is."""
+    """Returns what was found, for the terminal, in one line; what is new only where not everything is."""
     num_present = int((scan.table.status == "present").sum())
     num_new = scan.num_new if scan.num_new < len(scan.table) else 0
     counts = [
@@ -219,75 +214,14 @@ def summary(scan: Scan) -> str:
         (scan.num_changed, "changed", ""),
         (scan.num_other, "other files", ""),
     ]
-    told = [(num, what[:-1] if num == 1 and what.endswith("s") else what, where) for num, what, where in counts if num]
-    return ", ".join(f"{num:,} {what}{where}" for num, what, where in told)
-
-
-def _first(rejected):
-    return f"; the first is {rejected[0][0]!r}: {rejected[0][1]}" if rejected else ""
-
-
-def _list(folder, workdir):
-    """(`PLACE` of each image file, (name, reason) of what cannot be used, number of other files), sorted by name."""
-    files, rejected, num_other = [], [], 0
-    pending = [(str(folder.resolve()), "")]
-    while pending:
-        where, above = pending.pop()
-        for entry in _entries(where, above, rejected):
-            name = _text(above + entry.name)
-            reason = _why_not(entry)
-            if reason is not None:
-                rejected.append((name, reason))
-            elif entry.is_dir(follow_symlinks=False):
-                if entry.path != str(workdir):
-                    pending.append((entry.path, f"{name}/"))
-            elif not _has_suffix(entry):
-                num_other += 1
-            else:
-                _add_file(entry, name, files, rejected)
-    return sorted(files), sorted(rejected), num_other
-
-
-def _add_file(entry, name, files, rejected):
-    try:
-        status = entry.stat(follow_symlinks=False)
-        files.append((name, status.st_size, status.st_mtime_ns))
-    except OSError as error:
-        rejected.append((name, f"it cannot be read ({error.strerror})"))
-
-
-def _entries(where, above, rejected):
-    try:
-        with os.scandir(where) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        rejected.append((above.rstrip("/") or ".", f"the folder cannot be read ({error.strerror})"))
-        return []
-
-
-def _text(name):
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _has_suffix(entry):
-    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
-
-
-def _why_not(entry):
-    if entry.is_symlink():
-        return "it is a symbolic link, which is not followed; put what it leads to in its place"
-    is_dir = entry.is_dir(follow_symlinks=False)
-    if not is_dir and not _has_suffix(entry):
-        return None
-    if _text(entry.name) != entry.name:
-        return "its name is not UTF-8; rename it"
-    if not is_dir and not entry.is_file(follow_symlinks=False):
-        return "it is neither a file nor a folder"
-    return None
+    phrases = [
+        f"{num:,} {what[:-1] if num == 1 and what.endswith('s') else what}{where}" for num, what, where in counts if num
+    ]
+    return ", ".join(phrases)
 
 
 def _read_table(path, columns):
-    """These columns of a table that an earlier scan wrote, without rows where there is none."""
+    """Returns these columns of a table that an earlier scan wrote, without rows where there is none."""
     if not path.exists():
         return pd.DataFrame(columns=columns, dtype=str).astype(_ints(columns))
     try:
@@ -302,28 +236,26 @@ def _ints(columns):
     return {name: np.int64 for name in columns if name in ("bytes", "modified_ns")}
 
 
-def _known(workdir, store):
-    """Which image each file was, where it was seen with that length and time of change."""
-    seen = [_read_table(workdir / name, ["id", *PLACE]) for name in ("duplicates.csv", "manifest.csv")]
-    known = pd.concat([store.rows[["id", *PLACE]], *seen])
-    return known[known.id.isin(store.rows.id)].drop_duplicates(PLACE, keep="last")
+def _seen_before(workdir, store):
+    """Returns the `id` and `PLACE` of each file of an earlier scan, where the store has its image."""
+    columns = ["id", *PLACE]
+    tables = [store.rows[columns]]
+    tables += [_read_table(workdir / name, columns) for name in ("duplicates.csv", "manifest.csv")]
+    files = pd.concat(tables)
+    return files[files.id.isin(store.rows.id)].drop_duplicates(PLACE, keep="last")
 
 
 def _read_all(plan, names):
-    known = set(plan.store.rows.id)
-    groups = [names[start : start + GROUP] for start in range(0, len(names), GROUP)]
-    images = grain.MapDataset.source(groups).map(lambda group: [_read(plan, known, name) for name in group])
-    ahead = -(-shard_rows(plan.store.image_shape) // GROUP)
-    options = grain.ReadOptions(num_threads=min(THREADS, ahead), prefetch_buffer_size=ahead)
-    return itertools.chain.from_iterable(images.to_iter_dataset(options))
+    read = partial(_read, plan, set(plan.store.rows.id))
+    return read_in_threads(read, names, ahead=shard_rows(plan.store.image_shape))
 
 
-def _read(plan, known, name):
+def _read(plan, stored, name):
     try:
         content, modified_ns = read_content(plan.root / name)
         identity = f"sha256:{hashlib.sha256(content).hexdigest()[:32]}"
         row = dict(id=identity, file_name=name, bytes=len(content), modified_ns=modified_ns)
-        if identity in known:
+        if identity in stored:
             return _Read(row, None, None)
         pixels, height, width = decode(content, plan.size, plan.channels)
     except UnusableImage as error:
@@ -332,15 +264,15 @@ def _read(plan, known, name):
 
 
 def _add_new(plan):
-    """Adds the new images to the store; (id and `PLACE` of every readable file, (name, reason) of the others)."""
-    found, unreadable, batch = [], [], []
+    """Adds the new images to the store; returns (id and `PLACE` of every readable file, the others with a reason)."""
+    readable, unreadable, batch = [], [], []
     seen = set(plan.store.rows.id)
     new = plan.new
     for read in tqdm(_read_all(plan, new), total=len(new), desc="reading images", unit="", disable=not new):
         if read.reason is not None:
             unreadable.append((read.row["file_name"], read.reason))
             continue
-        found.append([read.row[name] for name in ["id", *PLACE]])
+        readable.append([read.row[name] for name in ["id", *PLACE]])
         if read.row["id"] not in seen:
             seen.add(read.row["id"])
             batch.append(read)
@@ -350,8 +282,8 @@ def _add_new(plan):
     if batch:
         _append(plan.store, batch)
     kept = plan.files.loc[plan.files.id != "", ["id", *PLACE]]
-    found = pd.DataFrame(found, columns=kept.columns).astype(kept.dtypes)
-    return pd.concat([kept, found]).sort_values("file_name", ignore_index=True), unreadable
+    added = pd.DataFrame(readable, columns=kept.columns).astype(kept.dtypes)
+    return pd.concat([kept, added]).sort_values("file_name", ignore_index=True), unreadable
 
 
 def _append(store, batch):

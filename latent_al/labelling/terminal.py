@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from latent_al.labelling import encode, scan
+from latent_al.encoders import Forecast
+from latent_al.labelling import scan
 from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
@@ -29,7 +30,7 @@ def to_scan(expected: scan.Forecast) -> str:
     return f"To read: {num:,} file{'s' * (num != 1)}, {duration(expected.seconds)}, {disk} of disk."
 
 
-def forecast(expected: encode.Forecast) -> str:
+def forecast(expected: Forecast) -> str:
     """Tells how long the encoder will take, and the memory that it needs."""
     training = f"train the encoder: {duration(expected.training)}; to " if expected.training else ""
     memory = size(expected.memory)

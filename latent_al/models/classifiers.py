@@ -12,7 +12,7 @@ from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
 from latent_al.models.train import BLOCK, fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
-from latent_al.types import BadInput, Learner, Scalar, is_traced
+from latent_al.types import BadInput, Learner, Scalar, Spec, build, check_name, is_traced
 
 NUM_PARTS = 10
 """Parts of a CNN's training, after each of which a monitor may look at it."""
@@ -201,3 +201,40 @@ CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted, "resnet18": resnet1
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
 ON_IMAGES = ("angle_cnn", "cnn", "resnet18")
 """They take `image_shape` besides."""
+
+
+def build_learner(spec: Spec, *, num_classes: int | None, image_shape: tuple[int, int, int] | None = None) -> Learner:
+    """Builds the classifier or regressor that `spec` names, and the one within it.
+
+    Args:
+        spec: of an entry of `CLASSIFIERS` or `REGRESSORS`; a `classifier` in it is a spec too.
+        num_classes: of the labels; None where these are angles.
+        image_shape: (h, w, c) of the images; None where there are only latents to learn from.
+
+    Raises:
+        BadInput: an unknown name, one that cannot learn such labels or needs images, what the factory refuses.
+    """
+    name, has_angles = spec.get("name"), num_classes is None
+    if name in (CLASSIFIERS if has_angles else REGRESSORS):
+        labels, wanted = ("angles", REGRESSORS) if has_angles else (f"{num_classes} classes", CLASSIFIERS)
+        raise BadInput(
+            f"{name} cannot learn the labels of this data, which are {labels}; choose one of {', '.join(wanted)}, or "
+            "other data."
+        )
+    table = CLASSIFIERS | REGRESSORS
+    if image_shape is None:
+        table = {name: make for name, make in CLASSIFIERS.items() if name not in ON_IMAGES}
+        check_name(name, table, "classifier that reads latents")
+    settings = dict(spec)
+    if not has_angles:
+        settings["num_classes"] = num_classes
+    if name in ON_IMAGES:
+        settings["image_shape"] = image_shape
+    if "classifier" in spec:
+        settings["classifier"] = build_learner(spec["classifier"], num_classes=num_classes, image_shape=image_shape)
+    return build(table, settings, "classifier")
+
+
+def reads_images(spec: Spec) -> bool:
+    """Returns whether what `spec` names, or the one within it, learns from images; else it learns from latents."""
+    return reads_images(spec["classifier"]) if "classifier" in spec else spec.get("name") in ON_IMAGES

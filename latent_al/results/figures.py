@@ -11,7 +11,7 @@ import pandas as pd
 from absl import logging
 
 from latent_al import kernels
-from latent_al.encoders.base import Encodings
+from latent_al.encoders import Encodings
 from latent_al.results import mosaics, plots
 from latent_al.results.balance import balance_table
 from latent_al.results.metrics import METRICS, main_metric

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from latent_al.encoders.base import Encodings, describe
+from latent_al.encoders import Encodings
+from latent_al.encoders.quality import describe
 from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
 from latent_al.results.diagnostics import Diagnostic, Drawing
 from latent_al.results.metrics import METRICS

@@ -1,6 +1,7 @@
 """The scanned images on disk, in shards that are only ever added: row r is the r-th image ever scanned, for good."""
 
 import functools
+import math
 from bisect import bisect_right
 from pathlib import Path
 
@@ -12,13 +13,20 @@ from latent_al.runtime.files import read_csv, replacing, write_csv
 from latent_al.types import BadInput
 
 COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
-"""What a shard knows of each of its images, as the image was when it was scanned."""
+"""The columns of a shard's table: what each of its images was when it was scanned."""
+SHARD, SHARD_BYTES = 1024, 2**26
+"""Images of a shard, and its bytes, at most: as much again is read ahead."""
 OPEN_MAPS = 256
 """How many shards are mapped at once; each map holds a file descriptor, of which a process often has but 1,024."""
 
 
+def shard_rows(image_shape: tuple[int, int, int]) -> int:
+    """Returns how many images make a shard."""
+    return max(1, min(SHARD, SHARD_BYTES // math.prod(image_shape)))
+
+
 class Store:
-    """Images [h w c], uint8, by their row; a source for `grain.MapDataset.source`.
+    """A `Stream` of images [n h w c], uint8; a source for `grain.MapDataset.source` as well.
 
     Shard 12 is `00012.npy`, the pixels, and `00012.csv`, which is written last: without it the shard does not count.
 
@@ -27,6 +35,8 @@ class Store:
         image_shape: (height, width, channels).
         shards: (start, stop) of each shard, in rows.
     """
+
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, folder: Path, image_shape: tuple[int, int, int]):
         """Opens what is there.
@@ -49,27 +59,27 @@ class Store:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """`COLUMNS` of all images, in order; what is a number is an int."""
+        """The table of all images, in order, with `COLUMNS`; what is a number is an int."""
         if len(self._tables) > 1:
             self._tables = [pd.concat(self._tables, ignore_index=True)]
         return self._tables[0]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.image_shape)
+
     def __len__(self) -> int:
         return self.shards[-1][1] if self.shards else 0
 
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w c"]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)} images")
-        number = bisect_right(self.shards, row, key=lambda shard: shard[0]) - 1
-        return np.array(self._map(number)[row - self.shards[number][0]])
-
-    def read(self, start: int, stop: int) -> UInt8[np.ndarray, "n h w c"]:
-        """The images from row `start` to before row `stop`."""
-        parts = [np.empty((0, *self.image_shape), np.uint8)]
-        for number, (first, last) in enumerate(self.shards):
-            if first < stop and start < last:
-                parts.append(self._map(number)[max(start - first, 0) : stop - first])
-        return np.concatenate(parts)
+    def __getitem__(self, index: int | slice) -> UInt8[np.ndarray, "..."]:
+        """Reads one image [h w c], or the images [b h w c] of a slice without a step."""
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            return self._read(start, stop)
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)} images")
+        number = bisect_right(self.shards, index, key=lambda shard: shard[0]) - 1
+        return np.array(self._map(number)[index - self.shards[number][0]])
 
     def append(self, table: pd.DataFrame, pixels: UInt8[np.ndarray, "b h w c"]) -> None:
         """Adds a shard, whole or not at all.
@@ -90,6 +100,13 @@ class Store:
             np.save(file, pixels)
         write_csv(path.with_suffix(".csv"), table[COLUMNS])
         self._add(_typed(table))
+
+    def _read(self, start, stop):
+        parts = [np.empty((0, *self.image_shape), np.uint8)]
+        for number, (first, last) in enumerate(self.shards):
+            if first < stop and start < last:
+                parts.append(self._map(number)[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
 
     def _add(self, table):
         self.shards.append((len(self), len(self) + len(table)))
@@ -113,18 +130,18 @@ class Store:
     def _check(self, number, num):
         path = self._path(number)
         try:
-            found = self._load(number).shape
+            shape = self._load(number).shape
         except FileNotFoundError as error:
             raise self._damaged(path.name, f"is missing, though {path.stem}.csv is there") from error
         except (ValueError, EOFError) as error:
             raise self._damaged(path.name, f"is damaged ({error})") from error
-        if found[1:] != self.image_shape:
+        if shape[1:] != self.image_shape:
             raise BadInput(
-                f"{path} holds images of (height, width, channels) {found[1:]}; expected {self.image_shape}. "
+                f"{path} holds images of (height, width, channels) {shape[1:]}; expected {self.image_shape}. "
                 "config.data.size or config.data.channels was changed: set it back, or choose another --workdir."
             )
-        if found[0] != num:
-            raise self._damaged(path.name, f"holds {found[0]} images, {path.stem}.csv {num}")
+        if shape[0] != num:
+            raise self._damaged(path.name, f"holds {shape[0]} images, {path.stem}.csv {num}")
 
     def _damaged(self, name, what):
         return BadInput(f"{self.folder / name} {what}; restore {self.folder} from a copy, or choose another --workdir.")

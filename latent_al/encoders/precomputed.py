@@ -1,0 +1,171 @@
+"""The encoder that reads embeddings which people have already, by the order of their rows or by an index of names."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latent_al.data.images import Stream
+from latent_al.encoders.protocol import Encoder, Encodings
+from latent_al.models.train import BLOCK
+from latent_al.runtime.files import read_csv
+from latent_al.runtime.processes import share
+from latent_al.types import BadInput, Data, Encoded
+
+COLUMNS = ("id", "file_name")
+"""Either names the rows of an index."""
+
+
+class Index(NamedTuple):
+    """The column of an index file that names images, and the name of each row of the embeddings."""
+
+    column: str
+    names: list[str]
+
+
+def precomputed(
+    *, latents: str, index: str | None = None, validation: str | None = None, test: str | None = None
+) -> Encoder:
+    """Returns the encoder that reads embeddings [n d] from `.npy` files, one row an image.
+
+    Rows are in the order of the data source; or an index names them, and rows beyond the images do no harm. A file of
+    float32 in the order of the source is read as it is needed: of several processes each reads the rows of its devices.
+
+    Args:
+        latents: the file for the training images, without those held out; of a labelling job, for all its images.
+        index: a CSV with a row for each row of `latents`, whose column `id`, or else `file_name`, the path below the
+            folder, names the image; None where rows are in the order of the source.
+        validation: the file for the validation images, in their order; None where there are none.
+        test: the file for the test images, in their order; None where there are none.
+
+    Raises:
+        BadInput: a missing or broken file, another shape or length, images without an embedding, values that are NaN or
+            infinite; no index for a pool that may grow.
+    """
+
+    def read_train(data):
+        embeddings = _open(latents, "training", data.train.images, has_index=index is not None)
+        return embeddings, None if index is None else read_index(index, latents, len(embeddings))
+
+    def encode(data, folder, mesh=None):
+        del folder, mesh
+        embeddings, index_read = read_train(data)
+        held_out = [
+            Encoded(_checked(path, _open_held_out(path, name, split.images, embeddings.shape[1])), None)
+            for path, name, split in ((validation, "validation", data.validation), (test, "test", data.test))
+        ]
+        if index_read is None:
+            return Encodings(Encoded(_checked(latents, embeddings), None), *held_out)
+        rows = find_rows(index_read, data, index)
+        return Encodings(Encoded(_checked(latents, embeddings[rows], rows, data.ids), None), *held_out)
+
+    def shapes(data):
+        embeddings, _ = read_train(data)
+        for path, name, split in ((validation, "validation", data.validation), (test, "test", data.test)):
+            _open_held_out(path, name, split.images, embeddings.shape[1])
+        size = data.train.images.shape[0]
+        return Encoded(jax.ShapeDtypeStruct((size, embeddings.shape[1]), jnp.float32), None)
+
+    return Encoder(encode, shapes)
+
+
+def read_index(path: str, latents: str, size: int) -> Index:
+    """Reads the CSV that names the `size` rows of the file `latents`.
+
+    Raises:
+        BadInput: it cannot be read, has neither column, another length, or a name twice.
+    """
+    try:
+        table = read_csv(Path(path))
+    except (OSError, EOFError, ValueError) as error:
+        raise BadInput(
+            f"the index {path} cannot be read ({error}); give a CSV whose column id, as in manifest.csv, or file_name "
+            f"says which image each row of {latents} is of."
+        ) from error
+    column = next((name for name in COLUMNS if name in table.columns), None)
+    if column is None:
+        raise BadInput(f"{path} has the columns {', '.join(table.columns)}; expected one named id or file_name.")
+    if len(table) != size:
+        raise BadInput(f"{path} has {len(table)} rows but {latents} {size}; give a row for each.")
+    repeated = table[column][table[column].duplicated()]
+    if len(repeated):
+        raise BadInput(f"{path} has {repeated.iloc[0]!r} more than once; keep one row for each image.")
+    return Index(column, table[column].tolist())
+
+
+def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
+    """Returns the row [n] of the embeddings for each training image; `path` is where the index was read.
+
+    Raises:
+        BadInput: an image has no row, or has only a file name that means another image by now.
+    """
+    names = data.ids
+    if index.column == "file_name" and data.file_names is not None:
+        names = data.file_names
+        if not all(names):
+            image = data.ids[[bool(name) for name in names].index(False)]
+            raise BadInput(
+                f"the file of image {image} has other content than it had, so that its name means two images; give "
+                f"{path} a column id, as in manifest.csv, in place of file_name."
+            )
+    row_of = {name: row for row, name in enumerate(index.names)}
+    missing = [name for name in names if name not in row_of]
+    if missing:
+        raise BadInput(
+            f"{len(missing)} of {len(names)} images have no row in {path}, the first is {str(missing[0])!r}; embed "
+            f"them too, under their {index.column}."
+        )
+    return np.array([row_of[name] for name in names], int)
+
+
+def _open(path, name, images, *, has_index=False, width=None):
+    if not has_index and isinstance(images, Stream):
+        raise BadInput(
+            f"{path} is without an index, but the images are a pool that may grow and has no order of its own; set "
+            "the encoder's index to a CSV whose column id, as in manifest.csv, or file_name says which image each row "
+            "is of."
+        )
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
+    wanted = "n" if has_index else len(images)
+    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or wanted not in ("n", len(embeddings)):
+        raise BadInput(
+            f"{path} holds {embeddings.dtype} of shape {embeddings.shape}; expected numbers of shape [{wanted} d], "
+            f"one row for each {name} image."
+        )
+    if width not in (None, embeddings.shape[1]):
+        raise BadInput(f"{path} has {embeddings.shape[1]} columns but latents {width}; embed all splits alike.")
+    return embeddings
+
+
+def _open_held_out(path, name, images, width):
+    if path is not None:
+        return _open(path, name, images, width=width)
+    if len(images):
+        raise BadInput(
+            f"there are {len(images)} {name} images but no embeddings of them; set the encoder's {name} file."
+        )
+    return np.zeros((0, width), np.float32)
+
+
+def _checked(path, embeddings, rows=None, names=()):
+    """Returns the embeddings as float32; each of several processes looks at its part of them.
+
+    `rows` are theirs in the file, and `names` of their images, where an index tells them.
+    """
+    embeddings = embeddings.astype(np.float32, copy=False)
+    size = len(embeddings)
+    first, end = share(size)
+    finite = [np.isfinite(embeddings[i : min(i + BLOCK, end)]).all(axis=1) for i in range(first, end, BLOCK)]
+    bad = first + np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
+    if len(bad):
+        row = f"row {bad[0]}" if rows is None else f"row {rows[bad[0]]}, of image {names[bad[0]]}"
+        raise BadInput(
+            f"{path} has NaN or infinite values in {len(bad)} of {size} rows, the first is {row}; embed those images "
+            "again."
+        )
+    return embeddings

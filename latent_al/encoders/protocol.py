@@ -1,0 +1,53 @@
+"""The one protocol of encoders: from images, an array or a stream, to latents."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from latent_al.types import Data, Encoded
+
+
+class Encodings(NamedTuple):
+    """The splits in latent space, and what else a trained encoder tells.
+
+    losses: [parts 2], the training and validation loss of each epoch; of a stream, of each chunk.
+    decode: latents [n d] to images [n h w c] in [0, 1].
+    unit_cube: whether the latents are pixels, in [0, 1].
+    """
+
+    train: Encoded
+    validation: Encoded
+    test: Encoded
+    losses: np.ndarray | None = None
+    decode: Callable | None = None
+    unit_cube: bool = False
+
+
+class Forecast(NamedTuple):
+    """Seconds of training and of encoding, and the bytes of memory that the larger of the two needs."""
+
+    training: float
+    encoding: float
+    memory: int
+
+
+class Encoder(NamedTuple):
+    """An encoder, by the functions that make latents of images.
+
+    The training images of `Data` are an array or a `Stream`. What is learned from them is kept in the folder, and so
+    are the latents of a stream, shard by shard: a call that was interrupted goes on where it stopped, and rows that
+    have joined since are encoded alone.
+
+    encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are then encoded
+        where the mesh wants their rows.
+    shapes: (data) -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`; refuses what
+        cannot work, and does no work.
+    forecast: (data, folder) -> Forecast of what is left to be done with a stream, from a part of it that is measured;
+        None where that is nothing.
+    """
+
+    encode: Callable[..., Encodings]
+    shapes: Callable[[Data], Encoded]
+    forecast: Callable[[Data, Path], Forecast | None] = lambda data, folder: None

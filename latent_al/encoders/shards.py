@@ -1,0 +1,67 @@
+"""The latents of a stream on disk: those of a shard are made once, and kept."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from latent_al.data.images import Stream
+from latent_al.runtime.files import write_atomically
+from latent_al.types import BadInput, Encoded
+
+
+def missing_shards(stream: Stream, folder: Path) -> list[tuple[int, int]]:
+    """Returns the shards, (start, stop), whose latents `folder` does not have yet."""
+    return [(start, stop) for start, stop in stream.shards if not _file(folder, start).exists()]
+
+
+def encode_shards(stream: Stream, folder: Path, encode_rows: Callable[[int, int], Encoded]) -> Encoded:
+    """Encodes the shards that `folder` does not have yet, one after the other, and reads the latents of all rows.
+
+    Args:
+        stream: the images.
+        folder: gets a file for each shard.
+        encode_rows: (start, stop) -> the latents of these rows of the stream, as NumPy arrays.
+
+    Raises:
+        BadInput: a file in `folder` that cannot be read, or is not of as many rows.
+    """
+    missing = missing_shards(stream, folder)
+    for start, stop in tqdm(missing, "encoding", unit="shard", disable=not missing):
+        _save(_file(folder, start), encode_rows(start, stop))
+    return join([_load(_file(folder, start), stop - start) for start, stop in stream.shards])
+
+
+def first_rows(encoded: Encoded, num: int) -> Encoded:
+    """Returns the first `num` rows."""
+    return Encoded(*(None if column is None else column[:num] for column in encoded))
+
+
+def join(parts: list[Encoded]) -> Encoded:
+    """Returns the rows of all parts, one part after the other."""
+    columns = [None if column[0] is None else np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Encoded(*columns)
+
+
+def _file(folder, start):
+    return folder / "latents" / f"{start:09d}.npz"
+
+
+def _save(path, part):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: array for name, array in part._asdict().items() if array is not None})
+    write_atomically(path, buffer.getvalue())
+
+
+def _load(path, size):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            part = Encoded(**{name: arrays.get(name) for name in Encoded._fields})
+        if len(part.latents) != size:
+            raise ValueError(f"{len(part.latents)} rows where {size} were scanned")
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own.
+        raise BadInput(f"{path} cannot be read ({error}); delete it and run again: it is encoded again.") from error
+    return part
