@@ -45,7 +45,7 @@ def main():
     learner = mlp(num_classes=10, hidden=(128,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=100)
     key = jax.random.key(0)
     some, labels = jax.random.normal(key, (LABELLED, args.width)), jnp.arange(LABELLED) % 10
-    params, _ = jax.jit(learner.fit)(key, 0.0, some, labels, jnp.arange(LABELLED), LABELLED, (some[:1], labels[:1]))
+    params, _ = jax.jit(learner.fit)(key, some, labels, jnp.arange(LABELLED), LABELLED)
     jobs = {
         "margin round": lambda latents, taken: margin_round(learner, params, latents, taken),
         "farthest first": lambda latents, taken: kernels.farthest_first(latents, taken, NUM),

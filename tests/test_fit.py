@@ -194,7 +194,7 @@ class TestMLP:
         keys = jax.random.split(jax.random.key(0), 3)
 
         def play(key):
-            params, progress = learner.fit(key, jnp.float32(0.2), inputs, labels, jnp.arange(60), 40, None)
+            params, progress = learner.fit(key, inputs, labels, jnp.arange(60), 40)
             return progress["loss"], learner.predict(params, inputs)[1]
 
         batched = jax.jit(jax.vmap(play))(keys)
@@ -203,11 +203,13 @@ class TestMLP:
             np.testing.assert_allclose(got, jnp.stack(expected), atol=2e-5)
 
     def test_dropouts_under_vmap_equal_one_by_one(self):
-        learner = mlp(**MLP_SETTINGS | dict(dropout=(0.2, 0.5)))
-        assert learner.dropouts == (0.2, 0.5)
         inputs, labels = self.problem()
-        play = lambda rate: learner.fit(jax.random.key(0), rate, inputs, labels, jnp.arange(60), 40, None)[1]["loss"]  # noqa: E731
-        rates = jnp.array(learner.dropouts)
+
+        def play(rate):
+            learner = mlp(**MLP_SETTINGS | dict(dropout=rate))
+            return learner.fit(jax.random.key(0), inputs, labels, jnp.arange(60), 40)[1]["loss"]
+
+        rates = jnp.array([0.2, 0.5])
         losses = jax.jit(jax.vmap(play))(rates)
         np.testing.assert_allclose(losses, [jax.jit(play)(rate) for rate in rates], rtol=1e-4)
         assert losses[0] < losses[1]
@@ -217,11 +219,9 @@ class TestMLP:
         inputs, labels = self.problem()
         labels = jnp.where(jnp.arange(60) < 30, 0, labels)
         learner = mlp(**MLP_SETTINGS | dict(epochs=60))
-        params, _ = learner.fit(jax.random.key(0), jnp.float32(0.2), inputs, labels, jnp.arange(60), 30, None)
+        params, _ = learner.fit(jax.random.key(0), inputs, labels, jnp.arange(60), 30)
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == 0).all()
-        params, _ = learner.fit(
-            jax.random.key(0), jnp.float32(0.2), inputs, self.problem()[1], jnp.arange(60), 60, None
-        )
+        params, _ = learner.fit(jax.random.key(0), inputs, self.problem()[1], jnp.arange(60), 60)
         assert (learner.predict(params, inputs)[1].argmax(axis=1) == self.problem()[1]).mean() > 0.9
 
     @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 5])
@@ -240,7 +240,6 @@ class TestMLP:
             dict(epochs=0),
             dict(batch_size=-1),
             dict(dropout=1.0),
-            dict(dropout=()),
             dict(learning_rate=0.0),
         ],
     )

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from latent_al.encoders import ENCODERS
 from latent_al.experiment.build import build_arms, place_encodings, prepare_arm
+from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
-from latent_al.experiment.rounds import play
+from latent_al.experiment.rounds import Block, place_data, play
 from latent_al.runtime.mesh import make_mesh
 from latent_al.runtime.workdir import SEEDS_AT_ONCE, begun_with
 from latent_al.types import BadInput
@@ -29,7 +30,10 @@ LATENTS = 60 * 16 * 4
 def make_config(strategy, rounds=1):
     arm = dict(encoder="pixels", classifier="mlp", subsample=1.0, strategy=strategy)
     sizes = dict(num_seeds=2, num_initial=10, query_size=5, num_rounds=rounds, initial=dict(name="random"))
-    return ConfigDict(dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), **sizes))
+    data = dict(name="digits", num_validation=0, num_test=0)
+    encoders = dict(pixels=dict(name="identity"))
+    named = dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), encoders=encoders, baseline="chosen", data=data)
+    return parse_experiment(ConfigDict(named | sizes))
 
 
 def build(data, strategy, mesh=None, rounds=1):
@@ -47,12 +51,14 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     arms, forecast_of = build(data, strategy, mesh)
     expected = forecast_of(len(SEEDS))
     encodings = place_encodings(ENCODERS["identity"]().encode(data, None), mesh)
-    arm = prepare_arm("chosen", arms["chosen"], encodings.train, len(data.ids))
+    arm = prepare_arm(arms["chosen"], encodings.train, len(data.ids))
+    settings = dict(test_every_round=False, keep_state=False)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        history = play("chosen", arm, SEEDS, NUM_LABELS, data, encodings, tmp_path, test_every_round=False)
+        arm_data = place_data(arm, data, encodings)
+        history = play(arm, Block(SEEDS, NUM_LABELS), arm_data, tmp_path, **settings).history
     compiled = set(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert compiled
-    assert not compiled & {"initial_rows", "fit_round", "select_round", "score", "of_all"}
+    assert not compiled & {"_init", "_fit", "_query", "_score", "of_all"}
     assert (np.sort(history.queried)[:, -1] < len(data.ids)).all()
     devices = 1 if mesh is None else 3
     assert LATENTS / devices < expected.num_bytes < 20 * LATENTS

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from jax.sharding import PartitionSpec
 
 from latent_al.experiment.run import run_experiment
 from latent_al.kernels.shards import POOL
-from latent_al.loop import fit_round, select_round
+from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
-from latent_al.runtime.mesh import fetch, make_mesh, over_rows, over_seeds, place, place_rows, repeat, with_padding
+from latent_al.runtime.mesh import fetch, make_mesh, over_rows, over_seeds, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Encoded
+from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState
 
 CONFIG = Path(__file__).parents[1] / "configs/digits_vae.py"
 SIZE, NUM, CAPACITY = 61, 5, 20
@@ -29,23 +28,45 @@ DISTANCE = STRATEGIES["distance"]()
 MIXED = dict(seeds=2, pool=3)
 
 
-def play_round(mesh, strategy=MARGIN, fraction=1.0):
-    """One round of four seeds on `mesh`: what is queried, and the devices that hold it."""
-    settings = dict(learner=LEARNER, strategy=strategy, num=NUM, fraction=fraction)
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
-    axes = (0, None, None, 0, 0, None, None, 0 if strategy.follow else None, None, 0, None, None)
-    stays = lambda selected: (selected[0], with_padding(selected[1], SIZE, mesh))  # noqa: E731
-    select = over_seeds(partial(select_round, **settings), *axes, mesh=mesh, stays=stays)
+def fit_one(key, setting, state, problem):
+    return fit(key, state, problem, learner=LEARNER)
+
+
+def play_round(mesh, strategy=MARGIN):
+    """One round of four seeds on `mesh`: what is queried, what the strategy updates, the devices that hold it."""
+
+    def query_one(key, setting, state, problem):
+        return query(key, state, problem, learner=LEARNER, strategy=strategy, query_size=NUM)
+
+    def keep_rows(outputs):
+        state, rows = outputs
+        return state._replace(prepared=with_padding(state.prepared, SIZE, mesh)), rows
+
+    def init_one(key, setting, problem):
+        rows = jax.random.permutation(jax.random.key(2), SIZE)[:10]
+        queried = jnp.full(CAPACITY, SIZE).at[:10].set(rows)
+        return start(queried, 10, problem, strategy=strategy)
+
     latents = jax.random.normal(jax.random.key(0), (SIZE, 4))
-    known = place_rows((latents, jnp.arange(SIZE) % 3), mesh)
+    inputs, labels = place_rows((latents, jnp.arange(SIZE) % 3), mesh)
+    prepared = over_rows(strategy.prepare, SIZE, mesh)(Encoded(inputs, None))
+    problem = Problem(inputs, labels, Encoded(inputs, None), prepared)
     keys = jax.random.split(jax.random.key(1), 4)
-    queried = jnp.full((4, CAPACITY), SIZE).at[:, :10].set(jax.random.permutation(jax.random.key(2), SIZE)[:10])
-    rate, count, nothing = jnp.float32(0.1), jnp.int32(10), place((latents[:0], jnp.zeros(0, jnp.int32)), mesh)
-    params, labelled, _ = fit(keys, rate, *known, queried, count, nothing)
-    prepared = over_rows(strategy.prepare, SIZE, mesh)(Encoded(known[0], None))
-    rest = (Encoded(known[0], None), repeat(prepared, 4, mesh), known[1], queried, jnp.int32(0), count)
-    queried, followed = select(keys, rate, jnp.float32(0), params, labelled, known[0], *rest)
-    return np.asarray(queried), followed, queried.sharding.device_set
+    keep = lambda state: keep_rows((state, None))[0]  # noqa: E731
+    state = over_seeds(init_one, INIT_AXES, STATE_AXES, mesh=mesh, stays=keep)(keys, {}, problem)
+    run_fit = over_seeds(fit_one, ROUND_AXES, (STATE_AXES, 0), mesh=mesh)
+    fitted, _ = run_fit(keys, {}, state._replace(prepared=None), Problem(inputs, labels, None))
+    state = state._replace(params=fitted.params)
+    state, _ = over_seeds(query_one, ROUND_AXES, (STATE_AXES, 0), mesh=mesh, stays=keep_rows)(keys, {}, state, problem)
+    return np.asarray(state.queried), state.prepared, state.queried.sharding.device_set
+
+
+def lower_fit(mesh, inputs, labels, queried):
+    """The compiled text of a fit."""
+    state = RoundState(queried, jnp.int32(10), None, None, jnp.int32(0))
+    run = over_seeds(fit_one, ROUND_AXES, (STATE_AXES, 0), mesh=mesh)
+    keys = jax.random.split(jax.random.key(1), len(queried))
+    return run.lower(keys, {}, state, Problem(inputs, labels, None)).compile().as_text()
 
 
 @pytest.mark.parametrize("spec", [dict(seeds=4), dict(pool=4), dict(seeds=2, pool=3)], ids=str)
@@ -60,12 +81,12 @@ BALD = STRATEGIES["bald"](num_draws=4, pick="top_k")
 
 
 @pytest.mark.parametrize(
-    "strategy, fraction",
-    [(DISTANCE, 1.0), (MARGIN, 0.5), (BALD, 1.0)],
-    ids=["followed", "subsampled", "drawn with dropout"],
+    "strategy",
+    [DISTANCE, MARGIN._replace(subsample=0.5), BALD],
+    ids=["updated", "subsampled", "MC dropout"],
 )
-def test_rows_of_several_devices_are_treated_as_those_of_one(strategy, fraction):
-    one, several = (play_round(mesh, strategy, fraction) for mesh in (None, make_mesh(MIXED, [[0, 1, 2, 3]])))
+def test_rows_of_several_devices_are_treated_as_those_of_one(strategy):
+    one, several = (play_round(mesh, strategy) for mesh in (None, make_mesh(MIXED, [[0, 1, 2, 3]])))
     np.testing.assert_array_equal(several[0], one[0])
     if strategy is DISTANCE:
         np.testing.assert_allclose(several[1].values[:, :SIZE], one[1], rtol=1e-6)
@@ -75,10 +96,8 @@ def test_rows_of_several_devices_are_treated_as_those_of_one(strategy, fraction)
 def test_no_step_of_a_fit_fetches_rows():
     """The compiled module has no collective in the loops that train."""
     mesh = make_mesh(dict(pool=4), [[0]])
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
     latents, labels = place_rows((np.zeros((SIZE, 4), np.float32), np.zeros(SIZE, np.int32)), mesh)
-    known = (latents, labels, jnp.zeros((1, CAPACITY), jnp.int32), 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
-    text = fit.lower(jax.random.split(jax.random.key(1), 1), jnp.float32(0.1), *known).compile().as_text()
+    text = lower_fit(mesh, latents, labels, jnp.zeros((1, CAPACITY), jnp.int32))
     bodies = re.findall(r"body=%?([\w.-]+)", text)
     assert bodies
     for body in bodies:
@@ -107,7 +126,9 @@ def test_what_one_device_refuses_several_refuse(tmp_path, strategy):
     config.encoders = dict(vae=dict(name="precomputed", **files))
     config.arms.margin.strategy = strategy | dict(measure="margin")
     config.mesh = dict(pool=2)
-    with pytest.raises(BadInput, match="arm 'margin': what the strategy prepares is NaN for 1 of 1297 rows"):
+    with pytest.raises(
+        BadInput, match="arm 'margin': .* needs latents with a direction, but 1 of 1297 latents are zero"
+    ):
         run_experiment(config, str(tmp_path / "run"))
 
 
@@ -122,10 +143,7 @@ def test_a_device_has_its_share_of_the_rows():
 def test_no_seed_moves():
     """The compiled module of a round has no collective."""
     mesh = make_mesh(dict(seeds=4), [[0, 1, 2, 3]])
-    fit = over_seeds(partial(fit_round, learner=LEARNER), 0, None, None, None, 0, None, None, mesh=mesh)
-    keys, queried = jax.random.split(jax.random.key(1), 4), jnp.zeros((4, CAPACITY), jnp.int32)
-    known = (jnp.zeros((SIZE, 4)), jnp.zeros(SIZE, jnp.int32), queried, 10, (jnp.zeros((0, 4)), jnp.zeros(0, int)))
-    text = fit.lower(keys, jnp.float32(0.1), *known).compile().as_text()
+    text = lower_fit(mesh, jnp.zeros((SIZE, 4)), jnp.zeros(SIZE, jnp.int32), jnp.zeros((4, CAPACITY), jnp.int32))
     assert "num_partitions=4" in text
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 

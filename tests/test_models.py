@@ -237,24 +237,27 @@ class TestCNN:
         bar = (jnp.arange(8)[None, :] // 2 == labels[:, None])[:, :, None, None]
         return 0.5 * noise + 0.5 * bar, labels
 
-    def test_learns_from_the_rows_it_is_given_and_is_watched(self):
+    def test_learns_from_the_rows_it_is_given_and_may_be_monitored(self):
         images, labels = self.problem()
         learner = cnn(**self.SETTINGS)
-        params, progress = learner.fit(
-            jax.random.key(0), jnp.float32(0.2), images, labels, jnp.arange(60), 30, (images[30:], labels[30:])
-        )
-        right = learner.predict(params, images[30:])[1].argmax(axis=1) == labels[30:]
-        assert right.mean() > 0.9
-        assert learner.updates == tuple(range(10, 101, 10))
-        assert progress["by_update"].shape == (10,)
-        assert progress["by_update"][-1] == right.mean()
-        assert progress["by_update"][0] < 0.9
+
+        def accuracy(params):
+            return (learner.predict(params, images[30:])[1].argmax(axis=1) == labels[30:]).mean()
+
+        rows = jnp.arange(60)
+        params, info = learner.fit(jax.random.key(0), images, labels, rows, 30, monitor=accuracy)
+        assert accuracy(params) > 0.9
+        assert info["monitored"].shape == (10,)
+        assert info["monitored"][-1] == accuracy(params)
+        assert info["monitored"][0] < 0.9
+        unmonitored, info = learner.fit(jax.random.key(0), images, labels, rows, 30)
+        assert info.keys() == {"loss"}
+        jax.tree.map(np.testing.assert_array_equal, unmonitored, params)
 
     def test_vmap_equals_singles_and_the_count_may_be_traced(self):
         images, labels = self.problem()
         learner = cnn(**self.SETTINGS | dict(num_steps=10))
-        watched = (images[:0], labels[:0])
-        play = lambda key, count: learner.fit(key, 0.2, images, labels, jnp.arange(60), count, watched)[1]["loss"]  # noqa: E731
+        play = lambda key, count: learner.fit(key, images, labels, jnp.arange(60), count)[1]["loss"]  # noqa: E731
         keys = jax.random.split(jax.random.key(0), 2)
         losses = jax.jit(jax.vmap(play, in_axes=(0, None)))(keys, jnp.int32(20))
         np.testing.assert_allclose(losses, [play(key, 20) for key in keys], rtol=1e-5)
@@ -294,8 +297,7 @@ class TestAngles:
         images, angles = self.problem()
         inputs = images if make is angle_cnn else images.reshape(len(images), 64)
         learner = make(**settings)
-        watched = (inputs[200:], angles[200:])
-        params, progress = learner.fit(jax.random.key(0), jnp.float32(0), inputs, angles, jnp.arange(240), 200, watched)
+        params, _ = learner.fit(jax.random.key(0), inputs, angles, jnp.arange(240), 200)
         features, predicted = learner.predict(params, inputs[200:])
         assert features.shape == (40, settings.get("units", 64))
         assert ((predicted >= 0) & (predicted < 360)).all()
@@ -303,8 +305,6 @@ class TestAngles:
         assert errors.max() < 15
         assert learner.probs(predicted) is None
         assert learner.metric == "angular_error"
-        if learner.updates:
-            assert progress["by_update"][-1] == errors.mean()
 
     def test_errors_go_the_shorter_way_round(self):
         predicted, labels = jnp.array([359.0, 1.0, 90.0, 270.0, 10.0]), jnp.array([1.0, 359.0, 270.0, 90.0, 10.0])

@@ -87,8 +87,7 @@ def fitted():
     labels, rows = jnp.asarray(data.train.labels), jnp.arange(150).at[120:].set(len(images))
 
     def fit(key):
-        nothing = (images[:0], labels[:0])
-        return learner.fit(key, jnp.float32(0.1), images, labels, rows, jnp.int32(120), nothing)
+        return learner.fit(key, images, labels, rows, jnp.int32(120))
 
     params, progress = jax.jit(jax.vmap(fit))(jax.random.split(jax.random.key(0), 3))
     features, probs = jax.jit(jax.vmap(learner.predict, in_axes=(0, None)))(params, images)

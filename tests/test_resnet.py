@@ -49,7 +49,7 @@ def problem(size=144):
 
 def play(learner, images, labels, key, count):
     """A fit: params, the loss, and the probabilities of all images."""
-    params, progress = learner.fit(key, 0.2, images, labels, jnp.arange(CAPACITY), count, None)
+    params, progress = learner.fit(key, images, labels, jnp.arange(CAPACITY), count)
     return params, progress["loss"], learner.predict(params, images)[1]
 
 
@@ -118,7 +118,7 @@ class TestTraining:
         model = ResNet18(SETTINGS["width"], SETTINGS["num_classes"])
         _, outputs = fast_jit(model.apply)({"params": params["params"]}, images[:40])
         assert abs(jax.nn.softmax(outputs) - probs[:40]).mean() < 0.05
-        features, drawn = fast_jit(learner.draw)(params, jax.random.key(1), 0.2, images)
+        features, drawn = fast_jit(learner.mc_dropout)(params, jax.random.key(1), images)
         assert 0.1 < (features == 0).mean() < 0.5
         assert 0 < abs(drawn - probs).mean() < 0.2
 
@@ -140,8 +140,8 @@ class TestTraining:
         np.testing.assert_array_equal(single(images, labels, keys[0], 24)[2], singles[0][2])
 
 
-def test_no_draws_without_dropout():
-    assert resnet18(**SETTINGS | dict(dropout=0.0)).draw is None
+def test_no_mc_dropout_without_dropout():
+    assert resnet18(**SETTINGS | dict(dropout=0.0)).mc_dropout is None
 
 
 @pytest.mark.parametrize(

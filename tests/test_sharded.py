@@ -65,10 +65,10 @@ def make_pool(strategy):
     taken = jnp.zeros(SIZE, bool).at[queried].set(True)
     train = Encoded(latents, latents[:, ::-1] / 4, jnp.abs(latents).sum(axis=1))
     prepared = strategy.prepare(train)
-    if strategy.follow:
-        prepared = strategy.follow(prepared, train, queried, 0, NUM_TAKEN)
-    known = taken, jnp.where(taken, jnp.arange(SIZE) % CLASSES, UNLABELLED), None
-    return Pool(latents, train.log_sigma, latents, probs, *known, prepared, Partial(draw, probs), jnp.float32(0.5))
+    for row in queried if strategy.update else ():
+        prepared = strategy.update(prepared, train, row)
+    labels = jnp.where(taken, jnp.arange(SIZE) % CLASSES, UNLABELLED)
+    return Pool(latents, train.log_sigma, latents, probs, taken, labels, None, prepared, Partial(draw, probs))
 
 
 def run(label, select, given, mesh):
@@ -95,7 +95,7 @@ def main():
         run(label, function, (key, pool), of_pool)
     for name, spec in SPECS.items():
         strategy = build(STRATEGIES, spec, "strategy")
-        select, pool = partial(strategy.select, num=NUM), make_pool(strategy)
+        select, pool = partial(strategy.query, num=NUM), make_pool(strategy)
         if name in PADDED:
             run(f"{name} padded", partial(select_without_padding, strategy), (key, pool), of_pool)
             continue
@@ -130,7 +130,7 @@ def select_by_estimate(key, pool):
 def select_without_padding(strategy, key, pool):
     """As if the last rows were there only because the devices must have equally many."""
     cut = jax.tree.map(lambda each: each[: SIZE - 3] if jnp.shape(each)[:1] == (SIZE,) else each, pool)
-    return strategy.select(key, cut, NUM)
+    return strategy.query(key, cut, NUM)
 
 
 @pytest.fixture(scope="module")

@@ -87,12 +87,12 @@ def prepare_arm(arm: Arm, train: Encoded, size: int) -> Arm:
         BadInput: latents that a strategy cannot use.
     """
     stats = fetch(over_rows(_numbers, size, arm.mesh)(train))
-    stats = stats_of_shapes(train)._replace(num_rows=size, **stats)
+    stats = stats_of_shapes(train)._replace(**stats)
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
     with _blamed_on(arm.name):
         for strategy in strategies:
             check_needs(strategy, stats)
-        prepared = tuple(place(prepare(train), arm.mesh) for prepare in preparers(arm, size))
+        prepared = tuple(prepare(train) for prepare in preparers(arm, size))
         counts = over_rows(partial(count_nan, num_rows=size), size, arm.mesh)
         check_prepared(max(int(fetch(counts(part))) for part in prepared), size)
     return arm._replace(prepared=prepared)
@@ -106,7 +106,7 @@ def preparers(arm: Arm, size: int) -> tuple[Callable, Callable]:
     """
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
     if not has_pool(arm.mesh):
-        return tuple(strategy.prepare for strategy in strategies)
+        return tuple(lambda train, prepare=strategy.prepare: place(prepare(train), arm.mesh) for strategy in strategies)
     return tuple(over_rows(strategy.prepare, size, arm.mesh) for strategy in strategies)
 
 

@@ -133,7 +133,8 @@ def _available(mesh):
 def _prepare(arm: Arm, train, size) -> tuple[list[_Program], Arm]:
     """Returns the programs by which the strategies prepare, and the arm with the shapes of what they prepare."""
     if not has_pool(arm.mesh):
-        whole = tuple(jax.eval_shape(prepare, train) for prepare in preparers(arm, size))
+        strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
+        whole = tuple(jax.eval_shape(strategy.prepare, train) for strategy in strategies)
         return [], arm._replace(prepared=place(whole, arm.mesh))
     compiled = [_compile(prepare, arm.mesh, train) for prepare in preparers(arm, size)]
     prepared = tuple(outputs for _, outputs in compiled)

@@ -181,7 +181,8 @@ def with_padding(tree: PyTree, size: int, mesh: Mesh) -> PyTree:
 
     def pad(each):
         if each.shape[:1] != (size,):
-            return each
+            # Else a constant would lie on one device.
+            return jax.lax.with_sharding_constraint(each, NamedSharding(mesh, PartitionSpec()))
         padded = jnp.pad(each, [(0, missing)] + [(0, 0)] * (each.ndim - 1))
         return Rows(jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, PartitionSpec(POOL))), size)
 

@@ -34,7 +34,7 @@ class LatentStats(NamedTuple):
 
 def stats_of_shapes(encoded: Encoded) -> LatentStats:
     """Returns what the shapes of an encoded training set tell, before it is encoded."""
-    return LatentStats(encoded.latents.shape[0], encoded.log_sigma is not None, encoded.errors is not None)
+    return LatentStats(len(encoded.latents), encoded.log_sigma is not None, encoded.errors is not None)
 
 
 def latent_stats(encoded: Encoded) -> LatentStats:
