@@ -1,6 +1,7 @@
 """The types that are passed around, and the lookup from a spec to a function."""
 
 from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -166,6 +167,30 @@ def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
     name = keywords.pop("name", None)
     check_name(name, table, what)
     return table[name](**keywords)
+
+
+def require(needing: str, extra: str, *modules: str) -> None:
+    """Checks that the modules are installed, without importing them.
+
+    Args:
+        needing: what needs them, as the message names it.
+        extra: the extra of latent_al that brings them.
+
+    Raises:
+        ModuleNotFoundError: some are not installed; `name` is the first of them.
+    """
+    missing = [module for module in modules if not _is_installed(module)]
+    if missing:
+        are_not = "is not" if len(missing) == 1 else "are not"
+        message = f"{needing} needs {', '.join(missing)}, which {are_not} installed: pip install 'latent_al[{extra}]'"
+        raise ModuleNotFoundError(message, name=missing[0])
+
+
+def _is_installed(module):
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:

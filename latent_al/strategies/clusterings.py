@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-import fastcluster
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.cluster.hierarchy import fcluster
-from sklearn.mixture import GaussianMixture
 
 from latent_al.kernels import cluster
-from latent_al.types import BadInput
+from latent_al.types import BadInput, require
 
 
 def ward(*, num_clusters: int) -> Callable:
@@ -20,6 +17,7 @@ def ward(*, num_clusters: int) -> Callable:
     Where points coincide there may be fewer clusters. Ten seconds for 50,000 points in the plane.
     """
     _check(num_clusters)
+    require("ward", "experiments", "fastcluster", "scipy")
     return partial(_on_host, _ward, num_clusters=num_clusters)
 
 
@@ -32,6 +30,7 @@ def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
 def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
     """scikit-learn's Gaussian mixture with full covariances."""
     _check(num_clusters)
+    require("gaussian_mixture", "experiments", "sklearn")
     return partial(_on_host, _gaussian_mixture, num_clusters=num_clusters, seed=seed)
 
 
@@ -57,6 +56,9 @@ def _on_host(function, points, **settings):
 # Arms that draw from the same clusters come one after the other, and find them once.
 @lru_cache(maxsize=1)
 def _ward(raw, shape, num_clusters):
+    import fastcluster
+    from scipy.cluster.hierarchy import fcluster
+
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     if num_clusters == 1:
         return np.zeros(shape[0], np.int32)
@@ -66,6 +68,8 @@ def _ward(raw, shape, num_clusters):
 
 @lru_cache(maxsize=1)
 def _gaussian_mixture(raw, shape, num_clusters, seed):
+    from sklearn.mixture import GaussianMixture
+
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     return np.int32(GaussianMixture(num_clusters, random_state=seed).fit_predict(points))
 

@@ -1,12 +1,12 @@
 """First batches from the latent space alone: Killeen, Query Selection based on Latent Space Sampling."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jaxtyping import Array, Int
 
 from latent_al.kernels import cluster, picks, sampling
@@ -15,6 +15,7 @@ from latent_al.strategies.farthest import check_apart
 from latent_al.types import BadInput, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
+LOGGER = logging.getLogger(__name__)
 
 
 class Clustered(NamedTuple):
@@ -72,7 +73,7 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
 
     def select(key, pool, num):
         if num < num_clusters:
-            logging.warning(
+            LOGGER.warning(
                 "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
                 *(name, num, num_clusters),
             )
@@ -119,7 +120,7 @@ def _one_cluster(points):
 
 def _tell(name, threshold, num, num_far):
     if num_far:
-        logging.warning(
+        LOGGER.warning(
             "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "
             "were taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
             *(name, num_far, num, threshold),
