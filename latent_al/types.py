@@ -3,14 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
-Params = PyTree
+Params: TypeAlias = PyTree[Any]
 UNLABELLED = -1
 """The mark in `Pool.labels` of a row whose label has not been queried: no class, and no angle either."""
 BALANCED = "balanced_accuracy"

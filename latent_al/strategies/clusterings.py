@@ -34,7 +34,7 @@ def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
     return partial(_on_host, _gaussian_mixture, num_clusters=num_clusters, seed=seed)
 
 
-CLUSTERINGS = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
+CLUSTERINGS: dict[str, Callable[..., Callable]] = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
 
 
 def _on_host(function, points, **settings):

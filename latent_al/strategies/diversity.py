@@ -1,9 +1,11 @@
 """Batches whose members lie apart: the thesis on active learning in VAE latent space, section 3.4.3."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from latent_al import kernels
 from latent_al.kernels import distances
@@ -11,7 +13,7 @@ from latent_al.strategies.representativeness import REPRESENTATIVENESS, check_wi
 from latent_al.strategies.uncertainty import MEASURES, measured
 from latent_al.types import BadInput, Strategy, build, check_name
 
-DISTANCES = {
+DISTANCES: dict[str, Callable[..., Array]] = {
     "euclidean": distances.euclidean_to,
     "squared_euclidean": distances.squared_to,
     "half_cosine": distances.half_cosine_to,

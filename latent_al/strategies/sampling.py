@@ -77,10 +77,16 @@ def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> 
                 "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
                 *(name, num, num_clusters),
             )
-        settings = dict(threshold=threshold, all_within=match == "all_within")
-        clusters, distribution = pool.prepared
-        settings |= dict(clusters=pool.of_pool(clusters), distribution=distribution)
-        rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
+        rows, matched = sampling.draw_and_match(
+            key,
+            pool.latents,
+            pool.taken,
+            num,
+            clusters=pool.of_pool(pool.prepared.clusters),
+            distribution=pool.prepared.distribution,
+            threshold=threshold,
+            all_within=match == "all_within",
+        )
         jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
 
