@@ -3,13 +3,18 @@
 import shlex
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
+
+try:
+    import_module("latent_al.experiment")
+except ModuleNotFoundError as error:
+    sys.exit(f"launch.py: {error}")
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from latent_al import labelling
 from latent_al.experiment.run import run_experiment
 from latent_al.results.formatting import format_table
 from latent_al.runtime.processes import AGAIN, is_first, join, leave
@@ -46,10 +51,10 @@ def main(argv):
                 raise BadInput(
                     "the labelling job runs in one process; start it once, without --cluster or --coordinator."
                 )
-            labelling.run(CONFIG.value, workdir)
+            import_module("latent_al.labelling").run(CONFIG.value, workdir)
         else:
             _experiment(workdir)
-    except BadInput as error:
+    except (BadInput, ModuleNotFoundError) as error:
         leave(f"launch.py: {error}")
     except KeyboardInterrupt:
         leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
