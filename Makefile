@@ -32,6 +32,7 @@ types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
 		--python-executable $(abspath $(LIGHT_VENV))/bin/python light_usage.py
 
 bench: $(VENV)/peers
+	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/densities.py

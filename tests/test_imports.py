@@ -1,5 +1,6 @@
 """What an import loads, each in a process of its own, and what is said of an extra that is not installed."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_rooms_are_imported_on_first_use():
 def test_what_is_not_there_is_an_attribute_error():
     process = run("import latent_al; latent_al.kernel")
     assert "AttributeError: module 'latent_al' has no attribute 'kernel'" in process.stderr
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_a_room_requires_what_its_files_import(module, with_jax):
+    folder = ROOT / module.replace(".", "/")
+    imported = {name for path in folder.glob("*.py") for name in top_imports(ast.parse(path.read_text()))}
+    (call,) = [
+        node.value
+        for node in ast.parse((folder / "__init__.py").read_text()).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node.value.func.id == "require"
+    ]
+    required = {argument.value for argument in call.args[2:]}
+    assert imported - with_jax - set(sys.stdlib_module_names) - {"latent_al"} <= required
+
+
+def top_imports(tree):
+    """The packages that a module imports as it is imported itself."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
 
 
 @pytest.mark.parametrize("module", EXTRAS)
