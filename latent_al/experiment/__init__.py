@@ -2,4 +2,19 @@
 
 from latent_al.types import require
 
-require(__name__, "experiments", "absl", "flax", "ml_collections", "optax", "orbax", "pandas", "psutil", "tqdm")
+require(
+    __name__,
+    "experiments",
+    "absl",
+    "annotated_types",
+    "docstring_parser",
+    "flax",
+    "ml_collections",
+    "optax",
+    "orbax",
+    "pandas",
+    "psutil",
+    "pydantic",
+    "pydantic_core",
+    "tqdm",
+)
