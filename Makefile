@@ -1,27 +1,38 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LIGHT_VENV ?= .venv-light
 LABEL_STUDIO_VENV := .venv-label-studio
 
-.PHONY: demo test test-slow test-label-studio lint bench
+.PHONY: demo test test-slow test-label-studio light lint types bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
 
-test: $(VENV)/installed
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/installed
+test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 
-test-label-studio: $(VENV)/installed $(LABEL_STUDIO_VENV)/installed
+test-label-studio: $(VENV)/installed-dev $(LABEL_STUDIO_VENV)/installed
 	LABEL_STUDIO=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(BIN)/python -m pytest -n 0 -m label_studio
 
-lint: $(VENV)/installed
+light: $(LIGHT_VENV)/installed
+	$(LIGHT_VENV)/bin/python tests/light_usage.py
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The second is of a program elsewhere that has latent_al installed: py.typed has to be there.
+types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
+	$(BIN)/mypy
+	cd tests && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=../.mypy_cache/light --follow-imports=silent \
+		--python-executable $(abspath $(LIGHT_VENV))/bin/python light_usage.py
+
 bench: $(VENV)/peers
+	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/densities.py
@@ -39,6 +50,17 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# As anyone installs it, jax and jaxtyping alone; what setuptools has built before would be installed with it.
+$(LIGHT_VENV)/installed: requirements.txt pyproject.toml $(shell find latent_al -name '*.py' -o -name py.typed)
+	rm -rf build
+	$(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/python -m pip install --quiet --constraint requirements.txt .
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed benchmarks/requirements.txt

@@ -7,18 +7,22 @@ import shlex
 import sys
 import traceback
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+
+try:
+    import_module("latent_al.experiment")
+except ModuleNotFoundError as error:
+    sys.exit(f"launch.py: {error}")
 
 import jax
 from absl import app, flags, logging
 
-from latent_al import labelling
 from latent_al.experiment.command_line import load_config, split_overrides
 from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.describe import describe
 from latent_al.experiment.run import run_experiment
 from latent_al.results.formatting import format_table
-from latent_al.labelling.config import parse_labelling
 from latent_al.runtime.processes import AGAIN, is_first, join, leave
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput
@@ -43,8 +47,8 @@ def main(overrides, argv):
     try:
         config = load_config(CONFIG.value, overrides)
         is_labelling = "job" in config
-        parsed = parse_labelling(config) if is_labelling else parse_experiment(config)
-    except BadInput as error:
+        parsed = _parse_labelling(config) if is_labelling else parse_experiment(config)
+    except (BadInput, ModuleNotFoundError) as error:
         sys.exit(f"launch.py: {error}")
     if DESCRIBE.value:
         print(describe(parsed, config, overrides))
@@ -61,6 +65,8 @@ def main(overrides, argv):
                 raise BadInput(
                     "the labelling job runs in one process; start it once, without --cluster or --coordinator."
                 )
+            from latent_al import labelling
+
             labelling.run(config, workdir)
         else:
             _experiment(config, workdir)
@@ -77,6 +83,13 @@ def main(overrides, argv):
             f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
             f"what the others say. {AGAIN}"
         )
+
+
+def _parse_labelling(config):
+    # An experiment does without the packages of the labelling job.
+    from latent_al.labelling.config import parse_labelling
+
+    return parse_labelling(config)
 
 
 def _experiment(config, workdir):

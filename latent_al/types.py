@@ -1,8 +1,9 @@
 """The types that are passed around, and the lookup from a spec to a function."""
 
 from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
-Params = PyTree
+Params: TypeAlias = PyTree[Any]
 Scalar = float | Float[Array, ""]
 """A number of a config that may be swept: a traced scalar in the program that all settings share."""
 Spec = Mapping[str, Any]
@@ -181,13 +182,13 @@ class RoundState(NamedTuple):
     """
 
     queried: Int[Array, " capacity"]
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment] # of this tuple nobody counts values
     params: Params
     prepared: PyTree
     num_updated: Int[Array, ""]
 
 
-STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None)
+STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None)  # type: ignore[arg-type]
 """`vmap` axes of a `RoundState` over seeds: the counts are one for all, so that all train for as many steps."""
 INIT_AXES = (0, 0, None)
 """`vmap` axes over seeds of (key, setting, problem)."""
@@ -218,6 +219,30 @@ def build(table: Mapping[str, Callable], spec: Spec, what: str) -> Any:
     name = keywords.pop("name", None)
     check_name(name, table, what)
     return table[name](**keywords)
+
+
+def require(needing: str, extra: str, *modules: str) -> None:
+    """Checks that the modules are installed, without importing them.
+
+    Args:
+        needing: what needs them, as the message names it.
+        extra: the extra of latent_al that brings them.
+
+    Raises:
+        ModuleNotFoundError: some are not installed; `name` is the first of them.
+    """
+    missing = [module for module in modules if not _is_installed(module)]
+    if missing:
+        are_not = "is not" if len(missing) == 1 else "are not"
+        message = f"{needing} needs {', '.join(missing)}, which {are_not} installed: pip install 'latent_al[{extra}]'"
+        raise ModuleNotFoundError(message, name=missing[0])
+
+
+def _is_installed(module):
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:

@@ -50,6 +50,7 @@ def test_kernels_import_jax_only(path):
         "jax",
         "jaxtyping",
         "latent_al",
+        "typing",
     }
     assert {room(name) for name in imports(path)} <= {None, "kernels"}
 

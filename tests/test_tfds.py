@@ -1,7 +1,11 @@
 """TFDS on sets in their original format, put where its downloads go: nothing is downloaded."""
 
 import io
+import shutil
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from latent_al.data import load
 from latent_al.types import BadInput
 
+ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -61,6 +66,66 @@ def test_cifar10_in_its_original_format(tmp_path):
     assert rows(np.uint8(np.round(train[0] * 255)), train[1]) == rows(images[20:], labels[20:])
     assert rows(np.uint8(np.round(data.test.images * 255)), data.test.labels) == rows(images[:20], labels[:20])
     assert list((tmp_path / "cifar10").rglob("*.array_record*"))
+
+
+WITHOUT_TENSORFLOW = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0].startswith("tensorflow"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from latent_al.data import load
+from latent_al.types import BadInput
+
+try:
+    data = load(dict(name="tfds", dataset=sys.argv[1], data_dir=sys.argv[2], num_validation=10))
+    np.savez(sys.argv[3], *data.train, *data.validation, *data.test)
+except BadInput as error:
+    print(error)
+"""
+
+
+def load_without_tensorflow(dataset, tmp_path):
+    """The arrays of the splits, or none and what was said, of a process that cannot import TensorFlow or TFDS."""
+    out = tmp_path / "read.npz"
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, dataset, str(tmp_path), str(out)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return (list(np.load(out).values()) if out.exists() else None), said
+
+
+def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
+    """Pixel for pixel and row for row what TFDS itself reads; the newest of two versions, and the one that is named."""
+    import tensorflow_datasets
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8), np.arange(80) % 10
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    put_download(tmp_path, "cifar10", url, cifar10_archive(images, labels, num_test=20))
+    load_tfds("cifar10", tmp_path)
+    builder = tensorflow_datasets.builder("cifar10", data_dir=tmp_path, file_format="array_record")
+    (version,) = (tmp_path / "cifar10").glob("[0-9]*")
+    older = version.parent / "0.10.0"
+    older.mkdir()
+    shutil.copy(version / "dataset_info.json", older)
+    expected = [list(builder.as_data_source(split=name)) for name in ("train", "test")]
+    for dataset in ("cifar10", f"cifar10:{version.name}"):
+        arrays, _ = load_without_tensorflow(dataset, tmp_path)
+        # The rows held out are the first.
+        train = [np.concatenate([arrays[2], arrays[0]]), np.concatenate([arrays[3], arrays[1]])]
+        for (pixels, classes), rows in zip((train, arrays[4:]), expected, strict=True):
+            np.testing.assert_array_equal(np.uint8(np.round(pixels * 255)), [row["image"] for row in rows])
+            np.testing.assert_array_equal(classes, [row["label"] for row in rows])
+
+
+def test_preparing_without_tensorflow_names_the_extra(tmp_path):
+    arrays, said = load_without_tensorflow("cifar10", tmp_path)
+    assert arrays is None
+    assert "preparing TFDS set 'cifar10' needs tensorflow_datasets, tensorflow, which are not installed" in said
+    assert "pip install 'latent_al[tfds]'" in said
 
 
 def test_unknown_name(tmp_path):

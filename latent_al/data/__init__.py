@@ -1,5 +1,9 @@
 """The table of image sources, and the checks that each of them passes through."""
 
+from latent_al.types import require
+
+require(__name__, "experiments", "absl", "orbax", "PIL", "scipy", "sklearn")
+
 import hashlib
 import math
 

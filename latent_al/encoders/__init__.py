@@ -1,14 +1,16 @@
 """Images, as arrays or streams, to latents: the table of encoders, each a factory that returns an `Encoder`."""
 
 from functools import partial
-from typing import Any
+
+from latent_al.types import Spec, build, require
+
+require(__name__, "experiments", "flax", "optax", "orbax", "scipy", "tqdm")
 
 from latent_al.encoders.autoencoder import trained
 from latent_al.encoders.identity import identity
 from latent_al.encoders.precomputed import precomputed
 from latent_al.encoders.protocol import Encoder, Encodings, Forecast
 from latent_al.models import AUTOENCODERS
-from latent_al.types import build
 
 TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
 """They take `image_shape` besides."""
@@ -17,11 +19,11 @@ ENCODERS = {"identity": identity, "precomputed": precomputed} | TRAINED
 __all__ = ["ENCODERS", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]
 
 
-def build_encoder(spec: Any, image_shape: tuple[int, int, int]) -> Encoder:
+def build_encoder(spec: Spec, image_shape: tuple[int, int, int]) -> Encoder:
     """Builds the encoder that `spec` names, for images of one shape.
 
     Args:
-        spec: a dict or a ConfigDict of `name` and its settings.
+        spec: of an entry of `ENCODERS`.
         image_shape: (h, w, c).
 
     Raises:

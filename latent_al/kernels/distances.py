@@ -127,7 +127,7 @@ def jeffreys_to(
     return 0.5 * ((ratio - 1 / ratio) ** 2 + gap**2 * (1 + 1 / ratio**2)).sum(axis=1)
 
 
-def diameter(to, points: PyTree[Float[Array, "n d"]]) -> Float[Array, ""]:
+def diameter(to: Callable[..., Array], points: PyTree[Float[Array, "n d"]]) -> Float[Array, ""]:
     """Twice the largest distance from the origin, N(0, I) for Gaussians: the thesis's scale, section 3.4.3.
 
     For a metric it bounds the largest distance between two rows.

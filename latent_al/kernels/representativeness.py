@@ -12,6 +12,7 @@ Source: the thesis on active learning in VAE latent space, section 3.4.2.
 """
 
 from collections import namedtuple
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -232,7 +233,7 @@ def j_spreads(terms: JTerms, means: JTerms) -> tuple[Float[Array, "n d"], Float[
     return to_mean, to_weighted * terms.precision
 
 
-def mean_j(terms: JTerms, means: JTerms, spreads) -> Float[Array, " n"]:
+def mean_j(terms: JTerms, means: JTerms, spreads: Sequence[Array]) -> Float[Array, " n"]:
     """The mean Jeffreys divergence of each Gaussian to all of the set, in nats, in [0, inf).
 
     Args:

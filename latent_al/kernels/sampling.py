@@ -4,8 +4,8 @@ Source: Killeen, Query Selection based on Latent Space Sampling, Algorithm 1. `c
 row, from 0; a pool without clusters is one cluster.
 """
 
-from collections import namedtuple
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,17 @@ DRAWS = 64
 DRAWS_A_ROW = 100
 """Draws for each row asked of a cluster, after which those still missing are picked whatever the threshold."""
 
-Distribution = namedtuple("Distribution", ["centre", "factor", "is_normal"])
-Distribution.__doc__ = """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
 
-The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] a dimension. What belongs to an empty cluster means
-nothing.
-"""
+class Distribution(NamedTuple):
+    """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
+
+    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] a dimension. What belongs to an empty cluster
+    means nothing.
+    """
+
+    centre: Float[Array, "c d"]
+    factor: Float[Array, "c d d"]
+    is_normal: Bool[Array, ""]
 
 
 def uniform(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
@@ -36,7 +41,7 @@ def uniform(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cluster
         high = jnp.where(inside[:, None], points, -jnp.inf).max(axis=0)
         return (low + high) / 2, jnp.diag((high - low) / 2)
 
-    return Distribution(*_by_cluster(fit, clusters, num_clusters), jnp.array(False))
+    return _by_cluster(fit, clusters, num_clusters, is_normal=False)
 
 
 def normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
@@ -48,7 +53,7 @@ def normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters
         variance = total(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
         return jnp.full(points.shape[1], mean), jnp.sqrt(variance) * jnp.eye(points.shape[1])
 
-    return Distribution(*_by_cluster(fit, clusters, num_clusters), jnp.array(True))
+    return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
 def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
@@ -61,7 +66,7 @@ def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cl
         values, vectors = jnp.linalg.eigh(products / _size(inside))
         return mean, vectors * jnp.sqrt(jnp.where(values < 0, 0, values))[None, :]
 
-    return Distribution(*_by_cluster(fit, clusters, num_clusters), jnp.array(True))
+    return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
 def largest_remainder(num: int, sizes: Int[Array, " c"]) -> Int[Array, " c"]:
@@ -211,8 +216,9 @@ def _draw(key, distribution, cluster, count):
     return distribution.centre[cluster][None, :] + noise @ distribution.factor[cluster].T
 
 
-def _by_cluster(fit, clusters, num_clusters):
-    return jax.lax.map(lambda cluster: fit(clusters == cluster), jnp.arange(num_clusters))
+def _by_cluster(fit, clusters, num_clusters, is_normal):
+    centre, factor = jax.lax.map(lambda cluster: fit(clusters == cluster), jnp.arange(num_clusters))
+    return Distribution(centre, factor, jnp.array(is_normal))
 
 
 def _size(inside):

@@ -27,7 +27,9 @@ def num_shards() -> int:
     return 1 if POOL in mesh.manual_axes else mesh.shape.get(POOL, 1)
 
 
-def by_shard(function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared, fill=0) -> PyTree:
+def by_shard(
+    function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared: PyTree, fill: float = 0
+) -> PyTree:
     """What `function(rows of the shard, *shared)` gives for each shard: [s ...], stacked.
 
     Each shard has ceil(n / s) rows, in order.

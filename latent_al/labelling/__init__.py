@@ -1,5 +1,25 @@
 """From a folder of unlabelled images to a labelled set: queries out, labels in, round after round."""
 
+from latent_al.types import require
+
+require(
+    __name__,
+    "labelling",
+    "filelock",
+    "flax",
+    "grain",
+    "matplotlib",
+    "ml_collections",
+    "optax",
+    "orbax",
+    "pandas",
+    "PIL",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+    "tqdm",
+)
+
 from latent_al.labelling.job import run
 
 __all__ = ["run"]

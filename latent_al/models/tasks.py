@@ -89,7 +89,7 @@ def mc_dropout_of(model: nn.Module, task: Task, rate: Scalar, block: int, alone:
         return features, task.read(outputs)
 
     predict = in_blocks(apply, block, alone=alone, aligned=True)
-    return lambda params, key, inputs: predict((params, key, jnp.float32(rate)), inputs)
+    return lambda params, key, inputs: predict((params, key, rate), inputs)
 
 
 def predictions(model: nn.Module, task: Task) -> Callable:

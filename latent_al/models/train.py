@@ -195,7 +195,7 @@ def as_members(function: Callable, params: Params, cache: int) -> Callable:
     """
     if jax.default_backend() != "cpu":
         return function
-    group = max(1, cache // sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)))
+    group = max(1, cache // sum(jnp.size(leaf) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(params)))
     member = jax.custom_batching.custom_vmap(function)
 
     @member.def_vmap

@@ -1,1 +1,16 @@
 """Results of a run: tidy tables, statistics, pairwise comparisons, figures and the page; `write` writes them all."""
+
+from latent_al.types import require
+
+require(
+    __name__,
+    "experiments",
+    "absl",
+    "jinja2",
+    "matplotlib",
+    "ml_collections",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+)

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from orbax.checkpoint import multihost
 
 from latent_al.types import BadInput, differences
 
@@ -100,7 +99,7 @@ def leave(message: str) -> NoReturn:
     if not jax.distributed.is_initialized():
         sys.exit(1)
     with suppress(jax.errors.JaxRuntimeError):
-        client = multihost.get_jax_distributed_client()
+        client = _client()
         client.key_value_set(f"{OVER}/{jax.process_index()}", message, allow_overwrite=True)
     if is_first():
         # With it goes the service, without which the others could not hear of it.
@@ -148,12 +147,19 @@ def _exchange(text):
     return [_get(f"{name}/{index}") for index in range(jax.process_count())]
 
 
+def _client():
+    """The client of JAX's service between processes; Orbax is not loaded for one process alone."""
+    from orbax.checkpoint import multihost
+
+    return multihost.get_jax_distributed_client()
+
+
 def _set(name, text):
-    multihost.get_jax_distributed_client().key_value_set(f"latent_al/{name}", text)
+    _client().key_value_set(f"latent_al/{name}", text)
 
 
 def _get(name):
-    return multihost.get_jax_distributed_client().blocking_key_value_get(f"latent_al/{name}", 1000 * PATIENCE)
+    return _client().blocking_key_value_get(f"latent_al/{name}", 1000 * PATIENCE)
 
 
 def _watch(index):
@@ -161,7 +167,7 @@ def _watch(index):
 
     Each process tells each second that it is alive, and the first one listens.
     """
-    client, heard = multihost.get_jax_distributed_client(), {}
+    client, heard = _client(), {}
     for beat in count():
         # A call may fail once; in the end the service is gone, and soon this thread.
         with suppress(jax.errors.JaxRuntimeError):

@@ -1,5 +1,7 @@
 """The table of strategies: each row a factory that returns a `Strategy`, whose `query` gives rows of a pool."""
 
+from collections.abc import Callable
+
 from latent_al.strategies.badge import badge
 from latent_al.strategies.bald import bald
 from latent_al.strategies.diversity import greedy_diverse
@@ -10,8 +12,9 @@ from latent_al.strategies.representativeness import informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
 from latent_al.strategies.typiclust import typiclust
 from latent_al.strategies.uncertainty import uncertainty
+from latent_al.types import Strategy
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ae_error": ae_error,
     "bald": bald,
     "badge": badge,

@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-import fastcluster
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.cluster.hierarchy import fcluster
-from sklearn.mixture import GaussianMixture
 
 from latent_al.kernels import cluster
-from latent_al.types import BadInput
+from latent_al.types import BadInput, require
 
 
 def ward(*, num_clusters: int) -> Callable:
@@ -23,6 +20,7 @@ def ward(*, num_clusters: int) -> Callable:
         num_clusters: 1 or more, at most the points.
     """
     _check(num_clusters)
+    require("ward", "experiments", "fastcluster", "scipy")
     return partial(_on_host, _ward, num_clusters=num_clusters)
 
 
@@ -46,10 +44,11 @@ def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
         seed: of the start.
     """
     _check(num_clusters)
+    require("gaussian_mixture", "experiments", "sklearn")
     return partial(_on_host, _gaussian_mixture, num_clusters=num_clusters, seed=seed)
 
 
-CLUSTERINGS = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
+CLUSTERINGS: dict[str, Callable[..., Callable]] = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
 
 
 def _on_host(function, points, **settings):
@@ -71,6 +70,9 @@ def _on_host(function, points, **settings):
 # Arms that draw from the same clusters come one after the other, and find them once.
 @lru_cache(maxsize=1)
 def _ward(raw, shape, num_clusters):
+    import fastcluster
+    from scipy.cluster.hierarchy import fcluster
+
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     if num_clusters == 1:
         return np.zeros(shape[0], np.int32)
@@ -80,6 +82,8 @@ def _ward(raw, shape, num_clusters):
 
 @lru_cache(maxsize=1)
 def _gaussian_mixture(raw, shape, num_clusters, seed):
+    from sklearn.mixture import GaussianMixture
+
     points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
     return np.int32(GaussianMixture(num_clusters, random_state=seed).fit_predict(points))
 

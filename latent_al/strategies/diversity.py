@@ -1,6 +1,10 @@
 """Batches whose members lie apart: Tonnaer (2017), section 3.4.3."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from latent_al import kernels
 from latent_al.kernels import distances
@@ -8,7 +12,7 @@ from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.uncertainty import MEASURES, measured
 from latent_al.types import BadInput, Scalar, Spec, Strategy, build, check_name, is_traced
 
-DISTANCES = {
+DISTANCES: dict[str, Callable[..., Array]] = {
     "euclidean": distances.euclidean_to,
     "squared_euclidean": distances.squared_to,
     "half_cosine": distances.half_cosine_to,
@@ -41,7 +45,9 @@ def greedy_diverse(
         raise BadInput(f"alpha is {alpha} and beta {beta}; expected weights of 0 or more that sum to at most 1.")
     if (representativeness is None) != (beta == 0):
         raise BadInput(f"beta is {beta} and representativeness {representativeness}; give both, or 0 and None.")
-    represent = build(REPRESENTATIVENESS, representativeness, "representativeness measure") if beta else None
+    represent: Any = None
+    if representativeness is not None:
+        represent = build(REPRESENTATIVENESS, representativeness, "representativeness measure")
     is_jeffreys, is_cosine = distance == "jeffreys", distance == "half_cosine"
 
     def points_of(latents, log_sigma):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from latent_al.types import Encoded, Strategy
 
@@ -73,7 +73,7 @@ def check_prepared(num_nan: int, num_rows: int) -> None:
         )
 
 
-def count_nan(prepared, num_rows: int) -> Int[Array, ""]:
+def count_nan(prepared: PyTree, num_rows: int) -> Int[Array, ""]:
     """Returns how many values are NaN in the array of which most are, among arrays of the rows and scalars."""
     arrays = [leaf for leaf in jax.tree.leaves(prepared) if leaf.shape in ((), (num_rows,))]
     floats = [leaf for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating)]

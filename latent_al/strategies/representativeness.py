@@ -97,7 +97,7 @@ def squared_closeness_to_origin() -> Representativeness:
     return Representativeness(lambda encoded: kernels.squared_closeness_to_origin(encoded.latents))
 
 
-REPRESENTATIVENESS = {
+REPRESENTATIVENESS: dict[str, Callable] = {
     "closeness_to_origin": closeness_to_origin,
     "cosine_density": cosine_density,
     "euclidean_density": euclidean_density,

@@ -1,12 +1,12 @@
 """Initial labelled sets from the latent space alone: Killeen (2019)."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jaxtyping import Array, Int
 
 from latent_al.kernels import cluster, picks, sampling
@@ -14,6 +14,7 @@ from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
+LOGGER = logging.getLogger(__name__)
 
 
 class Clustered(NamedTuple):
@@ -60,14 +61,20 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
 
     def query(key, pool, num):
         if num < num_clusters:
-            logging.warning(
+            LOGGER.warning(
                 "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
                 *(name, num, num_clusters),
             )
-        settings = dict(threshold=threshold, all_within=match == "all_within")
-        clusters, distribution = pool.prepared
-        settings |= dict(clusters=pool.gather(clusters), distribution=distribution)
-        rows, matched = sampling.draw_and_match(key, pool.latents, pool.taken, num, **settings)
+        rows, matched = sampling.draw_and_match(
+            key,
+            pool.latents,
+            pool.taken,
+            num,
+            clusters=pool.gather(pool.prepared.clusters),
+            distribution=pool.prepared.distribution,
+            threshold=threshold,
+            all_within=match == "all_within",
+        )
         jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
         return rows
 
@@ -106,7 +113,7 @@ def _one_cluster(points):
 
 def _tell(name, threshold, num, num_far):
     if num_far:
-        logging.warning(
+        LOGGER.warning(
             "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "
             "were taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
             *(name, num_far, num, threshold),

@@ -1,11 +1,13 @@
 """Uncertainty sampling: Tonnaer (2017), section 3.4.1."""
 
+from collections.abc import Callable
+
 from jaxtyping import Array, Float
 
 from latent_al import kernels
 from latent_al.types import BadInput, Pool, Strategy, check_name
 
-MEASURES = {
+MEASURES: dict[str, Callable[..., Array]] = {
     "least_confident": kernels.least_confident,
     "margin": kernels.margin,
     "entropy": kernels.entropy,

@@ -1,5 +1,9 @@
 """Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
 
+from latent_al.types import require
+
+require(__name__, "experiments", "psutil", "tensorstore")
+
 from latent_al.streaming.densities import (
     closeness_to_origin,
     cosine_density,
