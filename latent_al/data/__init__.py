@@ -2,7 +2,7 @@
 
 from latent_al.types import require
 
-require(__name__, "experiments", "absl", "orbax", "PIL", "scipy", "sklearn")
+require(__name__, "experiments", "absl", "orbax", "pandas", "PIL", "scipy", "sklearn")
 
 import hashlib
 import math
