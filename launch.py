@@ -1,23 +1,30 @@
-"""Runs one config: `python launch.py --config=configs/digits_vae.py [--workdir=DIR] [--config.KEY=VALUE ...]`."""
+"""Runs one config: `python launch.py --config=configs/digits_vae.py [--workdir=DIR] [--config.KEY=VALUE ...]`.
+
+With --describe it prints the keys of the config in place of running it.
+"""
 
 import shlex
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from latent_al import labelling
+from latent_al.experiment.command_line import load_config, split_overrides
+from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.describe import describe
 from latent_al.experiment.run import run_experiment
+from latent_al.labelling.config import parse_labelling
 from latent_al.results.formatting import format_table
 from latent_al.runtime.processes import AGAIN, is_first, join, leave
 from latent_al.runtime.workdir import keep_compiled
-from latent_al.types import BadInput, check_name
+from latent_al.types import BadInput
 
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, or FILE:SIZE.", lock_config=True)
+CONFIG = flags.DEFINE_string("config", None, "A config file, or FILE:SIZE; --config.KEY=VALUE changes a key of it.")
+DESCRIBE = flags.DEFINE_bool("describe", False, "Print all keys of the config, with help and values, and run nothing.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; runs/CONFIG by default.")
 ENCODERS = flags.DEFINE_string(
     "encoders", None, "Trained encoders, shared by experiments; WORKDIR/encoders by default."
@@ -29,26 +36,34 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 JOIN_SECONDS = flags.DEFINE_integer("join_seconds", 300, "How long to wait for the other processes.", lower_bound=1)
 
 
-def main(argv):
+def main(overrides, argv):
     if len(argv) > 1:
         sys.exit(f"launch.py: unknown arguments {argv[1:]}; flags begin with --.")
     logging.set_verbosity(logging.WARNING)
-    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = WORKDIR.value or f"runs/{Path(config_file).name.replace('.py', '').replace(':', '_')}"
+    try:
+        config = load_config(CONFIG.value, overrides)
+        is_labelling = "job" in config
+        parsed = parse_labelling(config) if is_labelling else parse_experiment(config)
+    except BadInput as error:
+        sys.exit(f"launch.py: {error}")
+    if DESCRIBE.value:
+        print(describe(parsed, config, overrides))
+        return
+    workdir = WORKDIR.value or f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
     keep_compiled(Path(workdir) / "compiled")
+    # Accelerators would multiply in fewer bits than a CPU unless told.
+    jax.config.update("jax_default_matmul_precision", parsed.precision)
     try:
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
-        # Accelerators would multiply in fewer bits than a CPU unless told.
-        jax.config.update("jax_default_matmul_precision", _precision(CONFIG.value))
-        if CONFIG.value.get("job") == "labelling":
+        if is_labelling:
             if jax.process_count() > 1:
                 raise BadInput(
                     "the labelling job runs in one process; start it once, without --cluster or --coordinator."
                 )
-            labelling.run(CONFIG.value, workdir)
+            labelling.run(config, workdir)
         else:
-            _experiment(workdir)
+            _experiment(config, workdir)
     except BadInput as error:
         leave(f"launch.py: {error}")
     except KeyboardInterrupt:
@@ -64,15 +79,9 @@ def main(argv):
         )
 
 
-def _precision(config):
-    precision = config.get("precision", "float32")
-    check_name(precision, PRECISIONS, "precision")
-    return precision
-
-
-def _experiment(workdir):
+def _experiment(config, workdir):
     command = shlex.join(["python", *sys.argv])
-    summary = run_experiment(CONFIG.value, workdir, encoders_dir=ENCODERS.value, command=command)
+    summary = run_experiment(config, workdir, encoders_dir=ENCODERS.value, command=command)
     if not is_first():
         return
     if summary["arms"]:
@@ -82,4 +91,5 @@ def _experiment(workdir):
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    overrides, rest = split_overrides(sys.argv)
+    app.run(partial(main, overrides), argv=rest)

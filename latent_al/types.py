@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
 Params = PyTree
+Spec = Mapping[str, Any]
+"""An entry of a table and its settings, such as `dict(name="uncertainty", measure="margin", pick="top_k")`."""
 UNLABELLED = -1
 """The mark in `Pool.labels` of a row whose label has not been queried: no class, and no angle either."""
 BALANCED = "balanced_accuracy"
@@ -156,8 +158,8 @@ def check_name(name: Any, table: Collection[str], what: str) -> None:
         raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
 
 
-def build(table: Mapping[str, Callable], spec: Any, what: str) -> Any:
-    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec, a dict or a ConfigDict.
+def build(table: Mapping[str, Callable], spec: Spec, what: str) -> Any:
+    """Calls the entry of `table` that `spec["name"]` names with the rest of the spec.
 
     Raises:
         BadInput: the table has no such name; a wrong keyword is Python's own TypeError.

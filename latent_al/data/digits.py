@@ -11,6 +11,10 @@ def digits(*, num_validation: int, num_test: int) -> Data:
     """Returns the digits in one fixed random order, for the file runs writer by writer; ids are rows of the file.
 
     Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI.
+
+    Args:
+        num_validation: rows held out for validation.
+        num_test: rows held out for test.
     """
     file = load_digits()
     order = np.random.default_rng(0).permutation(len(file.target))

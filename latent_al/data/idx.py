@@ -16,6 +16,10 @@ def idx(*, root: str, num_validation: int) -> Data:
 
     Label files, and the test pair, may be absent.
 
+    Args:
+        root: the folder of the files.
+        num_validation: the first training images to hold out.
+
     Raises:
         BadInput: no directory, no training images, a truncated or foreign file, two files for one part.
     """

@@ -8,8 +8,12 @@ from latent_al.types import Data
 def mnist(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
     """Reads the IDX files in `root`, or TFDS's `mnist` in `data_dir` where `root` is None.
 
-    The first `num_validation` training images are held out, 5,000 by Tonnaer (2017). TFDS stores the same images in
-    its own order, so its held-out rows and ids are not those of the files.
+    TFDS stores the same images in its own order, so its held-out rows and ids are not those of the files.
+
+    Args:
+        root: the folder of the IDX files; None for TFDS.
+        data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
+        num_validation: the first training images to hold out, 5,000 by Tonnaer (2017).
     """
     if root is None:
         return tfds(dataset="mnist", data_dir=data_dir, num_validation=num_validation)

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.tree_util import Partial
-from ml_collections import ConfigDict
 
 from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
+from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
 from latent_al.loop import explain_round, fit_round, initial_rows, measure_round, rehearse, score, select_round
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
 from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Data, Encoded, build, check_name
+from latent_al.types import BadInput, Data, Encoded, Spec, build
 
 
-def build_encoder(spec: ConfigDict, data: Data) -> Encoder:
+def build_encoder(spec: Spec, data: Data) -> Encoder:
     """The encoder of an entry of `config.encoders`.
 
     Raises:
@@ -35,16 +35,16 @@ def build_encoder(spec: ConfigDict, data: Data) -> Encoder:
     return build(ENCODERS, dict(spec, image_shape=tuple(image_shape)), "encoder")
 
 
-def capacity(config: ConfigDict) -> int:
+def capacity(config: Experiment) -> int:
     """Labels queried in the end."""
     return config.num_initial + config.num_rounds * config.query_size
 
 
-def build_arms(config: ConfigDict, data: Data, shapes: dict[str, Encoded], mesh: Mesh | None) -> dict[str, Arm]:
+def build_arms(config: Experiment, data: Data, shapes: dict[str, Encoded], mesh: Mesh | None) -> dict[str, Arm]:
     """The arms of `config.arms`, after a rehearsal on shapes alone of what each is to choose.
 
     Args:
-        config: see `configs/`.
+        config: of the run.
         data: the images and their labels.
         shapes: encoder -> what the training images are encoded to.
         mesh: of the run.
@@ -109,11 +109,9 @@ def _build_classifier(spec, data: Data, mesh) -> Classifier | None:
 
 def _build_arm(config, name, data: Data, shapes, classifiers, mesh) -> Arm:
     spec = config.arms[name]
-    check_name(spec.encoder, shapes, "encoder")
-    check_name(spec.classifier, classifiers, "classifier")
     classifier = classifiers[spec.classifier]
     prepare = partial(_preparer, size=len(data.train.images), mesh=mesh)
-    initial = build(STRATEGIES, spec.get("initial", config.initial), "strategy")
+    initial = build(STRATEGIES, spec.initial or config.initial, "strategy")
     strategy = build(STRATEGIES, spec.strategy, "strategy")
     train = shapes[spec.encoder]
     rehearse(initial, train, config.num_initial)

@@ -12,6 +12,7 @@ from latent_al.data import digest, load
 from latent_al.data.stored import digest_arrays
 from latent_al.encoders.base import TRAINED
 from latent_al.experiment.build import build_arms, build_encoder, capacity, place_encodings, prepare_arm
+from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import choose_seeds, describe, forecast
 from latent_al.experiment.rounds import by_variant, labels_of, play
 from latent_al.kernels.picks import subsample_size
@@ -31,7 +32,7 @@ def run_experiment(
     """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
 
     Args:
-        config: see `configs/`.
+        config: see `configs/`; its keys are those of `experiment.config`.
         workdir: the folder of this one experiment.
         encoders_dir: where trained encoders are kept, for other experiments too; `workdir/encoders` by default.
         command: what the report says was run.
@@ -43,11 +44,10 @@ def run_experiment(
         BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
             encoder's latents do not allow, once it is trained.
     """
+    config = parse_experiment(config)
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
-    _check_sizes(config)
-    wanted = config.get("seeds_at_once") or begun_with(Path(workdir))
-    spec = config.get("mesh")
-    mesh = make_mesh(None if spec is None else dict(spec), _blocks(config.num_seeds, wanted or config.num_seeds))
+    wanted = config.seeds_at_once or begun_with(Path(workdir))
+    mesh = make_mesh(config.mesh, _blocks(config.num_seeds, wanted or config.num_seeds))
     data = load(config.data)
     _check_budget(config, data)
     _check_reach(config, data)
@@ -58,7 +58,7 @@ def run_experiment(
     _check_labels(config, arms, tuned)
     data_digest = digest(data)
     agree(data=data_digest)
-    check_begun(Path(workdir), config, data_digest)
+    check_begun(Path(workdir), config.to_dict(), data_digest)
     forecast_of = partial(forecast, arms, data, shapes, _num_labels(config))
     at_once, expected = choose_seeds(forecast_of, config.num_seeds, wanted, mesh)
     agree(seeds_at_once=at_once)
@@ -66,7 +66,7 @@ def run_experiment(
     if is_first():
         print(describe(expected, mesh), flush=True)
     with after_the_first():
-        folder = open_workdir(Path(workdir), config, data_digest, at_once)
+        folder = open_workdir(Path(workdir), config.to_dict(), data_digest, at_once)
     trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
     encodings, placed, ready = {}, {}, {}
     for encoder, each in _encode(config, encoders, data, data_digest, trained, mesh):
@@ -90,20 +90,6 @@ def run_experiment(
         return write_results(folder, config, data, outcome, command) if is_first() else None
 
 
-def _check_sizes(config):
-    for name in ("num_seeds", "seeds_at_once", "num_initial"):
-        is_open = name == "seeds_at_once" and config.get(name) is None
-        if not is_open and config[name] < 1:
-            raise BadInput(f"{name} is {config[name]}; expected 1 or more.")
-    if config.num_rounds < 0 or (config.num_rounds and config.query_size < 1):
-        raise BadInput(
-            f"num_rounds is {config.num_rounds} and query_size {config.query_size}; "
-            "expected num_rounds >= 0 and query_size >= 1."
-        )
-    if not config.arms:
-        raise BadInput("config.arms is empty; name at least one arm.")
-
-
 def _check_budget(config, data):
     size, needed = len(data.train.images), capacity(config)
     if needed > size:
@@ -118,18 +104,17 @@ def _check_budget(config, data):
         )
     for name, arm in config.arms.items():
         fraction = arm.subsample
-        if not 0 < fraction <= 1 or (config.num_rounds and subsample_size(size, fraction) < config.query_size):
+        if config.num_rounds and subsample_size(size, fraction) < config.query_size:
             raise BadInput(
-                f"arm {name!r} subsamples {fraction} of {size} rows; expected a share in (0, 1] that holds "
+                f"arm {name!r} subsamples {fraction} of {size} rows; expected a share that holds "
                 f"a batch of {config.query_size}; raise subsample or lower query_size."
             )
 
 
 def _check_reach(config, data):
-    reach = config.get("reach", ())
+    reach = config.reach
     shown = METRICS["angular_error" if data.num_classes is None else "accuracy"]
-    is_known = isinstance(reach, tuple | list) and all(isinstance(each, int | float) for each in reach)
-    if not is_known or not all(0 <= each <= shown.top for each in reach):
+    if not all(0 <= each <= shown.top for each in reach):
         raise BadInput(
             f"reach is {reach!r}; expected a tuple of validation scores, of which each {shown.name} is in "
             f"[0, {shown.top:g}]; correct reach or leave it out."

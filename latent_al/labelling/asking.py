@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
 from latent_al.labelling import estimates, selection
+from latent_al.labelling.config import LabellingJob
 from latent_al.labelling.state import State
 from latent_al.models.classifiers import CLASSIFIERS
-from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, Strategy, build
+from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, Spec, Strategy, build
 
 
 class Asked(NamedTuple):
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     predictions: pd.DataFrame | None
 
 
-def build_learner(spec: ConfigDict, num_classes: int) -> Learner:
+def build_learner(spec: Spec, num_classes: int) -> Learner:
     """The classifier that `spec` names, and the one within it."""
     known = {"num_classes": num_classes}
     if "classifier" in spec:
@@ -36,7 +36,7 @@ def build_learner(spec: ConfigDict, num_classes: int) -> Learner:
     return build(CLASSIFIERS, dict(spec, **known), "classifier")
 
 
-def ask(config: ConfigDict, initial: Strategy, strategy: Strategy, state: State, encoded: Encoded) -> Asked:
+def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: State, encoded: Encoded) -> Asked:
     """The next round: trains on what is labelled, and chooses; without labels of two classes it only chooses.
 
     Raises:

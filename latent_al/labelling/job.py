@@ -11,14 +11,13 @@ from ml_collections import ConfigDict
 
 from latent_al.labelling import encode, label_studio, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask, build_learner
+from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import rehearse
-from latent_al.models import AUTOENCODERS
-from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 from latent_al.runtime.files import write_csv
 from latent_al.runtime.workdir import check_identity
 from latent_al.strategies import STRATEGIES
-from latent_al.types import BadInput, Encoded, Learner, Strategy, build, check_name
+from latent_al.types import BadInput, Encoded, Learner, Strategy, build
 
 
 class Parts(NamedTuple):
@@ -33,13 +32,14 @@ def run(config: ConfigDict, workdir: str) -> None:
     """Scans the folder, takes labels in, and asks the next queries, or says what it waits for.
 
     Args:
-        config: see `configs/folder.py`.
+        config: see `configs/folder.py`; its keys are those of `labelling.config`.
         workdir: the folder of this one job.
 
     Raises:
         BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
             another process in the workdir. What was done stays done, and the same command goes on.
     """
+    config = parse_labelling(config)
     folder, parts = Path(workdir), _build(config)
     try:
         (folder / "labels").mkdir(parents=True, exist_ok=True)
@@ -88,14 +88,8 @@ def _identity(config):
 
 
 def _build(config) -> Parts:
-    for name, least in (("num_initial", 1), ("query_size", 1), ("audit", 0)):
-        if config[name] < least:
-            raise BadInput(f"{name} is {config[name]}; expected {least} or more.")
     _check_classes(config.classes)
     scan.check_size(config.data.size, config.data.channels)
-    for spec in (config.classifier, config.classifier.get("classifier", config.classifier)):
-        check_name(spec.get("name"), CLASSIFIERS.keys() - set(ON_IMAGES), "classifier that reads latents")
-    check_name(config.encoder.get("name"), AUTOENCODERS.keys() | {"precomputed"}, "encoder")
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
     learner = build_learner(config.classifier, 2)
     if len(strategy.gammas) > 1 or len(learner.dropouts) > 1:

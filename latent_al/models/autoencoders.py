@@ -220,7 +220,7 @@ class ConvVAE(VAE):
 
 
 def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> AutoEncoder:
-    """The thesis's dense VAE: 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
+    """The dense VAE of Tonnaer (2017): 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
 
     Args:
         image_shape: (h, w, c).
@@ -239,7 +239,7 @@ def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], laten
 
 
 def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: float, dtype: str) -> AutoEncoder:
-    """The thesis's convolutional VAE: 2, 30 or 50 latent dimensions there.
+    """The convolutional VAE of Tonnaer (2017): 2, 30 or 50 latent dimensions there.
 
     Args:
         image_shape: (h, w, 1), both sides even.
@@ -292,7 +292,16 @@ def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncod
 
 
 def vae_tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
-    """`conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means."""
+    """`conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means.
+
+    Args:
+        perplexity: of the pixels' joint probabilities, 30 there; below the images of a batch.
+        tsne_weight: of the divergence, 1e4 there.
+        sizes: of `levels`.
+
+    Raises:
+        BadInput: a perplexity below 1, a negative weight, what `levels` refuses.
+    """
     _check_tsne("vae_tsne_ae", perplexity, tsne_weight)
     return _adadelta(levels("vae_tsne_ae", variational=True, **sizes), perplexity, tsne_weight)
 

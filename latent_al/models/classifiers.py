@@ -64,7 +64,7 @@ class CNN(nn.Module):
 
 
 def mlp(*, num_classes: int, **settings) -> Learner:
-    """The thesis's multilayer perceptron, section 4.2.2, a classifier. Takes the settings of `perceptron`."""
+    """The multilayer perceptron of Tonnaer (2017), section 4.2.2, a classifier. Takes the settings of `perceptron`."""
     return perceptron(classes(num_classes), **settings)
 
 

@@ -1,11 +1,10 @@
 """Writes the results of a run: tables, the summary, the figures and the page."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
 from latent_al.encoders.base import Encodings, describe
 from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
@@ -31,12 +30,12 @@ class Outcome(NamedTuple):
     tuned: dict[str, list[str]]
 
 
-def write_results(folder: Path, config: ConfigDict, data: Data, outcome: Outcome, command: str) -> dict:
+def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, command: str) -> dict:
     """Writes all there is to see of a run into `folder`, and returns what `summary.json` holds.
 
     Args:
         folder: that of the run, with its `config.json`.
-        config: of the run.
+        config: of the run, an `experiment.config.Experiment`.
         data: the images and their labels.
         outcome: of the run.
         command: what the report says was run.
@@ -110,7 +109,7 @@ def _summary(config, data, encodings, compared):
     else:
         metrics = compared["metrics"]
         summary = statistics.summarise(metrics, config.baseline) | comparisons.compare_pairs(metrics)
-        reach = config.get("reach", ())
+        reach = config.reach
         summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
     if "balance" in compared:
         summary["balance"] = balance.balance_means(compared["balance"])

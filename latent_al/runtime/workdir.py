@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from latent_al.runtime.files import write_atomically, write_json
 from latent_al.runtime.processes import is_first
@@ -14,7 +13,7 @@ from latent_al.types import BadInput, differences
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
 
-def open_workdir(folder: Path, config: ConfigDict, data_digest: str, at_once: int) -> Path:
+def open_workdir(folder: Path, config: dict[str, Any], data_digest: str, at_once: int) -> Path:
     """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
 
     It keeps too how many seeds run side by side: with less memory there would be other blocks of them.
@@ -29,7 +28,7 @@ def open_workdir(folder: Path, config: ConfigDict, data_digest: str, at_once: in
         )
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        check_identity(folder, {"config": config.to_dict(), "data": data_digest})
+        check_identity(folder, {"config": config, "data": data_digest})
         if is_first():
             write_atomically(folder / SEEDS_AT_ONCE, f"{at_once}\n")
     except OSError as error:
@@ -52,14 +51,14 @@ def begun_with(folder: Path) -> int | None:
     return int(kept)
 
 
-def check_begun(folder: Path, config: ConfigDict, data_digest: str) -> None:
+def check_begun(folder: Path, config: dict[str, Any], data_digest: str) -> None:
     """Checks that a workdir that was begun holds this very experiment; leaves any other as it is.
 
     Raises:
         BadInput: it holds another config or other data.
     """
     if (folder / "config.json").exists():
-        check_identity(folder, {"config": config.to_dict(), "data": data_digest})
+        check_identity(folder, {"config": config, "data": data_digest})
 
 
 def check_identity(folder: Path, identity: dict[str, Any]) -> None:

@@ -18,19 +18,33 @@ def ward(*, num_clusters: int) -> Callable:
     """Agglomerative, with Ward's criterion: fastcluster's exact algorithm, O(n) memory, O(n^2) time.
 
     Where points coincide there may be fewer clusters. Ten seconds for 50,000 points in the plane.
+
+    Args:
+        num_clusters: 1 or more, at most the points.
     """
     _check(num_clusters)
     return partial(_on_host, _ward, num_clusters=num_clusters)
 
 
 def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
-    """k-means from a k-means++ start."""
+    """k-means from a k-means++ start.
+
+    Args:
+        num_clusters: 1 or more, at most the points.
+        iterations: at most.
+        seed: of the start.
+    """
     _check(num_clusters)
     return lambda points: cluster.kmeans(jax.random.key(seed), points, num_clusters, iterations).clusters
 
 
 def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
-    """scikit-learn's Gaussian mixture with full covariances."""
+    """scikit-learn's Gaussian mixture with full covariances.
+
+    Args:
+        num_clusters: 1 or more, at most the points.
+        seed: of the start.
+    """
     _check(num_clusters)
     return partial(_on_host, _gaussian_mixture, num_clusters=num_clusters, seed=seed)
 

@@ -1,7 +1,5 @@
 """Batches whose members lie apart: the thesis on active learning in VAE latent space, section 3.4.3."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +7,7 @@ from latent_al import kernels
 from latent_al.kernels import distances
 from latent_al.strategies.representativeness import REPRESENTATIVENESS, check_within
 from latent_al.strategies.uncertainty import MEASURES, measured
-from latent_al.types import BadInput, Strategy, build, check_name
+from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
 DISTANCES = {
     "euclidean": distances.euclidean_to,
@@ -19,7 +17,9 @@ DISTANCES = {
 }
 
 
-def greedy_diverse(*, measure: str, representativeness: Any, alpha: float, beta: float, distance: str) -> Strategy:
+def greedy_diverse(
+    *, measure: str, representativeness: Spec | None, alpha: float, beta: float, distance: str
+) -> Strategy:
     """Row by row the largest sum of uncertainty, representativeness and distance to the batch so far, weighted.
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from.

@@ -52,7 +52,14 @@ def ibal_d(*, gamma: float | Sequence[float]) -> Strategy:
 
 
 def entropy_d(*, gamma: float | Sequence[float]) -> Strategy:
-    """Rows of the largest entropy + gamma * distance. Arguments and errors as for `ibal_d`."""
+    """Rows of the largest entropy + gamma * distance.
+
+    Args:
+        gamma: weight of the distance, 0 or more; of several, validation data choose.
+
+    Raises:
+        BadInput: as for `ibal_d`.
+    """
     return _with_distance("entropy_d", gamma, lambda pool: measured("entropy", pool))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 from jaxtyping import Array, Float
@@ -10,16 +9,16 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.kernels.representativeness import check_cube
 from latent_al.strategies.uncertainty import MEASURES, PICKS, measured
-from latent_al.types import BadInput, Encoded, Strategy, build, check_name
+from latent_al.types import BadInput, Encoded, Spec, Strategy, build, check_name
 
 Measure = Callable[[Encoded], Float[Array, " n"]]
 
 
-def _of_points(kernel):
-    return lambda **settings: lambda train: kernel(train.latents, **settings)
+def _of_points(kernel) -> Measure:
+    return lambda train: kernel(train.latents)
 
 
-def _of_gaussians(kernel):
+def _of_gaussians(kernel) -> Measure:
     def measure(train):
         if train.log_sigma is None:
             raise BadInput(
@@ -28,27 +27,43 @@ def _of_gaussians(kernel):
             )
         return kernel(train.latents, train.log_sigma)
 
-    return lambda: measure
+    return measure
 
 
-def _estimate(*, seed: int, fraction: float, unit_cube: bool) -> Measure:
+def _density(kernel, *, unit_cube: bool = False) -> Measure:
+    """A density that knows of pixels.
+
+    Args:
+        unit_cube: whether every coordinate lies in [0, 1], as pixels do.
+    """
+    return lambda train: kernel(train.latents, unit_cube=unit_cube)
+
+
+def _estimate(kernel, *, seed: int, fraction: float, unit_cube: bool) -> Measure:
+    """A density by a sample.
+
+    Args:
+        seed: of the sample.
+        fraction: of the rows that each row is compared with, in (0, 1].
+        unit_cube: whether every coordinate lies in [0, 1], as pixels do.
+    """
     key = jax.random.key(seed)
-    return lambda train: kernels.euclidean_density_estimate(key, train.latents, fraction=fraction, unit_cube=unit_cube)
+    return lambda train: kernel(key, train.latents, fraction=fraction, unit_cube=unit_cube)
 
 
 REPRESENTATIVENESS = {
-    "cosine_density": _of_points(kernels.cosine_density),
-    "euclidean_density": _of_points(kernels.euclidean_density),
-    "euclidean_density_estimate": _estimate,
-    "squared_euclidean_density": _of_points(kernels.squared_euclidean_density),
-    "jeffreys_density": _of_gaussians(kernels.jeffreys_density),
-    "kl_to_prior": _of_gaussians(kernels.kl_to_prior),
-    "closeness_to_origin": _of_points(kernels.closeness_to_origin),
-    "squared_closeness_to_origin": _of_points(kernels.squared_closeness_to_origin),
+    "cosine_density": partial(_density, kernels.cosine_density),
+    "euclidean_density": partial(_density, kernels.euclidean_density),
+    "euclidean_density_estimate": partial(_estimate, kernels.euclidean_density_estimate),
+    "squared_euclidean_density": partial(_density, kernels.squared_euclidean_density),
+    "jeffreys_density": partial(_of_gaussians, kernels.jeffreys_density),
+    "kl_to_prior": partial(_of_gaussians, kernels.kl_to_prior),
+    "closeness_to_origin": partial(_of_points, kernels.closeness_to_origin),
+    "squared_closeness_to_origin": partial(_of_points, kernels.squared_closeness_to_origin),
 }
 
 
-def informativeness(*, measure: str, representativeness: Any, gamma: float, pick: str) -> Strategy:
+def informativeness(*, measure: str, representativeness: Spec, gamma: float, pick: str) -> Strategy:
     """Rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
 
     Args:
@@ -74,6 +89,6 @@ def informativeness(*, measure: str, representativeness: Any, gamma: float, pick
     return Strategy(select, prepare, check=partial(check_within, representativeness))
 
 
-def check_within(spec: Any, train: Encoded) -> None:
+def check_within(spec: Spec, train: Encoded) -> None:
     """Raises ValueError where a measure of pixels, by its spec, gets other coordinates."""
     check_cube(train.latents, dict(spec).get("unit_cube", False))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from latent_al.kernels import cluster, picks, sampling
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.strategies.farthest import check_apart
-from latent_al.types import BadInput, Strategy, build, check_name
+from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
 
@@ -43,7 +43,7 @@ def ae_error() -> Strategy:
     return Strategy(select, prepare)
 
 
-def sampler(fit: Callable, *, clustering: Any, threshold: float, match: str) -> Strategy:
+def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: str) -> Strategy:
     """Rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
     The log tells where draws ran out, and where there are fewer rows than clusters.

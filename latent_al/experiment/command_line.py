@@ -1,0 +1,72 @@
+"""A config as a command gives it: a file, of which `--config.KEY=VALUE` sets keys."""
+
+import ast
+import difflib
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from latent_al.experiment.schema import unknown
+from latent_al.types import BadInput
+
+PREFIX = "--config."
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns the keys that `--config.KEY=VALUE` or `--config.KEY VALUE` set, and all other arguments."""
+    overrides, rest, arguments = {}, [], iter(argv)
+    for argument in arguments:
+        if argument.startswith(PREFIX):
+            key, equals, value = argument.removeprefix(PREFIX).partition("=")
+            overrides[key] = value if equals else next(arguments, "")
+        else:
+            rest.append(argument)
+    return overrides, rest
+
+
+def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
+    """Returns what `get_config` of a file gives, with what the command line sets; whether there is such a key or not.
+
+    Args:
+        path: the file, or `FILE:SIZE`.
+        overrides: key, such as `arms.margin.subsample`, -> value: Python's literal, or else a string.
+
+    Raises:
+        BadInput: no such file or size, a key below one that has none.
+    """
+    file, *size = path.split(":", 1)
+    if not Path(file).is_file():
+        raise BadInput(f"--config={path}: there is no file {file}; see configs/.")
+    try:
+        config = runpy.run_path(file)["get_config"](*size)
+    except KeyError as error:
+        raise BadInput(f"--config={path}: unknown size {error}; the head of {file} names them.") from error
+    except ValueError as error:
+        raise BadInput(f"--config={path}: {error}") from error
+    with config.unlocked(), config.ignore_type():
+        for key, text in overrides.items():
+            _set(config, key, text)
+    return config
+
+
+def _set(config, key, text):
+    *above, last = key.split(".")
+    for depth, name in enumerate(above, 1):
+        if name not in config and difflib.get_close_matches(name, config, 1):
+            raise BadInput(unknown(".".join(["config", *above[: depth - 1]]), name, config))
+        if config.get(name) is None:
+            config[name] = ConfigDict()
+        config = config[name]
+        if not isinstance(config, ConfigDict):
+            raise BadInput(f"config.{key}: config.{'.'.join(above[:depth])} is {config!r}, which has no keys.")
+    config[last] = text if last in config and config.get_type(last) is str else _to_value(text)
+
+
+def _to_value(text: str) -> Any:
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (SyntaxError, ValueError):
+        return text

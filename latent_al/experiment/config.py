@@ -1,0 +1,127 @@
+"""The schema of an experiment's config: each key with its type, its default or none, and one line of help."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import annotated_types
+from ml_collections import ConfigDict
+from pydantic import Field
+
+from latent_al.encoders.base import ENCODERS
+from latent_al.experiment.schema import (
+    SOURCE,
+    Count,
+    CountOrNone,
+    Float,
+    Settings,
+    Share,
+    Table,
+    checked,
+    parse,
+    sweepable,
+    unknown,
+    wrong_name,
+)
+from latent_al.models.classifiers import CLASSIFIERS, REGRESSORS
+from latent_al.strategies import STRATEGIES
+
+
+def _looked_at_after_the_rounds() -> None:
+    """Looked at once the rounds are over."""
+
+
+DIAGNOSTICS = dict.fromkeys(("explanations", "importance", "orders", "training_curves"), _looked_at_after_the_rounds)
+Source = Annotated[Any, SOURCE]
+Encoder = Annotated[Any, Table("encoder", ENCODERS)]
+Classifier = Annotated[Any, Table("classifier", CLASSIFIERS | REGRESSORS)]
+Strategy = Annotated[Any, Table("strategy", STRATEGIES)]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+Diagnostic = Annotated[Any, Table("diagnostic", DIAGNOSTICS)]
+Values = Annotated[tuple[Float, ...], annotated_types.MinLen(1)]
+
+
+@checked
+class Mesh(Settings):
+    """The devices of a run."""
+
+    seeds: Count = 1
+    """Devices that the seeds are spread over."""
+    pool: Count = 1
+    """Devices that the rows of the pool are spread over."""
+
+
+@checked
+class Arm(Settings):
+    """One row of the comparison."""
+
+    encoder: str
+    """Which of config.encoders gives the latents."""
+    classifier: str
+    """Which of config.classifiers learns the labels."""
+    strategy: Strategy
+    """What chooses the queries of each round."""
+    subsample: Share = 1.0
+    """Share of the pool that a round chooses from, drawn anew for each."""
+    initial: Strategy | None = None
+    """What chooses the initial labelled set of this arm, in place of config.initial."""
+    sweep: Mapping[str, Values] | None = None
+    """Settings of the strategy or the classifier to compare, each with its values."""
+    keep: Literal["all", "best"] = "all"
+    """Whether each setting of the sweep is shown, or the one that is best on validation data."""
+
+
+@checked
+class Experiment(Settings):
+    """An experiment: arms that differ in how they choose what is labelled, side by side over many seeds."""
+
+    num_seeds: Count
+    """Runs of each arm, which differ in all that is random but the encoder."""
+    data: Source
+    """The images and their labels."""
+    encoders: Mapping[str, Encoder]
+    """What makes latents of the images, by the name that arms say."""
+    classifiers: Mapping[str, Classifier]
+    """What learns the labels, by the name that arms say."""
+    initial: Strategy
+    """What chooses the initial labelled set, which arms of one encoder share."""
+    num_initial: Count
+    """Labels in the initial labelled set."""
+    query_size: Count
+    """Labels queried in a round."""
+    num_rounds: CountOrNone
+    """Rounds of queries after the initial labelled set."""
+    arms: Annotated[Mapping[str, Arm], annotated_types.MinLen(1)]
+    """What is compared, by name."""
+    baseline: str
+    """The arm that all others are compared with."""
+    reach: tuple[Float, ...] = ()
+    """Validation scores of which it is told with how many labels each arm reaches them."""
+    diagnostics: Mapping[str, Diagnostic] = Field(default_factory=dict)
+    """What else is looked at once the rounds are over, by name."""
+    seeds_at_once: Count | None = None
+    """Seeds that run side by side; as many as fit into memory by default."""
+    mesh: Mesh | None = None
+    """Devices to spread seeds and rows over; one by default, or of several processes all."""
+    precision: Precision = "float32"
+    """The precision of products on accelerators."""
+
+
+def parse_experiment(config: ConfigDict) -> Experiment:
+    """Returns the experiment that a config describes, with the defaults of all that it leaves out.
+
+    Raises:
+        BadInput: keys that are unknown, missing or of the wrong type, and names that nothing has, each by its path.
+    """
+    return parse(Experiment, config, _check_names)
+
+
+def _check_names(experiment):
+    problems = []
+    for name, arm in experiment.arms.items():
+        path = f"config.arms.{name}"
+        problems += wrong_name(f"{path}.encoder", "encoder", arm.encoder, experiment.encoders)
+        problems += wrong_name(f"{path}.classifier", "classifier", arm.classifier, experiment.classifiers)
+        classifier = experiment.classifiers.get(arm.classifier, {})
+        swept = sweepable(arm.strategy) | sweepable(classifier)
+        problems += [unknown(f"{path}.sweep", key, swept) for key in arm.sweep or {} if key not in swept]
+    return problems

@@ -1,0 +1,75 @@
+"""The schema of a labelling job's config: each key with its type, its default or none, and one line of help."""
+
+from typing import Annotated, Any, Literal
+
+from ml_collections import ConfigDict
+
+from latent_al.encoders.base import TRAINED
+from latent_al.experiment.config import Precision, Strategy
+from latent_al.experiment.schema import Count, CountOrNone, Int, Settings, Table, checked, parse
+from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
+
+
+def _precomputed(*, latents: str, index: str) -> None:
+    """Embeddings [n d] that people have, one row an image.
+
+    Args:
+        latents: the `.npy` file of the embeddings.
+        index: a CSV with a row for each of theirs, in a column `id`, or else `file_name`.
+    """
+
+
+ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
+Classifier = Annotated[Any, Table("classifier that reads latents", ON_LATENTS)]
+Encoder = Annotated[Any, Table("encoder", TRAINED | {"precomputed": _precomputed})]
+
+
+@checked
+class Folder(Settings):
+    """The images of a labelling job."""
+
+    root: str
+    """The folder of the images."""
+    size: tuple[Int, Int]
+    """Height and width that every image is resized to."""
+    channels: Int
+    """1 for grey, 3 for colour."""
+
+
+@checked
+class LabellingJob(Settings):
+    """A labelling job: of a folder of unlabelled images, which ones people are to label next."""
+
+    job: Literal["labelling"]
+    """What tells this config from that of an experiment."""
+    data: Folder
+    """The images."""
+    num_initial: Count
+    """Images asked for before there is a classifier."""
+    query_size: Count
+    """Images asked for in a round."""
+    encoder: Encoder
+    """What makes latents of the images."""
+    classifier: Classifier
+    """What learns the labels."""
+    initial: Strategy
+    """What chooses the images before there is a classifier."""
+    strategy: Strategy
+    """What chooses the images of a round."""
+    seed: Int
+    """Of all that is random but the encoder."""
+    audit: CountOrNone
+    """Images drawn at random that are labelled only to measure accuracy."""
+    classes: tuple[str, ...] = ()
+    """The labels that may come; by default any."""
+    precision: Precision = "float32"
+    """The precision of products on accelerators."""
+
+
+def parse_labelling(config: ConfigDict) -> LabellingJob:
+    """Returns the job that a config describes, with the defaults of all that it leaves out.
+
+    Raises:
+        BadInput: keys that are unknown, missing or of the wrong type, and names that no table has, each by its path.
+    """
+    return parse(LabellingJob, config)
