@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from latent_al.encoders.base import ENCODERS
 from latent_al.experiment.build import build_arms, place_encodings, prepare_arm
+from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
 from latent_al.experiment.rounds import play
 from latent_al.runtime.mesh import make_mesh
@@ -29,7 +30,9 @@ LATENTS = 60 * 16 * 4
 def make_config(strategy, rounds=1):
     arm = dict(encoder="pixels", classifier="mlp", subsample=1.0, strategy=strategy)
     sizes = dict(num_seeds=2, num_initial=10, query_size=5, num_rounds=rounds, initial=dict(name="random"))
-    return ConfigDict(dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), **sizes))
+    data, encoders = dict(name="digits", num_validation=0, num_test=0), dict(pixels=dict(name="identity"))
+    tables = dict(data=data, encoders=encoders, classifiers=dict(mlp=MLP), arms=dict(chosen=arm))
+    return parse_experiment(ConfigDict(dict(tables, baseline="chosen", **sizes)))
 
 
 def build(data, strategy, mesh=None, rounds=1):

@@ -33,7 +33,10 @@ def refuse(workdir, message, **changes):
         (dict(baseline="best"), "unknown baseline arm 'best'; known: margin, random"),
         (dict(arms__margin__encoder="pixels"), "config.arms.margin.encoder: unknown encoder 'pixels'; known: vae"),
         (dict(arms__margin__subsample=0.001), "arm 'margin' subsamples 0.001 of 1297 rows"),
-        (dict(arms__margin__strategy__measure="doubt"), "config.arms.margin.strategy.measure: unknown uncertainty measure 'doubt'; known: entropy"),
+        (
+            dict(arms__margin__strategy__measure="doubt"),
+            "config.arms.margin.strategy.measure: unknown uncertainty measure 'doubt'; known: entropy",
+        ),
         (
             dict(arms__random__strategy__name="best"),
             "config.arms.random.strategy.name: unknown strategy 'best'; known: ae_error, badge, bald",
@@ -44,7 +47,10 @@ def refuse(workdir, message, **changes):
         ),
         (dict(encoders__vae__name="gan"), "unknown encoder 'gan'; did you mean vae_gan?"),
         (dict(encoders__vae__latent_dim=0), "latent_dim 0"),
-        (dict(classifiers__mlp__name="svm"), "config.classifiers.mlp.name: unknown classifier 'svm'; known: angle_cnn, angle_mlp, cnn"),
+        (
+            dict(classifiers__mlp__name="svm"),
+            "config.classifiers.mlp.name: unknown classifier 'svm'; known: angle_cnn, angle_mlp, cnn",
+        ),
         (
             dict(classifiers__mlp__name="angle_mlp"),
             "angle_mlp cannot learn the labels of this data, which are 10 classes; choose one of cnn, mlp",
