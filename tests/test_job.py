@@ -94,18 +94,21 @@ def test_a_class_that_is_not_in_the_list(plain):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(classifier__name="mpl"), "unknown classifier that reads latents 'mpl'; known: mlp, refitted"),
+        (
+            dict(classifier__name="mpl"),
+            "config.classifier.name: unknown classifier that reads latents 'mpl'; did you mean mlp",
+        ),
         (dict(classifier__name="cnn"), "unknown classifier that reads latents 'cnn'"),
         (dict(classifier__dropout=(0.1, 0.2)), "dropouts .*no validation labels to choose by; give one of each"),
-        (dict(encoder__name="pca"), "unknown encoder 'pca'; known: conv_ae"),
-        (dict(strategy=dict(name="smart")), "unknown strategy 'smart'; known: ae_error"),
+        (dict(encoder__name="pca"), "config.encoder.name: unknown encoder 'pca'; "),
+        (dict(strategy=dict(name="smart")), "config.strategy.name: unknown strategy 'smart'; "),
         (dict(initial=dict(name="badge")), "a strategy does not fit the encoder and the classifier: "),
         (dict(strategy=dict(name="ibal_d", gamma=(0.1, 0.5))), r"gammas \(0.1, 0.5\) .*give one of each"),
         (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
         (dict(classes=("a", "b\uffff")), "rename the class"),
-        (dict(query_size=0), "query_size is 0; expected 1 or more"),
+        (dict(query_size=0), "config.query_size: 0; expected an int, 1 or more: images asked for in a round"),
         (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
-        (dict(data__size=None), "config.data.size is None"),
+        (dict(data__size=None), "config.data.size: not set; expected a tuple of 2 ints: height and width"),
     ],
     ids=lambda each: "-".join(map(str, each)) if isinstance(each, dict) else "",
 )
