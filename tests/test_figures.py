@@ -58,7 +58,7 @@ def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, lambda *args, name=name: seen.setdefault(name, []).append(args[:-1]))
     data = make_data()
     queried = np.random.default_rng(0).permuted(np.tile(np.arange(60, dtype=np.int32), (2, 1)), axis=1)[:, :20]
-    history = History(queried, {}, np.zeros((2, 2)), {})
+    history = History(queried, {}, np.zeros((2, 2)))
     arms = ("margin", "same", "too")
     tables = [queries_table(arm, [0, 1], np.array([12, 20]), history, data.ids) for arm in arms]
     draw_arms({"queries": pd.concat(tables)}, data, tmp_path)

@@ -138,9 +138,9 @@ def test_latent_angles_colour_the_whole_circle(draw):
 
 
 def training(arms, num_seeds=3, num_updates=4):
-    """The accuracy of arm a, seed k, update 200 r is 0.6 + 0.01 a + 0.02 k + 0.05 r."""
+    """The accuracy of arm a, seed k, step 200 r is 0.6 + 0.01 a + 0.02 k + 0.05 r."""
     measured = metrics(arms, num_seeds, num_updates, splits=("none", "test")).query("split == 'test'")
-    return measured.assign(update=200 * measured["round"])[["arm", "seed", "update", "value"]]
+    return measured.assign(step=200 * measured["round"])[["arm", "seed", "step", "value"]]
 
 
 def test_training_curves_show_mean_and_deviation(draw):

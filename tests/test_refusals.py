@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_launch import ROOT, run_demo
 
-from latent_al.experiment.rounds import _warn_of_residual
+from latent_al.experiment.rounds import Arm, Block, Setting, _Run, _warn_of_residual
 from latent_al.experiment.run import run_experiment
 from latent_al.types import BadInput
 
@@ -69,7 +69,10 @@ def test_bad_configs_are_refused_before_any_work(change, message, tmp_path):
         (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="jeffreys"), "jeffreys needs the spread"),
         (dict(name="greedy_diverse", alpha=0.5, beta=0.0, distance="half_cosine"), "1 of 60 latents are zero"),
         (dict(name="informativeness", representativeness=dict(name="kl_to_prior")), "kl_to_prior needs the spread"),
-        (dict(name="informativeness", representativeness=dict(name="cosine_density")), "1 of 60 rows have no repres"),
+        (
+            dict(name="informativeness", representativeness=dict(name="cosine_density")),
+            "cosine_density needs latents .*, but 1 of 60",
+        ),
     ],
 )
 def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, message, make_data, tmp_path):
@@ -141,11 +144,23 @@ def test_scores_to_reach_need_validation(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-TWICE = dict(classifiers__mlp__dropout=(0.2, 0.2))
-
-
-def test_equal_dropouts_are_refused(tmp_path):
-    refuse(tmp_path, "two arms have one name among margin_dropout_0.2, margin_dropout_0.2", **TWICE)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(sweep=dict(dropout=(0.2, 0.2))), "sweep.dropout is (0.2, 0.2); give each value once"),
+        (dict(sweep=dict(dropout=(0.2, 1.5))), "arm 'margin': the perceptron has hidden (128, 128), epochs 2, "),
+        (dict(sweep=dict(drop=(0.2, 0.5))), "config.arms.margin.sweep.drop: unknown; did you mean dropout?"),
+        (dict(sweep=dict(hidden=(8, 16))), "config.arms.margin.sweep.hidden: unknown; "),
+        (dict(sweep=dict(dropout=())), "config.arms.margin.sweep"),
+        (dict(sweep=dict(dropout=(0.2, 0.5)), keep="some"), "config.arms.margin.keep"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_refused(change, message, tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["arms"]["margin"] |= change
+    with pytest.raises(BadInput, match=re.escape(message)):
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unwritable_workdir_is_refused(tmp_path):
@@ -164,7 +179,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     [
         (
             dict(data=dict(name="digits", num_validation=0, num_test=300)),
-            "arm 'entropy_d' has the gammas .* give gamma one",
+            "arm 'entropy_d' has 5 settings, of which validation images are to keep the best, and none has a",
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),
@@ -183,9 +198,12 @@ def test_importance_and_its_peers_are_refused_what_they_cannot_use(change, messa
 
 
 def test_a_last_layer_that_has_not_converged_is_warned_of(caplog):
+    setting = Setting({}, {})
+    arm = Arm("ibal", "points", False, (setting,), "all", None, None, None, None, None)
+    run = _Run(arm, Block([4, 5], np.array([10])), setting, None, False)
     residual = np.array([1e-6, 0.25], np.float32)
-    _warn_of_residual(residual, "ibal", [(0.0, 0.0, 4), (0.0, 0.0, 5)], 3)
+    _warn_of_residual(run, residual, 3)
     assert "not converged in arm 'ibal', seed 5, round 3: its residual is 2.5e-01" in caplog.text
     caplog.clear()
-    _warn_of_residual(residual[:1], "ibal", [(0.0, 0.0, 4)], 3)
+    _warn_of_residual(run, residual[:1], 3)
     assert not caplog.text

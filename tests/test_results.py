@@ -19,7 +19,7 @@ def history(validation, test, metric="accuracy", balanced=None):
     """`validation` [seeds rounds] is scored, and `test` [seeds] at the end; `balanced` is (validation, test)."""
     scores = {metric: _scores(validation, test)} | ({"balanced_accuracy": _scores(*balanced)} if balanced else {})
     queried = np.argsort(np.random.default_rng(0).uniform(size=(len(test), 50)), axis=1)[:, :40]
-    return History(queried, scores, np.zeros((3, 2)), {})
+    return History(queried, scores, np.zeros((3, 2)))
 
 
 def _scores(validation, test):
@@ -62,7 +62,7 @@ def queries():
     """Two arms, the first not the first by name, of three seeds that query 4, 8 and 12 of 40 rows."""
     rng = np.random.default_rng(0)
     each = [
-        queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(queried, {}, np.zeros((3, 2)), {}), np.arange(40))
+        queries_table(arm, [4, 5, 10], np.array([4, 8, 12]), History(queried, {}, np.zeros((3, 2))), np.arange(40))
         for arm, queried in [(arm, np.stack([rng.permutation(40)[:12] for _ in range(3)])) for arm in ("zeta", "alpha")]
     ]
     return pd.concat(each)
