@@ -69,31 +69,28 @@ SIZES = {
 def get_config(size="full"):
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
-    own = SIZES[size]
-    place = "data_dir" if own["data"]["name"] == "tfds" else "root"
-    network = dict(width=own["width"], dropout=0.2, learning_rate=0.05, weight_decay=5e-4)
-    resnet = dict(name="resnet18", **network, epochs=own["epochs"], batch_size=32)
+    sizes = SIZES[size]
+    place = "data_dir" if sizes["data"]["name"] == "tfds" else "root"
+    network = dict(width=sizes["width"], dropout=0.2, learning_rate=0.05, weight_decay=5e-4)
+    resnet = dict(name="resnet18", **network, epochs=sizes["epochs"], batch_size=32)
     two_layers = dict(depth=1, hidden=(), dropout=0.0, activation="linear")
-    arms = {name: STRATEGIES[name] for name in own["arms"]}
+    arms = {name: STRATEGIES[name] for name in sizes["arms"]}
     for name in arms.keys() & {"ibal_d", "entropy_d"}:
-        arms[name] = arms[name] | dict(gamma=own["gammas"])
+        arms[name] = arms[name] | dict(gamma=sizes["gammas"])
     return ConfigDict(
         dict(
-            num_seeds=own["seeds"],
+            num_seeds=sizes["seeds"],
             seeds_at_once=5,
-            data=dict(own["data"], **{place: config_dict.placeholder(str)}),
+            data=dict(sizes["data"], **{place: config_dict.placeholder(str)}),
             encoders=dict(
-                ae=dict(name="conv_ae", **two_layers, **own["autoencoder"], learning_rate=1.0, batch_size=64, seed=0)
+                ae=dict(name="conv_ae", **two_layers, **sizes["autoencoder"], learning_rate=1.0, batch_size=64, seed=0)
             ),
             classifiers=dict(resnet=dict(name="refitted", l2=1e-3, classifier=resnet)),
             initial=dict(name="random"),
-            num_initial=own["first"],
-            query_size=own["query_size"],
-            num_rounds=own["num_rounds"],
-            arms={
-                name: dict(encoder="ae", classifier="resnet", subsample=1.0, strategy=strategy)
-                for name, strategy in arms.items()
-            },
+            num_initial=sizes["first"],
+            query_size=sizes["query_size"],
+            num_rounds=sizes["num_rounds"],
+            arms={name: dict(encoder="ae", classifier="resnet", strategy=strategy) for name, strategy in arms.items()},
             baseline="random",
         )
     )

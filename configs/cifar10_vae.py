@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/cifar10_vae.py --config.data.root=DIR    # DIR/train/CLASS/* and DIR/test/CLASS/*
 
-Any folder of small images with even sides will do. The convolutional VAE of the thesis's Table 4.1 with 50 dimensions
-and its MLP, 1,000 labels.
+Any folder of small images with even sides will do. The convolutional VAE with 50 dimensions and the
+MLP of Tonnaer (2017), 1,000 labels.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -56,9 +56,9 @@ def get_config(size="full"):
             query_size=5 if smoke else 50,
             num_rounds=1 if smoke else 19,
             arms=dict(
-                random=dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="random")),
-                margin=dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=MARGIN),
-                greedy=dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=GREEDY),
+                random=dict(encoder="vae", classifier="mlp", strategy=dict(name="random")),
+                margin=dict(encoder="vae", classifier="mlp", strategy=MARGIN),
+                greedy=dict(encoder="vae", classifier="mlp", strategy=GREEDY),
             ),
             baseline="random",
         )

@@ -42,11 +42,10 @@ def get_config(size="full"):
             query_size=10,
             num_rounds=2 if smoke else 19,
             arms=dict(
-                random=dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="random")),
+                random=dict(encoder="vae", classifier="mlp", strategy=dict(name="random")),
                 margin=dict(
                     encoder="vae",
                     classifier="mlp",
-                    subsample=1.0,
                     strategy=dict(name="uncertainty", measure="margin", pick="top_k"),
                 ),
             ),

@@ -1,4 +1,4 @@
-"""Query selection by latent-space sampling, on MNIST: the first batch, chosen without any label. Killeen's Table 1.
+"""Query selection by latent-space sampling, Killeen (2019), Table 1, on MNIST: an initial set without labels.
 
     python launch.py --config=configs/mnist_latent_sampling.py:cpu --config.data.root=DIR --encoders=runs/encoders
     python launch.py --config=configs/mnist_latent_sampling.py:cpu-unbalanced-100 --encoders=runs/encoders
@@ -33,14 +33,16 @@ SIZES = {
 CHANGES = {"unbalanced", "100", "mlp", "readings"}
 
 
-def autoencoder(name, own, **more):
-    network = dict(filters=own["filters"], depth=own["depth"], hidden=(own["units"],) * 2, dropout=0.2)
+def autoencoder(name, sizes, **more):
+    network = dict(filters=sizes["filters"], depth=sizes["depth"], hidden=(sizes["units"],) * 2, dropout=0.2)
     network |= dict(activation="linear", latent_dim=2)
-    return dict(name=name, **network, **more, learning_rate=own["rate"], epochs=own["epochs"], batch_size=64, seed=0)
+    return dict(
+        name=name, **network, **more, learning_rate=sizes["rate"], epochs=sizes["epochs"], batch_size=64, seed=0
+    )
 
 
 def arm(initial, *, encoder="vae", classifier):
-    return dict(encoder=encoder, classifier=classifier, initial=initial, subsample=1.0, strategy=RANDOM)
+    return dict(encoder=encoder, classifier=classifier, initial=initial, strategy=RANDOM)
 
 
 def sampler(name, clustering, match="nearest"):
@@ -84,30 +86,30 @@ def get_config(spec="cpu"):
         raise ValueError(
             f"unknown size {spec!r}; known: {', '.join(SIZES)}, with changes {', '.join(sorted(CHANGES))}."
         )
-    own = SIZES[size]
+    sizes = SIZES[size]
     root = config_dict.placeholder(str)
     data = dict(name="mnist", root=root, data_dir=config_dict.placeholder(str), num_validation=10_000)
     if "unbalanced" in changes:
         data = dict(name="perturbed_pairs", source=data, num_copies=2000, max_angle=5.0, max_shift=2, seed=0)
     tsne = dict(perplexity=30.0, tsne_weight=1e4)
     encoders = dict(
-        conv=autoencoder("conv_ae", own),
-        vae=autoencoder("conv_vae_latens", own),
-        tsne=autoencoder("tsne_ae", own, **tsne),
-        vae_tsne=autoencoder("vae_tsne_ae", own, **tsne),
+        conv=autoencoder("conv_ae", sizes),
+        vae=autoencoder("conv_vae_latens", sizes),
+        tsne=autoencoder("tsne_ae", sizes, **tsne),
+        vae_tsne=autoencoder("vae_tsne_ae", sizes, **tsne),
     )
     classifier = "mlp" if "mlp" in changes else "cnn"
-    arms = readings(classifier) if "readings" in changes else table_1(classifier, own["kinds"])
-    used = {each["encoder"] for each in arms.values()}
-    judge = dict(depth=2, units=own["units"], dropout=0.2, learning_rate=own["rate"], batch_size=64)
+    arms = readings(classifier) if "readings" in changes else table_1(classifier, sizes["kinds"])
+    used = {arm["encoder"] for arm in arms.values()}
+    judge = dict(depth=2, units=sizes["units"], dropout=0.2, learning_rate=sizes["rate"], batch_size=64)
     return ConfigDict(
         dict(
-            num_seeds=own["seeds"],
+            num_seeds=sizes["seeds"],
             seeds_at_once=10,
             data=data,
-            encoders={name: each for name, each in encoders.items() if name in used},
+            encoders={name: encoders[name] for name in used},
             classifiers=dict(
-                cnn=dict(name="cnn", filters=own["filters"], num_steps=own["num_steps"], **judge),
+                cnn=dict(name="cnn", filters=sizes["filters"], num_steps=sizes["num_steps"], **judge),
                 mlp=dict(name="mlp", hidden=(128, 128), dropout=0.2, learning_rate=1e-3, epochs=100, batch_size=10),
             ),
             initial=RANDOM,

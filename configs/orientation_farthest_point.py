@@ -37,49 +37,51 @@ def get_config(spec="poses"):
     size, *changes = spec.split("-")
     if size not in SIZES or changes not in ([], ["cnn"]) or (changes and size == "mnist"):
         raise ValueError(f"unknown size {spec!r}; known: {', '.join(SIZES)}, poses-cnn and smoke-cnn.")
-    own = SIZES[size]
+    chosen = SIZES[size]
     if size == "mnist":
         root = config_dict.placeholder(str)
         source = dict(name="mnist", root=root, data_dir=config_dict.placeholder(str), num_validation=50_000)
         data, num_train = dict(name="rotated", source=source, **PEAK), 10_000
     else:
-        num_train = own["train"]
-        sizes = dict(num_train=num_train, num_validation=own["held_out"], num_test=own["held_out"], side=own["side"])
+        num_train = chosen["train"]
+        sizes = dict(
+            num_train=num_train, num_validation=chosen["held_out"], num_test=chosen["held_out"], side=chosen["side"]
+        )
         data = dict(name="poses", **sizes, **PEAK)
     regressor = "cnn" if changes else "mlp"
-    arm = dict(encoder="vae", classifier=regressor, subsample=1.0)
+    arm = dict(encoder="vae", classifier=regressor)
     cnn = dict(filters=(8, 16, 16), depth=1, units=128, dropout=0.1, learning_rate=1.0, batch_size=64)
     return ConfigDict(
         dict(
-            num_seeds=own["seeds"],
+            num_seeds=chosen["seeds"],
             seeds_at_once=10,
             data=data,
             encoders=dict(
                 vae=dict(
                     name="dense_vae",
-                    hidden=own["hidden"],
+                    hidden=chosen["hidden"],
                     latent_dim=20,
                     learning_rate=1e-3,
-                    epochs=own["epochs"],
+                    epochs=chosen["epochs"],
                     batch_size=100,
                     seed=0,
                 )
             ),
             classifiers={
-                "cnn": dict(name="angle_cnn", num_steps=10 * own["passes"], **cnn),
+                "cnn": dict(name="angle_cnn", num_steps=10 * chosen["passes"], **cnn),
                 "mlp": dict(
                     name="angle_mlp",
                     hidden=(256, 256),
                     dropout=0.1,
                     learning_rate=1e-3,
-                    epochs=own["passes"],
+                    epochs=chosen["passes"],
                     batch_size=50,
                 ),
             },
             initial=dict(name="random"),
-            num_initial=own["query_size"],
-            query_size=own["query_size"],
-            num_rounds=num_train // own["query_size"] - 1,
+            num_initial=chosen["query_size"],
+            query_size=chosen["query_size"],
+            num_rounds=num_train // chosen["query_size"] - 1,
             arms={name: dict(arm, initial=first, strategy=strategy) for name, (first, strategy) in ORDERS.items()},
             baseline="random",
         )

@@ -42,12 +42,12 @@ SIZES = {
 def get_config(size="full"):
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
-    own = SIZES[size]
+    sizes = SIZES[size]
     smoke = size == "smoke"
-    net = dict(hidden=(32,), dropout=own["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch_size=20)
+    net = dict(hidden=(32,), dropout=sizes["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch_size=20)
     return ConfigDict(
         dict(
-            num_seeds=own["seeds"],
+            num_seeds=sizes["seeds"],
             seeds_at_once=50,
             data=dict(name="three_classes", sizes=(60, 30, 20) if smoke else (2000, 500, 50), seed=0),
             encoders=dict(points=dict(name="identity")),
@@ -55,10 +55,10 @@ def get_config(size="full"):
             initial=dict(name="random"),
             num_initial=10,
             query_size=5,
-            num_rounds=own["num_rounds"],
+            num_rounds=sizes["num_rounds"],
             arms={
-                name: dict(encoder="points", classifier="net", subsample=1.0, strategy=strategy)
-                for name, strategy in own["arms"].items()
+                name: dict(encoder="points", classifier="net", strategy=strategy)
+                for name, strategy in sizes["arms"].items()
             },
             baseline="random",
             reach=(0.8, 0.85, 0.9),

@@ -14,6 +14,7 @@ from test_launch import ROOT, succeed
 from test_svhn import make_fields
 
 from latent_al.encoders import build_encoder
+from latent_al.experiment.config import parse_experiment
 from latent_al.models.classifiers import REGRESSORS, build_learner
 from latent_al.strategies import STRATEGIES
 from latent_al.types import build
@@ -39,7 +40,6 @@ def test_every_config_has_a_launch():
         "mnist_latent_sampling",
         "mnist_vae",
         "orientation_farthest_point",
-        "svhn_vae",
         "synthetic_ibal",
     }
 
@@ -49,8 +49,8 @@ MORE = {
     "orientation_farthest_point": ["poses-cnn"],
 }
 """Sizes with something changed in them."""
-KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-"), "svhn_vae": ("", "dense-", "conv-")}
-"""Encoders that stand before a size."""
+KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-", "svhn-", "svhn-dense-", "svhn-conv-")}
+"""Sets and encoders that stand before a size."""
 FEW = ["--config.num_seeds=1", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1"]
 BATCHES = ["--config.num_initial=50", "--config.query_size=10"] + [
     f"--config.arms.{arm}.subsample=0.2" for arm in ("latents_margin", "latents_greedy")
@@ -74,7 +74,7 @@ def test_svhn_vae(tmp_path):
     savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))
     flags = [f"--config.data.root={tmp_path}", "--config.data.num_validation=100", *FEW, *BATCHES]
     flags += [f"--workdir={tmp_path / 'run'}", f"--encoders={tmp_path / 'encoders'}"]
-    assert "latents_greedy" in succeed("--config=configs/svhn_vae.py:smoke", *flags)
+    assert "latents_greedy" in succeed("--config=configs/mnist_vae.py:svhn-smoke", *flags)
     assert len(list((tmp_path / "encoders").glob("conv_vae-*"))) == 1
 
 
@@ -162,12 +162,15 @@ EXPERIMENTS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.st
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_size_names_what_exists(path):
-    """Each size's encoders, classifiers and strategies can be built; the smoke sizes are run above."""
+    """Each size has the keys of the schema, and its encoders, classifiers and strategies can be built.
+
+    The smoke sizes are run above.
+    """
     module = runpy.run_path(str(path))
     kinds = KINDS.get(path.stem, ("",))
     names = [*module["SIZES"], *MORE.get(path.stem, ())] if "SIZES" in module else ("full", "smoke")
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
-    for config in map(module["get_config"], sizes):
+    for config in map(parse_experiment, map(module["get_config"], sizes)):
         for spec in config.encoders.values():
             build_encoder(spec, (32, 32, 1))
         for spec in config.classifiers.values():
@@ -175,7 +178,7 @@ def test_every_size_names_what_exists(path):
             build_learner(spec, num_classes=num_classes, image_shape=(32, 32, 1))
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
-            build(STRATEGIES, arm.get("initial", config.initial), "strategy")
+            build(STRATEGIES, arm.initial or config.initial, "strategy")
             assert arm.encoder in config.encoders
             assert arm.classifier in config.classifiers
         assert config.baseline.split("_dropout_")[0] in config.arms

@@ -96,7 +96,7 @@ def test_a_class_that_is_not_in_the_list(plain):
     [
         (
             dict(classifier__name="mpl"),
-            "config.classifier.name: unknown classifier that reads latents 'mpl'; did you mean mlp",
+            "config.classifier.name: unknown .* that reads latents 'mpl'; did you mean mlp",
         ),
         (dict(classifier__name="cnn"), "unknown classifier that reads latents 'cnn'"),
         (dict(classifier__dropout=(0.1, 0.2)), r"config.classifier.dropout: \(0.1, 0.2\); expected a float"),

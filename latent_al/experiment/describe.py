@@ -32,7 +32,7 @@ def _describe(prefix: str, settings: Settings, plain: Any, overrides: Collection
             source = _source(path, setting.name in plain, overrides)
             yield f"config.{path} = {value!r}  ({source})"
             if setting.name == "name" and settings.what:
-                yield f"    the name of a {settings.what}: {settings.help}."
+                yield f"    the name of the {settings.what}: {settings.help}."
             else:
                 yield f"    {words(setting.type)}: {setting.help}."
 

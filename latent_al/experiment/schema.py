@@ -239,7 +239,7 @@ def words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is Mapping:
-        return f"a dict whose values are each {words(get_args(kind)[1])}"
+        return f"a dict, name -> {words(get_args(kind)[1])}"
     return SCALARS.get(kind) or f"a dict of {', '.join(kind.__dataclass_fields__)}"
 
 
@@ -278,6 +278,7 @@ def _message(cls, plain, loc, error):
             path, kind, value, about = f"{path}.{key}", settings[key].type, value.get(key), settings[key].help
         else:
             # A part of a tuple, or one of several types: the whole is at fault.
+            error = "part"
             break
     expected = f"expected {words(kind)}: {about[:1].lower()}{about[1:]}." if about else f"expected {words(kind)}."
     if error == "missing":
@@ -290,7 +291,8 @@ def _message(cls, plain, loc, error):
         return _message_of_name(path, choice.what, value, choice.names)
     if value is None:
         return f"{path}: not set; {expected}"
-    is_of_type = error.endswith("_type") and not isinstance(value, tuple)
+    is_of_type = not isinstance(value, tuple | str if error == "literal_error" else tuple)
+    is_of_type &= error.endswith(("_type", "literal_error", "part"))
     of_type = f" is {SCALARS.get(type(value), f'a {type(value).__name__}')}" if is_of_type else ""
     return f"{path}: {reprlib.repr(value)}{of_type}; {expected}"
 
@@ -372,7 +374,7 @@ def _metadata(kind):
 def _annotated_words(kind, *metadata):
     for each in metadata:
         if isinstance(each, Table):
-            return f"a dict with the name of a {each.what} and its settings"
+            return f"a dict with the name and the settings of {_article(each.what)}"
         if isinstance(each, Choice):
             return f"one of {', '.join(each.names)}"
     bounds = [_bound_words(each) for each in metadata if type(each) in BOUNDS]
@@ -385,6 +387,10 @@ BOUNDS = {
     annotated_types.Le: "at most {0.le}",
     annotated_types.MinLen: "{0.min_length} or more of them",
 }
+
+
+def _article(noun):
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _bound_words(bound):
