@@ -17,8 +17,8 @@ STRATEGIES = dict(
     random=dict(name="random"),
     entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
     ibal=dict(name="ibal"),
-    ibal_d=dict(name="ibal_d"),
-    entropy_d=dict(name="entropy_d"),
+    ibal_d=dict(name="ibal_d", gamma=1.0),
+    entropy_d=dict(name="entropy_d", gamma=1.0),
     distance=dict(name="distance"),
     badge=dict(name="badge"),
     bald=dict(name="bald", num_draws=10, pick="top_k"),
@@ -74,9 +74,9 @@ def get_config(size="full"):
     network = dict(width=sizes["width"], dropout=0.2, learning_rate=0.05, weight_decay=5e-4)
     resnet = dict(name="resnet18", **network, epochs=sizes["epochs"], batch_size=32)
     two_layers = dict(depth=1, hidden=(), dropout=0.0, activation="linear")
-    arms = {name: STRATEGIES[name] for name in sizes["arms"]}
+    arms = {name: dict(encoder="ae", classifier="resnet", strategy=STRATEGIES[name]) for name in sizes["arms"]}
     for name in arms.keys() & {"ibal_d", "entropy_d"}:
-        arms[name] = arms[name] | dict(gamma=sizes["gammas"])
+        arms[name] |= dict(sweep=dict(gamma=sizes["gammas"]), keep="best")
     return ConfigDict(
         dict(
             num_seeds=sizes["seeds"],
@@ -90,7 +90,11 @@ def get_config(size="full"):
             num_initial=sizes["first"],
             query_size=sizes["query_size"],
             num_rounds=sizes["num_rounds"],
-            arms={name: dict(encoder="ae", classifier="resnet", strategy=strategy) for name, strategy in arms.items()},
+            arms=arms,
             baseline="random",
+            diagnostics=dict(
+                importance=dict(name="importance", arms=tuple(name for name in arms if "ibal" in name)),
+                explanations=dict(name="explanations", arms=tuple(arms)),
+            ),
         )
     )

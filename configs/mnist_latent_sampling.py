@@ -118,5 +118,6 @@ def get_config(spec="cpu"):
             num_rounds=0,
             arms=arms,
             baseline="random",
+            diagnostics=dict(training=dict(name="training_curves", arms=tuple(arms))) if classifier == "cnn" else {},
         )
     )

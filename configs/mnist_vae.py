@@ -68,8 +68,8 @@ def vae(dataset, kind, latent_dim):
     return dict(name="conv_vae", kl_weight=1 / latent_dim, dtype="float32", latent_dim=latent_dim, **training)
 
 
-def mlp(hidden, dropout):
-    return dict(name="mlp", hidden=hidden, dropout=dropout, learning_rate=1e-3, epochs=20, batch_size=100)
+def mlp(hidden):
+    return dict(name="mlp", hidden=hidden, dropout=0.2, learning_rate=1e-3, epochs=20, batch_size=100)
 
 
 def arm(strategy, *, encoder="vae", subsample=1.0, classifier="mlp"):
@@ -148,7 +148,7 @@ def diversity(dataset):
 def mlps(dataset):
     encoders = ["vae", *[f"vae_{dim}" for dim in SETS[dataset]["other_dims"]], "pixels"]
     return {
-        f"{encoder}_{name}": arm(RANDOM, encoder=encoder, classifier=name)
+        f"{encoder}_{name}": arm(RANDOM, encoder=encoder, classifier=name) | dict(sweep=dict(dropout=(0.2, 0.35, 0.5)))
         for encoder in encoders
         for name in map(layout, LAYOUTS)
     }
@@ -182,8 +182,8 @@ def get_config(spec="best"):
     arms = ARMS[size](dataset)
     encoders = {f"vae_{dim}": vae(dataset, kind, dim) for dim in SETS[dataset]["other_dims"]}
     encoders |= dict(vae=vae(dataset, kind, SETS[dataset]["latent_dim"]), pixels=dict(name="identity"))
-    classifiers = {layout(hidden): mlp(hidden, (0.2, 0.35, 0.5)) for hidden in LAYOUTS}
-    classifiers["mlp"] = mlp((512, 512), 0.2)
+    classifiers = {layout(hidden): mlp(hidden) for hidden in LAYOUTS}
+    classifiers["mlp"] = mlp((512, 512))
     baselines = dict(pixel_representativeness="pixels_random", mlps="vae_mlp_512_512_dropout_0.2")
     with_all_labels = size in ("all_labels", "mlps")
     config = ConfigDict(

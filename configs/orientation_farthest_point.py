@@ -84,5 +84,7 @@ def get_config(spec="poses"):
             num_rounds=num_train // chosen["query_size"] - 1,
             arms={name: dict(arm, initial=first, strategy=strategy) for name, (first, strategy) in ORDERS.items()},
             baseline="random",
+            diagnostics=dict(orders=dict(name="query_order"))
+            | (dict(training=dict(name="training_curves", arms=tuple(ORDERS))) if regressor == "cnn" else {}),
         )
     )

@@ -18,19 +18,21 @@ IBAL = dict(
     random=dict(name="random"),
     entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
     ibal=dict(name="ibal"),
-    ibal_d=dict(name="ibal_d", gamma=GAMMAS),
-    entropy_d=dict(name="entropy_d", gamma=GAMMAS),
+    ibal_d=dict(name="ibal_d", gamma=1.0),
+    entropy_d=dict(name="entropy_d", gamma=1.0),
     distance=dict(name="distance"),
 )
 BATCHES = dict(
     random=dict(name="random"),
     entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
-    ibal_d=dict(name="ibal_d", gamma=GAMMAS),
+    ibal_d=dict(name="ibal_d", gamma=1.0),
     badge=dict(name="badge"),
     bald=dict(name="bald", num_draws=10, pick="top_k"),
     coreset=dict(name="coreset"),
     typiclust=dict(name="typiclust", max_clusters=110, num_neighbours=20, iterations=20),
 )
+SWEPT = ("entropy_d", "ibal_d")
+SWEEP = dict(sweep=dict(gamma=GAMMAS), keep="best")
 SIZES = {
     "full": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
     "paper": dict(arms=IBAL, seeds=5, num_rounds=20, dropout=0.0),
@@ -57,10 +59,13 @@ def get_config(size="full"):
             query_size=5,
             num_rounds=sizes["num_rounds"],
             arms={
-                name: dict(encoder="points", classifier="net", strategy=strategy)
+                name: dict(encoder="points", classifier="net", strategy=strategy, **(SWEEP if name in SWEPT else {}))
                 for name, strategy in sizes["arms"].items()
             },
             baseline="random",
             reach=(0.8, 0.85, 0.9),
+            diagnostics=dict(
+                importance=dict(name="importance", arms=tuple(name for name in sizes["arms"] if "ibal" in name)),
+            ),
         )
     )

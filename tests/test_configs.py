@@ -101,7 +101,7 @@ def test_cifar10_vae(tiny_folder, tmp_path):
 def test_cifar100_ibal(tiny_folder, tmp_path):
     smoke = "--config=configs/cifar100_ibal.py:smoke"
     assert "ibal_d" in succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
-    explained = pd.read_csv(tmp_path / "explanations.csv")
+    explained = pd.read_csv(tmp_path / "diagnostics/explanations.csv")
     queries = pd.read_csv(tmp_path / "queries.csv")
     assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 3 * 2 * 4 * 2 * 4
     assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
@@ -117,7 +117,7 @@ def test_synthetic_ibal(tmp_path):
     assert not (kept["areas"].keys() - {kept["arm"]}) & summary["arms"].keys()
     assert set(metrics[metrics.split == "test"]["round"]) == {0, 1, 2}
     assert "balanced_test_area" in summary["arms"]["badge"]
-    measures = pd.read_csv(tmp_path / "measures.csv").dropna()
+    measures = pd.read_csv(tmp_path / "diagnostics/importance.csv").dropna()
     assert measures.importance.abs().max() <= 1 + 1e-6
     assert "Rank correlation with importance" in (tmp_path / "report.html").read_text()
 

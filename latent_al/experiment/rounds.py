@@ -191,11 +191,10 @@ def play(
 
 
 def labels_of(arm: Arm) -> list[str]:
-    """Returns the label of each of the arm's settings: its name, with the numbers of a sweep."""
-    return [
-        arm.name + "".join(f"_{name}_{value:g}" for name, value in (setting.learner | setting.strategy).items())
-        for setting in arm.settings
-    ]
+    """Returns the label of each of the arm's settings: its name, with the numbers that differ between settings."""
+    numbers = [setting.learner | setting.strategy for setting in arm.settings]
+    varying = [name for name in numbers[0] if len({values[name] for values in numbers}) > 1]
+    return [arm.name + "".join(f"_{name}_{values[name]:g}" for name in varying) for values in numbers]
 
 
 def by_setting(arm: Arm, history: History) -> list[History]:

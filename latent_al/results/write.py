@@ -47,12 +47,14 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     measured = _tables(config, data, outcome.histories)
     for name, table in measured.items():
         write_csv(folder / f"{name}.csv", table)
+    (folder / "diagnostics").mkdir(exist_ok=True)
     for name, (_, table) in outcome.diagnostics.items():
         if len(table):
             write_csv(folder / "diagnostics" / f"{name}.csv", table)
     chosen = tables.choose(measured["metrics"], outcome.tuned) if outcome.tuned else {}
     worse = {arm for choice in chosen.values() for arm in choice["areas"] if arm != choice["arm"]}
     compared = {name: table[~table.arm.isin(worse)] for name, table in measured.items()}
+    outcome = outcome._replace(diagnostics=_without(outcome.diagnostics, worse))
     if "metrics" in compared and _has_curves(config, compared["metrics"]):
         compared["gaps"] = statistics.gaps_table(compared["metrics"], config.baseline)
         write_csv(folder / "gaps.csv", compared["gaps"])
@@ -69,6 +71,13 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
         figures={heading: pictures for heading, pictures in drawn.items() if pictures},
     )
     return summary
+
+
+def _without(diagnostics, arms):
+    return {
+        name: (diagnostic, table[~table.arm.isin(arms)] if len(table) else table)
+        for name, (diagnostic, table) in diagnostics.items()
+    }
 
 
 def _tables(config, data, histories):
