@@ -7,6 +7,7 @@ import runpy
 import typing
 
 import pytest
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 from test_launch import ROOT, launch, succeed
 
@@ -298,6 +299,17 @@ def test_a_labelling_job_of_each_size_parses():
         config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"](size)
         config.data.root = "photos"
         assert parse_labelling(config).precision == "float32"
+
+
+def test_only_what_may_be_traced_may_be_swept():
+    def weighed(*, gamma: float | Float[Array, ""], threshold: float, num: int):
+        """Weighed."""
+
+    entry = schema.Table("thing", dict(weighed=weighed)).entry("weighed")
+    spec = entry(name="weighed", gamma=1, threshold=0.5, num=2)
+    assert schema.sweepable(spec) == {"gamma"}
+    assert dict(spec) == dict(name="weighed", gamma=1.0, threshold=0.5, num=2)
+    assert [schema.words(setting.type) for setting in schema.fields_of(entry)[1:]] == ["a float", "a float", "an int"]
 
 
 def test_a_factory_that_no_config_can_name_is_told_to_its_author():
