@@ -61,10 +61,6 @@ def main(overrides, argv):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
         if is_labelling:
-            if jax.process_count() > 1:
-                raise BadInput(
-                    "the labelling job runs in one process; start it once, without --cluster or --coordinator."
-                )
             from latent_al import labelling
 
             labelling.run(config, workdir)

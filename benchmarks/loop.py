@@ -1,4 +1,4 @@
-"""Ten rounds of the thesis's loop beside a plain PyTorch loop and scikit-activeml, in one process.
+"""Ten rounds of the loop of Tonnaer (2017) beside a plain PyTorch loop and scikit-activeml, in one process.
 
     make bench
 
@@ -9,18 +9,17 @@ one seed, ten seeds and the matrix product take turns, the peers follow, since t
 
 import statistics
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from latent_al.loop import fit_round, initial_rows, select_round
+from latent_al.loop import init, make_problem, step
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
-from latent_al.types import Encoded
+from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, Encoded
 
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each contender.")
 PEERS = flags.DEFINE_bool("peers", True, "Run PyTorch and scikit-activeml too.")
@@ -43,26 +42,25 @@ def make_ours(points, labels, num_seeds):
     )
     margin = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
     random = STRATEGIES["random"]()
-    train, labels = Encoded(jnp.asarray(points), None), jnp.asarray(labels)
-    first = partial(initial_rows, select=random.select, num=BATCH, capacity=BATCH * ROUNDS)
-    first = over_seeds(first, 0, None, None)
-    fit = over_seeds(partial(fit_round, learner=learner), 0, None, None, None, 0, None, None)
-    choose = partial(select_round, learner=learner, strategy=margin, num=BATCH, fraction=1.0)
-    select = over_seeds(choose, 0, None, None, 0, 0, None, None, None, None, 0, None, None)
+    encoded = Encoded(jnp.asarray(points))
+    problem = make_problem(encoded, jnp.asarray(labels), strategy=margin, initial=random)
+    settings = dict(learner=learner, strategy=margin)
 
-    nothing = (train.latents[:0], labels[:0])
-    rate, gamma = jnp.float32(0.2), jnp.float32(0)
+    def start(key, setting, problem):
+        return init(key, problem, initial=random, num_initial=BATCH, capacity=BATCH * (ROUNDS + 1), **settings)
+
+    def play_round(key, setting, state, problem):
+        return step(key, state, problem, query_size=BATCH, **settings)
+
+    run_init = over_seeds(start, INIT_AXES, STATE_AXES)
+    run_step = over_seeds(play_round, ROUND_AXES, (STATE_AXES, 0))
 
     def play():
         keys = jax.random.split(jax.random.key(0), num_seeds)
-        queried = first(keys, train, None)
+        state = run_init(keys, {}, problem)
         for index in range(ROUNDS):
-            count = jnp.int32(BATCH * (index + 1))
-            params, labelled, metrics = fit(keys, rate, train.latents, labels, queried, count, nothing)
-            fitted = (rate, gamma, params, labelled)
-            chosen, _ = select(keys, *fitted, train.latents, train, None, labels, queried, jnp.int32(0), count)
-            queried = chosen if index + 1 < ROUNDS else queried
-        return jax.block_until_ready((queried, chosen, metrics))
+            state, info = run_step(jax.vmap(jax.random.fold_in)(keys, jnp.full(num_seeds, index)), {}, state, problem)
+        return jax.block_until_ready((state, info))
 
     return play
 

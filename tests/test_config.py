@@ -7,6 +7,7 @@ import runpy
 import typing
 
 import pytest
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 from test_launch import ROOT, launch, succeed
 
@@ -88,7 +89,9 @@ def test_keys_that_do_not_exist(path, message, tmp_path):
 
 def test_a_key_that_no_diagnostic_and_no_arms_own_first_strategy_has(tmp_path):
     diagnostic = dict(name="explanations", arms=("margin",), rows=3)
-    refuse_experiment("diagnostics.why", diagnostic, "config.diagnostics.why.rows: unknown; known: arms, name", tmp_path)
+    refuse_experiment(
+        "diagnostics.why", diagnostic, "config.diagnostics.why.rows: unknown; known: arms, name", tmp_path
+    )
     initial = dict(name="typical", iterations=3, iteration=4)
     message = "config.arms.margin.initial.iteration: unknown; did you mean iterations?"
     refuse_experiment("arms.margin.initial", initial, message, tmp_path)
@@ -191,7 +194,10 @@ def test_all_that_is_wrong_is_told_at_once():
 def test_defaults_and_placeholders():
     """An int passes for a float, and what is left out or left open has its default, in the workdir's JSON too."""
     config = CONFIG | dict(
-        reach=[1, 0.5], seeds_at_once=None, mesh=dict(pool=4), diagnostics=dict(why=dict(name="importance", arms=("margin",)))
+        reach=[1, 0.5],
+        seeds_at_once=None,
+        mesh=dict(pool=4),
+        diagnostics=dict(why=dict(name="importance", arms=("margin",))),
     )
     parsed = parse_experiment(ConfigDict(config))
     assert parsed.reach == (1.0, 0.5)
@@ -270,7 +276,9 @@ def test_describe(tmp_path):
     assert "config.arms.margin.subsample = 1.0  (default)\n    a float, above 0 and at most 1: Share" in said
     assert "config.mesh.pool = 2  (command line)\n" in said
     assert "config.mesh.seeds = 1  (default)\n" in said
-    assert "config.arms.margin.strategy.name = 'uncertainty'  (file)\n    the name of the strategy: Selects rows" in said
+    assert (
+        "config.arms.margin.strategy.name = 'uncertainty'  (file)\n    the name of the strategy: Selects rows" in said
+    )
     assert "config.encoders.vae.hidden = (512, 256)  (file)\n    a tuple of ints: units of the encoder's" in said
     assert not (tmp_path / "run").exists()
 
@@ -298,6 +306,17 @@ def test_a_labelling_job_of_each_size_parses():
         config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"](size)
         config.data.root = "photos"
         assert parse_labelling(config).precision == "float32"
+
+
+def test_only_what_may_be_traced_may_be_swept():
+    def weighed(*, gamma: float | Float[Array, ""], threshold: float, num: int):
+        """Weighed."""
+
+    entry = schema.Table("thing", dict(weighed=weighed)).entry("weighed")
+    spec = entry(name="weighed", gamma=1, threshold=0.5, num=2)
+    assert schema.sweepable(spec) == {"gamma"}
+    assert dict(spec) == dict(name="weighed", gamma=1.0, threshold=0.5, num=2)
+    assert [schema.words(setting.type) for setting in schema.fields_of(entry)[1:]] == ["a float", "a float", "an int"]
 
 
 def test_a_factory_that_no_config_can_name_is_told_to_its_author():

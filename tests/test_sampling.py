@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from latent_al.kernels import picks, sampling
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.clusterings import CLUSTERINGS
+from latent_al.strategies.needs import check_needs, latent_stats
 from latent_al.types import BadInput, Encoded, Pool, build
 
 POINTS = jax.random.normal(jax.random.key(0), (40, 3)) * jnp.array([[1.0, 2.0, 0.5]]) + 1
@@ -223,16 +224,16 @@ def make_pool(strategy, errors=None):
 def test_ae_error_takes_the_largest():
     strategy = STRATEGIES["ae_error"]()
     errors = jax.random.uniform(jax.random.key(5), (40,))
-    rows = strategy.select(jax.random.key(0), make_pool(strategy, errors), 6)
+    rows = strategy.query(jax.random.key(0), make_pool(strategy, errors), 6)
     assert rows.tolist() == np.argsort(-errors)[:6].tolist()
-    with pytest.raises(BadInput, match="ae_error needs reconstructions"):
-        strategy.prepare(Encoded(POINTS, None))
+    with pytest.raises(ValueError, match="ae_error needs reconstructions"):
+        check_needs(strategy, latent_stats(Encoded(POINTS, None)))
 
 
 def test_the_log_tells_of_rows_beyond_the_threshold_and_of_few_rows(caplog):
     spec = dict(name="uniform", clustering=dict(name="ward", num_clusters=6), threshold=1e-6, match="nearest")
     strategy = build(STRATEGIES, spec, "strategy")
-    strategy.select(jax.random.key(0), make_pool(strategy), 5)
+    strategy.query(jax.random.key(0), make_pool(strategy), 5)
     jax.effects_barrier()
     assert "uniform over ward: 5 rows for 6 clusters, the smallest of which get none" in caplog.text
     assert "uniform over ward: 5 of 5 rows lie farther than 1e-06 from any point drawn" in caplog.text
@@ -253,8 +254,8 @@ def test_settings_outside_their_range(change, message):
 
 @pytest.mark.parametrize("name, settings", [("typical", dict(iterations=3)), ("farthest_first", {})])
 @pytest.mark.parametrize(
-    "latents, message", [(jnp.ones((4, 2)), "all latents are equal"), (jnp.full((4, 2), jnp.nan), "NaN or infinite")]
+    "latents, message", [(jnp.ones((4, 2)), "all 4 latents are equal"), (jnp.full((4, 2), jnp.nan), "NaN or infinite")]
 )
 def test_latents_without_distances(name, settings, latents, message):
     with pytest.raises(ValueError, match=message):
-        STRATEGIES[name](**settings).prepare(Encoded(latents, None))
+        check_needs(STRATEGIES[name](**settings), latent_stats(Encoded(latents, None)))

@@ -78,7 +78,7 @@ def test_as_many_clusters_as_labels_and_picks():
     for num_labelled in (10, 15, 40):
         taken = jnp.arange(SIZE) < 3 + num_labelled
         labels = jnp.where(taken & (jnp.arange(SIZE) >= 3), 0, UNLABELLED)
-        rows = strategy.select(key, Pool(points, None, None, None, taken, labels, jnp.arange(SIZE), None), 4)
+        rows = strategy.query(key, Pool(points, None, None, None, taken, labels, jnp.arange(SIZE), None), 4)
         count = min(num_labelled + 4, 25)
         clusters = lloyd(points, kmeans_plus_plus(key, points, 25), 10, jnp.arange(25) < count).clusters
         assert len(set(clusters.tolist())) == count

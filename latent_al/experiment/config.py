@@ -11,7 +11,7 @@ from latent_al.encoders import ENCODERS
 from latent_al.experiment.schema import (
     SOURCE,
     Count,
-    CountOrNone,
+    CountOrZero,
     Float,
     Settings,
     Share,
@@ -83,7 +83,7 @@ class Experiment(Settings):
     """Labels in the initial labelled set."""
     query_size: Count
     """Labels queried in a round."""
-    num_rounds: CountOrNone
+    num_rounds: CountOrZero
     """Rounds of queries after the initial labelled set."""
     arms: Annotated[Mapping[str, Arm], annotated_types.MinLen(1)]
     """What is compared, by name."""

@@ -40,7 +40,7 @@ Bool = Annotated[bool, pydantic.Strict()]
 STRICT = {int: Int, float: Float, bool: Bool}
 """By themselves, `"3"` and `True` would pass for 3."""
 Count = Annotated[Int, annotated_types.Ge(1)]
-CountOrNone = Annotated[Int, annotated_types.Ge(0)]
+CountOrZero = Annotated[Int, annotated_types.Ge(0)]
 Share = Annotated[Float, annotated_types.Gt(0), annotated_types.Le(1)]
 
 
@@ -122,6 +122,13 @@ def checked(cls: type) -> type:
     return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=CHECKED)(cls)
 
 
+BOUNDS = {
+    annotated_types.Ge: "{0.ge} or more",
+    annotated_types.Gt: "above {0.gt}",
+    annotated_types.Le: "at most {0.le}",
+    annotated_types.MinLen: "{0.min_length} or more of them",
+}
+"""Bounds of a number or a tuple, in words."""
 SWEEPABLE = "sweepable"
 """Marks the type of a setting that may be traced."""
 SUPPLIED = {"image_shape", "num_classes", "task", "variational"}
@@ -197,7 +204,7 @@ def parse(cls: type, config: ConfigDict, extra: Callable[[Any], list[str]] = lam
     try:
         parsed = _adapter(cls).validate_python(plain)
     except pydantic.ValidationError as error:
-        problems = [_message(cls, plain, each["loc"], each["type"]) for each in error.errors(include_url=False)]
+        problems = [_message(cls, plain, problem) for problem in error.errors(include_url=False)]
     else:
         problems = extra(parsed)
     if problems:
@@ -247,13 +254,13 @@ def table_of(kind: Any) -> Table | None:
     """Returns the table that a spec is an entry of; None where the type is not that of a spec."""
     for option in (kind, *_options(kind)):
         if get_origin(option) is Annotated:
-            return next((each for each in get_args(option)[1:] if isinstance(each, Table)), None)
+            return next((mark for mark in get_args(option)[1:] if isinstance(mark, Table)), None)
     return None
 
 
 def help_of(factory: Callable) -> str:
     """Returns the first sentence on an entry: of what its factory is made from, where that is a function too."""
-    bound = [each for each in getattr(factory, "args", ()) if callable(each)]
+    bound = [argument for argument in getattr(factory, "args", ()) if callable(argument)]
     return _first_sentence(inspect.getdoc(bound[0] if bound else _unwrap(factory)) or "")
 
 
@@ -262,39 +269,65 @@ def _adapter(cls):
     return pydantic.TypeAdapter(cls)
 
 
-def _message(cls, plain, loc, error):
-    """Says what is wrong at `loc`, where pydantic names the entry of a table as one step more."""
-    path, kind, value, about = "config", cls, plain, ""
-    for key in loc:
-        kind = _structure(kind)
+class _Place(NamedTuple):
+    """A key of a config: its path, its type, the value that the config has there, and its help.
+
+    is_whole: whether pydantic names the key itself, and not a part of its tuple or one of its several types.
+    """
+
+    path: str
+    type: Any
+    value: Any
+    help: str
+    is_whole: bool = True
+
+
+def _message(cls, plain, problem):
+    location = list(problem["loc"])
+    place = _find(_Place("config", cls, plain, ""), location)
+    if location and place.is_whole:
+        return unknown(place.path, location[0], place.type.__dataclass_fields__)
+    expected = ": ".join(filter(None, [f"expected {words(place.type)}", place.help[:1].lower() + place.help[1:]])) + "."
+    if place.is_whole and problem["type"] == "missing":
+        return f"{place.path}: missing; {expected}"
+    if place.value is None:
+        return f"{place.path}: not set; {expected}"
+    table = table_of(place.type)
+    if table is not None and isinstance(place.value, dict):
+        return _message_of_name(f"{place.path}.name", table.what, place.value.get("name"), table.entries)
+    choice = next((mark for mark in _metadata(place.type) if isinstance(mark, Choice)), None)
+    if choice is not None and isinstance(place.value, str):
+        return _message_of_name(place.path, choice.what, place.value, choice.names)
+    return f"{place.path}: {_in_words(place.value, problem['type'])}; {expected}"
+
+
+def _find(place, location):
+    """The place at the end of the location, whose steps it takes away; an unknown key, or a part of a value, stays."""
+    while location:
+        kind, value = _structure(place.type), place.value
         if (table := table_of(kind)) is not None:
-            kind = table.entry(key)
+            # pydantic names the entry of a table as one step more.
+            place = place._replace(type=table.entry(location.pop(0)))
         elif get_origin(kind) is Mapping:
-            path, kind, value = f"{path}.{key}", get_args(kind)[1], value.get(key)
+            key = location.pop(0)
+            place = place._replace(path=f"{place.path}.{key}", type=get_args(kind)[1], value=value.get(key))
         elif dataclasses.is_dataclass(kind):
-            settings = {setting.name: setting for setting in fields_of(kind)}
-            if key not in settings:
-                return unknown(path, key, settings)
-            path, kind, value, about = f"{path}.{key}", settings[key].type, value.get(key), settings[key].help
+            setting = next((field for field in fields_of(kind) if field.name == location[0]), None)
+            if setting is None:
+                return place._replace(type=kind)
+            key = location.pop(0)
+            place = _Place(f"{place.path}.{key}", setting.type, value.get(key), setting.help)
         else:
-            # A part of a tuple, or one of several types: the whole is at fault.
-            error = "part"
-            break
-    expected = f"expected {words(kind)}: {about[:1].lower()}{about[1:]}." if about else f"expected {words(kind)}."
-    if error == "missing":
-        return f"{path}: missing; {expected}"
-    table = table_of(kind)
-    if table is not None and isinstance(value, dict):
-        return _message_of_name(f"{path}.name", table.what, value.get("name"), table.entries)
-    choice = next((each for each in _metadata(kind) if isinstance(each, Choice)), None)
-    if choice is not None and isinstance(value, str):
-        return _message_of_name(path, choice.what, value, choice.names)
-    if value is None:
-        return f"{path}: not set; {expected}"
-    is_of_type = not isinstance(value, tuple | str if error == "literal_error" else tuple)
-    is_of_type &= error.endswith(("_type", "literal_error", "part"))
-    of_type = f" is {SCALARS.get(type(value), f'a {type(value).__name__}')}" if is_of_type else ""
-    return f"{path}: {reprlib.repr(value)}{of_type}; {expected}"
+            return place._replace(is_whole=False)
+    return place
+
+
+def _in_words(value, error):
+    text = reprlib.repr(value)
+    is_of_wrong_type = error.endswith("_type") or (error == "literal_error" and not isinstance(value, str))
+    if not is_of_wrong_type or isinstance(value, tuple):
+        return text
+    return f"{text} is {SCALARS.get(type(value), f'a {type(value).__name__}')}"
 
 
 def _message_of_name(path, what, name, names):
@@ -372,29 +405,17 @@ def _metadata(kind):
 
 
 def _annotated_words(kind, *metadata):
-    for each in metadata:
-        if isinstance(each, Table):
-            return f"a dict with the name and the settings of {_article(each.what)}"
-        if isinstance(each, Choice):
-            return f"one of {', '.join(each.names)}"
-    bounds = [_bound_words(each) for each in metadata if type(each) in BOUNDS]
+    for mark in metadata:
+        if isinstance(mark, Table):
+            return f"a dict with the name and the settings of {_with_article(mark.what)}"
+        if isinstance(mark, Choice):
+            return f"one of {', '.join(mark.names)}"
+    bounds = [BOUNDS[type(mark)].format(mark) for mark in metadata if type(mark) in BOUNDS]
     return ", ".join([words(kind), *filter(None, [" and ".join(bounds)])])
 
 
-BOUNDS = {
-    annotated_types.Ge: "{0.ge} or more",
-    annotated_types.Gt: "above {0.gt}",
-    annotated_types.Le: "at most {0.le}",
-    annotated_types.MinLen: "{0.min_length} or more of them",
-}
-
-
-def _article(noun):
+def _with_article(noun):
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _bound_words(bound):
-    return BOUNDS[type(bound)].format(bound)
 
 
 def _tuple_words(kinds):

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from latent_al.encoders import TRAINED
 from latent_al.experiment.config import Precision, Strategy
-from latent_al.experiment.schema import Count, CountOrNone, Int, Settings, Table, checked, parse
+from latent_al.experiment.schema import Count, CountOrZero, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
 
@@ -58,7 +58,7 @@ class LabellingJob(Settings):
     """What chooses the images of a round."""
     seed: Int
     """Of all that is random but the encoder."""
-    audit: CountOrNone
+    audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
     classes: tuple[str, ...] = ()
     """The labels that may come; by default any."""

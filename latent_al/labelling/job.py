@@ -43,6 +43,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
             another process in the workdir. What was done stays done, and the same command goes on.
     """
+    if jax.process_count() > 1:
+        raise BadInput("the labelling job runs in one process; start it once, without --cluster or --coordinator.")
     config, folder = parse_labelling(config), Path(workdir)
     parts = _build(config, folder)
     try:
