@@ -20,7 +20,7 @@ from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
 from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
 from latent_al.runtime.processes import after_the_first, agree, is_first
-from latent_al.runtime.workdir import begun_with, check_begun, open_workdir, pin
+from latent_al.runtime.workdir import begun_with, check_begun, check_format, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
 from latent_al.types import BadInput, check_name
 
@@ -44,6 +44,7 @@ def run_experiment(
             encoder's latents do not allow, once it is trained.
     """
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
+    check_format(Path(workdir))
     _check_sizes(config)
     wanted = config.get("seeds_at_once") or begun_with(Path(workdir))
     spec = config.get("mesh")

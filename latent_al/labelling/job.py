@@ -16,7 +16,7 @@ from latent_al.loop import rehearse
 from latent_al.models import AUTOENCODERS
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 from latent_al.runtime.files import write_csv
-from latent_al.runtime.workdir import check_identity
+from latent_al.runtime.workdir import check_format, check_identity
 from latent_al.strategies import STRATEGIES
 from latent_al.types import BadInput, Encoded, Learner, Strategy, build, check_name
 
@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 
 def _run(config, folder, parts):
+    check_format(folder)
     data = config.data
     plan = scan.plan(data.root, folder, size=tuple(data.size), channels=data.channels)
     check_identity(folder, _identity(config))
