@@ -14,7 +14,7 @@ import pytest
 
 from latent_al.data import load
 from latent_al.experiment.run import run_experiment
-from latent_al.runtime.mesh import fetch, make_mesh, place_rows
+from latent_al.runtime.mesh import gather, make_mesh, place_rows
 from latent_al.runtime.processes import join
 from latent_al.types import BadInput
 
@@ -212,6 +212,6 @@ class Recording:
 def test_only_the_rows_of_a_device_are_read_for_it():
     recording = Recording(np.arange(20, dtype=np.float32).reshape(10, 2))
     placed = place_rows(recording, make_mesh(dict(pool=4), [[0]]))
-    np.testing.assert_array_equal(fetch(placed), recording.array)
+    np.testing.assert_array_equal(gather(placed), recording.array)
     assert sorted(rows.start or 0 for rows in recording.read) == [0, 3, 6, 9]
     assert all(rows.stop - (rows.start or 0) == 3 for rows in recording.read)

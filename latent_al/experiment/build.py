@@ -13,7 +13,7 @@ from latent_al.encoders.base import ENCODERS, TRAINED, Encoder, Encodings
 from latent_al.experiment.rounds import EXPLAINING, SPLITS, Arm, Classifier
 from latent_al.loop import explain_round, fit_round, initial_rows, measure_round, rehearse, score, select_round
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES, REGRESSORS
-from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
+from latent_al.runtime.mesh import Rows, gather, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.types import BadInput, Data, Encoded, build, check_name
 
@@ -75,12 +75,12 @@ def prepare_arm(name: str, arm: Arm, train: Encoded, size: int) -> Arm:
     """
     with _blamed_on(name):
         if has_pool(arm.mesh):
-            ends = jax.tree.map(jnp.asarray, fetch(over_rows(_ends, size, arm.mesh)(train)))
+            ends = jax.tree.map(jnp.asarray, gather(over_rows(_ends, size, arm.mesh)(train)))
             for strategy in arm.strategies:
                 strategy.check(ends)
         prepared = [prepare(train) for prepare in arm.prepares]
         if has_pool(arm.mesh):
-            _check_prepared(fetch(over_rows(partial(_count_nan, size), size, arm.mesh)(prepared)), size)
+            _check_prepared(gather(over_rows(partial(_count_nan, size), size, arm.mesh)(prepared)), size)
         return arm._replace(prepared=prepared)
 
 

@@ -16,7 +16,7 @@ from latent_al.kernels.representer import Explanation
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.results.tables import History
 from latent_al.runtime.checkpoints import Checkpoints
-from latent_al.runtime.mesh import fetch, place, place_rows, repeat
+from latent_al.runtime.mesh import gather, place, place_rows, repeat
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.types import BadInput, Data, Learner, Strategy
 
@@ -117,9 +117,9 @@ def play(name, arm: Arm, seeds, num_labels, data: Data, encodings: Encodings, fo
         done, history = checkpoints.restore(nothing)
     agree(rounds_done=done)
     if not done:
-        history = history._replace(queried=fetch(arm.first(key_first, encodings.train, arm.prepared[0])))
+        history = history._replace(queried=gather(arm.first(key_first, encodings.train, arm.prepared[0])))
     if data.train.labels is None:
-        return fetch(history)
+        return gather(history)
     given = place_known(arm, data, encodings)
     prepared, followed = per_member(arm, len(members)), 0
     play_round = partial(_play_round, name, arm, members, test_every_round=test_every_round)
@@ -223,7 +223,7 @@ def _play_round(
     started = time.perf_counter()
     fitted = arm.classifier.fit(keys[:, 0], dropouts, inputs["train"], *known, count, watched)
     params, labelled, progress = jax.block_until_ready(fitted)
-    fit_seconds, progress = time.perf_counter() - started, fetch(progress)
+    fit_seconds, progress = time.perf_counter() - started, gather(progress)
     _check_loss(progress["loss"], name, members, index)
     _warn_of_residual(np.asarray(progress.get("residual", 0)), name, members, index)
     started, queried = time.perf_counter(), history.queried
@@ -232,12 +232,12 @@ def _play_round(
         known = (inputs["train"], train, prepared, *known, jnp.int32(followed), count)
         queried, up_to_date = arm.select(*variants, params, labelled, *known)
         prepared = prepared if up_to_date is None else up_to_date
-    queried = fetch(queried)
+    queried = gather(queried)
     seconds = fit_seconds, np.nan if is_last else time.perf_counter() - started
     scores = {(arm.classifier.learner.metric, "labelled"): progress["score"]}
     for split in ("validation", "test") if is_last or test_every_round else ("validation",):
         if labels[split] is not None and len(labels[split]):
-            found = fetch(arm.classifier.score(params, inputs[split], labels[split]))
+            found = gather(arm.classifier.score(params, inputs[split], labels[split]))
             scores |= {(metric, split): values for metric, values in found.items()}
     history = History(
         queried,
@@ -261,7 +261,7 @@ def _play_round(
         targets = inputs["validation"][:EXPLAINED]
         predicted, found = arm.classifier.explain(params, labelled, labels["train"], history.queried, targets)
         history = history._replace(explained=found._asdict() | {"predicted": predicted})
-    return fetch(history), prepared
+    return gather(history), prepared
 
 
 def _set(table, index, column):

@@ -18,7 +18,7 @@ from latent_al.kernels.picks import subsample_size
 from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
-from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
+from latent_al.runtime.mesh import gather, gather_on_first, make_mesh
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.runtime.workdir import begun_with, check_begun, check_format, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
@@ -80,7 +80,7 @@ def run_experiment(
         ready |= {name: prepare_arm(name, arm, placed[encoder].train, len(data.ids)) for name, arm in own.items()}
     arms = {name: ready[name] for name in arms}
     ordered = _play(arms, blocks, _num_labels(config), data, placed, folder, test_every_round=bool(tuned))
-    encodings = {name: each._replace(train=to_the_first(each.train)) for name, each in encodings.items()}
+    encodings = {name: each._replace(train=gather_on_first(each.train)) for name, each in encodings.items()}
     spaces = {
         label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
         for name, arm in arms.items()
@@ -147,7 +147,7 @@ def _num_labels(config):
 def _clusters(arm):
     """The clusters that the arm's first batch was drawn from; None where it was not."""
     prepared = arm.prepared[0]
-    clusters = fetch(prepared.clusters) if isinstance(prepared, Clustered) else np.zeros(0)
+    clusters = gather(prepared.clusters) if isinstance(prepared, Clustered) else np.zeros(0)
     return clusters if clusters.any() else None
 
 
