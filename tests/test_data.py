@@ -13,7 +13,7 @@ from PIL import Image
 from latent_al import data
 from latent_al.data import digest, load
 from latent_al.data.arrays import to_split
-from latent_al.runtime.mesh import to_the_first
+from latent_al.runtime.mesh import gather_on_first
 from latent_al.types import BadInput
 
 
@@ -160,7 +160,7 @@ class TestNpz:
         for index in (slice(2, 5), rows, 7, (slice(1, 9, 2), slice(None), slice(0, 1))):
             np.testing.assert_array_equal(np.asarray(images[index]), whole.train.images[index])
         np.testing.assert_array_equal(jnp.asarray(images.reshape(16, 30)), whole.train.images.reshape(16, 30))
-        assert to_the_first(images) is images
+        assert gather_on_first(images) is images
         assert digest(stored) != digest(whole)
         assert digest(stored) == digest(load_npz(tmp_path / "files"))
 

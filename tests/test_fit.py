@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from latent_al.models import train as fit_module
+from latent_al.models import cpu
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
 from latent_al.models.layers import drop
@@ -188,7 +188,7 @@ class TestMLP:
     @pytest.mark.parametrize("at_a_time", [0, 1, 2, 3, 9])
     def test_vmap_equals_singles(self, at_a_time, monkeypatch):
         hidden, num_bytes = (16,), 4 * (5 * 16 + 16 + 16 * 3 + 3)
-        monkeypatch.setattr(fit_module, "CACHE", at_a_time * num_bytes)
+        monkeypatch.setattr(cpu, "CACHE", at_a_time * num_bytes)
         learner = mlp(**MLP_SETTINGS | dict(hidden=hidden))
         inputs, labels = self.problem()
         keys = jax.random.split(jax.random.key(0), 3)

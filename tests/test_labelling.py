@@ -332,3 +332,12 @@ def test_the_command(played, tmp_path):
     flags = ["--config=configs/folder.py:smoke", f"--config.data.root={played.images}", f"--workdir={tmp_path}"]
     assert "To train the encoder" in succeed(*flags)
     assert "No new labels since round 000." in succeed(*flags)
+
+
+def test_a_job_of_another_format_is_refused(played, tmp_path):
+    shutil.copytree(played.asked, tmp_path / "job")
+    kept = json.loads((tmp_path / "job/config.json").read_text())
+    del kept["format"]
+    (tmp_path / "job/config.json").write_text(json.dumps(kept))
+    with pytest.raises(BadInput, match="was begun by an earlier version of latent_al; finish it there"):
+        call(played.images, tmp_path / "job")

@@ -17,7 +17,6 @@ from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
 from latent_al.experiment.rounds import Block, place_data, play
 from latent_al.runtime.mesh import make_mesh
-from latent_al.runtime.workdir import SEEDS_AT_ONCE, begun_with
 from latent_al.types import BadInput
 
 MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
@@ -116,12 +115,3 @@ def test_what_is_asked_for_is_kept_to_or_refused():
     for wanted in (None, 1):
         with pytest.raises(BadInput, match="are available; spread the pool over more devices"):
             choose_seeds(linear(0.15, 1.0), 20, wanted, None)
-
-
-def test_a_workdir_keeps_how_many_ran_side_by_side(tmp_path):
-    assert begun_with(tmp_path) is None
-    (tmp_path / SEEDS_AT_ONCE).write_text("4\n")
-    assert begun_with(tmp_path) == 4
-    (tmp_path / SEEDS_AT_ONCE).write_text("{}")
-    with pytest.raises(BadInput, match="holds '{}'; expected a number of seeds; choose another --workdir"):
-        begun_with(tmp_path)

@@ -16,7 +16,7 @@ from latent_al.experiment.run import run_experiment
 from latent_al.kernels.shards import POOL
 from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
-from latent_al.runtime.mesh import fetch, make_mesh, over_rows, over_seeds, place_rows, with_padding
+from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState
 
@@ -137,7 +137,7 @@ def test_a_device_has_its_share_of_the_rows():
     rows = np.arange(2 * SIZE, dtype=np.float32).reshape(SIZE, 2)
     placed = place_rows(rows, mesh)
     assert {shard.data.shape for shard in placed.values.addressable_shards} == {(21, 2)}
-    np.testing.assert_array_equal(fetch(placed), rows)
+    np.testing.assert_array_equal(gather(placed), rows)
 
 
 def test_no_seed_moves():

@@ -15,7 +15,7 @@ from latent_al.encoders import Encodings
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
 from latent_al.models.classifiers import build_learner, reads_images
-from latent_al.runtime.mesh import Rows, fetch, has_pool, over_rows, over_seeds, place, place_rows, with_padding
+from latent_al.runtime.mesh import Rows, gather, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.needs import check_needs, check_prepared, count_nan, latent_stats, stats_of_shapes
 from latent_al.types import (
@@ -86,7 +86,7 @@ def prepare_arm(arm: Arm, train: Encoded, size: int) -> Arm:
     Raises:
         BadInput: latents that a strategy cannot use.
     """
-    stats = fetch(over_rows(_numbers, size, arm.mesh)(train))
+    stats = gather(over_rows(_numbers, size, arm.mesh)(train))
     stats = stats_of_shapes(train)._replace(**stats)
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
     with _blamed_on(arm.name):
@@ -94,7 +94,7 @@ def prepare_arm(arm: Arm, train: Encoded, size: int) -> Arm:
             check_needs(strategy, stats)
         prepared = tuple(prepare(train) for prepare in preparers(arm, size))
         counts = over_rows(partial(count_nan, num_rows=size), size, arm.mesh)
-        check_prepared(max(int(fetch(counts(part))) for part in prepared), size)
+        check_prepared(max(int(gather(counts(part))) for part in prepared), size)
     return arm._replace(prepared=prepared)
 
 

@@ -9,7 +9,7 @@ from latent_al.experiment.build import capacity
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import Arm, ArmData, Block, Played, labels_of, stack_settings
 from latent_al.results.diagnostics import DIAGNOSTICS, Diagnostic
-from latent_al.runtime.mesh import fetch, over_seeds
+from latent_al.runtime.mesh import gather, over_seeds
 from latent_al.types import ROUND_AXES, BadInput, Data, Spec, build, check_name
 
 
@@ -41,7 +41,7 @@ def compute(
     setting = stack_settings(arm, len(block.seeds)).learner
     state = played.state._replace(prepared=None)
     problem = arm_data.problem._replace(prepared=None, prepared_initial=None)
-    values = fetch(function(played.fit_keys, setting, state, (problem, arm_data.held_out["validation"])))
+    values = gather(function(played.fit_keys, setting, state, (problem, arm_data.held_out["validation"])))
     tables = []
     for index, label in enumerate(labels_of(arm)):
         first = index * len(block.seeds)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from latent_al.encoders import Encodings
 from latent_al.experiment.build import preparers
 from latent_al.experiment.rounds import SPLITS, Arm, ArmData, for_fit, place_data, stack_settings
-from latent_al.runtime.mesh import SEEDS, free_bytes, has_pool, place, place_rows
+from latent_al.runtime.mesh import SEEDS, available_memory, has_pool, place, place_rows
 from latent_al.types import BadInput, Data, Encoded
 
 
@@ -124,7 +124,7 @@ def _available(mesh):
     """Returns the bytes available on the device, or on that of the mesh, in any process, that has the least."""
     devices = jax.devices()[:1] if mesh is None else mesh.local_devices
     sharing = len(devices) if devices[0].platform == "cpu" else 1
-    available = min(map(free_bytes, devices)) / sharing
+    available = min(map(available_memory, devices)) / sharing
     if jax.process_count() > 1:
         available = multihost_utils.process_allgather(np.float32(available)).min()
     return float(available)

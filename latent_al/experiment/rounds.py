@@ -16,7 +16,7 @@ from latent_al.encoders import Encodings
 from latent_al.models.last_layer import TOLERANCE
 from latent_al.results.tables import History
 from latent_al.runtime.checkpoints import Checkpoints
-from latent_al.runtime.mesh import fetch, place, place_rows
+from latent_al.runtime.mesh import gather, place, place_rows
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.types import BadInput, Data, Learner, Problem, RoundState, Strategy
 
@@ -168,7 +168,7 @@ def play(
     agree(rounds_done=done)
     state = arm.programs.init(key_init, run.setting, arm_data.problem)
     if not done:
-        history = history._replace(queried=fetch(state.queried))
+        history = history._replace(queried=gather(state.queried))
     if arm.make_learner is None:
         return Played(history, None, None)
     final = Checkpoints(folder / "final_states" / arm.name / f"seeds-{block.seeds[0]}") if keep_state else None
@@ -182,7 +182,7 @@ def play(
             state, history = _play_round(run, index, _round_keys(key_rounds, index), state, history)
             bar.set_postfix(_mean_scores(history, index))
             if final is not None and index + 1 == num_rounds:
-                final.save(0, fetch(state.params))
+                final.save(0, gather(state.params))
             checkpoints.save(index + 1, history)
     if final is not None:
         _, params = final.restore(state.params)
@@ -256,7 +256,7 @@ def _play_round(run, index, keys, state, history):
     programs, problem = run.arm.programs, run.arm_data.problem
     started = time.perf_counter()
     fitted, info = programs.fit(keys[:, 0], run.setting.learner, *for_fit(state, problem))
-    info = fetch(jax.block_until_ready(info))
+    info = gather(jax.block_until_ready(info))
     seconds = [time.perf_counter() - started, np.nan]
     _check_loss(run, info["loss"], index)
     _warn_of_residual(run, np.asarray(info.get("residual", 0)), index)
@@ -264,11 +264,11 @@ def _play_round(run, index, keys, state, history):
     if index + 1 < len(run.block.num_labels):
         started = time.perf_counter()
         state, _ = programs.query(keys[:, 1], run.setting, state, problem)
-        history = history._replace(queried=fetch(state.queried))
+        history = history._replace(queried=gather(state.queried))
         seconds[1] = time.perf_counter() - started
     scores = {(next(iter(history.scores)), "labelled"): info["score"]}
     for split in run.splits(index):
-        measured = fetch(programs.score(run.setting.learner, fitted, run.arm_data.held_out[split]))
+        measured = gather(programs.score(run.setting.learner, fitted, run.arm_data.held_out[split]))
         scores |= {(metric, split): values for metric, values in measured.items()}
     return state, _record(history, index, scores, seconds)
 

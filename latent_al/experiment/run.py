@@ -23,9 +23,9 @@ from latent_al.results.diagnostics import Diagnostic
 from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
-from latent_al.runtime.mesh import fetch, make_mesh, to_the_first
+from latent_al.runtime.mesh import gather, gather_on_first, make_mesh
 from latent_al.runtime.processes import after_the_first, agree, is_first
-from latent_al.runtime.workdir import begun_with, check_begun, open_workdir, pin
+from latent_al.runtime.workdir import begun_with, check_begun, check_format, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
 from latent_al.types import BadInput, Data, check_name
 
@@ -49,6 +49,7 @@ def run_experiment(
             encoder's latents do not allow, once it is trained.
     """
     config = parse_experiment(config)
+    check_format(Path(workdir))
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     wanted = config.seeds_at_once or begun_with(Path(workdir))
     mesh = make_mesh(config.mesh, _seed_blocks(config.num_seeds, wanted or config.num_seeds))
@@ -83,7 +84,7 @@ def run_experiment(
     blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
     session = _Session(config, data, placed, diagnostics, folder, test_every_round=bool(tuned))
     histories, tables = _play(session, arms, blocks)
-    encodings = {name: splits._replace(train=to_the_first(splits.train)) for name, splits in encodings.items()}
+    encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
     spaces = {
         label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
         for arm in arms.values()
@@ -141,7 +142,7 @@ def _check_reach(config, data):
 def _clusters(arm):
     """Returns the cluster assignments that the arm's initial labelled set was drawn from; None where it was not."""
     _, prepared_initial = arm.prepared
-    clusters = fetch(prepared_initial.clusters) if isinstance(prepared_initial, Clustered) else np.zeros(0)
+    clusters = gather(prepared_initial.clusters) if isinstance(prepared_initial, Clustered) else np.zeros(0)
     return clusters if clusters.any() else None
 
 

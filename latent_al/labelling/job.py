@@ -18,7 +18,7 @@ from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_csv
-from latent_al.runtime.workdir import check_identity
+from latent_al.runtime.workdir import check_format, check_identity
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.needs import check_needs, stats_of_shapes
 from latent_al.types import BadInput, Encoded, Learner, Problem, Strategy, build
@@ -61,6 +61,7 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 
 def _run(config, folder, parts):
+    check_format(folder)
     data = config.data
     plan = scan.plan(data.root, folder, size=tuple(data.size), channels=data.channels)
     check_identity(folder, _identity(config))

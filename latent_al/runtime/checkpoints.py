@@ -14,7 +14,7 @@ Tree = TypeVar("Tree")
 
 
 class Checkpoints:
-    """The last two states of one job in `folder`, each under the number of steps done.
+    """Keeps the last two states of one job in `folder`, under the number of steps done.
 
     Of several processes the first saves, and all can restore.
 
@@ -26,13 +26,13 @@ class Checkpoints:
     def __init__(self, folder: Path, seconds_between: int = 0):
         self._folder = Path(folder).absolute()
         # Else Orbax would have all processes save together.
-        alone = ocp.options.MultiprocessingOptions(
+        this_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
             barrier_sync_key_prefix=f"process_{jax.process_index()}",
         )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, multiprocessing_options=alone, create=False
+            max_to_keep=2, enable_async_checkpointing=False, multiprocessing_options=this_process, create=False
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -40,7 +40,10 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def restore(self, tree: Tree) -> tuple[int, Tree]:
-        """(steps done, the newest state), or (0, `tree`) where there is none. `tree` gives structure and shapes.
+        """Returns (steps done, the newest state), or (0, `tree`) where there is none.
+
+        Args:
+            tree: gives structure and shapes.
 
         Raises:
             BadInput: the newest state cannot be read, or is of another structure.

@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write bytes to, which replaces `path` as `write_atomically` does once the block has come to its end."""
+    """Yields a file to write bytes to, which replaces `path` as `write_atomically` does at the end of the block."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         yield file
@@ -47,11 +47,15 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def write_json(path: Path, tree: dict | list) -> None:
+    """Writes `tree` as JSON, as `write_atomically` does."""
     write_atomically(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """What may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again."""
+    """Writes `table` as `write_atomically` does.
+
+    Text that may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again.
+    """
     text = {
         name: column.astype(object).map(_guard)
         for name, column in table.items()
@@ -65,12 +69,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table of `write_csv`, every cell as text, an empty one where there was none."""
+    """Returns a table of `write_csv`, every cell as text, empty where there was none."""
     return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").map(unguard)
 
 
 def unguard(cell: str) -> str:
-    """The text of a cell without the apostrophes of `write_csv`."""
+    """Returns the text of a cell without the apostrophes of `write_csv`."""
     return re.sub(f"{_START}'{_FORMULA}", r"\1", cell)
 
 

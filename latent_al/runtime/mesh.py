@@ -1,4 +1,4 @@
-"""Which devices a run uses: its seeds lie along one axis of a mesh, the rows of its pool along another."""
+"""The mesh of devices of a run: its seeds lie along one axis, the rows of its pool along another."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ SEEDS = "seeds"
 """The axis of a mesh that seeds are spread over."""
 
 BLOCK = 2**16
-"""Rows that are on every device at a time on their way to the first process."""
+"""Rows that are replicated at a time on their way to the first process."""
 
 Tree = TypeVar("Tree")
 
@@ -30,9 +30,9 @@ Tree = TypeVar("Tree")
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["size"])
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each row of the pool, over the devices of a mesh, in equal shares.
+    """Values of the rows of the pool, over the devices of a mesh, in equal shares.
 
-    values: [m ...], of which the first `size` are the rows', and the others make the shares equal.
+    values: [m ...], of which the first `size` are those of the rows, and the rest is padding to equal shares.
     """
 
     values: Any
@@ -43,36 +43,37 @@ class Rows:
 
 
 def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh | None:
-    """The mesh that `config.mesh` asks for, such as `dict(seeds=2, pool=4)`; None, for one device, where it does not.
+    """Returns the mesh that `config.mesh` asks for, such as `dict(seeds=2, pool=4)`; None for one device.
 
     Args:
         spec: devices along each of the axes `seeds` and `pool`; 1 along one that is not named. Several processes use
-            all devices, by default all along `pool`.
+            all devices, by default all along `pool`; one process without a mesh uses one device.
         blocks: the seeds that run side by side.
 
     Raises:
         BadInput: another axis, a size below 1, more devices than there are or, of several processes, fewer; a block
             that they do not share evenly.
     """
-    devices, several = jax.devices(), jax.process_count() > 1
+    devices = jax.devices()
+    is_one_of_several = jax.process_count() > 1
     if spec is None:
-        if not several:
+        if not is_one_of_several:
             return None
         spec = {POOL: len(devices)}
     sizes = dict(spec)
-    known = bool(sizes) and sizes.keys() <= {SEEDS, POOL}
-    if not known or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
+    has_axes = bool(sizes) and sizes.keys() <= {SEEDS, POOL}
+    if not has_axes or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
         raise BadInput(
             f"mesh is {sizes}; expected {SEEDS}, {POOL} or both, 1 or more each, as in dict({SEEDS}=2, {POOL}=4)."
         )
-    shape = sizes.get(SEEDS, 1), sizes.get(POOL, 1)
+    shape = (sizes.get(SEEDS, 1), sizes.get(POOL, 1))
     num = shape[0] * shape[1]
     if num > len(devices):
         raise BadInput(
             f"mesh {sizes} needs {num} devices but there are {len(devices)} of {devices[0].platform}; make the mesh "
             "smaller."
         )
-    if several and num < len(devices):
+    if is_one_of_several and num < len(devices):
         raise BadInput(
             f"mesh {sizes} has {num} devices but the {jax.process_count()} processes {len(devices)}, and each takes "
             "part with all of its own; make the mesh larger, or leave it out."
@@ -84,7 +85,7 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
             f"seeds_at_once multiples of {shape[0]}, or change mesh.seeds."
         )
     mesh = Mesh(np.array(devices[:num]).reshape(shape), (SEEDS, POOL))
-    if several:
+    if is_one_of_several:
         _connect(mesh)
     return mesh
 
@@ -99,7 +100,7 @@ def over_seeds(
 ) -> Callable:
     """Returns `function` compiled, and batched over seeds.
 
-    On a mesh each device has its share of the seeds, and nothing of one moves to another. `Rows` among the arguments
+    On a mesh a device has its share of the seeds, and nothing of them moves to another. `Rows` among the arguments
     reach `function` without their padding.
 
     Args:
@@ -121,7 +122,7 @@ def over_seeds(
 
 
 def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
-    """`function` compiled; where the rows of the pool lie on several devices, its outputs of `size` rows stay there."""
+    """Returns `function` compiled; where the pool's rows lie on several devices, outputs of `size` rows stay there."""
     if not has_pool(mesh):
         return jax.jit(function)
 
@@ -132,8 +133,8 @@ def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
     return jax.jit(run)
 
 
-def free_bytes(device: jax.Device) -> float:
-    """Memory that nobody uses: of the machine where the device is its CPU; infinite where the device does not tell."""
+def available_memory(device: jax.Device) -> float:
+    """Returns the available bytes: the machine's if the device is its CPU, infinite if the device does not tell."""
     if device.platform == "cpu":
         return float(psutil.virtual_memory().available)
     stats = device.memory_stats()
@@ -141,93 +142,95 @@ def free_bytes(device: jax.Device) -> float:
 
 
 def place(tree: Tree, mesh: Mesh | None) -> Tree:
-    """The arrays of `tree` on every device of the mesh, or on the one device, so that no round has to bring them.
+    """Returns the arrays of `tree` replicated on the mesh, or on the one device, so that no round has to move them.
 
-    Of a `jax.ShapeDtypeStruct` in their place: where it would lie, here and in `place_rows` and `repeat`.
+    A `jax.ShapeDtypeStruct` in their place is given its sharding, here and in `place_rows` and `repeat`.
     """
     if mesh is None:
-        return jax.tree.map(lambda each: each if _is_shape(each) else jax.device_put(_in_memory(each)), tree)
-    return jax.tree.map(lambda each: _put(each, each.shape, mesh, PartitionSpec()), tree)
+        return jax.tree.map(lambda leaf: leaf if _is_shape(leaf) else jax.device_put(_in_memory(leaf)), tree)
+    return jax.tree.map(lambda leaf: _put(leaf, leaf.shape, mesh, PartitionSpec()), tree)
 
 
 def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
-    """As `place`, but each device of a mesh with several along `pool` has its share of the leading axis, as `Rows`.
+    """Returns the arrays of `tree` as `Rows`, sharded by their leading axis; `place(tree)` where nothing shards rows.
 
     Of an array that is read as it is sliced, such as a `numpy.memmap`, a process reads the shares of its own devices.
     """
     if not has_pool(mesh):
         return place(tree, mesh)
 
-    def share(each):
-        size = -(-len(each) // mesh.shape[POOL]) * mesh.shape[POOL]
-        return Rows(_put(each, (size, *each.shape[1:]), mesh, PartitionSpec(POOL)), len(each))
+    def shard(leaf):
+        padded = len(leaf) + -len(leaf) % mesh.shape[POOL]
+        return Rows(_put(leaf, (padded, *leaf.shape[1:]), mesh, PartitionSpec(POOL)), len(leaf))
 
-    return jax.tree.map(share, tree)
+    return jax.tree.map(shard, tree)
 
 
 def has_pool(mesh: Mesh | None) -> bool:
-    """Whether the rows of the pool lie on several devices."""
+    """Returns whether the rows of the pool lie on several devices."""
     return mesh is not None and mesh.shape[POOL] > 1
 
 
 def without_padding(tree: PyTree) -> PyTree:
-    """`tree`, inside jit, with the rows themselves in place of each `Rows`."""
-    return jax.tree.map(lambda each: each.values[: each.size] if _is_rows(each) else each, tree, is_leaf=_is_rows)
+    """Returns `tree`, inside jit, with the rows themselves in place of each `Rows`."""
+    return jax.tree.map(lambda leaf: leaf.values[: leaf.size] if _is_rows(leaf) else leaf, tree, is_leaf=_is_rows)
 
 
 def with_padding(tree: PyTree, size: int, mesh: Mesh) -> PyTree:
-    """`tree`, inside jit, with `Rows` in place of each array of `size` rows."""
+    """Returns `tree`, inside jit, with `Rows` in place of each array of `size` rows."""
     missing = -size % mesh.shape[POOL]
 
-    def pad(each):
-        if each.shape[:1] != (size,):
+    def pad(leaf):
+        if leaf.shape[:1] != (size,):
             # Else a constant would lie on one device.
-            return jax.lax.with_sharding_constraint(each, NamedSharding(mesh, PartitionSpec()))
-        padded = jnp.pad(each, [(0, missing)] + [(0, 0)] * (each.ndim - 1))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
+        padded = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
         return Rows(jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, PartitionSpec(POOL))), size)
 
     return jax.tree.map(pad, tree)
 
 
-def fetch(tree: Tree) -> Tree:
-    """The arrays of `tree` in the memory of each process, whatever devices hold their parts; `Rows` without padding."""
+def gather(tree: Tree) -> Tree:
+    """Returns the arrays of `tree` in the memory of every process, whatever devices hold them; `Rows` unpadded."""
 
-    def get(each):
-        if _is_rows(each):
-            return get(each.values)[: each.size]
-        if not isinstance(each, jax.Array) or each.is_fully_addressable or each.is_fully_replicated:
-            return jax.device_get(each)
-        return multihost_utils.process_allgather(each, tiled=True)
+    def gather_leaf(leaf):
+        if _is_rows(leaf):
+            return gather_leaf(leaf.values)[: leaf.size]
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return jax.device_get(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
 
-    return jax.tree.map(get, tree, is_leaf=_is_rows)
+    return jax.tree.map(gather_leaf, tree, is_leaf=_is_rows)
 
 
-def to_the_first(tree: Tree) -> Tree:
-    """As `fetch`, but `Rows` only in the memory of the first process, block by block; None in the others.
+def gather_on_first(tree: Tree) -> Tree:
+    """Returns `gather(tree)`, but `Rows` only in the memory of the first process, block by block; None in the others.
 
-    What is on no device, but in memory or on disk, stays as it is.
+    Arrays on no device, but in memory or on disk, stay as they are.
     """
 
-    def get(rows):
-        if not _is_rows(rows):
-            return fetch(rows) if isinstance(rows, jax.Array) else rows
-        if rows.values.is_fully_addressable:
-            return fetch(rows)
-        block = min(BLOCK, len(rows))
-        everywhere = NamedSharding(rows.values.sharding.mesh, PartitionSpec())
-        cut = jax.jit(
-            lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, block), out_shardings=everywhere
-        )
-        whole = np.empty((len(rows), *rows.values.shape[1:]), rows.values.dtype) if is_first() else None
-        for start in range(0, len(rows), block):
-            # The last block begins where it is as long as the others.
-            start = min(start, len(rows) - block)
-            part = cut(rows.values, start)
-            if whole is not None:
-                whole[start : start + block] = part
-        return whole
+    def gather_leaf(leaf):
+        if not _is_rows(leaf):
+            return gather(leaf) if isinstance(leaf, jax.Array) else leaf
+        if leaf.values.is_fully_addressable:
+            return gather(leaf)
+        return _gather_blocks(leaf)
 
-    return jax.tree.map(get, tree, is_leaf=_is_rows)
+    return jax.tree.map(gather_leaf, tree, is_leaf=_is_rows)
+
+
+def _gather_blocks(rows):
+    block = min(BLOCK, len(rows))
+    replicated = NamedSharding(rows.values.sharding.mesh, PartitionSpec())
+    cut = jax.jit(lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, block), out_shardings=replicated)
+    whole = np.empty((len(rows), *rows.values.shape[1:]), rows.values.dtype) if is_first() else None
+    for start in range(0, len(rows), block):
+        # The last block begins where it is as long as those before.
+        start = min(start, len(rows) - block)
+        part = cut(rows.values, start)
+        if whole is not None:
+            whole[start : start + block] = part
+    return whole
 
 
 def _over_seeds_and_rows(function, in_axes, out_axes, mesh, stays):
@@ -263,19 +266,19 @@ def _rebuild(like, parts):
 
 
 def _by_seed(tree, mesh):
-    """Each array over the devices along `seeds`, its other axes as they are."""
+    """Returns the arrays of `tree` over the devices along `seeds`, their other axes as they are."""
 
-    def constrain(each):
-        spec = PartitionSpec(SEEDS, *[PartitionSpec.UNCONSTRAINED] * (each.ndim - 1))
-        return jax.lax.with_sharding_constraint(each, NamedSharding(mesh, spec))
+    def constrain(leaf):
+        spec = PartitionSpec(SEEDS, *[PartitionSpec.UNCONSTRAINED] * (leaf.ndim - 1))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
 
     return jax.tree.map(constrain, tree)
 
 
 def _connect(mesh):
-    """Has the devices of each axis find each other now, while all processes are at this line.
+    """Has the devices of each axis connect now, while all processes are at this line.
 
-    On a CPU they wait half a minute for that, and one may compile for longer than another.
+    Later one may compile for longer than another, and some collectives of CPUs wait no longer than half a minute.
     """
     for axes in ((SEEDS, POOL), (SEEDS,), (POOL,)):
         total = jax.shard_map(
@@ -284,20 +287,20 @@ def _connect(mesh):
         jax.block_until_ready(jax.jit(total)(np.zeros(1)))
 
 
-def _is_rows(each):
-    return isinstance(each, Rows)
+def _is_rows(leaf):
+    return isinstance(leaf, Rows)
 
 
-def _is_shape(each):
-    return isinstance(each, jax.ShapeDtypeStruct)
+def _is_shape(leaf):
+    return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _in_memory(each):
-    return each if isinstance(each, jax.Array) else np.asarray(each)
+def _in_memory(leaf):
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
 def _put(array, shape, mesh, spec):
-    """`array`, of which each process reads what its own devices are to hold, with zeros up to `shape`."""
+    """Returns `array`, of which a process reads what its own devices are to hold, with zeros up to `shape`."""
     sharding = NamedSharding(mesh, spec)
     if _is_shape(array):
         return jax.ShapeDtypeStruct(shape, array.dtype, sharding=sharding)
@@ -305,9 +308,9 @@ def _put(array, shape, mesh, spec):
         return array
 
     def part(index):
-        own = np.asarray(array[index])
-        want = [len(range(*each.indices(size))) for each, size in zip(index, shape, strict=True)]
-        return np.pad(own, [(0, size - have) for size, have in zip(want, own.shape, strict=True)])
+        values = np.asarray(array[index])
+        wanted = [len(range(*cut.indices(size))) for cut, size in zip(index, shape, strict=True)]
+        return np.pad(values, [(0, size - have) for size, have in zip(wanted, values.shape, strict=True)])
 
     # One by one, so that no more than a device's part is there twice.
     parts = [

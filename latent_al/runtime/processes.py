@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from latent_al.types import BadInput, differences
 
@@ -23,23 +24,24 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 """Those whose versions decide what a round computes."""
 PATIENCE = 30 * 24 * 3600
 """Seconds to wait for what the first process does alone, such as training. That it has died is noticed sooner."""
-
 SILENCE = 30
-"""Seconds after which a process that says nothing is lost."""
+"""Seconds without a heartbeat after which JAX takes a process for lost, and ends all."""
+FAREWELL = 3
+"""Seconds in which the others hear why a process ends, before its connections break."""
 BLOCK_BYTES = 2**26
-"""What is hashed at a time."""
+"""Bytes that are hashed at a time."""
 
 AGAIN = "The same commands, started anew, go on from the last whole round."
 
-ALIVE, OVER = "latent_al/alive", "latent_al/over"
-"""Under which each process tells that it is alive, or why it has ended."""
+OVER = "latent_al/over"
+"""The key under which the first process to end the run tells why."""
 
-_meetings = count()
-"""All processes meet in the same order, so that a number names a meeting."""
+_turns = count()
+"""All processes take turns in the same order, so that a number names a turn."""
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None, *, seconds: int) -> None:
-    """Joins the other processes; before any other use of JAX.
+    """Joins the other processes; to be called before any other use of JAX.
 
     Args:
         coordinator: HOST:PORT at which process 0 is to listen; None where the cluster says it (SLURM, Kubernetes, Cloud
@@ -49,14 +51,16 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         seconds: to wait for the others. The process ends, with a message, where they do not come.
 
     Raises:
-        BadInput: a port in use, a number outside its range, no address and no cluster that tells it.
+        BadInput: a port in use, a number outside its range, no address and no cluster that tells it, processes with
+            unequal numbers of devices.
     """
-    given = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and len(given) < 3:
+    address = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
+    if all(value is None for value in address.values()):
+        address = {}
+    elif None in address.values():
         raise BadInput("give coordinator, num_processes and process_id, or none of them where the cluster tells them.")
-    if given:
-        _check(**given)
+    else:
+        _check_address(coordinator, num_processes, process_id)
     # It would swallow the signal by which schedulers end a process.
     jax.config.update("jax_enable_preemption_service", False)
     # Left to itself JAX would abort without a word on what to do.
@@ -65,14 +69,25 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     late.daemon = True
     late.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=seconds + 60)
+        jax.distributed.initialize(**address, initialization_timeout=seconds + 60, heartbeat_timeout_seconds=SILENCE)
     except (ValueError, RuntimeError) as error:
         raise BadInput(
             f"no other process was found ({error}); give --coordinator=HOST:PORT, --num_processes and --process_id."
         ) from error
     finally:
         late.cancel()
-    threading.Thread(target=_watch, args=(jax.process_index(),), daemon=True).start()
+    threading.Thread(target=_end_with_others, args=(jax.process_index(),), daemon=True).start()
+    if jax.local_device_count() * jax.process_count() != jax.device_count():
+        raise BadInput(
+            f"process {jax.process_index()} has {jax.local_device_count()} of the {jax.device_count()} devices of "
+            f"{jax.process_count()} processes; start all with equally many devices."
+        )
+    # JAX's own words, where it ends a process because another is lost, name no cure.
+    print(
+        f"Process {jax.process_index()} of {jax.process_count()} has joined. Where one is lost, all end. {AGAIN}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def agree(**what: Any) -> None:
@@ -84,115 +99,109 @@ def agree(**what: Any) -> None:
     if jax.process_count() == 1:
         return
     packages = {name: version(name) for name in PACKAGES} | {"latent_al": _digest_of_code()}
-    first, *others = map(json.loads, _exchange(json.dumps(what | {"packages": packages})))
-    for index, other in enumerate(others, start=1):
-        found = differences(first, other, "process 0", f"process {index}")
-        if found:
+    facts = [json.loads(text) for text in _exchange(json.dumps(what | {"packages": packages}))]
+    for index in range(1, len(facts)):
+        differing = differences(facts[0], facts[index], "process 0", f"process {index}")
+        if differing:
             raise BadInput(
-                f"the processes differ ({'; '.join(found)}); start all with one config, code and environment."
+                f"the processes differ ({'; '.join(differing)}); start all with one config, code and environment."
             )
 
 
 def leave(message: str) -> NoReturn:
-    """Ends this process with `message` and the exit status 1, and so do the others, if there are any."""
+    """Ends this process, and the others if there are any, with `message` and the exit status 1."""
     print(message, file=sys.stderr, flush=True)
     if not jax.distributed.is_initialized():
         sys.exit(1)
+    index = jax.process_index()
+    # Another process may have been first, or the service be gone.
     with suppress(jax.errors.JaxRuntimeError):
-        client = _client()
-        client.key_value_set(f"{OVER}/{jax.process_index()}", message, allow_overwrite=True)
-    if is_first():
-        # With it goes the service, without which the others could not hear of it.
-        time.sleep(3)
-    # At a usual exit JAX would wait for the others.
-    os._exit(1)
+        _store().key_value_set(OVER, f"process {index} has ended the run: {message}")
+    _exit()
 
 
 def share(size: int) -> tuple[int, int]:
-    """Of `size` rows, from which on to which this process has its part."""
-    index, num = jax.process_index(), jax.process_count()
+    """Returns the first of `size` rows that is this process's part, and the row after its last."""
+    index = jax.process_index()
+    num = jax.process_count()
     return index * size // num, (index + 1) * size // num
 
 
 def digest_by_share(array: np.ndarray) -> str:
-    """A hash of an array on disk of which each process reads a part; the same for any number of processes."""
+    """Returns a hash of an array on disk of which each process reads a part; the same for any number of processes."""
     rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
     starts = range(0, len(array), rows)
     first, end = share(len(starts))
-    own = [hashlib.sha256(np.ascontiguousarray(array[start : start + rows])).hexdigest() for start in starts[first:end]]
-    parts = [own] if jax.process_count() == 1 else map(json.loads, _exchange(json.dumps(own)))
-    return hashlib.sha256(" ".join(chain([str(array.dtype), str(array.shape)], *parts)).encode()).hexdigest()
+    parts = [hashlib.sha256(np.ascontiguousarray(array[start : start + rows])) for start in starts[first:end]]
+    text = " ".join(part.hexdigest() for part in parts)
+    texts = [text] if jax.process_count() == 1 else _exchange(text)
+    whole = " ".join([str(array.dtype), str(array.shape), *filter(None, texts)])
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def is_first() -> bool:
-    """Whether this process, of those that run together, is the one that writes."""
+    """Returns whether this process, of those that run together, is the one that writes."""
     return jax.process_index() == 0
 
 
 @contextmanager
 def after_the_first() -> Iterator[None]:
-    """The first process runs the body; when it is done the others do, who then find what it has left on disk."""
-    name = f"meeting {next(_meetings)}"
+    """Has the first process run the body, and then the others, who find what it has left on disk.
+
+    They wait in the key-value store of the coordination service for as long as it takes: `sync_global_devices`, a
+    collective, was measured on CPUs to fail after `xla_cpu_collective_timeout_seconds`, 30 minutes by default.
+    """
+    key = f"latent_al/turn {next(_turns)}"
     if not is_first():
-        _get(name)
+        _store().blocking_key_value_get(key, 1000 * PATIENCE)
     yield
     if is_first() and jax.process_count() > 1:
-        _set(name, "done")
+        _store().key_value_set(key, "done")
 
 
-def _exchange(text):
-    """The text of each process, in order."""
-    name = f"meeting {next(_meetings)}"
-    _set(f"{name}/{jax.process_index()}", text)
-    return [_get(f"{name}/{index}") for index in range(jax.process_count())]
-
-
-def _client():
-    """The client of JAX's service between processes; Orbax is not loaded for one process alone."""
+def _store():
+    """Returns the client of JAX's coordination service, whose key-value store JAX itself gives no public way to."""
+    # Orbax is not loaded for one process alone.
     from orbax.checkpoint import multihost
 
     return multihost.get_jax_distributed_client()
 
 
-def _set(name, text):
-    _client().key_value_set(f"latent_al/{name}", text)
+def _exchange(text):
+    """Returns the text of every process, in order."""
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(encoded)))
+    gathered = multihost_utils.process_allgather(np.pad(encoded, (0, lengths.max() - len(encoded))))
+    return [row[:length].tobytes().decode() for row, length in zip(gathered, lengths, strict=True)]
 
 
-def _get(name):
-    return _client().blocking_key_value_get(f"latent_al/{name}", 1000 * PATIENCE)
+def _end_with_others(index):
+    """Ends this process with the message of the first one that leaves; to be run in a thread.
 
-
-def _watch(index):
-    """Ends this process where another one has ended or is lost: JAX may wait for it, or abort without a cure.
-
-    Each process tells each second that it is alive, and the first one listens.
+    JAX ends all where one is lost, but knows of no message: a collective would wait, or fail without a reason. The
+    thread asks each second, as Python aborts where one that waits in the store outlives the program.
     """
-    client, heard = _client(), {}
-    for beat in count():
-        # A call may fail once; in the end the service is gone, and soon this thread.
-        with suppress(jax.errors.JaxRuntimeError):
-            client.key_value_set(f"{ALIVE}/{index}", str(beat), allow_overwrite=True)
-            if index == 0:
-                heard = _listen(client.key_value_dir_get(ALIVE), heard)
-                silent = [other for other, (_, since) in heard.items() if time.monotonic() - since > SILENCE]
-                if silent:
-                    leave(f"launch.py: process {silent[0].split('/')[-1]} is lost; see what it says. {AGAIN}")
-            for other, message in client.key_value_dir_get(OVER):
-                if other != f"{OVER}/{index}":
-                    leave(f"launch.py: process {other.split('/')[-1]} has ended the run: {message}")
+    while True:
         time.sleep(1)
+        # There is no message yet, or the service is gone, and soon this thread.
+        with suppress(jax.errors.JaxRuntimeError):
+            message = _store().key_value_try_get(OVER)
+            if not message.startswith(f"process {index} "):
+                print(f"launch.py: {message}", file=sys.stderr, flush=True)
+                _exit()
 
 
-def _listen(beats, heard):
-    """The last beat of each process, and when it was new."""
-    now = time.monotonic()
-    return {each: heard[each] if each in heard and heard[each][0] == beat else (beat, now) for each, beat in beats}
+def _exit() -> NoReturn:
+    # With the first process goes the service, by which the others hear: it is the last to end.
+    time.sleep(2 * FAREWELL if is_first() else FAREWELL)
+    # At a usual exit JAX would wait for the others.
+    os._exit(1)
 
 
-def _check(coordinator_address, num_processes, process_id):
-    host, _, port = coordinator_address.rpartition(":")
+def _check_address(coordinator, num_processes, process_id):
+    host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise BadInput(f"coordinator is {coordinator_address!r}; expected HOST:PORT, such as localhost:12345.")
+        raise BadInput(f"coordinator is {coordinator!r}; expected HOST:PORT, such as localhost:12345.")
     if not 0 <= process_id < num_processes:
         raise BadInput(f"process_id is {process_id} of {num_processes}; expected 0 to {num_processes - 1}.")
     if process_id == 0:

@@ -10,16 +10,19 @@ from latent_al.runtime.files import write_atomically, write_json
 from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, differences
 
+FORMAT = 2
+"""Of what a workdir keeps. It rises with each change after which a workdir that was begun cannot be gone on with."""
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
 
 def open_workdir(folder: Path, config: dict[str, Any], data_digest: str, at_once: int) -> Path:
     """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
 
-    It keeps too how many seeds run side by side: with less memory there would be other blocks of them.
+    The workdir also keeps how many seeds run side by side: with less memory there would be other blocks of them.
 
     Raises:
-        BadInput: the workdir holds another config or other data, cannot be written, or is not that of process 0.
+        BadInput: the workdir is of another format, holds another config or other data, cannot be written, or is not
+            that of process 0.
     """
     if not is_first() and not (folder / "config.json").exists():
         raise BadInput(
@@ -37,7 +40,7 @@ def open_workdir(folder: Path, config: dict[str, Any], data_digest: str, at_once
 
 
 def begun_with(folder: Path) -> int | None:
-    """How many seeds run side by side in a workdir that was begun; None where it was not.
+    """Returns how many seeds run side by side in a workdir that was begun; None where it was not.
 
     Raises:
         BadInput: the file that keeps it holds something else.
@@ -51,30 +54,46 @@ def begun_with(folder: Path) -> int | None:
     return int(kept)
 
 
+def check_format(folder: Path) -> None:
+    """Checks that a workdir that was begun has the format of this version; leaves any other as it is.
+
+    Raises:
+        BadInput: it has none or another; its `config.json` is not JSON.
+    """
+    path = folder / "config.json"
+    if path.exists():
+        _check_format(_read_kept(path), folder)
+
+
 def check_begun(folder: Path, config: dict[str, Any], data_digest: str) -> None:
     """Checks that a workdir that was begun holds this very experiment; leaves any other as it is.
 
     Raises:
-        BadInput: it holds another config or other data.
+        BadInput: it is of another format, or holds another config or other data.
     """
     if (folder / "config.json").exists():
         check_identity(folder, {"config": config, "data": data_digest})
 
 
 def check_identity(folder: Path, identity: dict[str, Any]) -> None:
-    """Keeps `identity` in the workdir's `config.json`, or checks that it is what is kept there.
+    """Keeps `identity` and the format in the workdir's `config.json`, or checks that they are what is kept there.
 
     Raises:
-        BadInput: it is not; the file is not JSON.
+        BadInput: they are not; the file is not JSON.
     """
-    path, identity = folder / "config.json", json.loads(json.dumps(identity))
-    try:
-        if path.exists():
-            _compare_identity(json.loads(path.read_text(encoding="utf-8")), identity, folder)
-        else:
-            write_json(path, identity)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
+    path = folder / "config.json"
+    wanted = json.loads(json.dumps({"format": FORMAT} | identity))
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    kept = _read_kept(path)
+    _check_format(kept, folder)
+    differing = differences(kept, wanted, "there", "now")
+    if differing:
+        raise BadInput(
+            f"workdir {folder} holds another experiment ({'; '.join(differing)}); "
+            "choose another --workdir, or undo the difference to go on there."
+        )
 
 
 def keep_compiled(folder: Path) -> None:
@@ -97,10 +116,16 @@ def pin(path: Path, digest: str, what: str) -> None:
     write_atomically(path, digest)
 
 
-def _compare_identity(found, wanted, folder):
-    differing = differences(found, wanted, "there", "now")
-    if differing:
+def _read_kept(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
+
+
+def _check_format(kept, folder):
+    if kept.get("format") != FORMAT:
         raise BadInput(
-            f"workdir {folder} holds another experiment ({'; '.join(differing)}); "
-            "choose another --workdir, or undo the difference to go on there."
+            f"workdir {folder} was begun by an earlier version of latent_al; finish it there, or choose another "
+            "--workdir."
         )

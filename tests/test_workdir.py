@@ -1,0 +1,44 @@
+"""What a workdir keeps, and refuses to go on from."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from latent_al.experiment.run import run_experiment
+from latent_al.runtime.workdir import FORMAT, SEEDS_AT_ONCE, begun_with, check_format, check_identity
+from latent_al.types import BadInput
+
+
+def test_a_workdir_keeps_how_many_ran_side_by_side(tmp_path):
+    assert begun_with(tmp_path) is None
+    (tmp_path / SEEDS_AT_ONCE).write_text("4\n")
+    assert begun_with(tmp_path) == 4
+    (tmp_path / SEEDS_AT_ONCE).write_text("{}")
+    with pytest.raises(BadInput, match="holds '{}'; expected a number of seeds; choose another --workdir"):
+        begun_with(tmp_path)
+
+
+def test_a_workdir_keeps_the_format_and_what_it_is_for(tmp_path):
+    check_format(tmp_path)
+    check_identity(tmp_path, {"seed": 0})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"format": FORMAT, "seed": 0}
+    check_format(tmp_path)
+    check_identity(tmp_path, {"seed": 0})
+    with pytest.raises(BadInput, match=r"holds another experiment \(seed: there 0, now 1\)"):
+        check_identity(tmp_path, {"seed": 1})
+    (tmp_path / "config.json").write_text("{")
+    for check in (check_format, lambda folder: check_identity(folder, {"seed": 0})):
+        with pytest.raises(BadInput, match="is not JSON .* choose another --workdir"):
+            check(tmp_path)
+
+
+EARLIER = "was begun by an earlier version of latent_al; finish it there, or choose another --workdir"
+
+
+@pytest.mark.parametrize("kept", [{}, {"format": 1}, {"config": {"rounds": 3}, "data": "abc"}], ids=str)
+def test_an_experiment_of_another_format_is_refused_before_any_work(kept, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    with pytest.raises(BadInput, match=EARLIER):
+        run_experiment(ConfigDict(), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
