@@ -48,8 +48,8 @@ def run_experiment(
         BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
             encoder's latents do not allow, once it is trained.
     """
-    config = parse_experiment(config)
     check_format(Path(workdir))
+    config = parse_experiment(config)
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     wanted = config.seeds_at_once or begun_with(Path(workdir))
     mesh = make_mesh(config.mesh, _seed_blocks(config.num_seeds, wanted or config.num_seeds))
