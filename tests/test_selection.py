@@ -18,9 +18,9 @@ SPECS |= {name: SPECS["uniform"] | dict(name=name) for name in ("multi_normal", 
 
 def fit(key, inputs, labels, rows, count):
     """The mean of each class."""
-    known = jnp.where(jnp.arange(len(rows)) < count, labels[rows], NUM_CLASSES)
-    means = jax.ops.segment_sum(inputs[rows], known, NUM_CLASSES + 1)[:-1]
-    means /= jax.ops.segment_sum(jnp.ones(len(rows)), known, NUM_CLASSES + 1)[:-1, None]
+    masks = jnp.where(jnp.arange(len(rows)) < count, labels[rows], NUM_CLASSES)
+    means = jax.ops.segment_sum(inputs[rows], masks, NUM_CLASSES + 1)[:-1]
+    means /= jax.ops.segment_sum(jnp.ones(len(rows)), masks, NUM_CLASSES + 1)[:-1, None]
     return means, {"loss": jnp.float32(0)}
 
 
@@ -49,14 +49,14 @@ def pool():
     latents[names != "left"] *= 3
     encoded = Encoded(latents, np.full_like(latents, -1), np.abs(latents).sum(axis=1))
     is_audit, is_closed = np.isin(names, ["audit", "audited"]), np.isin(names, ["gone", "skipped"])
-    known = selection.Known(classes, is_audit, names == "open", is_closed, names == "tied")
-    assert known.labelled.sum() == 12
-    return encoded, known
+    masks = selection.Masks(classes, is_audit, names == "open", is_closed, names == "tied")
+    assert masks.labelled.sum() == 12
+    return encoded, masks
 
 
-def check(rows, known, num):
+def check(rows, masks, num):
     assert len(set(rows.tolist())) == len(rows) == num
-    assert known.candidates[rows].all()
+    assert masks.candidates[rows].all()
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -82,9 +82,9 @@ def test_fewer_than_asked_for_are_all_chosen(num, pool):
 
 
 def test_nothing_left_to_choose(pool):
-    encoded, known = pool
+    encoded, masks = pool
     random = build(STRATEGIES, dict(name="random"), "strategy")
-    done = known._replace(closed=np.ones(40, bool))
+    done = masks._replace(closed=np.ones(40, bool))
     assert not len(selection.choose_first(jax.random.key(0), random, encoded, done, 3))
     chosen = selection.choose_next(jax.random.key(0), LEARNER, random, encoded, done, 3)
     assert not len(chosen.rows)

@@ -34,28 +34,29 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
     Raises:
         BadInput: what a strategy refuses in these latents.
     """
-    index, known = len(state.past), state.known
+    index = len(state.past)
+    masks = state.masks
     key_choose, key_compare = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), index))
-    again = np.flatnonzero(known.tied & ~known.audit)
+    again = np.flatnonzero(masks.tied & ~masks.audit)
     num = max((config.query_size if index else config.num_initial) - len(again), 0)
-    counts = np.bincount(known.classes[known.labelled], minlength=len(state.classes))
+    counts = np.bincount(masks.classes[masks.labelled], minlength=len(state.classes))
     is_first = (counts > 0).sum() < 2
     name = (config.initial if is_first else config.strategy).name
-    record = dict(round=index, num_answers=state.num_answers, num_labels=int(known.labelled.sum()))
+    record = dict(round=index, num_answers=state.num_answers, num_labels=int(masks.labelled.sum()))
     record |= dict(classes=state.classes, counts=dict(zip(state.classes, counts.tolist(), strict=True)))
     try:
         if is_first:
-            chosen = selection.Chosen(selection.choose_first(key_choose, initial, encoded, known, num), None)
+            chosen = selection.Chosen(selection.choose_first(key_choose, initial, encoded, masks, num), None)
         else:
             learner = build_learner(config.classifier, num_classes=len(state.classes))
-            chosen = selection.choose_next(key_choose, learner, strategy, encoded, known, num)
+            chosen = selection.choose_next(key_choose, learner, strategy, encoded, masks, num)
             record |= _measured(key_compare, config.query_size, learner, state, encoded, chosen.probs)
     except ValueError as error:
         raise BadInput(f"strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
-    audit = np.flatnonzero(known.unasked_audit | (known.audit & known.tied))
+    audit = np.flatnonzero(masks.unasked_audit | (masks.audit & masks.tied))
     # In random order: whoever stops half-way has labelled a random part of the slice, not its first folders.
-    audit = audit[np.argsort([selection.uniform(each, config.seed) for each in state.table.id.iloc[audit]])]
+    audit = audit[np.argsort([selection.uniform(identity, config.seed) for identity in state.table.id.iloc[audit]])]
     queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
     record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
     rows = np.concatenate([again, chosen.rows, audit])
@@ -65,14 +66,15 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
 def _queries(state, encoded, again, chosen, audit, probs, name):
     """The slice's images come last, without a prediction that could sway who labels them."""
     rows = np.concatenate([again, chosen, audit])
-    table, known, num = state.table.iloc[rows], state.known, len(rows) - len(audit)
+    table, masks = state.table.iloc[rows], state.masks
+    num = len(rows) - len(audit)
     prediction, confidence = np.full(len(rows), "", object), np.full(len(rows), np.nan)
     if probs is not None:
         prediction[:num] = np.array(state.classes, object)[probs[rows[:num]].argmax(axis=1)]
         confidence[:num] = probs[rows[:num]].max(axis=1)
-    asked = known.labelled | (known.open & ~known.audit)
+    asked = masks.labelled | (masks.open & ~masks.audit)
     present = (state.table.status == "present").to_numpy()
-    reasons = [f"annotators disagree: {state.labels.tied[each]}" for each in state.table.id.iloc[again]]
+    reasons = [f"annotators disagree: {state.labels.tied[identity]}" for identity in state.table.id.iloc[again]]
     reasons += [f"chosen by {name}"] * len(chosen)
     reasons += ["audit: drawn at random, to measure accuracy"] * len(audit)
     stands_for = pd.array([*selection.stands_for(encoded.latents, present, asked, rows[:num]), *[None] * len(audit)])
@@ -82,27 +84,27 @@ def _queries(state, encoded, again, chosen, audit, probs, name):
 
 
 def _predictions(state, probs):
-    known, names = state.known, np.array(["", *state.classes], object)
+    masks, names = state.masks, np.array(["", *state.classes], object)
     columns = dict(id=state.table.id, file_name=state.table.file_name)
     columns |= dict(prediction=names[1 + probs.argmax(axis=1)], confidence=probs.max(axis=1))
-    return pd.DataFrame(columns | dict(label=names[1 + known.classes], audit=np.where(known.audit, "yes", "")))
+    return pd.DataFrame(columns | dict(label=names[1 + masks.classes], audit=np.where(masks.audit, "yes", "")))
 
 
 def _measured(key, batch, learner, state, encoded, probs):
     """What the audit slice tells of this round's classifier; `predicted` are its classes for the whole slice."""
-    known, names = state.known, np.array(state.classes, object)
-    rows = np.flatnonzero(known.audit & (known.classes != UNLABELLED))
-    truth = known.classes[rows]
+    masks, names = state.masks, np.array(state.classes, object)
+    rows = np.flatnonzero(masks.audit & (masks.classes != UNLABELLED))
+    truth = masks.classes[rows]
     softened = estimates.temperature(probs[rows], truth)
     confidence = estimates.soften(probs[rows], softened or 1.0).max(axis=1)
     correct = truth == probs[rows].argmax(axis=1)
-    slice_rows = np.flatnonzero(known.audit)
+    slice_rows = np.flatnonzero(masks.audit)
     predicted = dict(zip(state.table.id.iloc[slice_rows], names[probs[slice_rows].argmax(axis=1)], strict=True))
     # What annotators disagreed about has been asked again, and is still one label.
-    asked = dict.fromkeys(each for record in state.past for each in record["queries"])
+    asked = dict.fromkeys(identity for record in state.past for identity in record["queries"])
     chosen = state.rows_of(list(asked))
-    chosen = chosen[known.labelled[chosen]]
-    pairs = [(encoded.latents[each], known.classes[each]) for each in (chosen, rows)]
+    chosen = chosen[masks.labelled[chosen]]
+    pairs = [(encoded.latents[part], masks.classes[part]) for part in (chosen, rows)]
     return dict(
         accuracy=estimates.accuracy(correct),
         temperature=softened,
@@ -115,9 +117,11 @@ def _measured(key, batch, learner, state, encoded, probs):
 
 def _gain(state, predicted, batch):
     history = [record for record in state.past if "predicted" in record]
-    history.append(dict(predicted=predicted, num_labels=int(state.known.labelled.sum())))
+    history.append(dict(predicted=predicted, num_labels=int(state.masks.labelled.sum())))
     history = history[-estimates.ROUNDS :]
     ids = set(state.labels.labels).intersection(*(record["predicted"] for record in history))
-    correct = [[record["predicted"][each] == state.labels.labels[each] for each in sorted(ids)] for record in history]
+    correct = [
+        [record["predicted"][image] == state.labels.labels[image] for image in sorted(ids)] for record in history
+    ]
     num_labels = np.array([record["num_labels"] for record in history])
     return estimates.expected_gain(np.array(correct, bool).reshape(len(history), len(ids)), num_labels, batch)

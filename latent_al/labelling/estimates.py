@@ -43,8 +43,8 @@ def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) 
         return None
 
     def loss(log_temperature):
-        own = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
-        return -np.log(np.maximum(own, 1e-12)).mean()
+        of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
+        return -np.log(np.maximum(of_labels, 1e-12)).mean()
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
@@ -61,7 +61,7 @@ def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndar
     if not len(correct):
         return None
     bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = [abs((correct[bins == each] - confidence[bins == each]).sum()) for each in np.unique(bins)]
+    gaps = [abs((correct[bins == index] - confidence[bins == index]).sum()) for index in np.unique(bins)]
     return float(np.sum(gaps) / len(correct))
 
 
@@ -103,7 +103,7 @@ def against_random(
     if num_audit < CALIBRATING or num < CALIBRATING // 2:
         return None
     inputs, labels = (jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(chosen, audit, strict=True))
-    folds = [each for seed in range(REPEATS) for each in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
+    folds = [fold for seed in range(REPEATS) for fold in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
     # A fold's rows are sorted, and a folder often runs class by class: its first rows would be no random ones.
     rng = np.random.default_rng(0)
     drawn = [num_chosen + rng.permutation(train)[:num] for train, _ in folds]

@@ -107,7 +107,7 @@ def _build(config, folder) -> Parts:
 
 
 def _check_classes(classes):
-    names = [each.strip() if isinstance(each, str) else "" for each in classes]
+    names = [name.strip() if isinstance(name, str) else "" for name in classes]
     if len(set(names)) < len(names) or len(names) == 1 or {"", "?"} & set(names):
         raise BadInput(
             f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
@@ -142,8 +142,8 @@ def _encode(encoder: Encoder, scanned, folder) -> Encoded:
 def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
     root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
     pixels = (scanned.store[row] for row in asked.rows.tolist())
-    known, picked = state.known, {"picked now": asked.rows[: len(asked.record["queries"])]}
-    groups = dict(labelled=known.labelled, open=known.open & ~known.audit, audit=known.audit)
+    masks, picked = state.masks, {"picked now": asked.rows[: len(asked.record["queries"])]}
+    groups = dict(labelled=masks.labelled, open=masks.open & ~masks.audit, audit=masks.audit)
     marks = {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
     return rounds.publish(
         folder,
@@ -157,15 +157,15 @@ def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
 
 
 def _after(state: State, asked: Asked) -> State:
-    is_open = state.known.open.copy()
+    is_open = state.masks.open.copy()
     is_open[asked.rows] = True
-    return state._replace(past=[*state.past, asked.record], known=state.known._replace(open=is_open))
+    return state._replace(past=[*state.past, asked.record], masks=state.masks._replace(open=is_open))
 
 
 def _write_progress(folder, past):
     lines = []
     for record in past:
         accuracy = record.get("accuracy") or {}
-        known = dict(round=record["round"], num_labels=record["num_labels"], num_queries=len(record["queries"]))
-        lines.append(known | dict(accuracy=accuracy.get("mean"), low=accuracy.get("low"), high=accuracy.get("high")))
+        line = dict(round=record["round"], num_labels=record["num_labels"], num_queries=len(record["queries"]))
+        lines.append(line | dict(accuracy=accuracy.get("mean"), low=accuracy.get("low"), high=accuracy.get("high")))
     write_csv(folder / "progress.csv", pd.DataFrame(lines))

@@ -1,4 +1,4 @@
-"""What to ask next, and what is known of the pool: one round, from latents and labels."""
+"""Selects what to ask next, from the latents and the labels of the pool."""
 
 import hashlib
 from functools import partial
@@ -14,7 +14,7 @@ from latent_al.strategies.needs import check_needs, check_prepared, count_nan, l
 from latent_al.types import UNLABELLED, Encoded, Key, Learner, Pool, Problem, Strategy
 
 
-class Known(NamedTuple):
+class Masks(NamedTuple):
     """The rows of the pool, by what has become of them; True means the thing named.
 
     classes: [n], the class of the label that people agreed on, UNLABELLED without one.
@@ -62,13 +62,13 @@ def uniform(identity: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed} {identity}".encode()).digest()[:8]) / 2**64
 
 
-def choose_first(key: Key, strategy: Strategy, encoded: Encoded, known: Known, num: int) -> np.ndarray:
+def choose_first(key: Key, strategy: Strategy, encoded: Encoded, masks: Masks, num: int) -> np.ndarray:
     """Selects a batch without a classifier: `num` candidates, or all where there are fewer.
 
     Raises:
         ValueError: latents that the strategy cannot use.
     """
-    eligible = _eligible(encoded, known, num)
+    eligible = _eligible(encoded, masks, num)
     if not eligible.num:
         return np.zeros(0, int)
     pool = Pool(
@@ -76,7 +76,7 @@ def choose_first(key: Key, strategy: Strategy, encoded: Encoded, known: Known, n
         log_sigma=eligible.encoded.log_sigma,
         features=None,
         probs=None,
-        taken=jnp.asarray(~known.candidates[eligible.rows]),
+        taken=jnp.asarray(~masks.candidates[eligible.rows]),
         labels=eligible.labels,
         rows=None,
         prepared=_prepare(strategy, eligible.encoded),
@@ -84,16 +84,16 @@ def choose_first(key: Key, strategy: Strategy, encoded: Encoded, known: Known, n
     return eligible.rows[np.asarray(strategy.query(key, pool, eligible.num))]
 
 
-def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded, known: Known, num: int) -> Chosen:
+def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded, masks: Masks, num: int) -> Chosen:
     """Trains on what is labelled, then selects `num` candidates, or all where there are fewer.
 
     Raises:
         ValueError: latents that the strategy cannot use.
     """
     key_fit, key_query = jax.random.split(key)
-    eligible = _eligible(encoded, known, num)
+    eligible = _eligible(encoded, masks, num)
     rows = eligible.rows
-    labelled, waiting = np.flatnonzero(known.labelled[rows]), np.flatnonzero(known.open[rows])
+    labelled, waiting = np.flatnonzero(masks.labelled[rows]), np.flatnonzero(masks.open[rows])
     # Rows that are asked but not answered fill slots behind those to come: taken, and not trained on.
     queried = np.concatenate([labelled, np.full(eligible.num, len(rows)), waiting]).astype(np.int32)
     prepared = _prepare(strategy, eligible.encoded)
@@ -131,11 +131,11 @@ class _Eligible(NamedTuple):
     num: int
 
 
-def _eligible(encoded: Encoded, known: Known, num: int) -> _Eligible:
-    rows = np.flatnonzero(known.labelled | known.candidates | (known.open & ~known.audit))
-    labels = np.where(known.labelled, known.classes, UNLABELLED)[rows]
+def _eligible(encoded: Encoded, masks: Masks, num: int) -> _Eligible:
+    rows = np.flatnonzero(masks.labelled | masks.candidates | (masks.open & ~masks.audit))
+    labels = np.where(masks.labelled, masks.classes, UNLABELLED)[rows]
     part = Encoded(*(None if values is None else jnp.asarray(values[rows]) for values in encoded))
-    return _Eligible(rows, part, jnp.asarray(labels, jnp.int32), min(num, int(known.candidates.sum())))
+    return _Eligible(rows, part, jnp.asarray(labels, jnp.int32), min(num, int(masks.candidates.sum())))
 
 
 def _prepare(strategy, encoded):

@@ -16,16 +16,16 @@ from latent_al.types import UNLABELLED, BadInput
 
 
 class State(NamedTuple):
-    """The state of a job; the rows of `table`, as in `manifest.csv`, are those of `known`, and of the latents.
+    """The state of a job; the rows of `table`, as in `manifest.csv`, are those of `masks`, and of the latents.
 
-    classes: names; `known.classes` are their numbers.
+    classes: names; `masks.classes` are their numbers.
     past: the content of `round.json` of each round.
     num_answers: answers in `labels.csv` that said something new.
     """
 
     table: pd.DataFrame
     labels: ledger.Labels
-    known: selection.Known
+    masks: selection.Masks
     classes: list[str]
     past: list[dict[str, Any]]
     num_answers: int
@@ -33,7 +33,7 @@ class State(NamedTuple):
     @property
     def is_waiting(self) -> bool:
         """Tells whether there is nothing to do: no answer since the last round, which left some open or all asked."""
-        status = self.known
+        status = self.masks
         if not self.past or self.num_answers != self.past[-1]["num_answers"]:
             return False
         return bool((status.open | status.tied).any() or not (status.candidates | status.unasked_audit).any())
@@ -133,4 +133,4 @@ def _status(table, labels, names, audit, past):
     skipped = table.id.isin(labels.skipped).to_numpy()
     gone = (table.status != "present").to_numpy()
     is_open = table.id.isin(asked).to_numpy() & (classes == UNLABELLED) & ~(tied | skipped | gone)
-    return selection.Known(classes, audit, is_open, skipped | gone, tied & ~gone)
+    return selection.Masks(classes, audit, is_open, skipped | gone, tied & ~gone)

@@ -73,7 +73,7 @@ def report(record: dict, folder: Path) -> str:
 def next_steps(workdir: Path, state: State) -> str:
     """Tells how to answer what is open."""
     asked_in = {image: record["round"] for record in state.past for image in (*record["queries"], *record["audit"])}
-    ids = state.table.id[state.known.open | state.known.tied]
+    ids = state.table.id[state.masks.open | state.masks.tied]
     numbers = sorted({f"{asked_in[image]:03d}" for image in ids if image in asked_in})
     if not numbers:
         return "Nothing is left to ask: every image is labelled or skipped."
@@ -89,7 +89,7 @@ def next_steps(workdir: Path, state: State) -> str:
 
 
 def _counts(state):
-    status = state.known
+    status = state.masks
     num_audit = (status.audit & (status.classes >= 0)).sum()
     return (
         f"{status.labelled.sum()} labelled, {num_audit} of {status.audit.sum()} of the audit slice, "

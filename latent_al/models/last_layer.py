@@ -36,9 +36,9 @@ def refit(
         The weights, and the residual: the norm of the gradient over that of its two parts together, in
         [0, 1].
     """
-    known = labels >= 0
-    count = jnp.maximum(known.sum(), 1)
-    used = jnp.where(known[:, None], features, 0)
+    is_labelled = labels >= 0
+    count = jnp.maximum(is_labelled.sum(), 1)
+    used = jnp.where(is_labelled[:, None], features, 0)
     # In coordinates where the problem is about as curved in all directions a quarter of the steps do.
     curvatures, basis = jnp.linalg.eigh(jnp.matmul(used.T, used, precision="highest") / count)
     scale = jax.lax.rsqrt(CURVATURE * jnp.maximum(curvatures, 0) + 2 * l2)
@@ -46,11 +46,12 @@ def refit(
 
     def objective(z):
         losses = optax.softmax_cross_entropy_with_integer_labels(rotated @ z, jnp.maximum(labels, 0))
-        return jnp.where(known, losses, 0).sum() / count + l2 * ((scale[:, None] * z) ** 2).sum()
+        return jnp.where(is_labelled, losses, 0).sum() / count + l2 * ((scale[:, None] * z) ** 2).sum()
 
     def residual(z, gradient):
-        whole, own = gradient / scale[:, None], 2 * l2 * scale[:, None] * z
-        parts = jnp.linalg.norm(whole - own) + jnp.linalg.norm(own)
+        whole = gradient / scale[:, None]
+        penalty = 2 * l2 * scale[:, None] * z
+        parts = jnp.linalg.norm(whole - penalty) + jnp.linalg.norm(penalty)
         return jnp.linalg.norm(whole) / jnp.maximum(parts, jnp.finfo(parts.dtype).tiny)
 
     solver = optax.lbfgs()
@@ -88,8 +89,8 @@ def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:
         params, info = classifier.fit(key, inputs, labels, rows, count)
         filled = jnp.where(rows < labels.shape[0], rows, rows[0])
         features, _ = classifier.predict(params, inputs[filled])
-        known = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
-        weights, residual = refit(features, known, num_classes, l2)
+        labelled = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
+        weights, residual = refit(features, labelled, num_classes, l2)
         return (params, weights), info | {"residual": residual}
 
     def predict(params, inputs):

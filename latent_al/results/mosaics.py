@@ -67,10 +67,10 @@ def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
 
 
 def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, path: Path) -> None:
-    """Of each explained image, a row: the image, the examples that say most for its class, those most against it.
+    """Draws a row for each explained image: the image, the examples most for its class, those most against it.
 
     Args:
-        table: of one arm and seed, as `results.explanations_table` gives.
+        table: of one arm and seed, as `diagnostics.explanations` tabulates.
         train: the training images [n h w c].
         images: the images that are explained [m h w c].
     """
@@ -80,10 +80,10 @@ def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, pat
     grid = figure.subplots(len(explained), 2 * num + 1, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
-    for panels, (row, own) in zip(grid, explained, strict=True):
-        _show_image(panels[0], images[row], f"predicted {own.predicted.iloc[0]}")
-        for axes, each in zip(panels[1:], own.itertuples(), strict=True):
-            _show_image(axes, train[each.row], f"{each.value:+.2f}")
+    for panels, (row, examples) in zip(grid, explained, strict=True):
+        _show_image(panels[0], images[row], f"predicted {examples.predicted.iloc[0]}")
+        for axes, example in zip(panels[1:], examples.itertuples(), strict=True):
+            _show_image(axes, train[example.row], f"{example.value:+.2f}")
     save(figure, path)
 
 

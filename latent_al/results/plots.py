@@ -62,7 +62,7 @@ def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> No
 
 
 def orders(points: dict[str, np.ndarray], queried: dict[str, np.ndarray], path: Path) -> None:
-    """The first and the last quarter of each arm's order, `queried` [n], among its `points` [n 2]."""
+    """Draws the first and the last quarter of each arm's order, `queried` [n], among its `points` [n 2]."""
     figure, panels = _panels([f"{arm}: {end} quarter" for arm in points for end in ("first", "last")], height=2.7)
     for (first, last), (arm, where) in zip(zip(panels[::2], panels[1::2], strict=True), points.items(), strict=True):
         quarter = len(where) // 4
@@ -235,14 +235,14 @@ def class_distributions(counts: pd.DataFrame, path: Path) -> None:
 
 
 def importance(measures: pd.DataFrame, path: Path) -> None:
-    """Each row's importance beside its entropy and its confidence; a panel of each for every arm of `measures`."""
-    others = ("entropy", "confidence")
+    """Draws the importance of rows beside their entropy and their confidence; two panels for every arm."""
+    measures_beside = ("entropy", "confidence")
     arms = list(dict.fromkeys(measures.arm))
-    figure, panels = _panels([f"{arm}: {other}" for arm in arms for other in others], height=2.7)
-    for axes, (arm, other) in zip(panels, [(arm, other) for arm in arms for other in others], strict=True):
-        own = measures[measures.arm == arm]
-        axes.scatter(own[other], own.importance, s=4, linewidths=0, alpha=0.5)
-        correlation = spearmanr(own[other], own.importance).statistic
+    figure, panels = _panels([f"{arm}: {other}" for arm in arms for other in measures_beside], height=2.7)
+    for axes, (arm, other) in zip(panels, [(arm, other) for arm in arms for other in measures_beside], strict=True):
+        rows = measures[measures.arm == arm]
+        axes.scatter(rows[other], rows.importance, s=4, linewidths=0, alpha=0.5)
+        correlation = spearmanr(rows[other], rows.importance).statistic
         axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
         axes.tick_params(labelsize="x-small")
     figure.supylabel("importance")
