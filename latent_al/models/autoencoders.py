@@ -1,4 +1,7 @@
-"""Auto-encoders, each a factory that returns an `AutoEncoder`."""
+"""Factories of auto-encoders, which return an `AutoEncoder`.
+
+Those of Tonnaer (2017) and of Killeen (2019) are as there unless said otherwise.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,7 +47,7 @@ class AutoEncoder(NamedTuple):
 
 
 class VAE(nn.Module):
-    """What variational auto-encoders share: `encode` to a Gaussian, sample it, `decode` the sample."""
+    """Encodes to a Gaussian, samples it and decodes the sample, as all variational auto-encoders do."""
 
     def __call__(self, images, key):
         mu, log_sigma = self.encode(images)
@@ -53,7 +56,7 @@ class VAE(nn.Module):
 
 
 class DenseVAE(VAE):
-    """The dense VAE of the thesis, section 4.2.1: the decoder's hidden layers are the encoder's in reverse.
+    """The dense VAE of Tonnaer (2017), section 4.2.1: the decoder's hidden layers are the encoder's in reverse.
 
     Attributes:
         hidden: units of the encoder's hidden layers.
@@ -73,14 +76,14 @@ class DenseVAE(VAE):
         self.pixels = dense(math.prod(self.image_shape))
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-        """Mean and log standard deviation of each image's latent."""
+        """Returns the mean and log standard deviation of each image's latent."""
         x = images.reshape(images.shape[0], math.prod(self.image_shape))
         for layer in self.encoder:
             x = nn.relu(layer(x))
         return self.mu(x), self.log_sigma(x)
 
     def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """Pixel logits."""
+        """Returns pixel logits."""
         x = latents
         for layer in self.decoder:
             x = nn.relu(layer(x))
@@ -88,7 +91,7 @@ class DenseVAE(VAE):
 
 
 class LevelAutoEncoder(nn.Module):
-    """The convolutional auto-encoders of query selection by latent-space sampling; every hidden layer is a ReLU.
+    """The convolutional auto-encoders of Killeen (2019); every hidden layer is a ReLU.
 
     The encoder's levels are 3x3 convolutions, with max-pooling and dropout between levels, then dense layers and the
     representation layer. The decoder is the mirror, 2x2 transposed convolutions in place of the pools.
@@ -129,11 +132,11 @@ class LevelAutoEncoder(nn.Module):
         self.pixels = Convolution(narrow_conv, channels, 3)
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"] | None]:
-        """Mean and, of a variational one, log standard deviation of each image's latent."""
+        """Returns the mean and, of a variational one, log standard deviation of each image's latent."""
         return self._encode(images, None)
 
     def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """Pixel logits."""
+        """Returns pixel logits."""
         x = latents
         for layer in self.hidden_decoder:
             x = nn.relu(layer(x))
@@ -146,7 +149,7 @@ class LevelAutoEncoder(nn.Module):
         return self.pixels(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
     def __call__(self, images, key, is_training=True):
-        """Pixel logits, mean and log standard deviation; a variational one decodes a sample."""
+        """Returns pixel logits, mean and log standard deviation; a variational one decodes a sample."""
         key_drop, key_noise = jax.random.split(key)
         mu, log_sigma = self._encode(images, key_drop if is_training else None)
         latents = mu + jnp.exp(log_sigma) * jax.random.normal(key_noise, mu.shape) if self.variational else mu
@@ -167,7 +170,7 @@ class LevelAutoEncoder(nn.Module):
 
 
 class ConvVAE(VAE):
-    """The convolutional VAE of the thesis, Table 4.1; every hidden layer is a ReLU.
+    """The convolutional VAE of Tonnaer (2017), Table 4.1; every hidden layer is a ReLU.
 
     Attributes:
         latent_dim: dimensions of the latent space.
@@ -200,7 +203,7 @@ class ConvVAE(VAE):
         self.pixels = Convolution(narrow_conv, 1, 2, self.dtype)
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-        """Mean and log standard deviation of each image's latent."""
+        """Returns the mean and log standard deviation of each image's latent."""
         # The first layer's padding SAME.
         x = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
         for layer in self.convolutions:
@@ -209,7 +212,7 @@ class ConvVAE(VAE):
         return self.mu(x), self.log_sigma(x)
 
     def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """Pixel logits."""
+        """Returns pixel logits."""
         x = latents
         for layer in self.decoder:
             x = nn.relu(layer(x))
@@ -220,7 +223,7 @@ class ConvVAE(VAE):
 
 
 def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> AutoEncoder:
-    """The thesis's dense VAE: 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
+    """Returns the dense VAE of Tonnaer (2017): 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
 
     Args:
         image_shape: (h, w, c).
@@ -239,14 +242,14 @@ def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], laten
 
 
 def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: float, dtype: str) -> AutoEncoder:
-    """The thesis's convolutional VAE: 2, 30 or 50 latent dimensions there.
+    """Returns the convolutional VAE of Tonnaer (2017): 2, 30 or 50 latent dimensions there.
 
     Args:
         image_shape: (h, w, 1), both sides even.
         latent_dim: dimensions of the latent space.
-        kl_weight: of the divergence to the prior; 1 for the evidence lower bound. The thesis's losses, 58.7 with 30
-            dimensions on MNIST, and its 30 used ones come from 1 / latent_dim: the Keras example that it builds on
-            takes the mean over dimensions where its dense one takes the sum.
+        kl_weight: of the divergence to the prior; 1 for the evidence lower bound. The losses there, 58.7 with 30
+            dimensions on MNIST, and its 30 used dimensions come from 1 / latent_dim: the Keras example that it builds
+            on takes the mean over dimensions where the dense one takes the sum.
         dtype: `float32`, or `bfloat16` for accelerators whose matrix units want it.
 
     Raises:
@@ -267,17 +270,17 @@ def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: f
 
 
 def conv_ae(**sizes: Any) -> AutoEncoder:
-    """Convolutional, for the mean squared error. Takes the sizes of `levels`."""
+    """Returns the convolutional auto-encoder for the mean squared error. Takes the sizes of `levels`."""
     return _adadelta(levels("conv_ae", variational=False, **sizes))
 
 
 def conv_vae_latens(**sizes: Any) -> AutoEncoder:
-    """Convolutional and variational: the negative evidence lower bound. Takes the sizes of `levels`."""
+    """Returns the convolutional VAE, for the negative evidence lower bound. Takes the sizes of `levels`."""
     return _adadelta(levels("conv_vae_latens", variational=True, **sizes))
 
 
 def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
-    """`conv_ae`, "t-SNE style": the loss has the t-SNE divergence from each batch's pixels to its latents besides.
+    """Returns `conv_ae`, "t-SNE style": its loss adds the t-SNE divergence from a batch's pixels to its latents.
 
     Args:
         perplexity: of the pixels' joint probabilities, 30 there; below the images of a batch.
@@ -292,7 +295,7 @@ def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncod
 
 
 def vae_tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
-    """`conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means."""
+    """Returns `conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means."""
     _check_tsne("vae_tsne_ae", perplexity, tsne_weight)
     return _adadelta(levels("vae_tsne_ae", variational=True, **sizes), perplexity, tsne_weight)
 
@@ -309,7 +312,7 @@ def levels(
     latent_dim: int,
     variational: bool,
 ) -> LevelAutoEncoder:
-    """The network of query selection by latent-space sampling.
+    """Returns the network of Killeen (2019).
 
     There: filters (64, 32, 32), depth 3, hidden (1024, 1024), dropout 0.2, linear representation, 2 dimensions.
 
@@ -334,21 +337,36 @@ def levels(
         )
     check_name(activation, ACTIVATIONS, "activation")
     check_halves(name, image_shape, len(filters))
-    sizes = (tuple(filters), depth, tuple(hidden), dropout, activation, latent_dim, variational)
-    return LevelAutoEncoder(*sizes, image_shape)
+    return LevelAutoEncoder(
+        filters=tuple(filters),
+        depth=depth,
+        hidden=tuple(hidden),
+        dropout=dropout,
+        activation=activation,
+        latent_dim=latent_dim,
+        variational=variational,
+        image_shape=image_shape,
+    )
 
 
 def vae_loss(model: nn.Module, kl_weight: float) -> Loss:
-    """The negative evidence lower bound of each image, in nats: equation 2.2 of the thesis with one sample.
+    """Returns the loss of the negative evidence lower bound, in nats an image.
 
     Binary cross-entropy summed over pixels, plus `kl_weight`, 1 for the bound, times the KL divergence to N(0, I)
     summed over latent dimensions.
+
+    Source: Tonnaer (2017), equation 2.2, with one sample.
     """
-    return lambda params, key, images: _negative_bound(images, *model.apply(params, images, key), kl_weight)
+
+    def loss(params, key, images):
+        logits, mu, log_sigma = model.apply(params, images, key)
+        return _negative_bound(images, logits, mu, log_sigma, kl_weight)
+
+    return loss
 
 
 def divergence_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """The KL divergence of each Gaussian to N(0, I), in nats, summed over dimensions."""
+    """Returns the KL divergence of each Gaussian to N(0, I), in nats, summed over dimensions."""
     return -0.5 * (1 + 2 * log_sigma - mu**2 - jnp.exp(2 * log_sigma)).sum(axis=1)
 
 

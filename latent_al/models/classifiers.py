@@ -64,7 +64,7 @@ class CNN(nn.Module):
 
 
 def mlp(*, num_classes: int, **settings) -> Learner:
-    """The thesis's multilayer perceptron, section 4.2.2, a classifier. Takes the settings of `perceptron`."""
+    """Returns the perceptron of Tonnaer (2017), section 4.2.2, as a classifier. Takes the settings of `perceptron`."""
     return perceptron(classes(num_classes), **settings)
 
 
@@ -74,7 +74,7 @@ def angle_mlp(**settings) -> Learner:
 
 
 def cnn(*, num_classes: int, **settings) -> Learner:
-    """The judge of query selection by latent-space sampling, a classifier. Takes the settings of `convolutional`."""
+    """Returns the judge of Killeen (2019), a classifier. Takes the settings of `convolutional`."""
     return convolutional(classes(num_classes), **settings)
 
 
@@ -92,7 +92,7 @@ def perceptron(
     epochs: int,
     batch_size: int,
 ) -> Learner:
-    """The thesis's multilayer perceptron, section 4.2.2, trained from scratch at each fit with Keras's RMSprop.
+    """Returns the perceptron of Tonnaer (2017), section 4.2.2, trained from scratch at each fit with Keras's RMSprop.
 
     Args:
         task: what is learned.
@@ -142,7 +142,7 @@ def convolutional(
     num_steps: int,
     batch_size: int,
 ) -> Learner:
-    """The network of the judge of query selection by latent-space sampling, from scratch with Keras's Adadelta.
+    """Returns the network of the judge of Killeen (2019), trained from scratch with Keras's Adadelta.
 
     It takes the same number of steps however many rows are labelled. There: filters (64, 32, 32), depth 2, 1,024 units,
     dropout 0.2, learning rate 0.1, batches of 64 and about 8,000 steps.

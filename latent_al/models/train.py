@@ -24,21 +24,24 @@ Loss = Callable[..., Float[Array, " b"]]
 
 
 class State(NamedTuple):
+    """Params, and what the optimizer keeps of its steps."""
+
     params: Params
     opt_state: PyTree
 
 
 def start(params: Params, optimizer: optax.GradientTransformation) -> State:
+    """Returns the state before the first step."""
     return State(params, optimizer.init(params))
 
 
 def keras_adadelta(learning_rate: float) -> optax.GradientTransformation:
-    """Adadelta as Keras has it: decay 0.95 and epsilon 1e-7."""
+    """Returns Adadelta as Keras has it: decay 0.95 and epsilon 1e-7."""
     return optax.adadelta(learning_rate, rho=0.95, eps=1e-7)
 
 
 def keras_rmsprop(learning_rate: float) -> optax.GradientTransformation:
-    """RMSprop as Keras had it: decay 0.9, and epsilon 1e-7 outside the square root."""
+    """Returns RMSprop as Keras had it: decay 0.9, and epsilon 1e-7 outside the square root."""
     return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, eps_in_sqrt=False)
 
 
@@ -54,9 +57,9 @@ def epoch(
     batch_size: int,
     num_steps: Int[Array, ""] | int | None = None,
 ) -> tuple[State, Float[Array, ""]]:
-    """One pass in random order over the first `count` of `rows`, the last batch smaller where they do not divide.
+    """Trains for one pass in random order over the first `count` of `rows`; the last batch may be smaller.
 
-    A smaller batch is filled up with rows of the others, whose own loss does not count: a loss that compares the
+    A smaller batch is filled up with rows of the other batches, whose loss does not count: a loss that compares the
     examples of a batch sees whole batches, and none twice unless `count` is below `batch_size`.
 
     Args:
@@ -93,13 +96,13 @@ def epoch(
 
 
 def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | int) -> Int[Array, " capacity"]:
-    """The first `count` of `rows` in random order, and the others behind them."""
+    """Returns the first `count` of `rows` in random order, and the rest behind them."""
     slot = jnp.arange(rows.shape[0])
     return rows[jnp.argsort(jnp.where(slot < count, jax.random.uniform(key, slot.shape), jnp.inf))]
 
 
 def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] | int:
-    """Steps of a pass over `count` rows."""
+    """Returns the steps of a pass over `count` rows."""
     return (count + batch_size - 1) // batch_size
 
 
@@ -116,7 +119,7 @@ def fit(
     num_steps: Int[Array, ""] | int,
     alone: bool = False,
 ) -> tuple[State, Float[Array, ""]]:
-    """`num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
+    """Trains for `num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
 
     Args:
         alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
@@ -147,7 +150,7 @@ def in_blocks(
     alone: bool = False,
     aligned: bool = False,
 ) -> Callable:
-    """`apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`.
+    """Returns `apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`.
 
     Args:
         aligned: gives each row the place in its block that it has where all rows lie on one device, for an `apply` to
@@ -160,15 +163,15 @@ def in_blocks(
             return apply(params, inputs)
 
         def put(outputs, some, start):
-            found = apply(params, some)
-            return jax.tree.map(lambda to, own: jax.lax.dynamic_update_slice_in_dim(to, own, start, 0), outputs, found)
+            update = jax.lax.dynamic_update_slice_in_dim
+            return jax.tree.map(lambda whole, part: update(whole, part, start, 0), outputs, apply(params, some))
 
         def put_block(index, outputs):
             # Blocks are read and written in place: a slice of all whole ones would be a copy of the pool.
             return put(outputs, jax.lax.dynamic_slice_in_dim(inputs, index * block, block), index * block)
 
         shapes = jax.eval_shape(apply, params, inputs)
-        outputs = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes)
+        outputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return put(jax.lax.fori_loop(0, num, put_block, outputs), inputs[num * block :], num * block)
 
     def aligned_shard(inputs, params):
@@ -176,7 +179,7 @@ def in_blocks(
         lead = jax.lax.axis_index(POOL) * size % block
         shifted = jnp.zeros((size + block - 1, *inputs.shape[1:]), inputs.dtype)
         outputs = of_shard(jax.lax.dynamic_update_slice_in_dim(shifted, inputs, lead, 0), params)
-        return jax.tree.map(lambda each: jax.lax.dynamic_slice_in_dim(each, lead, size), outputs)
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, lead, size), outputs)
 
     def blocked(params, inputs):
         function = aligned_shard if aligned and num_shards() > 1 else of_shard

@@ -21,7 +21,7 @@ relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 class Levels(nn.Module):
-    """A 2x2 convolution with strides 2 and a 3x3 one a level, each a leaky ReLU; the last level's units flattened."""
+    """Applies a 2x2 convolution with strides 2 and a 3x3 one a level, all leaky ReLUs, and flattens the last level."""
 
     filters: Sequence[int]
 
@@ -35,7 +35,7 @@ class Levels(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to the mean and the log standard deviation of their latents."""
+    """Maps images to the mean and the log standard deviation of their latents."""
 
     filters: Sequence[int]
     hidden: int
@@ -44,7 +44,8 @@ class Encoder(nn.Module):
     def setup(self):
         self.levels = Levels(self.filters)
         self.units = dense(self.hidden)
-        self.mu, self.log_sigma = dense(self.latent_dim), dense(self.latent_dim)
+        self.mu = dense(self.latent_dim)
+        self.log_sigma = dense(self.latent_dim)
 
     def __call__(self, images):
         x = relu(self.units(self.levels(images)))
@@ -52,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pixel logits: the encoder in reverse, and a 3x3 convolution that joins the last 2x2 patches."""
+    """Maps latents to pixel logits: the encoder in reverse, and a 3x3 convolution that joins the last 2x2 patches."""
 
     filters: Sequence[int]
     hidden: int
@@ -73,7 +74,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images to the features that compare them, of mean 0 and variance 1 in each image, and the logit of being real."""
+    """Maps images to features that compare them, of mean 0 and variance 1 an image, and to the logit of being real."""
 
     filters: Sequence[int]
     hidden: int
@@ -105,23 +106,23 @@ class VAEGAN(nn.Module):
         self.discriminator = Discriminator(self.filters, self.hidden)
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-        """Mean and log standard deviation of each image's latent."""
+        """Returns the mean and log standard deviation of each image's latent."""
         return self.encoder(images)
 
     def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """Pixel logits."""
+        """Returns pixel logits."""
         return self.decoder(latents)
 
     def draw(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """Images, in [0, 1]."""
+        """Returns images, in [0, 1]."""
         return nn.sigmoid(self.decoder(latents))
 
     def discriminate(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n f"], Float[Array, " n"]]:
-        """The features that compare images, and the logit of each image's being real."""
+        """Returns the features that compare images, and the logit of each image's being real."""
         return self.discriminator(images)
 
     def __call__(self, images, key):
-        """What the discriminator makes of a reconstruction."""
+        """Returns what the discriminator makes of a reconstruction."""
         mu, log_sigma = self.encode(images)
         return self.discriminate(self.draw(mu + jnp.exp(log_sigma) * jax.random.normal(key, mu.shape)))
 
@@ -129,7 +130,7 @@ class VAEGAN(nn.Module):
 def vae_gan(
     *, image_shape: tuple[int, int, int], filters: Sequence[int], hidden: int, latent_dim: int, gamma: float
 ) -> AutoEncoder:
-    """The VAE/GAN: the features of a discriminator, which learns to tell images from what is drawn, judge likeness.
+    """Returns the VAE/GAN: the features of a discriminator, which learns to tell images from drawn ones, judge them.
 
     In one step three networks descend a loss each, all of them in nats an image:
 
@@ -172,7 +173,7 @@ def vae_gan(
 
 
 def _loss(model, gamma, params, key, images):
-    """One scalar an image, of which each network sees the gradient of its own loss alone.
+    """Returns one scalar an image, of which each network sees the gradient of its own loss alone.
 
     A network whose params are stopped passes a gradient on. The forward passes that this writes twice XLA merges.
     """
@@ -210,7 +211,7 @@ def _surprise(logits, is_real):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scale_gradient(factor: float, params: Params) -> Params:
-    """`params`, whose gradient is multiplied by `factor`."""
+    """Returns `params`, whose gradient is multiplied by `factor`."""
     return params
 
 
