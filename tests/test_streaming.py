@@ -253,10 +253,10 @@ class TestBlocks:
             next(streaming.blocks(source, block_bytes=13_999))
 
     def test_are_smaller_where_little_memory_is_free(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(stream, "free_bytes", lambda device: 40_000.0 * stream.SHARE)
+        monkeypatch.setattr(stream, "available_memory", lambda device: 40_000.0 * stream.SHARE)
         made = Made(cloud("gaussian"))
         assert {len(block.latents[0]) for block in streaming.blocks(made)} == {2**15 // (4 * WIDTH)}
-        monkeypatch.setattr(stream, "free_bytes", lambda device: 0.0)
+        monkeypatch.setattr(stream, "available_memory", lambda device: 0.0)
         on_disk(tmp_path / "latents", cloud("gaussian"))
         source = streaming.open(tmp_path / "latents", SIZE, WIDTH)
         assert {len(block.latents[0]) for block in streaming.blocks(source)} == {CHUNK}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from latent_al.runtime.mesh import free_bytes
+from latent_al.runtime.mesh import available_memory
 from latent_al.types import BadInput
 
 BLOCK_BYTES = 2**26
@@ -107,7 +107,7 @@ def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
 
 def _block_bytes(sources):
     # By powers of two, so that memory that is a little less does not change how sums are rounded.
-    size, free = BLOCK_BYTES, free_bytes(jax.devices()[0])
+    size, free = BLOCK_BYTES, available_memory(jax.devices()[0])
     while SHARE * len(sources) * size > free:
         size //= 2
     return max(size, *map(_chunk_bytes, sources))
