@@ -14,7 +14,7 @@ from PIL import Image
 
 from latent_al.labelling import rounds
 from latent_al.labelling.label_studio import CONTROL, labelling_config, tasks
-from latent_al.labelling.sheets import contact_sheet, latent_map
+from latent_al.labelling.sheets import Marked, contact_sheet, latent_map
 from latent_al.types import BadInput
 
 CLASSES = ["cat", 'a "b" <c> & d', "猫", "two\nlines"]
@@ -150,7 +150,7 @@ def test_a_round_reaches_the_disk_under_its_name(tmp_path, monkeypatch):
     synced, sync, folder = [], os.fsync, tmp_path / "rounds/000"
     monkeypatch.setattr(os, "fsync", lambda file: sync(file) or synced.append((os.fstat(file).st_ino, folder.exists())))
     told = dict(queries=queries(), predictions=None, images=np.full((2, 4, 4, 1), 77, np.uint8))
-    where = dict(latents=np.eye(2, dtype=np.float32), groups={}, root_name="images")
+    where = dict(marked=Marked(np.eye(2, dtype=np.float32), {}), root_name="images")
     assert rounds.publish(tmp_path, dict(round=0, classes=CLASSES), **told, **where) == folder
     files = {path.stat().st_ino for path in folder.iterdir()}
     assert files < {each for each, is_there in synced if not is_there}
