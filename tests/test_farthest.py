@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latent_al.kernels import cover, farthest_first
-from latent_al.kernels.farthest import CANDIDATES, SMALL
+from latent_al.kernels.k_center import CANDIDATES, SMALL
 
 LARGE = SMALL + 300
 

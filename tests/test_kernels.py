@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latent_al import kernels
-from latent_al.kernels.picks import subsample_size
+from latent_al.kernels.selection import subsample_size
 
 
 def reference_least_confident(row):

@@ -9,7 +9,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.exceptions import ConvergenceWarning
 
-from latent_al.kernels import picks, sampling
+from latent_al.kernels import sampling, selection
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.strategies.needs import check_needs, latent_stats
@@ -168,9 +168,9 @@ def test_nearest_to_gives_each_target_a_row_of_its_own():
     for target in np.float64(targets):
         expected.append(min(left, key=lambda row: np.linalg.norm(np.float64(POINTS[row]) - target)))
         left.remove(expected[-1])
-    assert picks.nearest_to(targets, POINTS, taken).tolist() == expected
+    assert selection.nearest_to(targets, POINTS, taken).tolist() == expected
     with pytest.raises(ValueError, match="4 rows asked for but only 3 of 40"):
-        picks.nearest_to(targets, POINTS, jnp.arange(40) < 37)
+        selection.nearest_to(targets, POINTS, jnp.arange(40) < 37)
 
 
 class TestClusterings:

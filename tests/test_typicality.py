@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latent_al.kernels import kmeans_plus_plus, lloyd, most_typical, typicality
-from latent_al.kernels.typicality import FEW_ROWS, TILE
+from latent_al.kernels.typiclust import FEW_ROWS, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.types import UNLABELLED, Pool
 

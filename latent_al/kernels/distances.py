@@ -80,7 +80,7 @@ def kl_divergences(
 ) -> Float[Array, "n m"]:
     """KL(x || y) in nats of each pair of Gaussians with diagonal covariance, in [0, inf): two matrix products.
 
-    The error is a rounding of the largest term: for pairs that nearly agree, `jeffreys_to` does not cancel.
+    The error is a rounding of the largest term: for pairs that nearly agree, `jeffreys_to_point` does not cancel.
     """
     mu_x, mu_y = mu_x - mu_y[:1], mu_y - mu_y[:1]
     precision = jnp.exp(-2 * log_sigma_y)
@@ -100,24 +100,24 @@ def jeffreys_divergences(
     return forward + kl_divergences(mu_y, log_sigma_y, mu_x, log_sigma_x).T
 
 
-def squared_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+def squared_euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """Squared Euclidean distance of each row to one point, in [0, inf), without cancellation."""
     return ((points - point[None, :]) ** 2).sum(axis=1)
 
 
-def euclidean_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+def euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """Euclidean distance of each row to one point, in [0, inf)."""
-    return jnp.sqrt(squared_to(points, point))
+    return jnp.sqrt(squared_euclidean_to_point(points, point))
 
 
-def half_cosine_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """(1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
     unit, unit_to = points / jnp.linalg.norm(points, axis=1, keepdims=True), point / jnp.linalg.norm(point)
-    return jnp.clip(squared_to(unit, unit_to) / 4, 0, 1)
+    return jnp.clip(squared_euclidean_to_point(unit, unit_to) / 4, 0, 1)
 
 
-def jeffreys_to(
+def jeffreys_to_point(
     points: tuple[Float[Array, "n d"], Float[Array, "n d"]], point: tuple[Float[Array, " d"], Float[Array, " d"]]
 ) -> Float[Array, " n"]:
     """Jeffreys divergence in nats of each Gaussian (mu, log_sigma) and one of them, in [0, inf); no cancellation."""
@@ -127,16 +127,16 @@ def jeffreys_to(
     return 0.5 * ((ratio - 1 / ratio) ** 2 + gap**2 * (1 + 1 / ratio**2)).sum(axis=1)
 
 
-def diameter(to: Callable[..., Array], points: PyTree[Float[Array, "n d"]]) -> Float[Array, ""]:
+def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Array]) -> Float[Array, ""]:
     """Twice the largest distance from the origin, N(0, I) for Gaussians: the thesis's scale, section 3.4.3.
 
     For a metric it bounds the largest distance between two rows.
 
     Args:
-        to: one of the distances above, from all rows to one point.
+        distance: one of the distances above, from all rows to one point.
     """
     origin = jax.tree.map(lambda each: jnp.zeros_like(each[0]), points)
-    return 2 * to(points, origin).max()
+    return 2 * distance(points, origin).max()
 
 
 def _layout(n, m):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels.shards import POOL, by_shard, joined, num_shards, total
+from latent_al.kernels._sharding import column_sums, pairwise_row_sums
 
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
@@ -118,7 +118,7 @@ def squared_closeness_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
 
 @partial(jax.jit, static_argnums=1)
 def _cosine_density(x, unit_cube):
-    return cosine_values(x, total(unit_rows(x)) / len(x), unit_cube)
+    return cosine_values(x, column_sums(unit_rows(x)) / len(x), unit_cube)
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -141,50 +141,14 @@ def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: b
 def _squared_euclidean_density(x, unit_cube):
     x = _centred(x)
     squares = x**2
-    return _reversed(squares.sum(axis=1) + total(squares).sum() / len(x), x.shape[1] if unit_cube else None)
+    return _reversed(squares.sum(axis=1) + column_sums(squares).sum() / len(x), x.shape[1] if unit_cube else None)
 
 
 @partial(jax.jit, static_argnums=1)
 def _euclidean_density(x, unit_cube):
     n, d = x.shape
-    sums = (_sums_of_pairs if num_shards() == 1 else _sums_around)(*_factors(_centred(x)))
+    sums = pairwise_row_sums(_distances, *_factors(_centred(x)), TILE)
     return _reversed(sums[:n] / n, d**0.5 if unit_cube else None)
-
-
-def _sums_of_pairs(left, right):
-    """The sum of the distances of each row to all rows; those that fill up the last tile are at no distance."""
-    num_tiles = -(-len(left) // TILE)
-    left, right = (_tiled(side, num_tiles, TILE) for side in (left, right))
-
-    def add_tile(sums, pair):
-        """A tile off the diagonal stands for itself and its mirror image."""
-        i, j = pair
-        tile = _distances(left[i], right[j])
-        return sums.at[i].add(tile.sum(axis=1)).at[j].add(jnp.where(i == j, 0, tile.sum(axis=0))), None
-
-    return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
-
-
-def _sums_around(left, right):
-    """As `_sums_of_pairs`: each shard hands its tiles on, one by one, until all shards have compared theirs with it."""
-    shards = num_shards()
-
-    def of_shard(own):
-        size = len(own[0])
-        num_tiles = -(-size // TILE)
-        left, right = (_tiled(side, num_tiles, -(-size // num_tiles)) for side in own)
-
-        def compare(_, carry):
-            sums, others = carry
-            sums += jax.lax.map(lambda rows: _distances(rows, others).sum(axis=1), left)
-            return sums, jax.lax.ppermute(others, POOL, [(shard, (shard + 1) % shards) for shard in range(shards)])
-
-        def add_tile(sums, others):
-            return jax.lax.fori_loop(0, shards, compare, (sums, others))[0], None
-
-        return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
-
-    return joined(by_shard(of_shard, (left, right)), len(left))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -207,8 +171,8 @@ def _euclidean_density_estimate(key, x, num, unit_cube):
 @jax.jit
 def _j_density(mu, log_sigma):
     terms = j_terms(mu, log_sigma, mu[0], log_sigma[0])
-    means = JTerms(*[total(each) / len(mu) for each in terms])
-    spreads = [total(each) / len(mu) for each in j_spreads(terms, means)]
+    means = JTerms(*[column_sums(each) / len(mu) for each in terms])
+    spreads = [column_sums(each) / len(mu) for each in j_spreads(terms, means)]
     return _reversed(mean_j(terms, means, spreads), None)
 
 
@@ -281,7 +245,7 @@ def _reversed(distances, bound):
 def _centred(x):
     """About the mean; equal rows become zero exactly, however far they lie from the origin."""
     x = x - x[:1]
-    return x - total(x)[None, :] / len(x)
+    return x - column_sums(x)[None, :] / len(x)
 
 
 def _factors(x):
@@ -294,10 +258,6 @@ def _distances(left, right):
     # `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU.
     squares = jnp.matmul(left, right.T, precision="highest")
     return jnp.sqrt(jnp.where(squares < 0, 0, squares))
-
-
-def _tiled(rows, num_tiles, size):
-    return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
 
 
 def check_cube(x: Float[Array, "n d"], unit_cube: bool) -> None:

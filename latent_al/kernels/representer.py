@@ -25,7 +25,7 @@ class Explanation(namedtuple("Explanation", ["supporting", "supporting_values", 
     """
 
 
-def alphas(probs: Float[Array, "n c"], labels: Int[Array, " n"], l2: float) -> Float[Array, "n c"]:
+def representer_alphas(probs: Float[Array, "n c"], labels: Int[Array, " n"], l2: float) -> Float[Array, "n c"]:
     """The weight of each labelled example in each class's logit; zeros where the label is negative, that is unknown.
 
     Args:
@@ -42,7 +42,7 @@ def alphas(probs: Float[Array, "n c"], labels: Int[Array, " n"], l2: float) -> F
     return jnp.where(known[:, None], errors, 0) / (2 * l2 * jnp.maximum(known.sum(), 1))
 
 
-def values(
+def representer_values(
     alphas: Float[Array, "n c"], features: Float[Array, "n f"], target: Float[Array, " f"]
 ) -> Float[Array, "n c"]:
     """What each labelled example adds to each logit of one target: their sums over the examples are the logits.
@@ -104,7 +104,7 @@ def importance(
         features: below the last layer.
         labelled: sum of the features of all labelled examples.
         num_labelled: how many these are, 1 or more.
-        l2: as in `alphas`.
+        l2: as in `representer_alphas`.
 
     Raises:
         ValueError: l2 is not above 0, or the shapes differ.

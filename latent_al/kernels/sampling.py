@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels.distances import nearest, squared_to
-from latent_al.kernels.shards import added, by_shard, highest, segment_sum, total
+from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
+from latent_al.kernels.distances import nearest, squared_euclidean_to_point
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -49,8 +49,8 @@ def normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters
 
     def fit(inside):
         size = _size(inside) * points.shape[1]
-        mean = total(jnp.where(inside[:, None], points, 0)).sum() / size
-        variance = total(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
+        mean = column_sums(jnp.where(inside[:, None], points, 0)).sum() / size
+        variance = column_sums(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
         return jnp.full(points.shape[1], mean), jnp.sqrt(variance) * jnp.eye(points.shape[1])
 
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
@@ -60,9 +60,11 @@ def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cl
     """Normal with a mean vector and a covariance matrix, which may be singular, cluster by cluster."""
 
     def fit(inside):
-        mean = total(jnp.where(inside[:, None], points, 0)) / _size(inside)
+        mean = column_sums(jnp.where(inside[:, None], points, 0)) / _size(inside)
         gaps = jnp.where(inside[:, None], points - mean[None, :], 0)
-        products = added(partial(jax.lax.map, lambda block: jnp.matmul(block.T, block, precision="highest")), gaps)
+        products = blockwise_sum(
+            partial(jax.lax.map, lambda block: jnp.matmul(block.T, block, precision="highest")), gaps
+        )
         values, vectors = jnp.linalg.eigh(products / _size(inside))
         return mean, vectors * jnp.sqrt(jnp.where(values < 0, 0, values))[None, :]
 
@@ -173,11 +175,8 @@ def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, 
 
 
 def _nearest(draws, points, valid):
-    """`nearest` to each draw, of the nearest in each shard."""
-    sq_distance, rows = by_shard(lambda own, draws: nearest(draws, *own), (points, valid), draws)
-    shard = sq_distance.argmin(axis=0)[None, :]
-    rows = rows + -(-len(points) // len(rows)) * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
-    return tuple(jnp.take_along_axis(each, shard, axis=0)[0] for each in (sq_distance, rows))
+    """Returns the squared distance of each draw to the nearest valid row, and that row."""
+    return nearest_of_shards(lambda rows, draws: nearest(draws, rows[0], rows[1]), (points, valid), draws)
 
 
 def _nearest_of_each(draws, points, valid, threshold, missing, num):
@@ -192,8 +191,8 @@ def _nearest_of_each(draws, points, valid, threshold, missing, num):
 
 def _all_within(draws, points, valid, threshold, missing, num):
     """The rows near the one draw, nearest first, at most as many as are missing."""
-    sq_distance = jnp.where(valid, squared_to(points, draws[0]), jnp.inf)
-    closeness, rows = highest(-sq_distance, num)
+    sq_distance = jnp.where(valid, squared_euclidean_to_point(points, draws[0]), jnp.inf)
+    closeness, rows = top_k(-sq_distance, num)
     return rows, (-closeness < threshold**2) & (jnp.arange(num) < missing)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_al.kernels.distances import squared_to
+from latent_al.kernels.distances import squared_euclidean_to_point
 
 NUM_STEPS = 11
 """Of the search for a precision: one more than any set tried has needed to be within 1e-3 of its perplexity."""
@@ -168,7 +168,7 @@ def _gaussian(gaps, is_other, log_precision):
 @jax.custom_jvp
 @jax.jit
 def _squared_distances(rows):
-    return jax.vmap(squared_to, (None, 0))(rows, rows)
+    return jax.vmap(squared_euclidean_to_point, (None, 0))(rows, rows)
 
 
 @_squared_distances.defjvp

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from latent_al.kernels import cluster, picks, sampling
+from latent_al.kernels import clustering, sampling, selection
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
@@ -29,7 +29,7 @@ def ae_error() -> Strategy:
 
     def query(key, pool, num):
         del key
-        return picks.top_k(pool.gather(pool.prepared), pool.taken, num)
+        return selection.top_k(pool.gather(pool.prepared), pool.taken, num)
 
     return Strategy(query, lambda encoded: encoded.errors, needs={"errors": "ae_error"})
 
@@ -96,8 +96,8 @@ def typical(*, iterations: int) -> Strategy:
         raise BadInput(f"iterations is {iterations}; expected 1 or more.")
 
     def query(key, pool, num):
-        centres = cluster.kmeans(key, pool.latents, num, iterations).centres
-        return picks.nearest_to(centres, pool.latents, pool.taken)
+        centres = clustering.kmeans(key, pool.latents, num, iterations).centres
+        return selection.nearest_to(centres, pool.latents, pool.taken)
 
     return Strategy(query, needs={"distinct": "typical"})
 

@@ -56,12 +56,12 @@ class _Reading:
             raise BadInput(f"{self.path} cannot be read: {error}; write it anew.") from error
 
 
-def write(
+def write_latents(
     path: str | Path, parts: Iterable[Float[np.ndarray, "_ d"]], num_rows: int, width: int, *, chunk_bytes=CHUNK_BYTES
 ) -> Latents:
     """Writes latents [n d] as they come, in parts of any number of rows; a chunk is written while the next one comes.
 
-    Until all is written, and where that fails, `open` refuses what is at `path`.
+    Until all is written, and where that fails, `open_latents` refuses what is at `path`.
 
     Args:
         path: a folder that does not exist.
@@ -97,11 +97,11 @@ def write(
     if start < num_rows:
         raise BadInput(f"only {start} of the {num_rows} rows of {path} came; remove it, and write all or say fewer.")
     writing.result()
-    return open(path)
+    return open_latents(path)
 
 
-def open(path: str | Path, num_rows: int | None = None, width: int | None = None) -> Latents:
-    """The latents at `path`: zarr 3, float32 [n d], in chunks of rows, as `write` or another program has written them.
+def open_latents(path: str | Path, num_rows: int | None = None, width: int | None = None) -> Latents:
+    """Opens the latents at `path`: zarr 3, float32 [n d], in chunks of rows, as `write_latents` or others write them.
 
     Whether all chunks are there is looked up at once, and also their size where they are not compressed; their content
     is checked as it is read, where it has a checksum.
@@ -119,12 +119,14 @@ def open(path: str | Path, num_rows: int | None = None, width: int | None = None
         store = ts.open(_spec(path), open=True, read=True).result()
     except ValueError as error:
         reason = str(error).split(" [tensorstore_spec")[0]
-        raise BadInput(f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write.") from error
+        raise BadInput(
+            f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write_latents."
+        ) from error
     expected = [size or found for size, found in zip((num_rows, width), store.shape, strict=False)]
     if store.rank != 2 or store.dtype != ts.float32 or list(store.shape) != expected or 0 in store.shape:
         raise BadInput(
             f"{path} is {store.dtype.name} {list(store.shape)}; expected float32 [{num_rows or 'n'}, {width or 'd'}], "
-            "and not empty; write the latents with streaming.write."
+            "and not empty; write the latents with streaming.write_latents."
         )
     _check_chunks(path, store)
     return Latents(path, store)

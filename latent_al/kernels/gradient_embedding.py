@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels.draws import draw_row
-from latent_al.kernels.picks import check_left
-from latent_al.kernels.shards import at_row
+from latent_al.kernels._random import draw_row
+from latent_al.kernels._sharding import take_row
+from latent_al.kernels.selection import check_left
 
 
 def badge(
@@ -70,7 +70,7 @@ def _badge(key, probs, features, taken, num):
 
     def sq_distance_to(row):
         own_probs, own_features, label, sq_length = (
-            at_row(each, row) for each in (probs, features, labels, sq_lengths)
+            take_row(each, row) for each in (probs, features, labels, sq_lengths)
         )
         residual = own_probs.at[label].add(-1)
         products = (_matmul(probs, residual) - residual[labels]) * _matmul(features, own_features)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent_al.kernels.shards import added
+from latent_al.kernels._sharding import blockwise_sum
 
 
 def draw_row(weights: Float[Array, " n"], uniform: Float[Array, "2"]) -> Int[Array, ""]:
@@ -28,7 +28,7 @@ def _column_sums(weights, side):
         found = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % side))).reshape(len(weights), -1, side).sum(axis=1)
         return jnp.take_along_axis(found, (jnp.arange(side)[None, :] - rows[:, :1]) % side, axis=1)
 
-    return added(sums, (weights, jnp.arange(len(weights))))
+    return blockwise_sum(sums, (weights, jnp.arange(len(weights))))
 
 
 def _first_beyond(weights, uniform):

@@ -1,4 +1,4 @@
-"""The picks of `kernels.picks`, of latents that are read block by block: the same rows."""
+"""The picks of `kernels.selection`, of latents that are read block by block: the same rows."""
 
 from collections.abc import Callable
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from latent_al.kernels.distances import squared_to
-from latent_al.kernels.shards import at_row, by_shard, highest, is_highest
+from latent_al.kernels import _sharding
+from latent_al.kernels.distances import squared_euclidean_to_point
 
 
 def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
@@ -23,7 +23,7 @@ def top_k(score: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
     """
     _check(score, taken, num)
-    return highest(_open_scores(score, taken), num)[1]
+    return _sharding.top_k(_open_scores(score, taken), num)[1]
 
 
 def random_partitions(
@@ -41,69 +41,7 @@ def random_partitions(
     part = jnp.arange(num)
     # Below zero, so that what fills up the last shard comes last, as does what is taken.
     draws = jnp.where(taken, -jnp.inf, -jax.random.uniform(key, taken.shape))
-    return _best_of_parts(_open_scores(score, taken), draws, part * base + jnp.minimum(part, longer))
-
-
-def _best_of_parts(score, draws, starts):
-    """The best row of each part of the rows, the highest of `draws` first; of equal ones the first.
-
-    Each shard sorts its own, and cuts where the parts start: what moves is a few numbers a part.
-    """
-    ordered, rows = by_shard(_sorted, draws, fill=-jnp.inf)
-    splits = _splits(ordered, starts)
-    cut = by_shard(_best_of_own_parts, (by_shard(lambda own: own, score, fill=-jnp.inf), ordered, rows, splits))
-    best, draw, row = (each for each in cut)
-    row += rows.shape[1] * jnp.arange(len(row), dtype=row.dtype)[:, None]
-    shard = jnp.where(best == best.max(axis=0)[None, :], draw, jnp.inf).argmin(axis=0)
-    return jnp.take_along_axis(row, shard[None, :], axis=0)[0]
-
-
-def _sorted(draws):
-    rows = jnp.argsort(-draws).astype(jnp.int32)
-    return -draws[rows], rows
-
-
-def _splits(ordered, starts):
-    """Where in the ordered draws of each shard [s w] the parts start that start at these ranks of all."""
-    values = _at_ranks(ordered, starts)
-    low, high = (by_shard(partial(_places, side=side), ordered, values) for side in ("left", "right"))
-    # Of equal draws those of the first shards come first.
-    tied = high - low
-    skipped = (starts - low.sum(axis=0))[None, :] - (tied.cumsum(axis=0) - tied)
-    return low + jnp.clip(skipped, 0, tied)
-
-
-def _places(ordered, values, *, side):
-    return jnp.searchsorted(ordered[0], values, side=side)
-
-
-def _at_ranks(ordered, ranks):
-    """Of the ordered values of all shards, none below 0, those at these ranks."""
-    if len(ordered) == 1:
-        return ordered[0, ranks]
-    kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")
-
-    def halve(_, bracket):
-        # Floats that are not below 0 are in order when they are read as integers.
-        low, high = bracket
-        middle = low + (high - low) // 2
-        values = jax.lax.bitcast_convert_type(middle, ordered.dtype)
-        beyond = by_shard(partial(_places, side="right"), ordered, values).sum(axis=0) > ranks
-        return jnp.where(beyond, low, middle + 1), jnp.where(beyond, middle, high)
-
-    bracket = jnp.zeros(len(ranks), kind), jnp.full(len(ranks), jnp.inf, ordered.dtype).view(kind)
-    lowest = jax.lax.fori_loop(0, jnp.iinfo(kind).bits, halve, bracket)[0]
-    return jax.lax.bitcast_convert_type(lowest, ordered.dtype)
-
-
-def _best_of_own_parts(own):
-    score, ordered, rows, splits = (each[0] for each in own)
-    score, size, num = score[rows], len(rows), len(splits)
-    part = jnp.zeros(size + 1, jnp.int32).at[splits].add(1).cumsum()[:size] - 1
-    best = jax.ops.segment_max(score, part, num, indices_are_sorted=True)
-    place = jnp.where(score == best[part], jnp.arange(size), size)
-    place = jax.ops.segment_min(place, part, num, indices_are_sorted=True)
-    return best, ordered.at[place].get(mode="clip"), rows.at[place].get(mode="clip")
+    return _sharding.best_of_parts(_open_scores(score, taken), draws, part * base + jnp.minimum(part, longer))
 
 
 def greedy_diverse(
@@ -112,7 +50,7 @@ def greedy_diverse(
     taken: Bool[Array, " n"],
     num: int,
     *,
-    to: Callable[[PyTree, PyTree], Float[Array, " n"]],
+    distance: Callable[[PyTree, PyTree], Float[Array, " n"]],
     weight: Float[Array, ""] | float,
 ) -> Int[Array, " num"]:
     """The best row by `score`, then row by row the largest `score + weight * distance to the rows picked so far`.
@@ -122,8 +60,8 @@ def greedy_diverse(
     alpha * uncertainty + beta * representativeness and `weight` (1 - alpha - beta) over the largest distance.
 
     Args:
-        points: what `to` takes, such as an array [n d], or a pair (mu, log_sigma).
-        to: distances [n] from all rows to one point, such as `distances.euclidean_to`.
+        points: what `distance` takes, such as an array [n d], or a pair (mu, log_sigma).
+        distance: distances [n] from all rows to one point, such as `distances.euclidean_to_point`.
         weight: of the distance, 0 or more.
 
     Raises:
@@ -135,17 +73,17 @@ def greedy_diverse(
         raise ValueError(f"points have {[len(each) for each in jax.tree.leaves(points)]} rows but score {len(score)}.")
     if not isinstance(weight, jax.core.Tracer) and not 0 <= (known := float(jax.device_get(weight))) < float("inf"):
         raise ValueError(f"weight is {known}; expected 0 or more, and finite: look for a scale of 0 or NaN.")
-    return _greedy_diverse(score, points, taken, num, to, weight)
+    return _greedy_diverse(score, points, taken, num, distance, weight)
 
 
 @partial(jax.jit, static_argnums=(3, 4))
-def _greedy_diverse(score, points, taken, num, to, weight):
+def _greedy_diverse(score, points, taken, num, distance, weight):
     def pick(index, carry):
         rows, blocked, nearest = carry
         gain = jnp.where(index == 0, score, score + weight * nearest)
         row = _open_scores(gain, blocked).argmax()
-        distance = to(points, jax.tree.map(lambda each: at_row(each, row), points))
-        return rows.at[index].set(row), blocked.at[row].set(True), jnp.minimum(nearest, distance)
+        to_row = distance(points, jax.tree.map(lambda each: _sharding.take_row(each, row), points))
+        return rows.at[index].set(row), blocked.at[row].set(True), jnp.minimum(nearest, to_row)
 
     nearest = jnp.full_like(score, jnp.finfo(score.dtype).max)
     return jax.lax.fori_loop(0, num, pick, (jnp.zeros(num, jnp.int32), taken, nearest))[0]
@@ -166,7 +104,7 @@ def nearest_to(
 @jax.jit
 def _nearest_to(targets, points, taken):
     def pick(blocked, target):
-        row = _open_scores(-squared_to(points, target), blocked).argmax().astype(jnp.int32)
+        row = _open_scores(-squared_euclidean_to_point(points, target), blocked).argmax().astype(jnp.int32)
         return blocked.at[row].set(True), row
 
     return jax.lax.scan(pick, taken, targets)[1]
@@ -184,7 +122,7 @@ def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], fraction: float) -> B
         ValueError: `fraction` is outside (0, 1].
     """
     draw = jnp.where(taken, -1.0, jax.random.uniform(key, taken.shape))
-    return taken | ~is_highest(draw, subsample_size(taken.shape[0], fraction))
+    return taken | ~_sharding.top_k_mask(draw, subsample_size(taken.shape[0], fraction))
 
 
 def subsample_size(size: int, fraction: float) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from latent_al.kernels.distances import squared_to
+from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.kernels.representativeness import (
     JTerms,
     cosine_values,
@@ -84,7 +84,7 @@ def squared_closeness_to_origin(mu: Source, *, block_bytes: int | None = None) -
     Raises:
         BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
     """
-    return _reversed(_rows(squared_to, [mu], block_bytes, jnp.zeros(mu.width)), "all rows are zero")
+    return _reversed(_rows(squared_euclidean_to_point, [mu], block_bytes, jnp.zeros(mu.width)), "all rows are zero")
 
 
 def _units(x):
@@ -96,7 +96,7 @@ def _about(x, origin):
 
 
 def _squares_about(x, origin, mean):
-    return squared_to(x - origin[None, :], mean)
+    return squared_euclidean_to_point(x - origin[None, :], mean)
 
 
 def _j_spreads(mu, log_sigma, unit_mu, unit_log_sigma, means):

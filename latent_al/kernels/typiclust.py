@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from latent_al.kernels._sharding import segment_sum
 from latent_al.kernels.distances import squared_distances
-from latent_al.kernels.picks import check_left
-from latent_al.kernels.shards import segment_sum
+from latent_al.kernels.selection import check_left
 
 TILE = 256
 """Rows that are compared with as many others at a time."""

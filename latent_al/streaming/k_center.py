@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from latent_al.kernels.distances import squared_to
+from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.streaming.stream import Source, blocks, check_open, rows_at
 from latent_al.types import BadInput
 
@@ -136,7 +136,7 @@ def _nearest(points, sq_distances, centres, count):
         points, nearest = args
 
         def closer(index, nearest):
-            return jnp.minimum(nearest, squared_to(points, centres[index]))
+            return jnp.minimum(nearest, squared_euclidean_to_point(points, centres[index]))
 
         return jax.lax.fori_loop(0, count, closer, nearest)
 
@@ -163,7 +163,7 @@ def _ahead(points, sq_distances, bound, before, most):
 
     def pick(carry):
         nearest, places, picked, place, _ = carry
-        nearest = jnp.minimum(nearest, squared_to(points, points[place])).at[place].set(-jnp.inf)
+        nearest = jnp.minimum(nearest, squared_euclidean_to_point(points, points[place])).at[place].set(-jnp.inf)
         following = nearest.argmax()
         return nearest, places.at[picked].set(place), picked + 1, following, nearest[following]
 

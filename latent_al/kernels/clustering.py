@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from latent_al.kernels._random import draw_row
+from latent_al.kernels._sharding import blockwise_sum, segment_sum, take_row
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
-from latent_al.kernels.draws import draw_row
-from latent_al.kernels.shards import added, at_row, segment_sum
 
 FEW_CLUSTERS = 16
 
@@ -56,8 +56,7 @@ def lloyd(
 
     A centre with no row moves instead to the row farthest from its own centre, of those that share theirs, and takes it
     over; several go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest` says how exact the
-    clusters are, `shards.added` on how many devices the centres are the same to the last bit. Source: Lloyd, Least
-    Squares Quantization in PCM, 1982.
+    assignments are. Source: Lloyd, Least Squares Quantization in PCM, 1982.
 
     Args:
         valid: centres to use, one at least, by default all; the others have no rows, and what they end as means
@@ -82,7 +81,7 @@ def _kmeans_plus_plus(key, points, num):
             column, value = values
             return total + (column - value) ** 2, None
 
-        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), (points.T, at_row(points, row)))[0]
+        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
 
     def draw(sq_distance, uniform):
         row = draw_row(jnp.where((sq_distance == 0).all(), 1, sq_distance), uniform)
@@ -124,7 +123,7 @@ def _sums(points, clusters, num):
         marks = clusters[None, :] == jnp.arange(num)[:, None]
         return jnp.matmul(marks.astype(points.dtype), points, precision="highest")
 
-    return added(partial(jax.lax.map, sums), (points, clusters))
+    return blockwise_sum(partial(jax.lax.map, sums), (points, clusters))
 
 
 def _filled(points, centres, clusters, valid):
@@ -138,8 +137,8 @@ def _filled(points, centres, clusters, valid):
         shared = sizes[clusters] > 1
         row = jnp.where(shared, _sq_distances(points, centres, clusters), -1).argmax()
         empty = is_empty(sizes).argmax().astype(jnp.int32)
-        sizes = sizes.at[at_row(clusters, row)].add(-1).at[empty].set(1)
-        return centres.at[empty].set(at_row(points, row)), clusters.at[row].set(empty), sizes
+        sizes = sizes.at[take_row(clusters, row)].add(-1).at[empty].set(1)
+        return centres.at[empty].set(take_row(points, row)), clusters.at[row].set(empty), sizes
 
     sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
     return jax.lax.while_loop(lambda carry: is_empty(carry[2]).any(), fill, (centres, clusters, sizes))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from latent_al.kernels.distances import nearest, squared_to
-from latent_al.kernels.shards import at_row, by_shard, highest, joined
+from latent_al.kernels._sharding import gather, map_shards, marked_rows, take_row, top_k
+from latent_al.kernels.distances import nearest, squared_euclidean_to_point
 
 CANDIDATES = 1024
 """Rows among which picks are made between two passes over the pool."""
@@ -37,7 +37,7 @@ class Cover(namedtuple("Cover", ["rows", "distances", "nearest"])):
     """
 
 
-_Pool = namedtuple("_Pool", ["points", "finite", "origin", "margin", "taken_rows", "starts", "num_taken"])
+_Pool = namedtuple("_Pool", ["points", "finite", "origin", "margin", "taken"])
 _State = namedtuple("_State", ["upper", "rows", "sq_distances", "count", "synced", "stuck"])
 
 
@@ -130,7 +130,7 @@ def _finite(points):
 @partial(jax.jit, static_argnums=2)
 def _farthest_first(points, taken, num, first, eligible):
     pool = _pool(points, taken)
-    count = jnp.maximum(pool.num_taken, 1)
+    count = jnp.maximum(pool.taken.count, 1)
     upper = jnp.where(taken | ~eligible, -jnp.inf, jnp.where(pool.finite, jnp.inf, -1)).astype(points.dtype)
     state = _State(
         upper.at[jnp.where(taken.any(), len(points), first)].set(-jnp.inf, mode="drop"),
@@ -140,7 +140,7 @@ def _farthest_first(points, taken, num, first, eligible):
         jnp.zeros_like(count),
         jnp.zeros_like(count),
     )
-    last = pool.num_taken + num
+    last = pool.taken.count + num
     if len(points) > SMALL:
         state = jax.lax.while_loop(
             lambda state: (state.count < last) & (state.stuck < PATIENCE), partial(_pass, pool, last), state
@@ -149,7 +149,7 @@ def _farthest_first(points, taken, num, first, eligible):
 
 
 def _pool(points, taken):
-    """What stays as it is: with the rows taken [s w], each shard's from the first on, and how many precede them."""
+    """Returns what stays as it is in all passes."""
     finite = _finite(points)
     # Of some rows: the mean of all would take a copy of them, and bounds only need an origin in their midst.
     num = min(len(points), CANDIDATES)
@@ -157,24 +157,18 @@ def _pool(points, taken):
     origin = jnp.where(finite[some][:, None], points[some], 0).mean(axis=0)
     # Of a squared distance from a product: the rounding of its terms, about (d + 3) / 2, and of the move to the origin.
     margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
-    rows = by_shard(lambda own: jnp.nonzero(own, size=len(own), fill_value=0)[0].astype(jnp.int32), taken)
-    rows += rows.shape[1] * jnp.arange(len(rows), dtype=jnp.int32)[:, None]
-    ends = by_shard(jnp.sum, taken).cumsum()
-    starts = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
-    return _Pool(points, finite, origin, margin, rows, starts, ends[-1])
+    return _Pool(points, finite, origin, margin, marked_rows(taken))
 
 
 def _centres(pool, picked, places):
     """The rows at these places of all centres: first those taken, then those picked."""
-    shard = (pool.starts[None, :] <= places[:, None]).sum(axis=1) - 1
-    taken = pool.taken_rows[shard, places - pool.starts[shard]]
-    return jnp.where(places < pool.num_taken, taken, picked[places - pool.num_taken])
+    return jnp.where(places < pool.taken.count, pool.taken.at(places), picked[places - pool.taken.count])
 
 
 def _pass(pool, last, state):
     """Bounds for all rows, then picks among the candidates."""
     upper = _bounded(pool, state.upper, state.rows, state.synced, state.count)
-    found, rows = highest(upper, CANDIDATES + 1)
+    found, rows = top_k(upper, CANDIDATES + 1)
     bound, bound_row, rows = found[-1], rows[-1], jnp.sort(rows[:-1])
     columns, open_rows = _at(pool, rows).T, upper[rows] >= 0
     distances = jnp.where(open_rows, _measured(pool, columns, upper[rows], state.rows, state.count), upper[rows])
@@ -186,7 +180,7 @@ def _pass(pool, last, state):
 
     def pick(carry):
         distances, picks, sq_distances, picked, place, best = carry
-        index = state.count + picked - pool.num_taken
+        index = state.count + picked - pool.taken.count
         picks, sq_distances = picks.at[index].set(rows[place]), sq_distances.at[index].set(best)
         nearer = ((columns - columns[:, place][:, None]) ** 2).sum(axis=0)
         distances = jnp.minimum(distances, nearer).at[place].set(-jnp.inf)
@@ -211,7 +205,7 @@ def _bounded(pool, upper, picked, low, high):
         num_blocks = -(-jnp.minimum(high - start, CENTRES) // BLOCK)
         known = pool.origin, y.reshape(-1, BLOCK, y.shape[1]), num_blocks
         bounds = partial(_bounds_of_shard, margin=pool.margin)
-        return joined(by_shard(bounds, (pool.points, pool.finite, upper), *known), len(upper))
+        return gather(map_shards(bounds, (pool.points, pool.finite, upper), *known), len(upper))
 
     return jax.lax.fori_loop(0, -(-(high - low) // CENTRES), some, upper)
 
@@ -277,13 +271,13 @@ def _scan(pool, last, state):
     """The rest of the picks, each of which scans the pool."""
 
     def towards(row, distances):
-        sq_distances = squared_to(pool.points, _at(pool, row[None])[0])
+        sq_distances = squared_euclidean_to_point(pool.points, _at(pool, row[None])[0])
         return jnp.where(pool.finite, jnp.minimum(distances, sq_distances), distances)
 
     def pick(count, carry):
         distances, rows, sq_distances = carry
-        row, index = distances.argmax().astype(jnp.int32), count - pool.num_taken
-        rows, sq_distances = rows.at[index].set(row), sq_distances.at[index].set(at_row(distances, row))
+        row, index = distances.argmax().astype(jnp.int32), count - pool.taken.count
+        rows, sq_distances = rows.at[index].set(row), sq_distances.at[index].set(take_row(distances, row))
         return towards(row, distances).at[row].set(-jnp.inf), rows, sq_distances
 
     def again(place, distances):
