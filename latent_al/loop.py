@@ -292,6 +292,6 @@ def _mc_dropout(learner, params, inputs):
 def _draw_subsample(key: Key, is_queried: Bool[Array, " n"], share: float) -> Int[Array, " m"]:
     """Returns the rows of a random share of the pool; slots without a row hold n."""
     size = is_queried.shape[0]
-    is_drawn = ~subsample(key, is_queried, share)
+    is_drawn = ~subsample(key, is_queried, fraction=share)
     drawn = jnp.nonzero(is_drawn, size=subsample_size(size, share), fill_value=size)[0]
     return drawn.astype(jnp.int32)

@@ -114,7 +114,7 @@ def select_among_ties(key, pool):
 
 def find_centres(key, pool):
     """To the last bit: a rounding of sums would grow from one iteration to the next."""
-    return kernels.kmeans(key, pool.latents, NUM, 10).centres
+    return kernels.kmeans(key, pool.latents, NUM, iterations=10).centres
 
 
 def select_by_density(key, pool):

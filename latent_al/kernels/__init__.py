@@ -1,4 +1,4 @@
-"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax only."""
+"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax and jaxtyping only."""
 
 from latent_al.kernels import (
     clustering,
@@ -14,7 +14,7 @@ from latent_al.kernels import (
     uncertainty,
 )
 from latent_al.kernels.clustering import KMeans, kmeans, kmeans_plus_plus, lloyd
-from latent_al.kernels.distances import jeffreys_divergences, kl_divergences, nearest, squared_distances
+from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.gradient_embedding import badge
 from latent_al.kernels.k_center import Cover, cover, farthest_first
 from latent_al.kernels.representativeness import (
@@ -28,7 +28,7 @@ from latent_al.kernels.representativeness import (
     squared_euclidean_density,
 )
 from latent_al.kernels.representer import Explanation, explain, importance, representer_alphas, representer_values
-from latent_al.kernels.sampling import draw_and_match, largest_remainder
+from latent_al.kernels.sampling import Distribution, Matches, draw_and_match, largest_remainder
 from latent_al.kernels.selection import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
 from latent_al.kernels.typiclust import most_typical, typicality
@@ -36,8 +36,11 @@ from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutu
 
 __all__ = [
     "Cover",
+    "Distribution",
     "Explanation",
     "KMeans",
+    "Matches",
+    "Nearest",
     "badge",
     "closeness_to_origin",
     "clustering",

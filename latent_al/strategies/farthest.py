@@ -56,8 +56,8 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
     def query(key, pool, num):
         del key
         uncertainty = jnp.where(pool.taken, -1, measured(measure, pool))
-        eligible = top_k_mask(uncertainty, max(num, round(share * len(pool.taken))))
-        return kernels.farthest_first(_points(space, pool), pool.taken, num, eligible=eligible)
+        included = top_k_mask(uncertainty, max(num, round(share * len(pool.taken))))
+        return kernels.farthest_first(_points(space, pool), pool.taken, num, included=included)
 
     return Strategy(query)
 

@@ -85,8 +85,12 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
             "config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
     is_labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype)
-    labelled = blockwise_sum(lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features))
-    return _over_largest(kernels.importance(pool.probs, pool.features, labelled, 1, 0.5), pool)
+    labelled_sum = blockwise_sum(
+        lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features)
+    )
+    return _over_largest(
+        kernels.importance(pool.probs, pool.features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5), pool
+    )
 
 
 def _with_distance(name, gamma, score):

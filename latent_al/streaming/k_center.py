@@ -12,10 +12,10 @@ from latent_al.streaming.stream import Source, blocks, check_open, rows_at
 from latent_al.types import BadInput
 
 CANDIDATES = 2**16
-"""Rows, kept in memory, among which picks are made between two passes."""
+"""Rows, kept in memory, among which rows are selected between two passes."""
 
 CENTRES = 128
-"""Rows to which the distances are measured in one program, and picks that one makes, at most."""
+"""Rows to which the distances are measured in one program, and rows that one selects, at most."""
 
 TILE = 512
 """Rows that stay in cache while they are compared with one centre after the other."""
@@ -26,16 +26,37 @@ class _Rows(NamedTuple):
     sq_distances: np.ndarray
     latents: np.ndarray
 
+    def at(self, places):
+        return _Rows(self.rows[places], self.sq_distances[places], self.latents[places])
+
+
+class _Centres(NamedTuple):
+    points: jax.Array
+    count: int
+
+
+class _Ahead(NamedTuple):
+    nearest: jax.Array
+    places: jax.Array
+    count: jax.Array
+    place: jax.Array
+    best: jax.Array
+
+
+class _Bound(NamedTuple):
+    sq_distance: np.ndarray | float
+    before: np.ndarray | int
+
 
 def farthest_first(
     source: Source, taken: Bool[np.ndarray, " n"], num: int, *, first: int = 0, block_bytes: int | None = None
 ) -> Int[np.ndarray, " num"]:
-    """Row by row the one farthest, by Euclidean distance, from all that are taken or picked: greedy k-center.
+    """Selects row by row the one farthest, by Euclidean distance, from all rows taken or selected: greedy k-center.
 
     The rows of `kernels.farthest_first`, but for ties within rounding; ties go to the lowest row. Distances are those
     of differences, which do not cancel. Each pass over the latents brings the distances of all rows up to date, and
-    keeps the farthest rows as candidates; picks are made among these for as long as the best of them is above all other
-    rows, since distances only shrink. Before the first pass the latents of the rows taken are read.
+    keeps the farthest rows as candidates; rows are selected among these for as long as the best of them is above all
+    other rows, since distances only shrink. Before the first pass the latents of the rows taken are read.
 
     Besides blocks it needs O(n) memory, one distance of each row, and the latents of the candidates and of the rows
     taken.
@@ -53,24 +74,26 @@ def farthest_first(
     check_open(source, taken, num)
     if not 0 <= first < source.num_rows:
         raise BadInput(f"first is {first}; expected a row of the pool, 0 to {source.num_rows - 1}.")
-    known = np.flatnonzero(taken) if taken.any() else np.array([first])
-    picked = [known[:0] if taken.any() else known]
+    start = np.flatnonzero(taken) if taken.any() else np.array([first])
+    selected = [start[:0] if taken.any() else start]
     sq_distances = np.full(source.num_rows, np.inf, np.float32)
-    sq_distances[known] = -np.inf
-    centres = rows_at(source, known)
-    while (left := num - sum(map(len, picked))) > 0:
+    sq_distances[start] = -np.inf
+    centres = rows_at(source, start)
+    while (left := num - sum(map(len, selected))) > 0:
         candidates = _pass(source, sq_distances, centres, block_bytes)
-        rows, centres = _picked(candidates, left)
-        sq_distances[rows] = -np.inf
-        picked.append(rows)
-    return np.concatenate(picked)
+        further = _selected(candidates, left)
+        sq_distances[further.rows] = -np.inf
+        selected.append(further.rows)
+        centres = further.latents
+    return np.concatenate(selected)
 
 
 class _Farthest:
     """The farthest rows of the blocks seen so far, which come by ascending rows."""
 
     def __init__(self):
-        self.parts, self.least = [], -np.inf
+        self.parts = []
+        self.least = -np.inf
 
     def see(self, sq_distances, block):
         places = np.flatnonzero(sq_distances > self.least)
@@ -80,106 +103,106 @@ class _Farthest:
             self.least = self.parts[0].sq_distances[-1]
 
     def sorted(self):
-        """The candidates and one row more, farthest first; ties go to the lowest row."""
-        all_rows = _Rows(*map(np.concatenate, zip(*self.parts, strict=True)))
+        """Returns the candidates and one row more, farthest first; ties go to the lowest row."""
+        all_rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *self.parts)
         order = np.argsort(-all_rows.sq_distances, kind="stable")[: CANDIDATES + 1]
-        return _Rows(*[each[order] for each in all_rows])
+        return all_rows.at(order)
 
 
 def _pass(source, sq_distances, centres, block_bytes):
-    """Brings all distances up to date with new centres, in place, and finds the candidates."""
+    """Brings all distances up to date with new centres, in place, and returns the candidates."""
     farthest = _Farthest()
     batches = [centres[start : start + CENTRES] for start in range(0, len(centres), CENTRES)]
-    batches = [(jnp.asarray(_padded(batch, CENTRES, 0)), len(batch)) for batch in batches]
+    batches = [_Centres(jnp.asarray(_padded(batch, CENTRES, 0)), len(batch)) for batch in batches]
     for block in blocks(source, block_bytes=block_bytes):
-        (latents,) = block.latents
+        latents = block.latents[0]
         _check_finite(np.asarray(_is_finite(latents)), block)
         nearest = block.filled(sq_distances, -np.inf)
-        for batch, count in batches:
-            nearest = _nearest(latents, nearest, batch, count)
+        for batch in batches:
+            nearest = _nearest(latents, nearest, batch)
         nearest = np.asarray(nearest)
         sq_distances[block.start : block.stop] = nearest[: block.stop - block.start]
         farthest.see(nearest, block)
     return farthest.sorted()
 
 
-def _picked(candidates, left):
-    """The rows, and their latents, that are picked before a row that is no candidate may be the farthest."""
-    others = len(candidates.rows) > CANDIDATES
-    bound, bound_row = (candidates.sq_distances[-1], candidates.rows[-1]) if others else (-np.inf, 0)
-    order = np.argsort(candidates.rows[:CANDIDATES])
-    rows, sq_distances, latents = (each[order] for each in candidates)
-    points, nearest = jnp.asarray(_padded(latents, CANDIDATES, 0)), _padded(sq_distances, CANDIDATES, -np.inf)
-    before = np.searchsorted(rows, bound_row)
-    picked, count = [], CENTRES
+def _selected(candidates, left):
+    """Returns the candidates that are selected before a row that is no candidate may be the farthest."""
+    ordered = candidates.at(np.argsort(candidates.rows[:CANDIDATES]))
+    bound = _Bound(-np.inf, 0)
+    if len(candidates.rows) > CANDIDATES:
+        bound = _Bound(candidates.sq_distances[-1], np.searchsorted(ordered.rows, candidates.rows[-1]))
+    points = jnp.asarray(_padded(ordered.latents, CANDIDATES, 0))
+    nearest = _padded(ordered.sq_distances, CANDIDATES, -np.inf)
+    selected = []
+    count = CENTRES
     while count == CENTRES and left:
-        places, count, nearest = _ahead(points, nearest, bound, before, min(left, CENTRES))
-        picked.append(np.asarray(places)[:count])
+        ahead = _ahead(points, nearest, bound, min(left, CENTRES))
+        nearest = ahead.nearest
+        count = ahead.count
+        selected.append(np.asarray(ahead.places)[:count])
         left -= int(count)
-    picked = np.concatenate(picked)
-    return rows[picked], latents[picked]
+    return ordered.at(np.concatenate(selected))
 
 
 @jax.jit
 def _is_finite(points):
-    """Rows without NaN whose squared distances to each other cannot overflow."""
+    """Marks rows without NaN whose squared distances to each other cannot overflow."""
     return jnp.isfinite(4 * (points**2).sum(axis=1))
 
 
 @jax.jit
-def _nearest(points, sq_distances, centres, count):
-    """The squared distances to what they were measured to before, or to the nearest of `count` centres, by tiles."""
-    size, width = points.shape
+def _nearest(points, sq_distances, centres):
+    """Returns squared distances brought up to date with further centres, tile by tile."""
+    size = len(points)
     missing = -size % TILE
 
     def tile(args):
         points, nearest = args
 
         def closer(index, nearest):
-            return jnp.minimum(nearest, squared_euclidean_to_point(points, centres[index]))
+            return jnp.minimum(nearest, squared_euclidean_to_point(points, centres.points[index]))
 
-        return jax.lax.fori_loop(0, count, closer, nearest)
+        return jax.lax.fori_loop(0, centres.count, closer, nearest)
 
-    tiles = jnp.pad(points, ((0, missing), (0, 0))).reshape(-1, TILE, width)
+    tiles = jnp.pad(points, ((0, missing), (0, 0))).reshape(-1, TILE, points.shape[1])
     return jax.lax.map(tile, (tiles, jnp.pad(sq_distances, (0, missing)).reshape(-1, TILE))).reshape(-1)[:size]
 
 
 @jax.jit
-def _ahead(points, sq_distances, bound, before, most):
-    """Up to `most` picks for as long as the best candidate is ahead of all other rows.
+def _ahead(points, sq_distances, bound, most):
+    """Selects up to `most` candidates for as long as the best of them is ahead of all other rows.
 
     Args:
         points: the candidates, by ascending row.
-        bound: the largest squared distance of any other row.
-        before: how many candidates are of a lower row than that one.
-
-    Returns:
-        The candidates picked, how many they are, and the squared distances after them.
+        sq_distances: of the candidates.
+        bound: the largest squared distance of any other row, and how many candidates are of a lower row than that one.
+        most: candidates to select.
     """
 
-    def is_best(carry):
-        _, _, picked, place, best = carry
-        return ((best > bound) | ((best == bound) & (place < before))) & (picked < most)
+    def is_best(ahead):
+        is_lower = (ahead.best == bound.sq_distance) & (ahead.place < bound.before)
+        return ((ahead.best > bound.sq_distance) | is_lower) & (ahead.count < most)
 
-    def pick(carry):
-        nearest, places, picked, place, _ = carry
-        nearest = jnp.minimum(nearest, squared_euclidean_to_point(points, points[place])).at[place].set(-jnp.inf)
+    def select(ahead):
+        nearest = jnp.minimum(ahead.nearest, squared_euclidean_to_point(points, points[ahead.place]))
+        nearest = nearest.at[ahead.place].set(-jnp.inf)
         following = nearest.argmax()
-        return nearest, places.at[picked].set(place), picked + 1, following, nearest[following]
+        places = ahead.places.at[ahead.count].set(ahead.place)
+        return _Ahead(nearest, places, ahead.count + 1, following, nearest[following])
 
     place = sq_distances.argmax()
-    start = sq_distances, jnp.zeros(CENTRES, place.dtype), jnp.int32(0), place, sq_distances[place]
-    nearest, places, picked, _, _ = jax.lax.while_loop(is_best, pick, start)
-    return places, picked, nearest
+    places = jnp.zeros(CENTRES, place.dtype)
+    return jax.lax.while_loop(is_best, select, _Ahead(sq_distances, places, jnp.int32(0), place, sq_distances[place]))
 
 
 def _padded(values, size, rest):
     return np.pad(values, ((0, size - len(values)), *[(0, 0)] * (values.ndim - 1)), constant_values=rest)
 
 
-def _check_finite(finite, block):
-    if not finite.all():
+def _check_finite(is_finite, block):
+    if not is_finite.all():
         raise BadInput(
-            f"{(~finite).sum()} of rows {block.start} to {block.stop - 1} are NaN, infinite or too large to square, "
-            f"the first is row {block.start + finite.argmin()}; look for that in what they were made from."
+            f"{(~is_finite).sum()} of rows {block.start} to {block.stop - 1} are NaN, infinite or too large to square, "
+            f"the first is row {block.start + is_finite.argmin()}; look for that in what they were made from."
         )

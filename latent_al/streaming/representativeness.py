@@ -4,7 +4,9 @@ The values are those of `kernels.representativeness`, within rounding: in [0, 1]
 blocks each needs O(n) memory, the value of each row. The Euclidean density is quadratic in n and is not here.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,138 +15,169 @@ from jaxtyping import Float
 
 from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.kernels.representativeness import (
-    JTerms,
+    JeffreysSpreads,
+    JeffreysTerms,
     cosine_values,
-    j_spreads,
-    j_terms,
+    jeffreys_spreads,
+    jeffreys_terms,
     kl_values,
-    mean_j,
+    mean_jeffreys,
     unit_rows,
 )
 from latent_al.streaming.stream import Source, blocks, rows_at
 from latent_al.types import BadInput
 
 
-def cosine_density(x: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """Mean cosine similarity to all rows, as (1 + mean) / 2. Two passes.
+class _Gaussian(NamedTuple):
+    mu: jax.Array
+    log_sigma: jax.Array
+
+
+def cosine_density(points: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+    """Returns the mean cosine similarity to all rows, as (1 + mean) / 2. Two passes.
 
     Raises:
         BadInput: a row is zero, NaN or infinite, or what `stream.blocks` refuses.
     """
-    (mean,) = _means(_units, [x], block_bytes)
-    return _rows(cosine_values, [x], block_bytes, mean)
+    mean = _means(_units, [points], None, block_bytes)[0]
+    return _values(_cosine_values, [points], mean, block_bytes)
 
 
-def squared_euclidean_density(x: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus the mean squared Euclidean distance to all rows, over the largest such mean. Two passes.
+def squared_euclidean_density(points: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+    """Returns one minus the mean squared Euclidean distance to all rows, over the largest such mean. Two passes.
 
     Raises:
         BadInput: all rows are equal, one is NaN or infinite, or what `stream.blocks` refuses.
     """
-    origin = _first(x)
-    (mean,) = _means(_about, [x], block_bytes, origin)
-    squares = _rows(_squares_about, [x], block_bytes, origin, mean)
+    origin = _first(points)
+    mean = _means(_about, [points], origin, block_bytes)[0]
+    squares = _values(_squares_about, [points], (origin, mean), block_bytes)
     squares += np.float32(squares.mean(dtype=np.float64))
     return _reversed(squares, "all rows are equal")
 
 
 def jeffreys_density(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest. Three passes.
+    """Returns one minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest.
+
+    Three passes.
 
     Raises:
         BadInput: all rows are equal, one is NaN or infinite, or what `stream.blocks` refuses.
     """
-    sources, unit = [mu, log_sigma], (_first(mu), _first(log_sigma))
-    means = JTerms(*_means(j_terms, sources, block_bytes, *unit))
-    spreads = _means(_j_spreads, sources, block_bytes, *unit, means)
-    return _reversed(_rows(_mean_j, sources, block_bytes, *unit, means, spreads), "all rows are equal")
+    sources = [mu, log_sigma]
+    unit = _Gaussian(_first(mu), _first(log_sigma))
+    means = JeffreysTerms._make(_means(_terms, sources, unit, block_bytes))
+    spreads = JeffreysSpreads._make(_means(_spreads, sources, (unit, means), block_bytes))
+    return _reversed(_values(_mean_jeffreys, sources, (unit, means, spreads), block_bytes), "all rows are equal")
 
 
 def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value. One pass.
+    """Returns one minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value. One pass.
 
     Raises:
         BadInput: all rows are N(0, I), one is NaN or infinite, or what `stream.blocks` refuses.
     """
-    return _reversed(_rows(kl_values, [mu, log_sigma], block_bytes), "all rows are N(0, I)")
+    return _reversed(_values(_kl_values, [mu, log_sigma], None, block_bytes), "all rows are N(0, I)")
 
 
-def closeness_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus the Euclidean distance to the origin over its largest value. One pass.
-
-    Raises:
-        BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
-    """
-    return _reversed(_rows(_norms, [mu], block_bytes), "all rows are zero")
-
-
-def squared_closeness_to_origin(mu: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
-    """One minus the squared Euclidean distance to the origin over its largest value. One pass.
+def closeness_to_origin(points: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+    """Returns one minus the Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
         BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
     """
-    return _reversed(_rows(squared_euclidean_to_point, [mu], block_bytes, jnp.zeros(mu.width)), "all rows are zero")
+    return _reversed(_values(_norms, [points], None, block_bytes), "all rows are zero")
 
 
-def _units(x):
-    return (unit_rows(x),)
+def squared_closeness_to_origin(points: Source, *, block_bytes: int | None = None) -> Float[np.ndarray, " n"]:
+    """Returns one minus the squared Euclidean distance to the origin over its largest value. One pass.
+
+    Raises:
+        BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
+    """
+    return _reversed(_values(_squares, [points], jnp.zeros(points.width), block_bytes), "all rows are zero")
 
 
-def _about(x, origin):
-    return (x - origin[None, :],)
+def _units(latents, statistics):
+    del statistics
+    return (unit_rows(latents[0]),)
 
 
-def _squares_about(x, origin, mean):
-    return squared_euclidean_to_point(x - origin[None, :], mean)
+def _cosine_values(latents, mean):
+    return cosine_values(latents[0], mean)
 
 
-def _j_spreads(mu, log_sigma, unit_mu, unit_log_sigma, means):
-    return j_spreads(j_terms(mu, log_sigma, unit_mu, unit_log_sigma), means)
+def _about(latents, origin):
+    return (latents[0] - origin[None, :],)
 
 
-def _mean_j(mu, log_sigma, unit_mu, unit_log_sigma, means, spreads):
-    return mean_j(j_terms(mu, log_sigma, unit_mu, unit_log_sigma), means, spreads)
+def _squares_about(latents, statistics):
+    origin, mean = statistics
+    return squared_euclidean_to_point(latents[0] - origin[None, :], mean)
 
 
-def _norms(x):
-    return jnp.linalg.norm(x, axis=1)
+def _terms(latents, unit):
+    return jeffreys_terms(latents[0], latents[1], unit.mu, unit.log_sigma)
+
+
+def _spreads(latents, statistics):
+    unit, means = statistics
+    return jeffreys_spreads(_terms(latents, unit), means)
+
+
+def _mean_jeffreys(latents, statistics):
+    unit, means, spreads = statistics
+    return mean_jeffreys(_terms(latents, unit), means, spreads)
+
+
+def _kl_values(latents, statistics):
+    del statistics
+    return kl_values(latents[0], latents[1])
+
+
+def _norms(latents, statistics):
+    del statistics
+    return jnp.linalg.norm(latents[0], axis=1)
+
+
+def _squares(latents, origin):
+    return squared_euclidean_to_point(latents[0], origin)
 
 
 def _first(source):
     return jnp.asarray(rows_at(source, np.zeros(1, int))[0])
 
 
-def _means(function, sources, block_bytes, *known):
-    """The mean over all rows of each of the arrays [b d] that `function` gives of a block: one pass."""
+def _means(function: Callable, sources, statistics, block_bytes):
+    """Returns the mean over all rows of each of the arrays `function(latents, statistics)` [b d]: one pass."""
     totals = 0.0
     for block in blocks(*sources, block_bytes=block_bytes):
-        sums = np.asarray(_sums(function, block.stop - block.start, *block.latents, *known), np.float64)
+        sums = np.asarray(_block_sums(function, block.stop - block.start, block.latents, statistics), np.float64)
         _check_finite(np.isfinite(sums).all(), block)
         totals = totals + sums
-    return tuple(jnp.asarray(each, jnp.float32) for each in totals / sources[0].num_rows)
+    return [jnp.asarray(mean, jnp.float32) for mean in totals / sources[0].num_rows]
 
 
-def _rows(function, sources, block_bytes, *known):
-    """What `function` gives of each row: one pass."""
+def _values(function: Callable, sources, statistics, block_bytes):
+    """Returns `function(latents, statistics)` [b] of the rows of all blocks [n]: one pass."""
     values = np.zeros(sources[0].num_rows, np.float32)
     for block in blocks(*sources, block_bytes=block_bytes):
-        own = np.asarray(_values(function, *block.latents, *known))[: block.stop - block.start]
-        _check_finite(np.isfinite(own).all(), block)
-        values[block.start : block.stop] = own
+        block_values = np.asarray(_block_values(function, block.latents, statistics))[: block.stop - block.start]
+        _check_finite(np.isfinite(block_values).all(), block)
+        values[block.start : block.stop] = block_values
     return values
 
 
 @partial(jax.jit, static_argnums=0)
-def _sums(function, count, *args):
-    found = function(*args)
-    exists = jnp.arange(len(found[0]))[:, None] < count
-    return jnp.stack([jnp.where(exists, each, 0).sum(axis=0) for each in found])
+def _block_sums(function, count, latents, statistics):
+    arrays = function(latents, statistics)
+    exists = jnp.arange(len(arrays[0]))[:, None] < count
+    return jnp.stack([jnp.where(exists, array, 0).sum(axis=0) for array in arrays])
 
 
 @partial(jax.jit, static_argnums=0)
-def _values(function, *args):
-    return function(*args)
+def _block_values(function, latents, statistics):
+    return function(latents, statistics)
 
 
 def _check_finite(is_finite, block):
