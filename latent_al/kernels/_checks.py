@@ -1,4 +1,4 @@
-"""What kernels refuse outside `jit`: each check once.
+"""Checks of arguments outside `jit`, once for all kernels.
 
 A check looks at values only where they are concrete. Under a caller's `jit` or `vmap` they are not, and there the
 caller makes sure of what is asked for. Values are looked at in NumPy, since a `jnp` sum of a concrete array is traced

@@ -331,7 +331,7 @@ def _sums_of_pairs(function, left, right, tile):
 
 
 def _sums_around(function, left, right, tile):
-    """Sums as `_sums_of_pairs`: each shard hands its tiles on until all shards have compared theirs with each."""
+    """Returns sums as `_sums_of_pairs` does: each shard hands its tiles on until all shards have seen them."""
     shards = num_shards()
     following = [(shard, (shard + 1) % shards) for shard in range(shards)]
 

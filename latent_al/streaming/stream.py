@@ -63,8 +63,8 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
     """Yields all rows of sources of one length, in order: one pass.
 
     Args:
-        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is available, and at least a
-            chunk.
+        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is available, and at
+            least a chunk.
 
     Raises:
         BadInput: the sources differ in length, a chunk is larger than `block_bytes`, a source reads something else than
