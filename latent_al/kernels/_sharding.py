@@ -30,7 +30,9 @@ def num_shards() -> int:
     return 1 if POOL in mesh.manual_axes else mesh.shape.get(POOL, 1)
 
 
-def map_shards(function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared, fill=0) -> PyTree:
+def map_shards(
+    function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared: PyTree, fill: float = 0
+) -> PyTree:
     """Applies `function(rows of the shard, *shared)` to each shard and stacks the results: [s ...].
 
     Each shard has ceil(n / s) rows, in order.
@@ -160,7 +162,9 @@ def cumsum(values: Int[Array, " n"]) -> Int[Array, " n"]:
 
 
 def nearest_of_shards(
-    search: Callable[..., tuple[Float[Array, " q"], Int[Array, " q"]]], rows: PyTree[Shaped[Array, "n ..."]], *shared
+    search: Callable[..., tuple[Float[Array, " q"], Int[Array, " q"]]],
+    rows: PyTree[Shaped[Array, "n ..."]],
+    *shared: PyTree,
 ) -> tuple[Float[Array, " q"], Int[Array, " q"]]:
     """Returns the smallest value, and its row, of q searches through the rows; ties go to the lowest row.
 
@@ -181,12 +185,12 @@ class MarkedRows(NamedTuple):
     Attributes:
         rows: of each shard, from its first place on.
         starts: how many marked rows precede those of each shard.
-        count: how many rows are marked.
+        num_marked: how many rows are marked.
     """
 
     rows: Int[Array, "s w"]
     starts: Int[Array, " s"]
-    count: Int[Array, ""]
+    num_marked: Int[Array, ""]
 
     def at(self, places: Int[Array, " k"]) -> Int[Array, " k"]:
         """Returns the marked rows at these places of all of them."""

@@ -30,8 +30,8 @@ class KMeans(NamedTuple):
 
 
 class _State(NamedTuple):
-    moves: Array
-    count: Array
+    moves: Array | bool
+    num_steps: Array | int
     centres: Array
     members: Array
     clusters: Array
@@ -126,12 +126,12 @@ def _lloyd(points, centres, iterations, included):
 
     def step(state):
         clusters = assign(state.centres, included)
-        moves = (clusters != state.clusters).any() & (state.count < iterations)
+        moves = (clusters != state.clusters).any() & (state.num_steps < iterations)
         filled = _filled(near, state.centres, clusters, included)
         means = _sums(near, filled.clusters, len(centres)) / jnp.maximum(filled.sizes, 1)[:, None]
         return _State(
             moves,
-            state.count + 1,
+            state.num_steps + 1,
             jnp.where(moves, means, state.centres),
             jnp.where(moves, filled.clusters, state.members),
             clusters,

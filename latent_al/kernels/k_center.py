@@ -57,7 +57,7 @@ class _State(NamedTuple):
     upper: Array
     rows: Array
     sq_distances: Array
-    count: Array
+    num_centres: Array
     synced: Array
     stuck: Array
 
@@ -158,7 +158,7 @@ def _is_finite(points):
 @partial(jax.jit, static_argnums=2)
 def _farthest_first(points, taken, num, first, included):
     pool = _pool(points, taken)
-    count = jnp.maximum(pool.taken.count, 1)
+    count = jnp.maximum(pool.taken.num_marked, 1)
     upper = jnp.where(taken | ~included, -jnp.inf, jnp.where(pool.finite, jnp.inf, -1)).astype(points.dtype)
     state = _State(
         upper.at[jnp.where(taken.any(), len(points), first)].set(-jnp.inf, mode="drop"),
@@ -168,10 +168,10 @@ def _farthest_first(points, taken, num, first, included):
         jnp.zeros_like(count),
         jnp.zeros_like(count),
     )
-    last = pool.taken.count + num
+    last = pool.taken.num_marked + num
     if len(points) > SMALL:
         state = jax.lax.while_loop(
-            lambda state: (state.count < last) & (state.stuck < PATIENCE), partial(_pass, pool, last), state
+            lambda state: (state.num_centres < last) & (state.stuck < PATIENCE), partial(_pass, pool, last), state
         )
     return _scan(pool, last, state)
 
@@ -191,26 +191,26 @@ def _pool(points, taken):
 def _centres(pool, selected, places):
     """Returns the rows at these places of all centres: first those taken, then those selected."""
     taken = pool.taken.at(places)
-    return jnp.where(places < pool.taken.count, taken, selected[places - pool.taken.count])
+    return jnp.where(places < pool.taken.num_marked, taken, selected[places - pool.taken.num_marked])
 
 
 def _pass(pool, last, state):
     """Returns the state with bounds for all rows, and rows selected among the candidates."""
-    upper = _bounded(pool, state.upper, state.rows, state.synced, state.count)
+    upper = _bounded(pool, state.upper, state.rows, state.synced, state.num_centres)
     largest, candidates = top_k(upper, CANDIDATES + 1)
     bound = largest[-1]
     bound_row = candidates[-1]
     rows = jnp.sort(candidates[:-1])
     columns = _at(pool, rows).T
-    distances = _measured(pool, columns, upper[rows], state.rows, state.count)
+    distances = _measured(pool, columns, upper[rows], state.rows, state.num_centres)
     distances = jnp.where(upper[rows] >= 0, distances, upper[rows])
 
     def is_best(carry):
         ahead = (carry.best > bound) | ((carry.best == bound) & (rows[carry.place] < bound_row))
-        return ahead & (carry.num_selected < CENTRES) & (state.count + carry.num_selected < last)
+        return ahead & (carry.num_selected < CENTRES) & (state.num_centres + carry.num_selected < last)
 
     def select(carry):
-        index = state.count + carry.num_selected - pool.taken.count
+        index = state.num_centres + carry.num_selected - pool.taken.num_marked
         nearer = ((columns - columns[:, carry.place][:, None]) ** 2).sum(axis=0)
         distances = jnp.minimum(carry.distances, nearer).at[carry.place].set(-jnp.inf)
         place = distances.argmax()
@@ -224,12 +224,12 @@ def _pass(pool, last, state):
         )
 
     place = distances.argmax()
-    none = jnp.zeros_like(state.count)
+    none = jnp.zeros_like(state.num_centres)
     start = _Candidates(distances, state.rows, state.sq_distances, none, place, distances[place])
     end = jax.lax.while_loop(is_best, select, start)
     stuck = jnp.where(end.num_selected, 0, state.stuck + 1)
     upper = upper.at[rows].set(end.distances)
-    return _State(upper, end.rows, end.sq_distances, state.count + end.num_selected, state.count, stuck)
+    return _State(upper, end.rows, end.sq_distances, state.num_centres + end.num_selected, state.num_centres, stuck)
 
 
 def _bounded(pool, upper, selected, low, high):
@@ -317,7 +317,7 @@ def _scan(pool, last, state):
 
     def select(count, carry):
         row = carry.distances.argmax().astype(jnp.int32)
-        index = count - pool.taken.count
+        index = count - pool.taken.num_marked
         return _Scan(
             towards(row, carry.distances).at[row].set(-jnp.inf),
             carry.rows.at[index].set(row),
@@ -328,8 +328,8 @@ def _scan(pool, last, state):
         return towards(_centres(pool, state.rows, place[None])[0], distances)
 
     open_rows = jnp.where(state.upper < 0, state.upper, jnp.inf)
-    distances = jax.lax.fori_loop(0, jnp.where(state.count < last, state.count, 0), again, open_rows)
-    return jax.lax.fori_loop(state.count, last, select, _Scan(distances, state.rows, state.sq_distances))
+    distances = jax.lax.fori_loop(0, jnp.where(state.num_centres < last, state.num_centres, 0), again, open_rows)
+    return jax.lax.fori_loop(state.num_centres, last, select, _Scan(distances, state.rows, state.sq_distances))
 
 
 def _at(pool, rows):

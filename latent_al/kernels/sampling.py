@@ -53,13 +53,13 @@ class _Pool(NamedTuple):
 
 
 class _Selected(NamedTuple):
-    count: Array
+    num_filled: Array
     rows: Array
     blocked: Array
 
 
 class _Attempts(NamedTuple):
-    tries: Array
+    tries: Array | int
     num_draws: Array
     selected: _Selected
 
@@ -167,14 +167,14 @@ def _draw_and_match(key, pool, distribution, threshold, num, all_within):
 
     def fill(selected, cluster):
         key_match, key_give = jax.random.split(jax.random.fold_in(key, cluster))
-        quota = end[cluster] - selected.count
+        quota = end[cluster] - selected.num_filled
         most = DRAWS_A_ROW + quota if all_within else DRAWS_A_ROW * quota
 
         def is_missing(state):
-            return (state.selected.count < end[cluster]) & (state.num_draws < most)
+            return (state.selected.num_filled < end[cluster]) & (state.num_draws < most)
 
         def attempt(state):
-            missing = end[cluster] - state.selected.count
+            missing = end[cluster] - state.selected.num_filled
             draws = _draw(jax.random.fold_in(key_match, state.tries), distribution, cluster, num_points)
             left = (pool.clusters == cluster) & ~state.selected.blocked
             candidates = match(draws, pool.points, left, threshold, missing, num)
@@ -187,7 +187,7 @@ def _draw_and_match(key, pool, distribution, threshold, num, all_within):
             return _append(selected, _Candidates(rows, jnp.ones(1, bool)))
 
         selected = jax.lax.while_loop(is_missing, attempt, _Attempts(0, jnp.int32(0), selected)).selected
-        return jax.lax.fori_loop(0, end[cluster] - selected.count, give, selected), selected.count
+        return jax.lax.fori_loop(0, end[cluster] - selected.num_filled, give, selected), selected.num_filled
 
     start = _Selected(jnp.int32(0), jnp.zeros(num, jnp.int32), pool.taken)
     selected, matched = jax.lax.scan(fill, start, jnp.arange(num_clusters))
@@ -225,10 +225,10 @@ def _all_within(draws, points, included, threshold, missing, num):
 def _append(selected, candidates):
     """Returns the selected rows with those candidates that are to be kept."""
     keep = candidates.keep
-    place = jnp.where(keep, selected.count + jnp.cumsum(keep) - 1, len(selected.rows))
+    place = jnp.where(keep, selected.num_filled + jnp.cumsum(keep) - 1, len(selected.rows))
     blocked_rows = jnp.where(keep, candidates.rows, len(selected.blocked))
     return _Selected(
-        selected.count + keep.sum(dtype=selected.count.dtype),
+        selected.num_filled + keep.sum(dtype=selected.num_filled.dtype),
         selected.rows.at[place].set(candidates.rows.astype(selected.rows.dtype), mode="drop"),
         selected.blocked.at[blocked_rows].set(True, mode="drop"),
     )
@@ -248,6 +248,11 @@ def _draw(key, distribution, cluster, count):
 def _by_cluster(fit, clusters, num_clusters, is_normal):
     centre, factor = jax.lax.map(lambda cluster: fit(clusters == cluster), jnp.arange(num_clusters))
     return Distribution(centre, factor, jnp.array(is_normal))
+
+
+def _gram(block):
+    """Returns the products of the columns of a block [d d]."""
+    return jnp.matmul(block.T, block, precision="highest")
 
 
 def _size(inside):

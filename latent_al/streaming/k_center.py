@@ -32,13 +32,13 @@ class _Rows(NamedTuple):
 
 class _Centres(NamedTuple):
     points: jax.Array
-    count: int
+    num: int
 
 
 class _Ahead(NamedTuple):
     nearest: jax.Array
     places: jax.Array
-    count: jax.Array
+    num: jax.Array
     place: jax.Array
     best: jax.Array
 
@@ -139,7 +139,7 @@ def _selected(candidates, left):
     while count == CENTRES and left:
         ahead = _ahead(points, nearest, bound, min(left, CENTRES))
         nearest = ahead.nearest
-        count = ahead.count
+        count = ahead.num
         selected.append(np.asarray(ahead.places)[:count])
         left -= int(count)
     return ordered.at(np.concatenate(selected))
@@ -163,7 +163,7 @@ def _nearest(points, sq_distances, centres):
         def closer(index, nearest):
             return jnp.minimum(nearest, squared_euclidean_to_point(points, centres.points[index]))
 
-        return jax.lax.fori_loop(0, centres.count, closer, nearest)
+        return jax.lax.fori_loop(0, centres.num, closer, nearest)
 
     tiles = jnp.pad(points, ((0, missing), (0, 0))).reshape(-1, TILE, points.shape[1])
     return jax.lax.map(tile, (tiles, jnp.pad(sq_distances, (0, missing)).reshape(-1, TILE))).reshape(-1)[:size]
@@ -182,14 +182,14 @@ def _ahead(points, sq_distances, bound, most):
 
     def is_best(ahead):
         is_lower = (ahead.best == bound.sq_distance) & (ahead.place < bound.before)
-        return ((ahead.best > bound.sq_distance) | is_lower) & (ahead.count < most)
+        return ((ahead.best > bound.sq_distance) | is_lower) & (ahead.num < most)
 
     def select(ahead):
         nearest = jnp.minimum(ahead.nearest, squared_euclidean_to_point(points, points[ahead.place]))
         nearest = nearest.at[ahead.place].set(-jnp.inf)
         following = nearest.argmax()
-        places = ahead.places.at[ahead.count].set(ahead.place)
-        return _Ahead(nearest, places, ahead.count + 1, following, nearest[following])
+        places = ahead.places.at[ahead.num].set(ahead.place)
+        return _Ahead(nearest, places, ahead.num + 1, following, nearest[following])
 
     place = sq_distances.argmax()
     places = jnp.zeros(CENTRES, place.dtype)
