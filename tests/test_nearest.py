@@ -35,7 +35,7 @@ def marks(size, share, seed=3):
     rng = np.random.default_rng(seed)
     included = rng.uniform(size=size) < share
     included[rng.integers(size)] = True
-    return valid
+    return included
 
 
 class TestNearest:
