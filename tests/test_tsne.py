@@ -113,7 +113,7 @@ KINDS = [
 ]
 
 
-JOINT = kernels.joint_probabilities, jax.jit(kernels.joint_probabilities, static_argnums=1)
+JOINT = kernels.joint_probabilities, jax.jit(kernels.joint_probabilities, static_argnames="perplexity")
 STUDENT_T = kernels.student_t, jax.jit(kernels.student_t)
 DIVERGENCE = kernels.tsne_divergence, jax.jit(kernels.tsne_divergence)
 GRADIENT = jax.grad(kernels.tsne_divergence, argnums=1)
@@ -137,7 +137,7 @@ class TestProbabilities:
         points = points_of(kind)
         expected = loop_joint(points, 6.0)
         for run in JOINT:
-            result = np.asarray(run(jnp.array(points), 6.0))
+            result = np.asarray(run(jnp.array(points), perplexity=6.0))
             np.testing.assert_allclose(result, expected, atol=1e-5 if kind == "heavy tails" else 1e-6, rtol=0)
             np.testing.assert_allclose(result, result.T, rtol=1e-6)
             np.testing.assert_allclose(result.sum(), 1, rtol=2e-6)
