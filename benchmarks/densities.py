@@ -28,7 +28,12 @@ MILLION = flags.DEFINE_bool("million", False, "Only the measures of linear cost,
 
 POOL, WIDTH, LARGE_POOL, LARGE_WIDTH = 55_000, 30, 1_000_000, 64
 NUM, FRACTION, REPEATS, TILE, REQUIRED = 100, 0.01, 3, 500, 1e-4
-DISTANCES = (distances.euclidean_to, distances.squared_to, distances.half_cosine_to, distances.jeffreys_to)
+DISTANCES = (
+    distances.euclidean_to_point,
+    distances.squared_euclidean_to_point,
+    distances.half_cosine_to_point,
+    distances.jeffreys_to_point,
+)
 
 
 def make_gaussians(num, width):
@@ -75,8 +80,8 @@ def our_densities(mu, log_sigma):
 def pick_diverse(mu, log_sigma):
     score, taken = jax.random.uniform(jax.random.key(0), (len(mu),)), jnp.zeros(len(mu), bool)
     for to in DISTANCES:
-        pick = jax.jit(partial(kernels.greedy_diverse, num=NUM, to=to, weight=1.0))
-        _, each = timed(pick, score, (mu, log_sigma) if to is distances.jeffreys_to else mu, taken)
+        pick = jax.jit(partial(kernels.greedy_diverse, num=NUM, distance=to, weight=1.0))
+        _, each = timed(pick, score, (mu, log_sigma) if to is distances.jeffreys_to_point else mu, taken)
         print(f"greedy_diverse, {to.__name__:18} {each:8.3f} s for {NUM} rows")
 
 

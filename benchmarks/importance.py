@@ -31,7 +31,7 @@ def make(size, width, num_classes):
 
 @jax.jit
 def factored(features, probs, labelled):
-    return kernels.importance(probs, features, labelled.sum(axis=0), len(labelled), L2)
+    return kernels.importance(probs, features, labelled_sum=labelled.sum(axis=0), num_labelled=len(labelled), l2=L2)
 
 
 @jax.jit

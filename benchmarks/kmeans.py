@@ -52,8 +52,8 @@ def draw(points, num_clusters, repeats):
 def move(points, centres, repeats):
     """Our inertia, its relative difference to the peer's, the peer's iterations and the times of both."""
     given = jnp.asarray(points), jnp.asarray(centres)
-    jax.block_until_ready(kernels.lloyd(*given, ITERATIONS))
-    result, ours = timed(lambda: kernels.lloyd(*given, ITERATIONS), repeats)
+    jax.block_until_ready(kernels.lloyd(*given, iterations=ITERATIONS))
+    result, ours = timed(lambda: kernels.lloyd(*given, iterations=ITERATIONS), repeats)
     peer = KMeans(len(centres), init=centres, n_init=1, tol=0, max_iter=ITERATIONS, algorithm="lloyd")
     peer, seconds = timed(lambda: peer.fit(points), repeats)
     return float(result.inertia), float(result.inertia) / peer.inertia_ - 1, peer.n_iter_, ours, seconds

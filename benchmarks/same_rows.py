@@ -27,7 +27,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from latent_al.kernels.shards import POOL
+from latent_al.kernels._sharding import POOL
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
 from latent_al.strategies.representativeness import REPRESENTATIVENESS

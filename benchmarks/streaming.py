@@ -91,7 +91,7 @@ def write(source, folder):
     began = time.perf_counter()
     blocks = streaming.blocks(source, block_bytes=2**26)
     parts = (np.asarray(block.latents[0])[: block.stop - block.start] for block in blocks)
-    written = streaming.write(f"{folder}/latents", parts, source.num_rows, source.width)
+    written = streaming.write_latents(f"{folder}/latents", parts, source.num_rows, source.width)
     report("generated and written", time.perf_counter() - began, 1e-9 * size)
     return written
 

@@ -8,6 +8,7 @@ that of probabilities; times are medians of five runs after one that compiles.
 
 import statistics
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def off_target(conditional, perplexity):
 def compare(num, perplexity):
     images = make_images(num)
     sq_distances = kernels.squared_distances(jnp.asarray(images), jnp.asarray(images))
-    ours, our_seconds = timed(kernels.conditional_probabilities, sq_distances, perplexity)
+    ours, our_seconds = timed(partial(kernels.conditional_probabilities, perplexity=perplexity), sq_distances)
     theirs, their_seconds = timed(_binary_search_perplexity, np.asarray(sq_distances), perplexity, 0)
     print(
         f"{num:4} rows, perplexity {perplexity:g}   {1e3 * our_seconds:7.2f} ms   "

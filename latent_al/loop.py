@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from latent_al.kernels.picks import subsample, subsample_size
-from latent_al.kernels.shards import num_shards, on_each_shard
+from latent_al.kernels._sharding import num_shards, replicate
+from latent_al.kernels.selection import subsample, subsample_size
 from latent_al.types import BALANCED, UNLABELLED, Encoded, Key, Learner, Params, Pool, Problem, RoundState, Strategy
 
 
@@ -100,7 +100,7 @@ def fit(
     rows = _fill_empty_slots(state.queried, problem.labels.shape[0])
     if num_shards() > 1:
         # Else each training step would fetch its rows from all devices.
-        inputs, labels = on_each_shard(problem.inputs[rows]), on_each_shard(problem.labels[rows])
+        inputs, labels = replicate(problem.inputs[rows]), replicate(problem.labels[rows])
         params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)
     else:
         params, info = learner.fit(key, problem.inputs, problem.labels, state.queried, state.count)
@@ -292,6 +292,6 @@ def _mc_dropout(learner, params, inputs):
 def _draw_subsample(key: Key, is_queried: Bool[Array, " n"], share: float) -> Int[Array, " m"]:
     """Returns the rows of a random share of the pool; slots without a row hold n."""
     size = is_queried.shape[0]
-    is_drawn = ~subsample(key, is_queried, share)
+    is_drawn = ~subsample(key, is_queried, fraction=share)
     drawn = jnp.nonzero(is_drawn, size=subsample_size(size, share), fill_value=size)[0]
     return drawn.astype(jnp.int32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latent_al import kernels
-from latent_al.kernels.draws import draw_row
+from latent_al.kernels._random import draw_row
 
 
 def make_rows(kind, size=60):

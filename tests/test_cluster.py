@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latent_al import kernels
-from latent_al.kernels import cluster
+from latent_al.kernels import clustering
 
 
 def sq_distances(points, centres):
@@ -58,8 +58,8 @@ class TestLloyd:
         """From distinct rows, as long as there are enough."""
         points = blobs(kind, 60, width)
         start = points[:: 60 // num][:num]
-        centres, clusters, inertia, _ = loop_lloyd(points, start, iterations)
-        result, scale = cluster.lloyd(jnp.array(points), jnp.array(start), iterations), points.std()
+        centres, clusters, inertia, _ = loop_lloyd(points, start, iterations=iterations)
+        result, scale = clustering.lloyd(jnp.array(points), jnp.array(start), iterations=iterations), points.std()
         np.testing.assert_allclose(result.centres, centres, rtol=3e-7, atol=1e-5 * scale)
         assert result.clusters.tolist() == clusters.tolist()
         assert result.clusters.dtype == jnp.int32
@@ -71,8 +71,8 @@ class TestLloyd:
         points = blobs("typical", 60, 2)
         start = points[:8].copy()
         start[8 - num_empty :] = 1e4
-        centres, clusters, inertia, _ = loop_lloyd(points, start, iterations)
-        result = cluster.lloyd(jnp.array(points), jnp.array(start), iterations)
+        centres, clusters, inertia, _ = loop_lloyd(points, start, iterations=iterations)
+        result = clustering.lloyd(jnp.array(points), jnp.array(start), iterations=iterations)
         np.testing.assert_allclose(result.centres, centres, rtol=1e-5, atol=1e-5)
         assert result.clusters.tolist() == clusters.tolist()
         np.testing.assert_allclose(result.inertia, inertia, rtol=1e-5)
@@ -80,42 +80,44 @@ class TestLloyd:
     def test_an_empty_cluster_leaves_alone_a_row_that_has_its_own(self):
         """The last row is the farthest from its centre, but is that cluster's only one."""
         points, start = jnp.array([[0.0], [1.0], [2.0], [50.0]]), jnp.array([[0.0], [30.0], [-1e6]])
-        result = cluster.lloyd(points, start, 1)
+        result = clustering.lloyd(points, start, iterations=1)
         assert result.centres.tolist() == [[0.5], [50.0], [2.0]]
         assert result.clusters.tolist() == [0, 0, 2, 1]
         assert result.inertia == 0.5
 
-    def test_centres_that_are_not_valid_are_as_if_not_there(self):
+    def test_centres_that_are_not_included_are_as_if_not_there(self):
         points = blobs("typical", 60, 2)
         start = points.copy()
         start[12] = 1e3  # The last of those in use begins empty.
         centres, clusters, inertia, _ = loop_lloyd(points, start[:13], 3)
-        result = cluster.lloyd(jnp.array(points), jnp.array(start), 3, jnp.arange(60) < 13)
+        result = clustering.lloyd(jnp.array(points), jnp.array(start), iterations=3, included=jnp.arange(60) < 13)
         assert result.clusters.tolist() == clusters.tolist()
         np.testing.assert_allclose(result.centres[:13], centres, rtol=1e-5)
         np.testing.assert_allclose(result.inertia, inertia, rtol=1e-5)
 
     def test_stops_where_no_row_changes_its_cluster(self):
         points = blobs("typical", 60, 2)
-        *_, steps = loop_lloyd(points, points[:8], 100)
-        settled, further = (cluster.lloyd(jnp.array(points), jnp.array(points[:8]), num) for num in (steps, 10**9))
+        *_, steps = loop_lloyd(points, points[:8], iterations=100)
+        settled, further = (
+            clustering.lloyd(jnp.array(points), jnp.array(points[:8]), iterations=num) for num in (steps, 10**9)
+        )
         assert 2 < steps < 20
         chex.assert_trees_all_equal(settled, further)
-        before = cluster.lloyd(jnp.array(points), jnp.array(points[:8]), steps - 2)
+        before = clustering.lloyd(jnp.array(points), jnp.array(points[:8]), iterations=steps - 2)
         assert (before.clusters != settled.clusters).any()
 
     @pytest.mark.parametrize("width", [2, 20])
     def test_what_it_returns_agrees(self, width):
         """Also where it stops before it settles, and above a thousand rows, of which many have one cluster."""
         points = jnp.array(blobs("far off", 1500, width))
-        result = cluster.lloyd(points, points[:40], 2)
+        result = clustering.lloyd(points, points[:40], iterations=2)
         sq_distance, row = kernels.nearest(points, result.centres, jnp.ones(40, bool))
         assert result.clusters.tolist() == row.tolist()
         np.testing.assert_allclose(result.inertia, sq_distance.sum(), rtol=1e-5)
 
     def test_equal_rows_settle_at_once(self):
         points = jnp.full((60, 2), 0.1)
-        result = cluster.lloyd(points, points[:8], 10)
+        result = clustering.lloyd(points, points[:8], iterations=10)
         assert result.centres.tolist() == points[:8].tolist()
         assert result.clusters.tolist() == [0] * 60
         assert result.inertia == 0
@@ -124,25 +126,27 @@ class TestLloyd:
         """Of which the second has empty clusters, and each settles after other steps."""
         points = jnp.array(blobs("typical", 60, 2))
         starts = jnp.stack([points[:8], points[:8].at[2:].set(1e4), points[20:28]])
-        batched = jax.jit(jax.vmap(lambda start: cluster.lloyd(points, start, 50)))(starts)
-        singles = jax.tree.map(lambda *each: jnp.stack(each), *[cluster.lloyd(points, start, 50) for start in starts])
+        batched = jax.jit(jax.vmap(lambda start: clustering.lloyd(points, start, iterations=50)))(starts)
+        singles = jax.tree.map(
+            lambda *each: jnp.stack(each), *[clustering.lloyd(points, start, iterations=50) for start in starts]
+        )
         chex.assert_trees_all_close(batched, singles, rtol=1e-5)
 
     @pytest.mark.parametrize("iterations", [0, -3])
     def test_impossible_iterations_are_refused(self, iterations):
         with pytest.raises(ValueError, match=f"iterations is {iterations}; expected 1 or more"):
-            cluster.lloyd(jnp.ones((5, 2)), jnp.ones((2, 2)), iterations)
+            clustering.lloyd(jnp.ones((5, 2)), jnp.ones((2, 2)), iterations=iterations)
 
     def test_more_centres_than_rows_are_refused(self):
         with pytest.raises(ValueError, match="6 clusters of 5 points"):
-            cluster.lloyd(jnp.ones((5, 2)), jnp.ones((6, 2)), 3)
+            clustering.lloyd(jnp.ones((5, 2)), jnp.ones((6, 2)), iterations=3)
 
 
 class TestPlusPlus:
     def test_each_row_is_drawn_in_proportion_to_its_squared_distance(self):
         """First and second, then the third given those; of 100,000 draws within 5 standard deviations."""
         points, num_draws = blobs("typical", 5, 3).astype(np.float64), 100_000
-        draw = jax.jit(jax.vmap(lambda key: cluster.kmeans_plus_plus(key, jnp.float32(points), 3)))
+        draw = jax.jit(jax.vmap(lambda key: clustering.kmeans_plus_plus(key, jnp.float32(points), 3)))
         drawn = np.asarray(draw(jax.random.split(jax.random.key(0), num_draws)))
         rows = (drawn[:, :, None] == np.float32(points)[None, None]).all(axis=3).argmax(axis=2)
         seen = np.zeros((5, 5, 5))
@@ -160,7 +164,7 @@ class TestPlusPlus:
     def test_draws_from_every_row_of_a_long_set(self):
         """Each as far from every other as the rest: 2,000 draws of 90 rows leave none out."""
         points = jnp.eye(90)
-        draw = jax.jit(jax.vmap(lambda key: cluster.kmeans_plus_plus(key, points, 2)))
+        draw = jax.jit(jax.vmap(lambda key: clustering.kmeans_plus_plus(key, points, 2)))
         rows = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)).argmax(axis=2))
         for drawn in rows.T:
             assert set(drawn.tolist()) == set(range(90))
@@ -169,40 +173,41 @@ class TestPlusPlus:
     @pytest.mark.parametrize("size", [1, 5, 40])
     def test_as_many_as_there_are_rows_takes_each_once(self, size):
         points = blobs("far off", size, 3)
-        rows = cluster.kmeans_plus_plus(jax.random.key(1), jnp.array(points), size)
+        rows = clustering.kmeans_plus_plus(jax.random.key(1), jnp.array(points), size)
         assert sorted(rows.tolist()) == sorted(points.tolist())
 
     @pytest.mark.parametrize("num", [4, 40])
     def test_fewer_distinct_rows_than_asked_for_are_all_drawn_and_then_drawn_again(self, num):
         points = jnp.array(np.repeat(blobs("typical", 4, 3), [1, 2, 3, 34], axis=0))
-        rows = cluster.kmeans_plus_plus(jax.random.key(2), points, num)
+        rows = clustering.kmeans_plus_plus(jax.random.key(2), points, num)
         assert len(rows) == num
         assert set(map(tuple, rows.tolist())) == set(map(tuple, points.tolist()))
 
     def test_rows_drawn_again_are_drawn_uniformly(self):
         points = jnp.array([[0.0], [0.0], [0.0], [1.0]])
-        draw = jax.vmap(lambda key: cluster.kmeans_plus_plus(key, points, 3)[2, 0])
+        draw = jax.vmap(lambda key: clustering.kmeans_plus_plus(key, points, 3)[2, 0])
         assert abs(draw(jax.random.split(jax.random.key(0), 10_000)).mean() - 0.25) < 0.025
 
     def test_jit_and_vmap_over_keys_equal_singles(self):
         points, keys = jnp.array(blobs("typical", 60, 3)), jax.random.split(jax.random.key(3), 4)
-        batched = jax.jit(jax.vmap(lambda key: cluster.kmeans_plus_plus(key, points, 7)))(keys)
-        singles = jnp.stack([cluster.kmeans_plus_plus(key, points, 7) for key in keys])
+        batched = jax.jit(jax.vmap(lambda key: clustering.kmeans_plus_plus(key, points, 7)))(keys)
+        singles = jnp.stack([clustering.kmeans_plus_plus(key, points, 7) for key in keys])
         chex.assert_trees_all_equal(batched, singles)
         assert len(np.unique(np.asarray(batched), axis=0)) == 4
 
     @pytest.mark.parametrize("num", [0, -1, 6])
     def test_impossible_num_is_refused(self, num):
         with pytest.raises(ValueError, match=f"{num} clusters of 5 points"):
-            cluster.kmeans_plus_plus(jax.random.key(0), jnp.ones((5, 2)), num)
+            clustering.kmeans_plus_plus(jax.random.key(0), jnp.ones((5, 2)), num)
 
 
 class TestKMeans:
     def test_is_both_together(self):
         key, points = jax.random.key(4), jnp.array(blobs("typical", 60, 3))
-        expected = cluster.lloyd(points, cluster.kmeans_plus_plus(key, points, 7), 3)
-        chex.assert_trees_all_equal(kernels.kmeans(key, points, 7, 3), expected)
-        chex.assert_trees_all_close(jax.jit(kernels.kmeans, static_argnums=(2, 3))(key, points, 7, 3), expected)
+        expected = clustering.lloyd(points, clustering.kmeans_plus_plus(key, points, 7), iterations=3)
+        chex.assert_trees_all_equal(kernels.kmeans(key, points, 7, iterations=3), expected)
+        jitted = jax.jit(kernels.kmeans, static_argnums=2, static_argnames="iterations")
+        chex.assert_trees_all_close(jitted(key, points, 7, iterations=3), expected)
 
     def test_finds_clusters_far_apart(self):
         rng = np.random.default_rng(0)
@@ -241,4 +246,4 @@ class TestKMeans:
     @pytest.mark.parametrize("num, iterations", [(0, 5), (6, 5), (2, 0)])
     def test_impossible_sizes_are_refused(self, num, iterations):
         with pytest.raises(ValueError, match="expected"):
-            kernels.kmeans(jax.random.key(0), jnp.ones((5, 2)), num, iterations)
+            kernels.kmeans(jax.random.key(0), jnp.ones((5, 2)), num, iterations=iterations)

@@ -64,10 +64,10 @@ MATRICES = {
     "jeffreys_divergences": (lambda x, y: kernels.jeffreys_divergences(*x, *y), loop_j),
 }
 COLUMNS = {
-    "squared_to": (lambda x, y: distances.squared_to(x[0], y[0]), loop_squared),
-    "euclidean_to": (lambda x, y: distances.euclidean_to(x[0], y[0]), loop_euclidean),
-    "half_cosine_to": (lambda x, y: distances.half_cosine_to(x[0], y[0]), loop_cosine),
-    "jeffreys_to": (distances.jeffreys_to, loop_j),
+    "squared_euclidean_to_point": (lambda x, y: distances.squared_euclidean_to_point(x[0], y[0]), loop_squared),
+    "euclidean_to_point": (lambda x, y: distances.euclidean_to_point(x[0], y[0]), loop_euclidean),
+    "half_cosine_to_point": (lambda x, y: distances.half_cosine_to_point(x[0], y[0]), loop_cosine),
+    "jeffreys_to_point": (distances.jeffreys_to_point, loop_j),
 }
 
 
@@ -150,15 +150,17 @@ class TestColumns:
 def test_cosine_does_not_depend_on_the_scale(scale):
     points = np.float32(gaussians("typical", 12)[0] * scale)
     expected = pairs(loop_cosine, (points,), (points[:1],))[:, 0]
-    np.testing.assert_allclose(distances.half_cosine_to(jnp.array(points), jnp.array(points[0])), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        distances.half_cosine_to_point(jnp.array(points), jnp.array(points[0])), expected, atol=1e-6
+    )
 
 
 def test_cosine_runs_from_zero_to_one_and_is_nan_at_a_zero_row():
     points = jnp.array([[3.0, 4.0], [6.0, 8.0], [-4.0, 3.0], [-0.3, -0.4], [0.0, 0.0]])
     np.testing.assert_allclose(
-        distances.half_cosine_to(points, points[0]), [0, 0, 0.5, 1, np.nan], atol=1e-7, equal_nan=True
+        distances.half_cosine_to_point(points, points[0]), [0, 0, 0.5, 1, np.nan], atol=1e-7, equal_nan=True
     )
-    assert jnp.isnan(distances.half_cosine_to(points, points[4])).all()
+    assert jnp.isnan(distances.half_cosine_to_point(points, points[4])).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,14 +168,16 @@ def test_diameter_is_twice_the_largest_distance_from_the_origin_and_bounds_a_met
     x = gaussians(kind, 17)
     given = jax.tree.map(jnp.array, x)
     zero = (np.zeros((1, 4)), np.zeros((1, 4)))
-    euclidean = distances.diameter(distances.euclidean_to, given[0])
+    euclidean = distances.diameter(given[0], distance=distances.euclidean_to_point)
     np.testing.assert_allclose(euclidean, 2 * pairs(loop_euclidean, x, zero).max(), rtol=1e-6)
     assert euclidean >= pairs(loop_euclidean, x, x).max()
     np.testing.assert_allclose(
-        distances.diameter(distances.squared_to, given[0]), 2 * pairs(loop_squared, x, zero).max(), rtol=1e-6
+        distances.diameter(given[0], distance=distances.squared_euclidean_to_point),
+        2 * pairs(loop_squared, x, zero).max(),
+        rtol=1e-6,
     )
     np.testing.assert_allclose(
-        distances.diameter(distances.jeffreys_to, given), 2 * pairs(loop_j, x, zero).max(), rtol=2e-5
+        distances.diameter(given, distance=distances.jeffreys_to_point), 2 * pairs(loop_j, x, zero).max(), rtol=2e-5
     )
 
 
@@ -194,7 +198,7 @@ def loop_greedy(score, distance, taken, num, weight):
 
 def greedy(to):
     return lambda score, points, taken, num, weight: kernels.greedy_diverse(
-        score, points, taken, num, to=to, weight=weight
+        score, points, taken, num, distance=to, weight=weight
     )
 
 
@@ -205,8 +209,8 @@ def pool(size, seed):
     return np.float32(rng.uniform(size=size)), taken
 
 
-EUCLIDEAN = greedy(distances.euclidean_to)
-SQUARED = greedy(distances.squared_to)
+EUCLIDEAN = greedy(distances.euclidean_to_point)
+SQUARED = greedy(distances.squared_euclidean_to_point)
 
 
 class TestGreedyDiverse:
@@ -314,5 +318,7 @@ class TestGreedyDiverse:
     def test_row_without_a_distance_is_picked_last(self):
         """A zero row has no direction."""
         points = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-        rows = greedy(distances.half_cosine_to)(jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool), 4, 1.0)
+        rows = greedy(distances.half_cosine_to_point)(
+            jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool), 4, 1.0
+        )
         assert rows.tolist() == [0, 3, 2, 1]

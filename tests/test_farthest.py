@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latent_al.kernels import cover, farthest_first
-from latent_al.kernels.farthest import CANDIDATES, SMALL
+from latent_al.kernels.k_center import CANDIDATES, SMALL
 
 LARGE = SMALL + 300
 
@@ -110,12 +110,12 @@ class TestRows:
         assert run(taken, firsts).tolist() == alone
 
     @pytest.mark.parametrize("size", [400, LARGE])
-    def test_are_eligible(self, size):
+    def test_are_included(self, size):
         points, taken = cloud("gaussian", size), mark(size, 30)
-        eligible = np.random.default_rng(2).uniform(size=size) < 0.3
-        kept = np.flatnonzero(eligible | taken)
+        included = np.random.default_rng(2).uniform(size=size) < 0.3
+        kept = np.flatnonzero(included | taken)
         expected, _ = scan(points[kept], taken[kept], 50)
-        rows = farthest_first(jnp.array(points), jnp.array(taken), 50, eligible=jnp.array(eligible))
+        rows = farthest_first(jnp.array(points), jnp.array(taken), 50, included=jnp.array(included))
         assert rows.tolist() == kept[expected].tolist()
 
     @pytest.mark.parametrize("size", [400, LARGE])

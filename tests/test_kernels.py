@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latent_al import kernels
-from latent_al.kernels.picks import subsample_size
+from latent_al.kernels.selection import subsample_size
 
 
 def reference_least_confident(row):
@@ -44,7 +44,7 @@ def test_mutual_information_equals_the_loop():
     def draw(key):
         return jax.random.dirichlet(key, jnp.ones(3), (20,))
 
-    found = kernels.mutual_information(jax.random.key(0), draw, 4)
+    found = kernels.mutual_information(jax.random.key(0), draw, num_draws=4)
     table = np.stack([draw(key) for key in jax.random.split(jax.random.key(0), 4)])
     of_mean = [reference_entropy(row) for row in np.float64(table).mean(axis=0)]
     mean_of = [np.mean([reference_entropy(row) for row in rows]) for rows in np.float64(table).swapaxes(0, 1)]
@@ -138,7 +138,7 @@ class TestPicks:
 
     def test_shapes_that_differ_are_refused(self, pick, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-        with pytest.raises(ValueError, match=r"score has shape \(10,\) and taken \(9,\)"):
+        with pytest.raises(ValueError, match=r"scores have shape \(10,\) and taken \(9,\)"):
             pick(jax.random.key(0), jnp.zeros(10), jnp.zeros(9, bool), 3)
 
 
@@ -171,19 +171,65 @@ class TestSubsample:
     @given(st.sampled_from([1, 2, 9, 40]), st.sampled_from([0.01, 0.1, 0.5, 0.99, 1.0]), st.integers(0, 100))
     def test_leaves_a_share_of_the_open_rows(self, size, fraction, seed):
         taken = np.random.default_rng(seed).uniform(size=size) < 0.5
-        marked = np.asarray(kernels.subsample(jax.random.key(seed), jnp.array(taken), fraction))
+        marked = np.asarray(kernels.subsample(jax.random.key(seed), jnp.array(taken), fraction=fraction))
         assert marked[taken].all()
         assert (~marked).sum() == min(subsample_size(size, fraction), (~taken).sum())
 
     def test_every_open_row_can_be_drawn(self):
         taken = jnp.arange(10) < 3
-        marked = jax.vmap(lambda key: kernels.subsample(key, taken, 0.2))(jax.random.split(jax.random.key(0), 3000))
+        marked = jax.vmap(lambda key: kernels.subsample(key, taken, fraction=0.2))(
+            jax.random.split(jax.random.key(0), 3000)
+        )
         np.testing.assert_allclose((~marked).mean(axis=0)[3:], 2 / 7, atol=0.04)
 
     @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])
     def test_impossible_fraction_is_refused(self, fraction):
         with pytest.raises(ValueError, match=f"fraction is {fraction}"):
-            kernels.subsample(jax.random.key(0), jnp.zeros(10, bool), fraction)
+            kernels.subsample(jax.random.key(0), jnp.zeros(10, bool), fraction=fraction)
+
+
+POINTS = np.float32(np.random.default_rng(0).normal(size=(30, 3)))
+PROBS = np.float32(np.random.default_rng(1).dirichlet(np.ones(3), 30))
+LABELS = np.int32(np.random.default_rng(2).integers(-1, 3, size=30))
+
+
+def matches(threshold):
+    points, clusters = jnp.array(POINTS), jnp.zeros(30, jnp.int32)
+    distribution = kernels.sampling.normal(points, clusters=clusters, num_clusters=1)
+    settings = dict(clusters=clusters, distribution=distribution, threshold=threshold, all_within=False)
+    return kernels.draw_and_match(jax.random.key(0), points, jnp.arange(30) < 4, 9, **settings)
+
+
+def diverse(weight):
+    distance = kernels.distances.euclidean_to_point
+    return kernels.greedy_diverse(PROBS[:, 0], POINTS, jnp.arange(30) < 4, 9, distance=distance, weight=weight)
+
+
+@pytest.mark.parametrize(
+    "run, values",
+    [
+        (lambda l2: kernels.representer_alphas(PROBS, LABELS, l2=l2), (1e-3, 0.1, 2.0)),
+        (
+            lambda l2: kernels.importance(PROBS, POINTS, labelled_sum=POINTS.sum(axis=0), num_labelled=30, l2=l2),
+            (1e-3, 0.1, 2.0),
+        ),
+        (matches, (0.05, 0.3, 2.0)),
+        (lambda perplexity: kernels.joint_probabilities(POINTS, perplexity=perplexity), (1.5, 5.0, 20.0)),
+        (
+            lambda perplexity: kernels.conditional_probabilities(
+                kernels.squared_distances(POINTS, POINTS), perplexity=perplexity
+            ),
+            (1.5, 5.0, 20.0),
+        ),
+        (diverse, (0.0, 0.2, 5.0)),
+    ],
+    ids=["alphas", "importance", "threshold", "joint", "conditional", "weight"],
+)
+def test_scalars_are_traced_and_vmapped(run, values):
+    batched = jax.jit(jax.vmap(run))(jnp.array(values))
+    for index, value in enumerate(values):
+        single = jax.tree.map(lambda leaf, index=index: leaf[index], batched)
+        chex.assert_trees_all_close(single, run(value), rtol=1e-5, atol=1e-7)
 
 
 def test_public_kernels_are_documented():

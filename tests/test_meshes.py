@@ -13,7 +13,7 @@ from collectives import largest_collective
 from jax.sharding import PartitionSpec
 
 from latent_al.experiment.run import run_experiment
-from latent_al.kernels.shards import POOL
+from latent_al.kernels._sharding import POOL
 from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place_rows, with_padding

@@ -185,7 +185,7 @@ def test_losses_are_what_the_paper_adds_up(name):
         expected = entropy + 0.5 * (mu**2 + np.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum(axis=1)
     np.testing.assert_allclose(jax.jit(ours.validation_loss)(params, key, images), expected, rtol=1e-4)
     if "tsne" in name:
-        p = np.float64(tsne.joint_probabilities(images.reshape(9, -1), 3.0))
+        p = np.float64(tsne.joint_probabilities(images.reshape(9, -1), perplexity=3.0))
         student = 1 / (1 + ((mu[:, None] - mu) ** 2).sum(axis=2))
         others = ~np.eye(9, dtype=bool)
         q = student / student[others].sum()

@@ -10,11 +10,11 @@ from latent_al import kernels
 from latent_al.kernels import distances
 
 
-def loop_nearest(x, y, valid):
-    """Squared distances [n m] in float64, inf where a row is not valid, and the first of the smallest."""
+def loop_nearest(x, y, included):
+    """Squared distances [n m] in float64, inf where a row is not included, and the first of the smallest."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     sq_distance = np.array([((row[None, :] - y) ** 2).sum(axis=1) for row in x])
-    sq_distance[:, ~valid] = np.inf
+    sq_distance[:, ~included] = np.inf
     return sq_distance, sq_distance.argmin(axis=1)
 
 
@@ -33,9 +33,9 @@ def scattered(kind, size, width, seed):
 def marks(size, share, seed=3):
     """Of which at least one is True."""
     rng = np.random.default_rng(seed)
-    valid = rng.uniform(size=size) < share
-    valid[rng.integers(size)] = True
-    return valid
+    included = rng.uniform(size=size) < share
+    included[rng.integers(size)] = True
+    return included
 
 
 class TestNearest:
@@ -46,12 +46,12 @@ class TestNearest:
     @pytest.mark.parametrize("kind", ["typical", "far off", "tiny spread", "duplicates"])
     def test_equals_the_loop(self, kind, width, n, m):
         """Where products choose, up to a rounding of the set's squared radius."""
-        x, y, valid = scattered(kind, n, width, seed=0), scattered(kind, m, width, seed=1), marks(m, 0.7)
-        expected, _ = loop_nearest(x, y, valid)
+        x, y, included = scattered(kind, n, width, seed=0), scattered(kind, m, width, seed=1), marks(m, 0.7)
+        expected, _ = loop_nearest(x, y, included)
         radius = max(((each - y[:1].astype(np.float64)) ** 2).sum(axis=1).max() for each in (x, y))
-        sq_distance, row = map(np.asarray, kernels.nearest(jnp.array(x), jnp.array(y), jnp.array(valid)))
+        sq_distance, row = map(np.asarray, kernels.nearest(jnp.array(x), jnp.array(y), jnp.array(included)))
         assert row.dtype == np.int32
-        assert valid[row].all()
+        assert included[row].all()
         np.testing.assert_allclose(sq_distance, expected[np.arange(n), row], rtol=1e-5)
         allowed = 1e-6 * radius if width > distances.FEW_DIMENSIONS else 1e-6 * expected.min(axis=1)
         assert (expected[np.arange(n), row] - expected.min(axis=1) <= allowed).all()
@@ -85,7 +85,7 @@ class TestNearest:
     @pytest.mark.parametrize("broken", [jnp.nan, jnp.inf, -jnp.inf])
     @pytest.mark.parametrize("width", [2, 30])
     def test_what_is_not_finite_shows_in_x_and_is_passed_over_in_y(self, width, broken):
-        """Also in the first row of `x`, about which products are taken, and in one that is not valid."""
+        """Also in the first row of `x`, about which products are taken, and in one that is not included."""
         x = jnp.zeros((3, width)).at[:2, 0].set(broken)
         y = jnp.ones((40, width)).at[jnp.array([0, 1, 7]), 0].set(broken)
         sq_distance, row = kernels.nearest(x, y.at[9].set(0.5), jnp.arange(40) > 0)
@@ -97,11 +97,11 @@ class TestNearest:
     def test_jit_and_vmap_equal_singles(self, width):
         x = jnp.array(scattered("typical", 60, width, seed=0).reshape(3, 20, width))
         y = jnp.array(scattered("typical", 300, width, seed=1).reshape(3, 100, width))
-        valid = jnp.array(marks(300, 0.5).reshape(3, 100))
+        included = jnp.array(marks(300, 0.5).reshape(3, 100))
         singles = jax.tree.map(
-            lambda *each: jnp.stack(each), *[kernels.nearest(x[i], y[i], valid[i]) for i in range(3)]
+            lambda *each: jnp.stack(each), *[kernels.nearest(x[i], y[i], included[i]) for i in range(3)]
         )
-        (sq_distance, row), expected = jax.jit(jax.vmap(kernels.nearest))(x, y, valid), singles
+        (sq_distance, row), expected = jax.jit(jax.vmap(kernels.nearest))(x, y, included), singles
         chex.assert_trees_all_close(sq_distance, expected[0], rtol=1e-6)
         chex.assert_trees_all_equal(row, expected[1])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from latent_al.data import load
-from latent_al.kernels import alphas, explain, importance, values
+from latent_al.kernels import explain, importance, representer_alphas, representer_values
 from latent_al.models.classifiers import CLASSIFIERS
 from latent_al.models.last_layer import TOLERANCE, refit
 from latent_al.types import UNLABELLED, BadInput
@@ -28,7 +28,7 @@ class TestKernels:
     def test_alphas_and_values_equal_the_loop(self):
         probs, features, labels = make()
         labels = labels.at[jnp.array([3, 7])].set(UNLABELLED)
-        found = values(alphas(probs, labels, L2), features, features[5])
+        found = representer_values(representer_alphas(probs, labels, l2=L2), features, features[5])
         expected = np.zeros((12, 3))
         for row in range(12):
             if labels[row] >= 0:
@@ -44,8 +44,8 @@ class TestKernels:
             for target in labelled:
                 for p in np.float64(probs[row]):
                     expected[row] += p * (1 - p) / (2 * L2 * 3) * (np.float64(features[row]) @ features[target])
-        for run in (importance, jax.jit(importance, static_argnums=4)):
-            found = run(probs, features, features[labelled].sum(axis=0), 3, L2)
+        for run in (importance, jax.jit(importance)):
+            found = run(probs, features, labelled_sum=features[labelled].sum(axis=0), num_labelled=3, l2=L2)
             np.testing.assert_allclose(found, expected, rtol=1e-4)
 
     def test_explain_names_the_extremes_of_what_is_labelled(self):
@@ -59,9 +59,9 @@ class TestKernels:
     def test_l2_is_above_zero(self, l2):
         probs, features, labels = make()
         with pytest.raises(ValueError, match="l2 is .*; expected above 0"):
-            alphas(probs, labels, l2)
+            representer_alphas(probs, labels, l2=l2)
         with pytest.raises(ValueError, match="l2 is .*; expected above 0"):
-            importance(probs, features, features[0], 1, l2)
+            importance(probs, features, labelled_sum=features[0], num_labelled=1, l2=l2)
         settings = dict(hidden=(3,), dropout=0.1, learning_rate=1e-3, epochs=1, batch_size=1, num_classes=3)
         with pytest.raises(BadInput, match="l2 .*; expected above 0"):
             CLASSIFIERS["refitted"](num_classes=3, l2=l2, classifier=CLASSIFIERS["mlp"](**settings))
@@ -70,9 +70,9 @@ class TestKernels:
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
         probs, features, labels = make()
         with pytest.raises(ValueError, match="expected one width"):
-            importance(probs, features, features[0, :4], 1, L2)
+            importance(probs, features, labelled_sum=features[0, :4], num_labelled=1, l2=L2)
         with pytest.raises(ValueError, match="expected as many rows of each"):
-            alphas(probs[1:], labels, L2)
+            representer_alphas(probs[1:], labels, l2=L2)
         with pytest.raises(ValueError, match="3 examples asked for but only 2 are labelled"):
             explain(jnp.zeros(4), jnp.array([0, -1, -1, 1]), 3)
 
@@ -98,8 +98,8 @@ def test_values_add_up_to_the_logits(fitted):
     weights, residual, features, probs, labels = fitted
     assert (residual < TOLERANCE / 10).all()
     for seed in range(3):
-        alpha, targets = alphas(probs[seed, :120], labels[:120], L2), features[seed, 200:260]
-        added = jax.vmap(partial(values, alpha, features[seed, :120]))(targets).sum(axis=1)
+        alpha, targets = representer_alphas(probs[seed, :120], labels[:120], l2=L2), features[seed, 200:260]
+        added = jax.vmap(partial(representer_values, alpha, features[seed, :120]))(targets).sum(axis=1)
         logits = targets @ weights[seed]
         assert jnp.abs(logits).max() > 1
         np.testing.assert_allclose(added, logits, atol=1e-3)

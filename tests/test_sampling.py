@@ -9,7 +9,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.exceptions import ConvergenceWarning
 
-from latent_al.kernels import picks, sampling
+from latent_al.kernels import sampling, selection
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.strategies.needs import check_needs, latent_stats
@@ -39,7 +39,7 @@ def draw(points, taken, num, distribution, *, clusters=None, threshold=0.5, all_
 
 class TestDistributions:
     def test_uniform_spans_the_cluster(self):
-        centre, factor, is_normal = sampling.uniform(POINTS, CLUSTERS, 4)
+        centre, factor, is_normal = sampling.uniform(POINTS, clusters=CLUSTERS, num_clusters=4)
         assert not is_normal
         for cluster in (0, 2, 3):
             low, high = members(cluster).min(axis=0), members(cluster).max(axis=0)
@@ -47,14 +47,14 @@ class TestDistributions:
             np.testing.assert_allclose(factor[cluster], np.diag(high - low) / 2, atol=1e-6)
 
     def test_normal_has_one_mean_and_one_deviation(self):
-        centre, factor, is_normal = sampling.normal(POINTS, CLUSTERS, 4)
+        centre, factor, is_normal = sampling.normal(POINTS, clusters=CLUSTERS, num_clusters=4)
         assert is_normal
         for cluster in (0, 2, 3):
             np.testing.assert_allclose(centre[cluster], np.full(3, members(cluster).mean()), rtol=1e-5)
             np.testing.assert_allclose(factor[cluster], members(cluster).std() * np.eye(3), rtol=1e-5)
 
     def test_multi_normal_has_the_covariance(self):
-        centre, factor, _ = sampling.multi_normal(POINTS, CLUSTERS, 4)
+        centre, factor, _ = sampling.multi_normal(POINTS, clusters=CLUSTERS, num_clusters=4)
         for cluster in (0, 2, 3):
             np.testing.assert_allclose(centre[cluster], members(cluster).mean(axis=0), rtol=1e-5)
             covariance = np.cov(members(cluster).T, bias=True)
@@ -62,7 +62,7 @@ class TestDistributions:
 
     def test_a_singular_covariance(self):
         line = jnp.linspace(-1, 1, 30)[:, None] * jnp.array([[1.0, 2.0]])
-        distribution = sampling.multi_normal(line, jnp.zeros(30, jnp.int32), 1)
+        distribution = sampling.multi_normal(line, clusters=jnp.zeros(30, jnp.int32), num_clusters=1)
         np.testing.assert_allclose(
             distribution.factor[0] @ distribution.factor[0].T, np.cov(line.T, bias=True), atol=1e-6
         )
@@ -74,7 +74,7 @@ class TestDistributions:
 @pytest.mark.parametrize("num", [0, 1, 7, 40, 99, 100])
 @pytest.mark.parametrize("sizes", [(100,), (50, 50), (33, 33, 34), (1, 0, 98, 1), (0, 0, 100), (10,) * 10])
 def test_largest_remainder(num, sizes):
-    shares = np.asarray(sampling.largest_remainder(num, jnp.array(sizes)))
+    shares = np.asarray(sampling.largest_remainder(jnp.array(sizes), num))
     quotas = [Fraction(num * size, 100) for size in sizes]
     expected = [int(quota) for quota in quotas]
     by_remainder = sorted(range(len(sizes)), key=lambda i: (int(quotas[i]) - quotas[i], i))
@@ -111,7 +111,7 @@ class TestDrawAndMatch:
     @pytest.mark.parametrize("all_within", [False, True])
     def test_what_is_taken_counts_in_no_share(self, all_within):
         taken = jnp.arange(40) < 18
-        distribution = sampling.multi_normal(POINTS, CLUSTERS, 4)
+        distribution = sampling.multi_normal(POINTS, clusters=CLUSTERS, num_clusters=4)
         rows, _ = draw(POINTS, taken, 22, distribution, clusters=CLUSTERS, all_within=all_within)
         assert sorted(rows.tolist()) == list(range(18, 40))
 
@@ -120,7 +120,7 @@ class TestDrawAndMatch:
         """From a dense pool the picks have the distribution's own mean and deviation."""
         pool = jax.random.uniform(jax.random.key(1), (20_000, 2), minval=-3, maxval=3)
         shape = jnp.array([[0.5, 0.3]]) * jax.random.normal(jax.random.key(2), (500, 2)) + jnp.array([[1.0, -1.0]])
-        distribution = getattr(sampling, name)(shape, jnp.zeros(500, jnp.int32), 1)
+        distribution = getattr(sampling, name)(shape, clusters=jnp.zeros(500, jnp.int32), num_clusters=1)
         rows, matched = draw(pool, jnp.zeros(20_000, bool), 400, distribution, threshold=0.25)
         centre, factor = np.float64(distribution.centre[0]), np.float64(distribution.factor[0])
         deviation = np.sqrt(np.diag(factor @ factor.T)) / (1 if distribution.is_normal else np.sqrt(3))
@@ -131,13 +131,13 @@ class TestDrawAndMatch:
     def test_a_single_row_has_a_hundred_draws(self):
         """One draw in ten meets the one row, so that a hundred nearly always do."""
         point, square = jnp.zeros((1, 2)), jnp.array([[-1.0, -1.0], [1.0, 1.0]])
-        distribution = sampling.uniform(square, jnp.zeros(2, jnp.int32), 1)
+        distribution = sampling.uniform(square, clusters=jnp.zeros(2, jnp.int32), num_clusters=1)
         threshold = float(np.sqrt(0.1 * 4 / np.pi))
         matched = [draw(point, jnp.zeros(1, bool), 1, distribution, threshold=threshold, seed=i)[1] for i in range(50)]
         assert np.mean(matched) > 0.95
 
     def test_vmap_over_keys_equals_singles(self):
-        distribution = sampling.multi_normal(POINTS, CLUSTERS, 4)
+        distribution = sampling.multi_normal(POINTS, clusters=CLUSTERS, num_clusters=4)
         settings = dict(clusters=CLUSTERS, distribution=distribution, threshold=0.3, all_within=False)
         run = lambda key: sampling.draw_and_match(key, POINTS, jnp.zeros(40, bool), 9, **settings)  # noqa: E731
         keys = jax.random.split(jax.random.key(4), 3)
@@ -168,9 +168,9 @@ def test_nearest_to_gives_each_target_a_row_of_its_own():
     for target in np.float64(targets):
         expected.append(min(left, key=lambda row: np.linalg.norm(np.float64(POINTS[row]) - target)))
         left.remove(expected[-1])
-    assert picks.nearest_to(targets, POINTS, taken).tolist() == expected
+    assert selection.nearest_to(POINTS, taken, targets=targets).tolist() == expected
     with pytest.raises(ValueError, match="4 rows asked for but only 3 of 40"):
-        picks.nearest_to(targets, POINTS, jnp.arange(40) < 37)
+        selection.nearest_to(POINTS, jnp.arange(40) < 37, targets=targets)
 
 
 class TestClusterings:

@@ -20,9 +20,9 @@ from test_strategies import SETTINGS, draw
 
 from latent_al import kernels
 from latent_al.kernels import representativeness
-from latent_al.kernels.farthest import CANDIDATES
-from latent_al.kernels.shards import POOL, is_highest
-from latent_al.kernels.typicality import TILE
+from latent_al.kernels._sharding import POOL, top_k_mask
+from latent_al.kernels.k_center import CANDIDATES
+from latent_al.kernels.typiclust import TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.types import UNLABELLED, Encoded, Pool, build
 
@@ -114,7 +114,7 @@ def select_among_ties(key, pool):
 
 def find_centres(key, pool):
     """To the last bit: a rounding of sums would grow from one iteration to the next."""
-    return kernels.kmeans(key, pool.latents, NUM, 10).centres
+    return kernels.kmeans(key, pool.latents, NUM, iterations=10).centres
 
 
 def select_by_density(key, pool):
@@ -157,7 +157,7 @@ def test_picks_and_candidates_move_but_not_the_pool(found, label):
 @pytest.mark.parametrize("num", [1, 7, 30, 60])
 def test_marks_are_those_of_a_sort(num):
     values = jnp.array([-jnp.inf, -2.5, -0.0, 0.0, 1e-40, 0.5, 3.0, jnp.inf])[jnp.arange(60) * 7 % 8]
-    marked = is_highest(values, num)
+    marked = top_k_mask(values, num)
     assert np.flatnonzero(marked).tolist() == sorted(jax.lax.top_k(values, num)[1].tolist())
 
 

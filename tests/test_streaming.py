@@ -11,7 +11,7 @@ import tensorstore as ts
 import test_farthest
 
 from latent_al import kernels, streaming
-from latent_al.streaming import farthest, stream
+from latent_al.streaming import k_center, stream
 from latent_al.types import BadInput
 
 SIZE, WIDTH, CHUNK = 5000, 5, 700
@@ -43,7 +43,7 @@ class Made:
 
 def on_disk(path, latents, chunk=CHUNK):
     parts = np.split(latents, [3, 10, 2 * chunk])
-    return streaming.write(path, parts, *latents.shape, chunk_bytes=4 * latents.shape[1] * chunk)
+    return streaming.write_latents(path, parts, *latents.shape, chunk_bytes=4 * latents.shape[1] * chunk)
 
 
 @pytest.fixture(params=["disk", "made"])
@@ -134,21 +134,21 @@ class TestFarthestFirst:
         ],
     )
     def test_rows_are_those_in_memory(self, monkeypatch, kind, num_taken):
-        monkeypatch.setattr(farthest, "CANDIDATES", 200)
+        monkeypatch.setattr(k_center, "CANDIDATES", 200)
         latents, taken = cloud(kind), mark(num_taken)
         rows = streaming.farthest_first(Made(latents), taken, 150, first=7, block_bytes=BLOCK_BYTES)
         assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150, first=7).tolist()
 
     @pytest.mark.parametrize("num_taken", [0, 60])
     def test_of_latents_on_disk(self, monkeypatch, tmp_path, num_taken):
-        monkeypatch.setattr(farthest, "CANDIDATES", 500)
+        monkeypatch.setattr(k_center, "CANDIDATES", 500)
         latents, taken = cloud("gaussian"), mark(num_taken)
         source = on_disk(tmp_path / "latents", latents)
         rows = streaming.farthest_first(source, taken, 150, block_bytes=BLOCK_BYTES)
         assert rows.tolist() == kernels.farthest_first(jnp.array(latents), jnp.array(taken), 150).tolist()
 
     def test_takes_few_passes(self, monkeypatch):
-        monkeypatch.setattr(farthest, "CANDIDATES", 500)
+        monkeypatch.setattr(k_center, "CANDIDATES", 500)
         source = Made(cloud("gaussian"))
         streaming.farthest_first(source, mark(0), 150, block_bytes=BLOCK_BYTES)
         assert source.rows_read < 12 * SIZE
@@ -258,7 +258,7 @@ class TestBlocks:
         assert {len(block.latents[0]) for block in streaming.blocks(made)} == {2**15 // (4 * WIDTH)}
         monkeypatch.setattr(stream, "available_memory", lambda device: 0.0)
         on_disk(tmp_path / "latents", cloud("gaussian"))
-        source = streaming.open(tmp_path / "latents", SIZE, WIDTH)
+        source = streaming.open_latents(tmp_path / "latents", SIZE, WIDTH)
         assert {len(block.latents[0]) for block in streaming.blocks(source)} == {CHUNK}
 
     def test_that_are_not_as_promised_are_refused(self):
@@ -273,7 +273,7 @@ class TestStore:
         latents = cloud("gaussian")
         latents[:CHUNK] = 0
         on_disk(tmp_path / "latents", latents)
-        source = streaming.open(tmp_path / "latents", SIZE, WIDTH)
+        source = streaming.open_latents(tmp_path / "latents", SIZE, WIDTH)
         assert (source.num_rows, source.width, source.chunk_rows) == (SIZE, WIDTH, CHUNK)
         np.testing.assert_array_equal(source.read(10, SIZE - 1).result(), latents[10:-1])
 
@@ -285,7 +285,7 @@ class TestStore:
                 buffer[:] = number
                 yield buffer
 
-        source = streaming.write(tmp_path / "latents", parts(), 8, 3, chunk_bytes=12 * 5)
+        source = streaming.write_latents(tmp_path / "latents", parts(), 8, 3, chunk_bytes=12 * 5)
         assert source.read(0, 8).result()[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
     @pytest.mark.parametrize("compressor", [[], [{"name": "gzip"}]])
@@ -295,24 +295,24 @@ class TestStore:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
         layout = ts.ChunkLayout(chunk_shape=[CHUNK, 2])
         ts.open(spec, create=True, dtype=ts.float32, shape=latents.shape, chunk_layout=layout).result()[:] = latents
-        source = streaming.open(path)
+        source = streaming.open_latents(path)
         np.testing.assert_array_equal(source.read(0, SIZE).result(), latents)
         file = path / "c/3/1"
         file.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(BadInput, match="c/3/1"):
-            streaming.open(path).read(0, SIZE).result()
+            streaming.open_latents(path).read(0, SIZE).result()
 
     @pytest.mark.parametrize(
         "num_rows, width, message",
         [
             (4999, 5, r"latents is float32 \[5000, 5\]; expected float32 \[4999, 5\]"),
-            (None, 6, r"float32 \[5000, 5\]; expected float32 \[n, 6\].*streaming.write"),
+            (None, 6, r"float32 \[5000, 5\]; expected float32 \[n, 6\].*streaming.write_latents"),
         ],
     )
     def test_of_another_shape_is_refused(self, tmp_path, num_rows, width, message):
         on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match=message):
-            streaming.open(tmp_path / "latents", num_rows, width)
+            streaming.open_latents(tmp_path / "latents", num_rows, width)
 
     @pytest.mark.parametrize("dtype, shape", [("float64", [20, 5]), ("float32", [20, 5, 1]), ("float32", [0, 5])])
     def test_of_another_type_or_rank_is_refused(self, tmp_path, dtype, shape):
@@ -322,23 +322,23 @@ class TestStore:
         with pytest.raises(
             BadInput, match=rf"{path} is {dtype} \[{', '.join(map(str, shape))}\]; expected float32 \[n"
         ):
-            streaming.open(path)
+            streaming.open_latents(path)
 
     def test_that_is_none_is_refused(self, tmp_path):
-        with pytest.raises(BadInput, match=r"nothing is no zarr 3 array: .* does not exist; .*streaming.write"):
-            streaming.open(tmp_path / "nothing")
+        with pytest.raises(BadInput, match=r"nothing is no zarr 3 array: .* does not exist; .*streaming.write_latents"):
+            streaming.open_latents(tmp_path / "nothing")
         path = tmp_path / "latents"
         on_disk(path, cloud("gaussian"))
         (path / "zarr.json").write_text("{")
         with pytest.raises(BadInput, match="is no zarr 3 array: .*Invalid JSON"):
-            streaming.open(path)
+            streaming.open_latents(path)
 
     def test_without_a_chunk_is_refused(self, tmp_path):
         path = tmp_path / "latents"
         source = on_disk(path, cloud("gaussian"))
         shutil.rmtree(path / "c/3")
         with pytest.raises(BadInput, match=f"{path} lacks the chunk of rows 2100 to 2799; .* write it anew"):
-            streaming.open(path)
+            streaming.open_latents(path)
         with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/3/0.* is missing"):
             streaming.top_k(tied, source, mark(0), 1, block_bytes=BLOCK_BYTES)
 
@@ -349,7 +349,7 @@ class TestStore:
         file = path / "c/2/0"
         file.write_bytes(file.read_bytes()[:kept])
         with pytest.raises(BadInput, match=f"chunk c/2/0 of {path} has {kept} bytes; expected 14004: it was cut off"):
-            streaming.open(path)
+            streaming.open_latents(path)
         with pytest.raises(BadInput, match=f"{path} cannot be read: .*c/2/0"):
             streaming.farthest_first(source, mark(0), 2, block_bytes=BLOCK_BYTES)
 
@@ -374,13 +374,13 @@ class TestStore:
     def test_is_not_opened_where_it_was_not_written_whole(self, tmp_path, parts, message):
         path = tmp_path / "latents"
         with pytest.raises(BadInput, match=message):
-            streaming.write(path, parts, 8, 3, chunk_bytes=24)
+            streaming.write_latents(path, parts, 8, 3, chunk_bytes=24)
         with pytest.raises(BadInput, match="lacks the chunk of rows|is no zarr 3 array"):
-            streaming.open(path)
+            streaming.open_latents(path)
 
     def test_is_not_written_over(self, tmp_path):
         on_disk(tmp_path / "latents", cloud("gaussian"))
         with pytest.raises(BadInput, match="latents exists already; remove it"):
             on_disk(tmp_path / "latents", cloud("equal"))
         with pytest.raises(BadInput, match="latents of 0 rows and 3 dimensions"):
-            streaming.write(tmp_path / "none", [], 0, 3)
+            streaming.write_latents(tmp_path / "none", [], 0, 3)

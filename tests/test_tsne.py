@@ -113,7 +113,7 @@ KINDS = [
 ]
 
 
-JOINT = kernels.joint_probabilities, jax.jit(kernels.joint_probabilities, static_argnums=1)
+JOINT = kernels.joint_probabilities, jax.jit(kernels.joint_probabilities, static_argnames="perplexity")
 STUDENT_T = kernels.student_t, jax.jit(kernels.student_t)
 DIVERGENCE = kernels.tsne_divergence, jax.jit(kernels.tsne_divergence)
 GRADIENT = jax.grad(kernels.tsne_divergence, argnums=1)
@@ -127,7 +127,7 @@ class TestProbabilities:
     def test_conditional_equals_the_loop(self, kind, perplexity):
         sq_distances = sq_distances_of(kind)
         expected = loop_conditional(sq_distances, perplexity)
-        result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity)
+        result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity=perplexity)
         np.testing.assert_allclose(result, expected, atol=1e-5, rtol=0)
         np.testing.assert_allclose(perplexities(result), perplexities(expected), atol=1e-3)
 
@@ -137,7 +137,7 @@ class TestProbabilities:
         points = points_of(kind)
         expected = loop_joint(points, 6.0)
         for run in JOINT:
-            result = np.asarray(run(jnp.array(points), 6.0))
+            result = np.asarray(run(jnp.array(points), perplexity=6.0))
             np.testing.assert_allclose(result, expected, atol=1e-5 if kind == "heavy tails" else 1e-6, rtol=0)
             np.testing.assert_allclose(result, result.T, rtol=1e-6)
             np.testing.assert_allclose(result.sum(), 1, rtol=2e-6)
@@ -148,7 +148,7 @@ class TestProbabilities:
     def test_equals_scikit_learn(self, kind, perplexity):
         """Which stops at 1e-5 nats from the target, and loses rows all of whose weights underflow."""
         sq_distances = sq_distances_of(kind, 200)
-        result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity)
+        result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity=perplexity)
         peer = _binary_search_perplexity(sq_distances, perplexity, 0)
         np.testing.assert_allclose(perplexities(result), perplexity, atol=1e-3)
         np.testing.assert_allclose(perplexities(result), perplexities(peer), atol=max(1e-3, 2e-5 * perplexity))
@@ -158,7 +158,7 @@ class TestProbabilities:
     def test_reaches_the_perplexity_of_many_rows(self, kind):
         sq_distances = sq_distances_of(kind, 200)
         for perplexity in (1.2, 30.0, 190.0):
-            result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity)
+            result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity=perplexity)
             np.testing.assert_allclose(perplexities(result), perplexity, atol=1e-3)
 
     @pytest.mark.parametrize("offset", [0, 1e4 + 0.1])
@@ -171,25 +171,25 @@ class TestProbabilities:
         is_neighbour[39] = groups == 1
         np.fill_diagonal(is_neighbour, False)
         expected = is_neighbour / is_neighbour.sum(axis=1, keepdims=True)
-        joint = kernels.joint_probabilities(jnp.array(points), 3.0)
+        joint = kernels.joint_probabilities(jnp.array(points), perplexity=3.0)
         np.testing.assert_allclose(joint, (expected + expected.T) / 80, rtol=1e-6, atol=1e-9)
 
     @pytest.mark.parametrize("value", [0, 0.1, 1e4, -1e-6])
     @pytest.mark.parametrize("size, perplexity", [(2, 1.0), (2, 1.9), (40, 1.0), (40, 6.0), (40, 39.5)])
     def test_equal_rows_are_equally_likely(self, size, perplexity, value):
-        joint = kernels.joint_probabilities(jnp.full((size, 5), value, jnp.float32), perplexity)
+        joint = kernels.joint_probabilities(jnp.full((size, 5), value, jnp.float32), perplexity=perplexity)
         np.testing.assert_allclose(joint, (1 - np.eye(size)) / (size * (size - 1)), rtol=1e-6)
 
     def test_perplexity_of_one_is_the_nearest_row_alone(self):
         sq_distances = sq_distances_of("typical").copy()
-        result = kernels.conditional_probabilities(jnp.array(sq_distances), 1.0)
+        result = kernels.conditional_probabilities(jnp.array(sq_distances), perplexity=1.0)
         np.fill_diagonal(sq_distances, np.inf)
         np.testing.assert_allclose(result, np.eye(40)[sq_distances.argmin(axis=1)], atol=1e-5)
 
     @pytest.mark.parametrize("perplexity", [39.0, 39.9])
     def test_perplexity_of_all_others_and_more_is_all_of_them_evenly(self, perplexity):
         sq_distances = jnp.array(sq_distances_of("typical"))
-        result = kernels.conditional_probabilities(sq_distances, perplexity)
+        result = kernels.conditional_probabilities(sq_distances, perplexity=perplexity)
         np.testing.assert_allclose(result, (1 - np.eye(40)) / 39, rtol=3e-2)
 
     def test_diagonal_is_not_read(self):
@@ -197,18 +197,19 @@ class TestProbabilities:
         for value in (jnp.nan, jnp.inf, 5):
             other = jnp.fill_diagonal(sq_distances, value, inplace=False)
             chex.assert_trees_all_equal(
-                kernels.conditional_probabilities(other, 6.0), kernels.conditional_probabilities(sq_distances, 6.0)
+                kernels.conditional_probabilities(other, perplexity=6.0),
+                kernels.conditional_probabilities(sq_distances, perplexity=6.0),
             )
 
     def test_nan_shows(self):
         points = jnp.array(points_of("typical")).at[3, 1].set(jnp.nan)
-        joint = kernels.joint_probabilities(points, 6.0)
+        joint = kernels.joint_probabilities(points, perplexity=6.0)
         assert jnp.isnan(joint[3]).all()
 
     def test_vmap_equals_singles(self):
         points = jnp.stack([points_of("typical"), points_of("pairs")])
-        singles = jnp.stack([kernels.joint_probabilities(each, 3.0) for each in points])
-        batched = jax.jit(jax.vmap(lambda each: kernels.joint_probabilities(each, 3.0)))(points)
+        singles = jnp.stack([kernels.joint_probabilities(each, perplexity=3.0) for each in points])
+        batched = jax.jit(jax.vmap(lambda each: kernels.joint_probabilities(each, perplexity=3.0)))(points)
         chex.assert_trees_all_close(batched, singles, atol=1e-7)
 
     @pytest.mark.parametrize("kind", ["typical", "pairs", "tight clusters"])
@@ -219,12 +220,12 @@ class TestProbabilities:
         weights, way = rng.normal(size=(40, 40)), rng.normal(size=(40, 5)) * points.std()
         step = 1e-4 if kind != "tight clusters" else 1e-7
         ends = [(weights * loop_joint(points + sign * step * way, 3.0)).sum() for sign in (1, -1)]
-        gradient = jax.grad(lambda x: (jnp.float32(weights) * kernels.joint_probabilities(x, 3.0)).sum())
+        gradient = jax.grad(lambda x: (jnp.float32(weights) * kernels.joint_probabilities(x, perplexity=3.0)).sum())
         change = (np.asarray(gradient(jnp.array(points))) * way).sum()
         np.testing.assert_allclose(change, (ends[0] - ends[1]) / (2 * step), rtol=2e-3)
 
     def test_gradient_is_finite_on_copies(self):
-        gradient = jax.grad(lambda x: (kernels.joint_probabilities(x, 3.0) ** 2).sum())
+        gradient = jax.grad(lambda x: (kernels.joint_probabilities(x, perplexity=3.0) ** 2).sum())
         for points in (np.ones((40, 5)), np.repeat(np.eye(5), 8, axis=0), points_of("all scales")):
             assert jnp.isfinite(gradient(jnp.float32(points))).all()
 
@@ -234,7 +235,7 @@ class TestProbabilities:
             with pytest.raises(
                 ValueError, match=rf"perplexity is {perplexity} of 10 rows; expected \[1, 10\).*lower it"
             ):
-                refused(jnp.eye(10), perplexity)
+                refused(jnp.eye(10), perplexity=perplexity)
 
 
 LATENTS = {
@@ -296,9 +297,9 @@ class TestDivergence:
         points = jnp.array(points_of("tight clusters"))
 
         def divergence(points):
-            return kernels.tsne_divergence(kernels.joint_probabilities(points, 3.0), points[:, :2])
+            return kernels.tsne_divergence(kernels.joint_probabilities(points, perplexity=3.0), points[:, :2])
 
-        assert (kernels.joint_probabilities(points, 3.0) == 0).sum() > 40
+        assert (kernels.joint_probabilities(points, perplexity=3.0) == 0).sum() > 40
         assert jnp.isfinite(jax.grad(divergence)(points)).all()
 
     def test_nan_shows(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latent_al.kernels import kmeans_plus_plus, lloyd, most_typical, typicality
-from latent_al.kernels.typicality import FEW_ROWS, TILE
+from latent_al.kernels.typiclust import FEW_ROWS, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.types import UNLABELLED, Pool
 
@@ -37,14 +37,14 @@ def loop_typicality(points, clusters, included, num_neighbours):
     return values
 
 
-def loop_most_typical(values, clusters, taken, present, num):
+def loop_most_typical(values, clusters, taken, included, num):
     """Rows, where `values` are those of all clusters."""
     clusters, taken, rows = np.asarray(clusters), np.array(taken), []
     for _ in range(num):
         ranks = []
         for cluster in set(clusters[~taken]):
-            size = present[clusters == cluster].sum()
-            covered = (taken & present)[clusters == cluster].sum()
+            size = included[clusters == cluster].sum()
+            covered = (taken & included)[clusters == cluster].sum()
             ranks.append((size < FEW_ROWS, covered, -size, cluster))
         rows.append(int(np.where(taken | (clusters != min(ranks)[-1]), -1, values).argmax()))
         taken[rows[-1]] = True
@@ -54,18 +54,20 @@ def loop_most_typical(values, clusters, taken, present, num):
 @pytest.mark.parametrize("kind", ["uneven", "duplicates"])
 def test_typicality_equals_the_loop(kind):
     rows = make_rows(kind)
-    np.testing.assert_allclose(typicality(*rows, NEIGHBOURS), loop_typicality(*rows, NEIGHBOURS), rtol=1e-5)
+    points, clusters, included = rows
+    values = typicality(points, clusters=clusters, included=included, num_neighbours=NEIGHBOURS)
+    np.testing.assert_allclose(values, loop_typicality(*rows, NEIGHBOURS), rtol=1e-5)
 
 
 @pytest.mark.parametrize("share_taken", [0.0, 0.1])
 def test_rows_are_those_of_the_least_covered_largest_clusters(share_taken):
-    points, clusters, present = make_rows()
-    taken = ~present | (jnp.arange(SIZE) < share_taken * SIZE)
-    num = int((present & (jnp.arange(SIZE) >= 0.1 * SIZE)).sum())
-    settings = dict(present=present, num_clusters=NUM_CLUSTERS, num_neighbours=NEIGHBOURS)
-    values = np.asarray(typicality(points, clusters, present, NEIGHBOURS))
-    expected = loop_most_typical(values, clusters, taken, np.asarray(present), num)
-    assert most_typical(points, clusters, taken, num, **settings).tolist() == expected
+    points, clusters, included = make_rows()
+    taken = ~included | (jnp.arange(SIZE) < share_taken * SIZE)
+    num = int((included & (jnp.arange(SIZE) >= 0.1 * SIZE)).sum())
+    settings = dict(clusters=clusters, included=included, num_clusters=NUM_CLUSTERS, num_neighbours=NEIGHBOURS)
+    values = np.asarray(typicality(points, clusters=clusters, included=included, num_neighbours=NEIGHBOURS))
+    expected = loop_most_typical(values, clusters, taken, np.asarray(included), num)
+    assert most_typical(points, taken, num, **settings).tolist() == expected
 
 
 def test_as_many_clusters_as_labels_and_picks():
@@ -80,22 +82,25 @@ def test_as_many_clusters_as_labels_and_picks():
         labels = jnp.where(taken & (jnp.arange(SIZE) >= 3), 0, UNLABELLED)
         rows = strategy.query(key, Pool(points, None, None, None, taken, labels, jnp.arange(SIZE), None), 4)
         count = min(num_labelled + 4, 25)
-        clusters = lloyd(points, kmeans_plus_plus(key, points, 25), 10, jnp.arange(25) < count).clusters
+        clusters = lloyd(
+            points, kmeans_plus_plus(key, points, 25), iterations=10, included=jnp.arange(25) < count
+        ).clusters
         assert len(set(clusters.tolist())) == count
-        present = np.arange(SIZE) >= 3
-        values = loop_typicality(points, clusters, present, NEIGHBOURS)
-        assert rows.tolist() == loop_most_typical(values, clusters, taken, present, 4)
+        included = np.arange(SIZE) >= 3
+        values = loop_typicality(points, clusters, included, NEIGHBOURS)
+        assert rows.tolist() == loop_most_typical(values, clusters, taken, included, 4)
 
 
 def test_one_row():
     point, no, yes = jnp.ones((1, 2)), jnp.array([False]), jnp.array([True])
-    assert most_typical(point, jnp.array([0]), no, 1, present=yes, num_clusters=1, num_neighbours=20).tolist() == [0]
+    settings = dict(clusters=jnp.array([0]), included=yes, num_clusters=1, num_neighbours=20)
+    assert most_typical(point, no, 1, **settings).tolist() == [0]
 
 
 def test_impossible_sizes_are_refused(monkeypatch):
     points, clusters, included = make_rows()
     with pytest.raises(ValueError, match="num_neighbours is 0; expected 1 or more"):
-        typicality(points, clusters, included, 0)
+        typicality(points, clusters=clusters, included=included, num_neighbours=0)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=rf"clusters \({SIZE - 1},\) and the marks of rows \({SIZE},\)"):
-        typicality(points, clusters[1:], included, 3)
+    with pytest.raises(ValueError, match=rf"clusters \({SIZE - 1},\) and included \({SIZE},\)"):
+        typicality(points, clusters=clusters[1:], included=included, num_neighbours=3)

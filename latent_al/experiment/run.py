@@ -18,7 +18,7 @@ from latent_al.experiment.config import Experiment, parse_experiment
 from latent_al.experiment.diagnose import build_diagnostics, compute
 from latent_al.experiment.memory import choose_seeds, describe, forecast
 from latent_al.experiment.rounds import Block, by_setting, labels_of, place_data, play
-from latent_al.kernels.picks import subsample_size
+from latent_al.kernels.selection import subsample_size
 from latent_al.results.diagnostics import Diagnostic
 from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS

@@ -1,22 +1,22 @@
-"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax only."""
+"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax and jaxtyping only."""
 
 from latent_al.kernels import (
-    cluster,
+    clustering,
     distances,
-    draws,
-    farthest,
-    picks,
+    gradient_embedding,
+    k_center,
     representativeness,
     representer,
     sampling,
+    selection,
     tsne,
+    typiclust,
     uncertainty,
 )
-from latent_al.kernels.badge import badge
-from latent_al.kernels.cluster import KMeans, kmeans, kmeans_plus_plus, lloyd
-from latent_al.kernels.distances import jeffreys_divergences, kl_divergences, nearest, squared_distances
-from latent_al.kernels.farthest import Cover, cover, farthest_first
-from latent_al.kernels.picks import greedy_diverse, nearest_to, random_partitions, subsample, top_k
+from latent_al.kernels.clustering import KMeans, kmeans, kmeans_plus_plus, lloyd
+from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
+from latent_al.kernels.gradient_embedding import badge
+from latent_al.kernels.k_center import Cover, cover, farthest_first
 from latent_al.kernels.representativeness import (
     closeness_to_origin,
     cosine_density,
@@ -27,37 +27,40 @@ from latent_al.kernels.representativeness import (
     squared_closeness_to_origin,
     squared_euclidean_density,
 )
-from latent_al.kernels.representer import Explanation, alphas, explain, importance, values
-from latent_al.kernels.sampling import draw_and_match, largest_remainder
+from latent_al.kernels.representer import Explanation, explain, importance, representer_alphas, representer_values
+from latent_al.kernels.sampling import Distribution, Matches, draw_and_match, largest_remainder
+from latent_al.kernels.selection import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
-from latent_al.kernels.typicality import most_typical, typicality
+from latent_al.kernels.typiclust import most_typical, typicality
 from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutual_information
 
 __all__ = [
     "Cover",
+    "Distribution",
     "Explanation",
     "KMeans",
-    "alphas",
+    "Matches",
+    "Nearest",
     "badge",
     "closeness_to_origin",
-    "cluster",
+    "clustering",
     "conditional_probabilities",
     "cosine_density",
     "cover",
     "distances",
     "draw_and_match",
-    "draws",
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",
     "explain",
-    "farthest",
     "farthest_first",
+    "gradient_embedding",
     "greedy_diverse",
     "importance",
     "jeffreys_density",
     "jeffreys_divergences",
     "joint_probabilities",
+    "k_center",
     "kl_divergences",
     "kl_to_prior",
     "kmeans",
@@ -70,11 +73,13 @@ __all__ = [
     "mutual_information",
     "nearest",
     "nearest_to",
-    "picks",
     "random_partitions",
     "representativeness",
     "representer",
+    "representer_alphas",
+    "representer_values",
     "sampling",
+    "selection",
     "squared_closeness_to_origin",
     "squared_distances",
     "squared_euclidean_density",
@@ -84,6 +89,6 @@ __all__ = [
     "tsne",
     "tsne_divergence",
     "typicality",
+    "typiclust",
     "uncertainty",
-    "values",
 ]

@@ -4,6 +4,7 @@ A Gaussian with diagonal covariance is a pair (mu, log_sigma), the mean and the 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,57 +20,82 @@ FEW_DIMENSIONS = 16
 """Up to here differences, which do not cancel, are about as fast as a matrix product."""
 
 
+class Nearest(NamedTuple):
+    """The nearest row of one set to each row of another.
+
+    Attributes:
+        sq_distances: squared Euclidean distances to these, in [0, inf].
+        rows: int32, the nearest rows.
+    """
+
+    sq_distances: Float[Array, " n"]
+    rows: Int[Array, " n"]
+
+
+class _Layout(NamedTuple):
+    num_runs: int
+    num_steps: int
+    block: int
+
+
+class _Best(NamedTuple):
+    scores: Array
+    rows: Array
+
+
 def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Squared Euclidean distance of each pair of rows, in [0, inf): one matrix product, about the first row of `y`."""
-    x, y = x - y[:1], y - y[:1]
+    """Returns the squared Euclidean distance of each pair of rows, in [0, inf).
+
+    It takes one matrix product. The error is a rounding of the largest squared distance from the first row of `y`.
+    """
+    x = x - y[:1]
+    y = y - y[:1]
     products = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None, :] - 2 * _product(x, y.T)
     return _clamped(products)
 
 
 @jax.jit
-def nearest(
-    x: Float[Array, "n d"], y: Float[Array, "m d"], valid: Bool[Array, " m"]
-) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
-    """Squared Euclidean distance of each row of `x` to the nearest valid row of `y`, in [0, inf), and that row.
+def nearest(x: Float[Array, "n d"], y: Float[Array, "m d"], included: Bool[Array, " m"]) -> Nearest:
+    """Finds the nearest included row of `y` to each row of `x`, by Euclidean distance.
 
-    Ties go to the lowest row. Where no row is valid, inf and row 0. A row of `y` that is not finite is never the
-    nearest, and a row of `x` that is NaN is at NaN. O(n m d) time, O((n + m) d) memory.
+    Ties go to the lowest row. Where no row is included, the distance is inf and the row 0. A row of `y` that is not
+    finite is never the nearest, and a row of `x` that is NaN is at NaN. O(n m d) time, O((n + m) d) memory.
 
     The distance comes from differences, and so does the choice up to 16 dimensions. Beyond, matrix products about the
     first row of `x` choose: the row may be farther than the nearest, by some 1e-6 of the largest squared distance from
     that first row.
     """
-    row = nearest_row(x)(y, valid)
-    return jnp.where(valid[row], ((x - y[row]) ** 2).sum(axis=1), jnp.inf), row
+    rows = nearest_row(x)(y, included)
+    return Nearest(jnp.where(included[rows], ((x - y[rows]) ** 2).sum(axis=1), jnp.inf), rows)
 
 
 def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[Array, " m"]], Int[Array, " n"]]:
-    """The choice of `nearest` as a function of `y` and `valid`; what depends on `x` alone is computed once."""
-    prepared, compared = (_differences if x.shape[1] <= FEW_DIMENSIONS else _products)(x)
+    """Returns the choice of `nearest` as a function of `y` and `included`; parts of `x` alone are computed once."""
+    prepare, compare = (_differences if x.shape[1] <= FEW_DIMENSIONS else _products)(x)
 
-    def rows(y, valid):
-        num_runs, num_steps, block = shape = _layout(len(x), len(y))
-        missing = num_runs * num_steps * block - len(y)
-        blocks = prepared(jnp.pad(y, ((0, missing), (0, 0))), jnp.pad(valid, (0, missing)))
-        blocks = blocks.reshape(*shape, -1).transpose(1, 2, 0, 3)
+    def choose(y, included):
+        layout = _layout(len(x), len(y))
+        missing = layout.num_runs * layout.num_steps * layout.block - len(y)
+        blocks = prepare(jnp.pad(y, ((0, missing), (0, 0))), jnp.pad(included, (0, missing)))
+        blocks = blocks.reshape((*layout, -1)).transpose(1, 2, 0, 3)
 
-        def step(index, carry):
-            best, row = carry
-            for offset, score in enumerate(compared(blocks[index])):
-                closer = score < best
-                best = jnp.where(closer, score, best)
-                row = jnp.where(closer, jnp.int32(index * block + offset), row)
-            return best, row
+        def step(index, best):
+            for offset, scores in enumerate(compare(blocks[index])):
+                closer = scores < best.scores
+                row = jnp.int32(index * layout.block + offset)
+                best = _Best(jnp.where(closer, scores, best.scores), jnp.where(closer, row, best.rows))
+            return best
 
-        start = jnp.full((num_runs, len(x)), jnp.inf, x.dtype), jnp.zeros((num_runs, len(x)), jnp.int32)
+        shape = (layout.num_runs, len(x))
+        start = _Best(jnp.full(shape, jnp.inf, x.dtype), jnp.zeros(shape, jnp.int32))
         # Of a single step XLA makes no loop, and compares again for each use of the row unless a barrier stands there.
-        best, row = jax.lax.optimization_barrier(jax.lax.fori_loop(0, num_steps, step, start))
-        lowest = best.min(axis=0)
-        row = row + num_steps * block * jnp.arange(num_runs, dtype=jnp.int32)[:, None]
-        row = jnp.where(best == lowest[None, :], row, len(y)).min(axis=0)
-        return jnp.where(lowest < jnp.inf, row, valid.argmax().astype(jnp.int32))
+        best = jax.lax.optimization_barrier(jax.lax.fori_loop(0, layout.num_steps, step, start))
+        lowest = best.scores.min(axis=0)
+        run_starts = layout.num_steps * layout.block * jnp.arange(layout.num_runs, dtype=jnp.int32)
+        rows = jnp.where(best.scores == lowest[None, :], best.rows + run_starts[:, None], len(y)).min(axis=0)
+        return jnp.where(lowest < jnp.inf, rows, included.argmax().astype(jnp.int32))
 
-    return rows
+    return choose
 
 
 def kl_divergences(
@@ -78,15 +104,17 @@ def kl_divergences(
     mu_y: Float[Array, "m d"],
     log_sigma_y: Float[Array, "m d"],
 ) -> Float[Array, "n m"]:
-    """KL(x || y) in nats of each pair of Gaussians with diagonal covariance, in [0, inf): two matrix products.
+    """Returns KL(x || y) in nats of each pair of Gaussians with diagonal covariance, in [0, inf).
 
-    The error is a rounding of the largest term: for pairs that nearly agree, `jeffreys_to` does not cancel.
+    It takes two matrix products, and errs by a rounding of the largest term: for pairs that nearly agree,
+    `jeffreys_to_point` does not cancel.
     """
-    mu_x, mu_y = mu_x - mu_y[:1], mu_y - mu_y[:1]
+    mu_x = mu_x - mu_y[:1]
+    mu_y = mu_y - mu_y[:1]
     precision = jnp.exp(-2 * log_sigma_y)
     spread = _product(jnp.exp(2 * log_sigma_x) + mu_x**2, precision.T) - 2 * _product(mu_x, (mu_y * precision).T)
-    own = 2 * log_sigma_y.sum(axis=1) + (mu_y**2 * precision).sum(axis=1) - mu_x.shape[1]
-    return _clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + own[None, :]))
+    of_y = 2 * log_sigma_y.sum(axis=1) + (mu_y**2 * precision).sum(axis=1) - mu_x.shape[1]
+    return _clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + of_y[None, :]))
 
 
 def jeffreys_divergences(
@@ -95,93 +123,99 @@ def jeffreys_divergences(
     mu_y: Float[Array, "m d"],
     log_sigma_y: Float[Array, "m d"],
 ) -> Float[Array, "n m"]:
-    """KL(x || y) + KL(y || x) in nats of each pair of Gaussians with diagonal covariance, in [0, inf)."""
+    """Returns KL(x || y) + KL(y || x) in nats of each pair of Gaussians with diagonal covariance, in [0, inf)."""
     forward = kl_divergences(mu_x, log_sigma_x, mu_y, log_sigma_y)
     return forward + kl_divergences(mu_y, log_sigma_y, mu_x, log_sigma_x).T
 
 
-def squared_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Squared Euclidean distance of each row to one point, in [0, inf), without cancellation."""
+def squared_euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+    """Returns the squared Euclidean distance of each row to one point, in [0, inf), without cancellation."""
     return ((points - point[None, :]) ** 2).sum(axis=1)
 
 
-def euclidean_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Euclidean distance of each row to one point, in [0, inf)."""
-    return jnp.sqrt(squared_to(points, point))
+def euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+    """Returns the Euclidean distance of each row to one point, in [0, inf)."""
+    return jnp.sqrt(squared_euclidean_to_point(points, point))
 
 
-def half_cosine_to(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """(1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
+def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
+    """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
-    unit, unit_to = points / jnp.linalg.norm(points, axis=1, keepdims=True), point / jnp.linalg.norm(point)
-    return jnp.clip(squared_to(unit, unit_to) / 4, 0, 1)
+    directions = points / jnp.linalg.norm(points, axis=1, keepdims=True)
+    return jnp.clip(squared_euclidean_to_point(directions, point / jnp.linalg.norm(point)) / 4, 0, 1)
 
 
-def jeffreys_to(
+def jeffreys_to_point(
     points: tuple[Float[Array, "n d"], Float[Array, "n d"]], point: tuple[Float[Array, " d"], Float[Array, " d"]]
 ) -> Float[Array, " n"]:
-    """Jeffreys divergence in nats of each Gaussian (mu, log_sigma) and one of them, in [0, inf); no cancellation."""
-    (mu, log_sigma), (mu_to, log_sigma_to) = points, point
-    ratio = jnp.exp(log_sigma - log_sigma_to[None, :])
-    gap = (mu - mu_to[None, :]) * jnp.exp(-log_sigma_to)[None, :]
+    """Returns the Jeffreys divergence in nats of each Gaussian and one of them, in [0, inf), without cancellation.
+
+    Args:
+        points: means and log standard deviations.
+        point: the mean and the log standard deviation of one Gaussian.
+    """
+    mu, log_sigma = points
+    point_mu, point_log_sigma = point
+    ratio = jnp.exp(log_sigma - point_log_sigma[None, :])
+    gap = (mu - point_mu[None, :]) * jnp.exp(-point_log_sigma)[None, :]
     return 0.5 * ((ratio - 1 / ratio) ** 2 + gap**2 * (1 + 1 / ratio**2)).sum(axis=1)
 
 
-def diameter(to: Callable[..., Array], points: PyTree[Float[Array, "n d"]]) -> Float[Array, ""]:
-    """Twice the largest distance from the origin, N(0, I) for Gaussians: the thesis's scale, section 3.4.3.
+def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Array]) -> Float[Array, ""]:
+    """Returns twice the largest distance from the origin, which is N(0, I) for Gaussians.
 
-    For a metric it bounds the largest distance between two rows.
+    For a metric it bounds the largest distance between two rows. Source: Tonnaer (2017), section 3.4.3.
 
     Args:
-        to: one of the distances above, from all rows to one point.
+        distance: one of the distances above, from all rows to one point.
     """
-    origin = jax.tree.map(lambda each: jnp.zeros_like(each[0]), points)
-    return 2 * to(points, origin).max()
+    origin = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), points)
+    return 2 * distance(points, origin).max()
 
 
 def _layout(n, m):
-    """The runs into which `y` is cut, the steps through all of them at once, and the rows of each run in a step."""
+    """Returns the runs into which `y` is cut, the steps through all of them, and the rows of a run in a step."""
     block = min(BLOCK, m)
     num_runs = max(1, min(LANES // n, m // block))
-    return num_runs, -(-m // (num_runs * block)), block
+    return _Layout(num_runs, -(-m // (num_runs * block)), block)
 
 
 def _differences(x):
-    """What turns `y` into rows, and blocks of those into scores [block runs n], here the squared distances to `x`."""
+    """Returns functions from `y` to rows, and from blocks of rows to squared distances to `x` [block runs n]."""
     columns = x.T
 
-    def prepared(y, valid):
-        return jnp.where(valid[:, None], y, jnp.inf)
+    def prepare(y, included):
+        return jnp.where(included[:, None], y, jnp.inf)
 
-    def compared(block):
+    def compare(block):
         for rows in block:
             yield sum((columns[k][None, :] - rows[:, k][:, None]) ** 2 for k in range(len(columns)))
 
-    return prepared, compared
+    return prepare, compare
 
 
 def _products(x):
-    """As `_differences`; the scores lack the squared length of the row of `x`, which all that it compares share."""
+    """Returns functions as `_differences` does; scores lack the squared length of the row of `x`, which they share."""
     centre = jnp.where(jnp.isfinite(x[:1]), x[:1], 0)
     columns = jnp.pad((x - centre).T, ((0, 1), (0, 0)), constant_values=1)
 
-    def prepared(y, valid):
+    def prepare(y, included):
         y = y - centre
         squares = (y**2).sum(axis=1, keepdims=True)
-        comparable = valid[:, None] & jnp.isfinite(squares)
+        comparable = included[:, None] & jnp.isfinite(squares)
         return jnp.concatenate([jnp.where(comparable, -2 * y, 0), jnp.where(comparable, squares, jnp.inf)], axis=1)
 
-    def compared(block):
-        return _product(block.reshape(-1, len(columns)), columns).reshape(*block.shape[:2], -1)
+    def compare(block):
+        return _product(block.reshape(-1, len(columns)), columns).reshape((*block.shape[:2], -1))
 
-    return prepared, compared
+    return prepare, compare
 
 
 def _product(x, y):
-    """Without the rounding to ten bits that is the default on some accelerators: what follows cancels."""
+    """Returns the product without the rounding to ten bits that is the default on some accelerators."""
     return jnp.matmul(x, y, precision="highest")
 
 
 def _clamped(values):
-    """At 0 or above; `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU."""
+    """Returns values at 0 or above; `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU."""
     return jnp.where(values < 0, 0, values)

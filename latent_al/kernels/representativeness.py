@@ -1,4 +1,4 @@
-"""How typical each row is of the whole set: in [0, 1], 1 = most representative.
+"""Representativeness of each row for the whole set: in [0, 1], 1 = most representative.
 
 A density is one minus the mean distance to all rows, itself among them, over the largest such mean. The means of the
 squared Euclidean distance, of the cosine similarity and of the Jeffreys divergence factor into means over the set:
@@ -8,63 +8,87 @@ O(n d), and exact. The Euclidean one is quadratic and goes tile by tile. `unit_c
 A row that has no value, and a coordinate outside the unit cube, are refused; inside a caller's `jit` or `vmap`, where
 neither can be seen, the first is NaN and the second is clipped.
 
-Source: the thesis on active learning in VAE latent space, section 3.4.2.
+Source: Tonnaer (2017), section 3.4.2.
 """
 
-from collections import namedtuple
-from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels.shards import POOL, by_shard, joined, num_shards, total
+from latent_al.kernels._checks import check_representativeness, check_unit_cube
+from latent_al.kernels._sharding import column_sums, pairwise_row_sums
 
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
 
-JTerms = namedtuple("JTerms", ["mu", "weighted", "precision", "wider", "narrower", "apart"])
-"""Of each Gaussian and dimension: what a mean Jeffreys divergence is made of, and its mean over the set."""
+
+class JeffreysTerms(NamedTuple):
+    """Terms of each Gaussian and dimension of which a mean Jeffreys divergence is made, or their means over the set."""
+
+    mu: Float[Array, "..."]
+    weighted: Float[Array, "..."]
+    precision: Float[Array, "..."]
+    wider: Float[Array, "..."]
+    narrower: Float[Array, "..."]
+    apart: Float[Array, "..."]
 
 
-def cosine_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
-    """Mean cosine similarity to all rows, as (1 + mean) / 2, or as it is where `unit_cube`.
+class JeffreysSpreads(NamedTuple):
+    """Squared gaps to the mean, and to the mean weighted by precision, weighted so, or their means over the set."""
+
+    plain: Float[Array, "..."]
+    weighted: Float[Array, "..."]
+
+
+class _Factors(NamedTuple):
+    left: Array
+    right: Array
+
+
+class _Gaps(NamedTuple):
+    to_mean: Array
+    to_weighted: Array
+
+
+def cosine_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """Returns the mean cosine similarity to all rows, as (1 + mean) / 2, or as it is where `unit_cube`.
 
     Raises:
         ValueError: a row is zero, NaN or infinite, or lies outside the unit cube.
     """
-    check_cube(x, unit_cube)
-    return _checked(_cosine_density(x, unit_cube), "a row is zero, and has no direction")
+    check_unit_cube(points, unit_cube)
+    return _checked(_cosine_density(points, unit_cube), "a row is zero, and has no direction")
 
 
-def squared_euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
-    """One minus the mean squared Euclidean distance to all rows, scaled.
-
-    Raises:
-        ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
-    """
-    check_cube(x, unit_cube)
-    return _checked(_squared_euclidean_density(x, unit_cube), "all rows are equal")
-
-
-def euclidean_density(x: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
-    """One minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
-
-    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size. Of rows
-    in several shards both distances of a pair are computed, and added in another order: values differ by some 1e-6.
+def squared_euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """Returns one minus the mean squared Euclidean distance to all rows, scaled.
 
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
-    check_cube(x, unit_cube)
-    return _checked(_euclidean_density(x, unit_cube), "all rows are equal")
+    check_unit_cube(points, unit_cube)
+    return _checked(_squared_euclidean_density(points, unit_cube), "all rows are equal")
+
+
+def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
+    """Returns one minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
+
+    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size.
+
+    Raises:
+        ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
+    """
+    check_unit_cube(points, unit_cube)
+    return _checked(_euclidean_density(points, unit_cube), "all rows are equal")
 
 
 def euclidean_density_estimate(
-    key: PRNGKeyArray, x: Float[Array, "n d"], *, fraction: float, unit_cube: bool = False
+    key: PRNGKeyArray, points: Float[Array, "n d"], *, fraction: float, unit_cube: bool = False
 ) -> Float[Array, " n"]:
-    """`euclidean_density` with each mean taken over a random `fraction` of the other rows, another one for each row.
+    """Returns `euclidean_density` with each mean taken over a random `fraction` of the other rows, drawn for each row.
 
     The rows are shuffled once, and each is compared with those that follow it, the first after the last. Each mean is
     unbiased; over the largest of them the density is not.
@@ -73,24 +97,24 @@ def euclidean_density_estimate(
         ValueError: `fraction` is outside (0, 1], there is a single row, all rows are equal, one is NaN or infinite, or
             one lies outside the unit cube.
     """
-    if not 0 < fraction <= 1 or x.shape[0] < 2:
-        raise ValueError(f"fraction is {fraction} of {x.shape[0]} rows; expected a share in (0, 1] of 2 rows or more.")
-    check_cube(x, unit_cube)
-    num = max(1, round(fraction * (x.shape[0] - 1)))
-    return _checked(_euclidean_density_estimate(key, x, num, unit_cube), "all rows compared are equal")
+    if not 0 < fraction <= 1 or len(points) < 2:
+        raise ValueError(f"fraction is {fraction} of {len(points)} rows; expected a share in (0, 1] of 2 rows or more.")
+    check_unit_cube(points, unit_cube)
+    num = max(1, round(fraction * (len(points) - 1)))
+    return _checked(_euclidean_density_estimate(key, points, num, unit_cube), "all rows compared are equal")
 
 
 def jeffreys_density(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """One minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
+    """Returns one minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
 
     Raises:
         ValueError: all rows are equal, or one is NaN or infinite.
     """
-    return _checked(_j_density(mu, log_sigma), "all rows are equal")
+    return _checked(_jeffreys_density(mu, log_sigma), "all rows are equal")
 
 
 def kl_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """One minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value.
+    """Returns one minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value.
 
     Raises:
         ValueError: all rows are N(0, I), or one is NaN or infinite.
@@ -98,37 +122,37 @@ def kl_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Floa
     return _checked(_kl_to_prior(mu, log_sigma), "all rows are N(0, I)")
 
 
-def closeness_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """One minus the Euclidean distance to the origin over its largest value.
+def closeness_to_origin(points: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Returns one minus the Euclidean distance to the origin over its largest value.
 
     Raises:
         ValueError: all rows are zero, or one is NaN or infinite.
     """
-    return _checked(_distance_to_origin(mu), "all rows are zero")
+    return _checked(_closeness_to_origin(points), "all rows are zero")
 
 
-def squared_closeness_to_origin(mu: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """One minus the squared Euclidean distance to the origin over its largest value.
+def squared_closeness_to_origin(points: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Returns one minus the squared Euclidean distance to the origin over its largest value.
 
     Raises:
         ValueError: all rows are zero, or one is NaN or infinite.
     """
-    return _checked(_squared_distance_to_origin(mu), "all rows are zero")
+    return _checked(_squared_closeness_to_origin(points), "all rows are zero")
 
 
 @partial(jax.jit, static_argnums=1)
 def _cosine_density(x, unit_cube):
-    return cosine_values(x, total(unit_rows(x)) / len(x), unit_cube)
+    return cosine_values(x, column_sums(unit_rows(x)) / len(x), unit_cube)
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Each row over its length; a zero row as it is."""
+    """Returns each row over its length; a zero row stays as it is."""
     norms = jnp.linalg.norm(x, axis=1, keepdims=True)
     return x * jnp.where(norms == 0, 0, 1 / norms)
 
 
 def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: bool = False) -> Float[Array, " n"]:
-    """`cosine_density`, given the mean of `unit_rows` over the set; NaN of a row without direction."""
+    """Returns `cosine_density` from the mean of `unit_rows` over the set; NaN of a row without direction."""
     # Not a matrix product, in which equal rows may come out unequal by a rounding.
     norms = jnp.linalg.norm(x, axis=1)
     mean = (x * mean[None, :]).sum(axis=1) / norms
@@ -141,63 +165,28 @@ def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: b
 def _squared_euclidean_density(x, unit_cube):
     x = _centred(x)
     squares = x**2
-    return _reversed(squares.sum(axis=1) + total(squares).sum() / len(x), x.shape[1] if unit_cube else None)
+    return _reversed(squares.sum(axis=1) + column_sums(squares).sum() / len(x), x.shape[1] if unit_cube else None)
 
 
 @partial(jax.jit, static_argnums=1)
 def _euclidean_density(x, unit_cube):
-    n, d = x.shape
-    sums = (_sums_of_pairs if num_shards() == 1 else _sums_around)(*_factors(_centred(x)))
-    return _reversed(sums[:n] / n, d**0.5 if unit_cube else None)
-
-
-def _sums_of_pairs(left, right):
-    """The sum of the distances of each row to all rows; those that fill up the last tile are at no distance."""
-    num_tiles = -(-len(left) // TILE)
-    left, right = (_tiled(side, num_tiles, TILE) for side in (left, right))
-
-    def add_tile(sums, pair):
-        """A tile off the diagonal stands for itself and its mirror image."""
-        i, j = pair
-        tile = _distances(left[i], right[j])
-        return sums.at[i].add(tile.sum(axis=1)).at[j].add(jnp.where(i == j, 0, tile.sum(axis=0))), None
-
-    return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
-
-
-def _sums_around(left, right):
-    """As `_sums_of_pairs`: each shard hands its tiles on, one by one, until all shards have compared theirs with it."""
-    shards = num_shards()
-
-    def of_shard(own):
-        size = len(own[0])
-        num_tiles = -(-size // TILE)
-        left, right = (_tiled(side, num_tiles, -(-size // num_tiles)) for side in own)
-
-        def compare(_, carry):
-            sums, others = carry
-            sums += jax.lax.map(lambda rows: _distances(rows, others).sum(axis=1), left)
-            return sums, jax.lax.ppermute(others, POOL, [(shard, (shard + 1) % shards) for shard in range(shards)])
-
-        def add_tile(sums, others):
-            return jax.lax.fori_loop(0, shards, compare, (sums, others))[0], None
-
-        return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
-
-    return joined(by_shard(of_shard, (left, right)), len(left))
+    factors = _factors(_centred(x))
+    sums = pairwise_row_sums(_distances, factors.left, factors.right, TILE)
+    return _reversed(sums[: len(x)] / len(x), x.shape[1] ** 0.5 if unit_cube else None)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _euclidean_density_estimate(key, x, num, unit_cube):
     n, d = x.shape
-    order, points = jax.random.permutation(key, n), _centred(x)
+    order = jax.random.permutation(key, n)
+    points = _centred(x)
     behind = jnp.arange(1, TILE + num)[None, :] - jnp.arange(TILE)[:, None]
     used = (behind > 0) & (behind <= num)
 
     def tile_sums(start):
-        # Of a shuffled pool that lies on several devices each would have all.
-        left, right = _factors(points[order[(start + jnp.arange(TILE + num)) % n]])
-        return jnp.where(used, _distances(left[:TILE], right[1:]), 0).sum(axis=1)
+        # Tile by tile, since a shuffled copy of all points would have to move.
+        factors = _factors(points[order[(start + jnp.arange(TILE + num)) % n]])
+        return jnp.where(used, _distances(factors.left[:TILE], factors.right[1:]), 0).sum(axis=1)
 
     sums = jax.lax.map(tile_sums, jnp.arange(0, n, TILE)).reshape(-1)[:n]
     means = jnp.zeros(n, x.dtype).at[order].set(sums / num * (n - 1) / n)
@@ -205,52 +194,53 @@ def _euclidean_density_estimate(key, x, num, unit_cube):
 
 
 @jax.jit
-def _j_density(mu, log_sigma):
-    terms = j_terms(mu, log_sigma, mu[0], log_sigma[0])
-    means = JTerms(*[total(each) / len(mu) for each in terms])
-    spreads = [total(each) / len(mu) for each in j_spreads(terms, means)]
-    return _reversed(mean_j(terms, means, spreads), None)
+def _jeffreys_density(mu, log_sigma):
+    terms = jeffreys_terms(mu, log_sigma, mu[0], log_sigma[0])
+    means = jax.tree.map(lambda term: column_sums(term) / len(mu), terms)
+    spreads = jax.tree.map(lambda spread: column_sums(spread) / len(mu), jeffreys_spreads(terms, means))
+    return _reversed(mean_jeffreys(terms, means, spreads), None)
 
 
-def j_terms(
+def jeffreys_terms(
     mu: Float[Array, "n d"],
     log_sigma: Float[Array, "n d"],
     unit_mu: Float[Array, " d"],
     unit_log_sigma: Float[Array, " d"],
-) -> JTerms:
-    """Terms [n d] in units of one Gaussian of the set, which leave J as it is; in them equal rows cancel exactly."""
+) -> JeffreysTerms:
+    """Returns terms [n d] in units of one Gaussian, which leave the divergence as it is; equal rows cancel exactly."""
     mu = (mu - unit_mu[None, :]) * jnp.exp(-unit_log_sigma)[None, :]
     log_sigma = log_sigma - unit_log_sigma[None, :]
     # The mean over u of s_x / s_u + s_u / s_x - 2, of variances s, in terms that are small where the spread is:
     # s - 1, 1 / s - 1 and s + 1 / s - 2.
-    precision, wider = jnp.exp(-2 * log_sigma), jnp.expm1(2 * log_sigma)
-    return JTerms(mu, mu * precision, precision, wider, -wider * precision, wider**2 * precision)
+    precision = jnp.exp(-2 * log_sigma)
+    wider = jnp.expm1(2 * log_sigma)
+    return JeffreysTerms(mu, mu * precision, precision, wider, -wider * precision, wider**2 * precision)
 
 
-def j_spreads(terms: JTerms, means: JTerms) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
-    """Squared gaps to the mean, and to the mean weighted by precision, weighted so; `mean_j` needs their means."""
-    to_mean, to_weighted = _j_gaps(terms, means)
-    return to_mean, to_weighted * terms.precision
+def jeffreys_spreads(terms: JeffreysTerms, means: JeffreysTerms) -> JeffreysSpreads:
+    """Returns the squared gaps of each row [n d]; `mean_jeffreys` needs their means."""
+    gaps = _gaps(terms, means)
+    return JeffreysSpreads(gaps.to_mean, gaps.to_weighted * terms.precision)
 
 
-def mean_j(terms: JTerms, means: JTerms, spreads: Sequence[Array]) -> Float[Array, " n"]:
-    """The mean Jeffreys divergence of each Gaussian to all of the set, in nats, in [0, inf).
+def mean_jeffreys(terms: JeffreysTerms, means: JeffreysTerms, spreads: JeffreysSpreads) -> Float[Array, " n"]:
+    """Returns the mean Jeffreys divergence of each Gaussian to all of the set, in nats, in [0, inf).
 
     Args:
-        terms: of those whose mean is asked for.
-        means: [d] each, of the terms of the whole set.
-        spreads: [d] each, the means of `j_spreads` over the whole set.
+        terms: [n d], of the Gaussians whose mean is asked for.
+        means: [d], of the terms of the whole set.
+        spreads: [d], the means of `jeffreys_spreads` over the whole set.
     """
-    to_mean, to_weighted = _j_gaps(terms, means)
-    narrower, wider, apart = (each[None, :] for each in (means.narrower, means.wider, means.apart))
-    ratios = terms.apart + apart + terms.wider * narrower + terms.narrower * wider
-    gaps = (to_mean + spreads[0][None, :]) * terms.precision + to_weighted * means.precision[None, :]
-    return 0.5 * (ratios + gaps + spreads[1][None, :]).sum(axis=1)
+    gaps = _gaps(terms, means)
+    ratios = terms.apart + means.apart[None, :] + terms.wider * means.narrower[None, :]
+    ratios += terms.narrower * means.wider[None, :]
+    weighted = (gaps.to_mean + spreads.plain[None, :]) * terms.precision + gaps.to_weighted * means.precision[None, :]
+    return 0.5 * (ratios + weighted + spreads.weighted[None, :]).sum(axis=1)
 
 
-def _j_gaps(terms, means):
+def _gaps(terms, means):
     weighted_mean = means.weighted / means.precision
-    return (terms.mu - means.mu[None, :]) ** 2, (terms.mu - weighted_mean[None, :]) ** 2
+    return _Gaps((terms.mu - means.mu[None, :]) ** 2, (terms.mu - weighted_mean[None, :]) ** 2)
 
 
 @jax.jit
@@ -259,35 +249,36 @@ def _kl_to_prior(mu, log_sigma):
 
 
 def kl_values(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """KL(N(mu, diag(sigma^2)) || N(0, I)) of each row, in nats, in [0, inf)."""
+    """Returns KL(N(mu, diag(sigma^2)) || N(0, I)) of each row, in nats, in [0, inf)."""
     return 0.5 * (jnp.expm1(2 * log_sigma) - 2 * log_sigma + mu**2).sum(axis=1)
 
 
 @jax.jit
-def _distance_to_origin(mu):
+def _closeness_to_origin(mu):
     return _reversed(jnp.linalg.norm(mu, axis=1), None)
 
 
 @jax.jit
-def _squared_distance_to_origin(mu):
+def _squared_closeness_to_origin(mu):
     return _reversed((mu**2).sum(axis=1), None)
 
 
 def _reversed(distances, bound):
-    """0 / 0, where all distances are zero, is NaN."""
+    """Returns one minus distances over their bound, or largest; NaN where all distances are zero."""
     return jnp.clip(1 - distances / (distances.max() if bound is None else bound), 0, 1)
 
 
 def _centred(x):
-    """About the mean; equal rows become zero exactly, however far they lie from the origin."""
+    """Returns rows about their mean; equal rows become zero exactly, however far they lie from the origin."""
     x = x - x[:1]
-    return x - total(x)[None, :] / len(x)
+    return x - column_sums(x)[None, :] / len(x)
 
 
 def _factors(x):
-    """Rows whose products are the squared distances."""
-    squares, one = (x**2).sum(axis=1, keepdims=True), jnp.ones((x.shape[0], 1), x.dtype)
-    return jnp.concatenate([-2 * x, squares, one], axis=1), jnp.concatenate([x, one, squares], axis=1)
+    """Returns rows whose products are the squared distances."""
+    squares = (x**2).sum(axis=1, keepdims=True)
+    one = jnp.ones((x.shape[0], 1), x.dtype)
+    return _Factors(jnp.concatenate([-2 * x, squares, one], axis=1), jnp.concatenate([x, one, squares], axis=1))
 
 
 def _distances(left, right):
@@ -296,27 +287,6 @@ def _distances(left, right):
     return jnp.sqrt(jnp.where(squares < 0, 0, squares))
 
 
-def _tiled(rows, num_tiles, size):
-    return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
-
-
-def check_cube(x: Float[Array, "n d"], unit_cube: bool) -> None:
-    """Raises ValueError where rows are known and one lies outside the unit cube that it is said to lie in."""
-    if unit_cube and not isinstance(x, jax.core.Tracer):
-        known = jax.device_get(x)
-        if known.min() < 0 or known.max() > 1:
-            raise ValueError(
-                f"coordinates run from {known.min():g} to {known.max():g}; expected [0, 1] where unit_cube is set: "
-                "it is for pixels."
-            )
-
-
 def _checked(values, cause):
-    if not isinstance(values, jax.core.Tracer):
-        known = jax.device_get(values)
-        if num_nan := (known != known).sum():
-            raise ValueError(
-                f"{num_nan} of {known.shape[0]} rows have no representativeness: {cause}, or NaN or infinite; "
-                "look at what the rows were made from, or choose another measure."
-            )
+    check_representativeness(values, cause)
     return values

@@ -7,48 +7,58 @@ labelled examples, e_i its class as a unit vector and p_i its predicted probabil
 Source: Yeh, Kim, Yen and Ravikumar, Representer Point Selection for Explaining Deep Neural Networks (2018).
 """
 
-from collections import namedtuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels._checks import check_lengths, check_positive, is_concrete
 
-class Explanation(namedtuple("Explanation", ["supporting", "supporting_values", "opposing", "opposing_values"])):
+
+class Explanation(NamedTuple):
     """The labelled examples that say most for, and most against, one class of one prediction.
 
     Attributes:
-        supporting: int32 [num], rows of the largest values, from the largest on.
-        supporting_values: float [num], what they add to the logit of the class.
-        opposing: int32 [num], rows of the smallest values, from the smallest on.
-        opposing_values: float [num].
+        supporting: int32, rows of the largest values, from the largest on.
+        supporting_values: what they add to the logit of the class.
+        opposing: int32, rows of the smallest values, from the smallest on.
+        opposing_values: what they add to the logit of the class.
     """
 
+    supporting: Int[Array, " num"]
+    supporting_values: Float[Array, " num"]
+    opposing: Int[Array, " num"]
+    opposing_values: Float[Array, " num"]
 
-def alphas(probs: Float[Array, "n c"], labels: Int[Array, " n"], l2: float) -> Float[Array, "n c"]:
-    """The weight of each labelled example in each class's logit; zeros where the label is negative, that is unknown.
+
+def representer_alphas(
+    probs: Float[Array, "n c"], labels: Int[Array, " n"], *, l2: Float[Array, ""] | float
+) -> Float[Array, "n c"]:
+    """Returns the weight of each labelled example in the logit of each class; zeros where there is no label.
 
     Args:
-        probs: as the last layer predicts them; each row sums to 1.
+        probs: class probabilities as the last layer predicts them; each row sums to 1.
         labels: in [0, c), or negative where there is none.
-        l2: weight of the squared weights of the last layer, beside the mean loss; above 0.
+        l2: weight of the squared weights of the last layer, beside the mean loss; above 0; may be traced.
 
     Raises:
         ValueError: l2 is not above 0, or the shapes differ.
     """
-    _check(l2, probs=probs, labels=labels)
-    known = labels >= 0
+    _check_l2(l2)
+    check_lengths(probs=probs, labels=labels)
+    is_labelled = labels >= 0
     errors = jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype) - probs
-    return jnp.where(known[:, None], errors, 0) / (2 * l2 * jnp.maximum(known.sum(), 1))
+    return jnp.where(is_labelled[:, None], errors, 0) / (2 * l2 * jnp.maximum(is_labelled.sum(), 1))
 
 
-def values(
+def representer_values(
     alphas: Float[Array, "n c"], features: Float[Array, "n f"], target: Float[Array, " f"]
 ) -> Float[Array, "n c"]:
-    """What each labelled example adds to each logit of one target: their sums over the examples are the logits.
+    """Returns what each labelled example adds to each logit of one target: their sums over examples are the logits.
 
     Args:
-        alphas: of the labelled examples.
+        alphas: of the labelled examples, from `representer_alphas`.
         features: of the labelled examples.
         target: features of the prediction.
 
@@ -64,10 +74,10 @@ def values(
 
 
 def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> Explanation:
-    """The labelled examples of the largest and of the smallest values; ties go to the lowest row.
+    """Selects the labelled examples of the largest and of the smallest values; ties go to the lowest row.
 
     Args:
-        values: of one class of one prediction.
+        values: of one class of one prediction, from `representer_values`.
         labels: negative where there is none: such a row explains nothing.
         num: examples of each kind.
 
@@ -78,8 +88,8 @@ def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> E
         raise ValueError(f"values have shape {values.shape} and labels {labels.shape}; expected one of each a row.")
     if not 1 <= num <= len(values):
         raise ValueError(f"num is {num}; expected at least 1 and at most the {len(values)} rows.")
-    if not isinstance(labels, jax.core.Tracer) and num > (known := (jax.device_get(labels) >= 0).sum()):
-        raise ValueError(f"{num} examples asked for but only {known} are labelled; ask for fewer.")
+    if is_concrete(labels) and num > (num_labelled := (jax.device_get(labels) >= 0).sum()):
+        raise ValueError(f"{num} examples asked for but only {num_labelled} are labelled; ask for fewer.")
     supporting_values, supporting = jax.lax.top_k(jnp.where(labels >= 0, values, -jnp.inf), num)
     opposing_values, opposing = jax.lax.top_k(jnp.where(labels >= 0, -values, -jnp.inf), num)
     return Explanation(supporting, supporting_values, opposing, -opposing_values)
@@ -88,38 +98,36 @@ def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> E
 def importance(
     probs: Float[Array, "n c"],
     features: Float[Array, "n f"],
-    labelled: Float[Array, " f"],
+    *,
+    labelled_sum: Float[Array, " f"],
     num_labelled: Int[Array, ""] | int,
-    l2: float,
+    l2: Float[Array, ""] | float,
 ) -> Float[Array, " n"]:
-    """What each row would add, if it were labelled, to the logits of all labelled examples, expected over its class.
+    """Returns what each row would add, if labelled, to the logits of all labelled examples, expected over its class.
 
     IBAL(x_i) = sum_y p_iy alpha_iy|y (f_i . sum_t f_t), with alpha_iy|y = (1 - p_iy) / (2 l2 n): O(n (c + f)) time. The
-    rows of the smallest are those whose label would disagree most with what is labelled.
+    rows of the smallest values are those whose label would disagree most with the labelled examples.
 
-    Source: Pezeshkpour, Zhao and Singh, Data Importance-Based Active Learning for Limited Labels (2020), equation 2.
+    Source: Pezeshkpour, Zhao and Singh (2020), equation 2.
 
     Args:
         probs: class probabilities; each row sums to 1.
         features: below the last layer.
-        labelled: sum of the features of all labelled examples.
-        num_labelled: how many these are, 1 or more.
-        l2: as in `alphas`.
+        labelled_sum: sum of the features of all labelled examples.
+        num_labelled: the number of labelled examples, 1 or more.
+        l2: as in `representer_alphas`.
 
     Raises:
         ValueError: l2 is not above 0, or the shapes differ.
     """
-    _check(l2, probs=probs, features=features)
-    if features.shape[1:] != labelled.shape:
+    _check_l2(l2)
+    check_lengths(probs=probs, features=features)
+    if features.shape[1:] != labelled_sum.shape:
         raise ValueError(
-            f"features have {features.shape[1]} columns and labelled {labelled.shape}; expected one width."
+            f"features have {features.shape[1]} columns and labelled_sum {labelled_sum.shape}; expected one width."
         )
-    return (probs * (1 - probs)).sum(axis=1) / (2 * l2 * num_labelled) * (features @ labelled)
+    return (probs * (1 - probs)).sum(axis=1) / (2 * l2 * num_labelled) * (features @ labelled_sum)
 
 
-def _check(l2, **arrays):
-    if not l2 > 0:
-        raise ValueError(f"l2 is {l2}; expected above 0: without it the last layer has no such decomposition.")
-    if len({len(each) for each in arrays.values()}) > 1:
-        found = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
-        raise ValueError(f"the shapes are {found}; expected as many rows of each.")
+def _check_l2(l2):
+    check_positive("l2", l2, "above 0: without it the last layer has no such decomposition.")

@@ -1,7 +1,7 @@
-"""Rows of a pool drawn by a distribution over its latent space: a point is drawn, and a row near it is picked.
+"""Rows selected by a distribution over the latent space: a point is drawn, and a row near it is selected.
 
-Source: Killeen, Query Selection based on Latent Space Sampling, Algorithm 1. `clusters [n]` number the cluster of each
-row, from 0; a pool without clusters is one cluster.
+`clusters [n]` are cluster assignments, from 0; a pool without clusters is one cluster. Source: Killeen (2019),
+Algorithm 1.
 """
 
 from functools import partial
@@ -11,21 +11,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels.distances import nearest, squared_to
-from latent_al.kernels.shards import added, by_shard, highest, segment_sum, total
+from latent_al.kernels._checks import check_clusters, check_positive, check_rows_left
+from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
+from latent_al.kernels.distances import nearest, squared_euclidean_to_point
 
 DRAWS = 64
 """Points drawn at a time."""
 
 DRAWS_A_ROW = 100
-"""Draws for each row asked of a cluster, after which those still missing are picked whatever the threshold."""
+"""Draws for each row asked of a cluster, after which rows still missing are selected whatever the threshold."""
 
 
 class Distribution(NamedTuple):
     """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
 
-    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] a dimension. What belongs to an empty cluster
-    means nothing.
+    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] in each dimension. What belongs to an empty
+    cluster means nothing.
     """
 
     centre: Float[Array, "c d"]
@@ -33,8 +34,43 @@ class Distribution(NamedTuple):
     is_normal: Bool[Array, ""]
 
 
-def uniform(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Uniform from the smallest to the largest value of each dimension, cluster by cluster."""
+class Matches(NamedTuple):
+    """Rows near points that were drawn.
+
+    Attributes:
+        rows: int32, cluster by cluster.
+        is_within: whether the row lies within the threshold of a point.
+    """
+
+    rows: Int[Array, " num"]
+    is_within: Bool[Array, " num"]
+
+
+class _Pool(NamedTuple):
+    points: Array
+    taken: Array
+    clusters: Array
+
+
+class _Selected(NamedTuple):
+    num_filled: Array
+    rows: Array
+    blocked: Array
+
+
+class _Attempts(NamedTuple):
+    tries: Array | int
+    num_draws: Array
+    selected: _Selected
+
+
+class _Candidates(NamedTuple):
+    rows: Array
+    keep: Array
+
+
+def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
+    """Fits to each cluster a uniform distribution from the smallest to the largest value of each dimension."""
 
     def fit(inside):
         low = jnp.where(inside[:, None], points, jnp.inf).min(axis=0)
@@ -44,35 +80,34 @@ def uniform(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_cluster
     return _by_cluster(fit, clusters, num_clusters, is_normal=False)
 
 
-def normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Normal with one mean and one standard deviation for all dimensions, cluster by cluster."""
+def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
+    """Fits to each cluster a normal distribution with one mean and one standard deviation for all dimensions."""
 
     def fit(inside):
         size = _size(inside) * points.shape[1]
-        mean = total(jnp.where(inside[:, None], points, 0)).sum() / size
-        variance = total(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
+        mean = column_sums(jnp.where(inside[:, None], points, 0)).sum() / size
+        variance = column_sums(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
         return jnp.full(points.shape[1], mean), jnp.sqrt(variance) * jnp.eye(points.shape[1])
 
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
-def multi_normal(points: Float[Array, "n d"], clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Normal with a mean vector and a covariance matrix, which may be singular, cluster by cluster."""
+def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
+    """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular."""
 
     def fit(inside):
-        mean = total(jnp.where(inside[:, None], points, 0)) / _size(inside)
+        mean = column_sums(jnp.where(inside[:, None], points, 0)) / _size(inside)
         gaps = jnp.where(inside[:, None], points - mean[None, :], 0)
-        products = added(partial(jax.lax.map, lambda block: jnp.matmul(block.T, block, precision="highest")), gaps)
-        values, vectors = jnp.linalg.eigh(products / _size(inside))
+        values, vectors = jnp.linalg.eigh(blockwise_sum(partial(jax.lax.map, _gram), gaps) / _size(inside))
         return mean, vectors * jnp.sqrt(jnp.where(values < 0, 0, values))[None, :]
 
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
-def largest_remainder(num: int, sizes: Int[Array, " c"]) -> Int[Array, " c"]:
-    """`num` in shares proportional to `sizes`, which sum to it exactly; no share is above its size.
+def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
+    """Returns `num` in shares proportional to `sizes`, which sum to it exactly; no share is above its size.
 
-    Each gets its quota rounded down, and what is left goes to the largest remainders, as float32 has them.
+    Each share is the quota rounded down, and what is left goes to the largest remainders, as float32 has them.
     """
     quota = num * sizes.astype(jnp.float32) / sizes.sum()
     share = jnp.minimum(jnp.floor(quota).astype(jnp.int32), sizes)
@@ -89,27 +124,26 @@ def draw_and_match(
     *,
     clusters: Int[Array, " n"],
     distribution: Distribution,
-    threshold: float,
+    threshold: Float[Array, ""] | float,
     all_within: bool,
-) -> tuple[Int[Array, " num"], Bool[Array, " num"]]:
-    """`num` distinct rows, none taken, each near a point drawn from the distribution of its cluster.
+) -> Matches:
+    """Selects `num` rows, each near a point drawn from the distribution of its cluster.
 
     A cluster gives rows in proportion to those that it has left, by largest remainder. A point is matched to the rows
     of its own cluster; as many are drawn as rows are missing, again and again. Where a cluster's draws have run out, a
     hundred for each row asked of it, its missing rows are the nearest ones left to further draws, however far. Where a
-    draw picks all rows within the threshold, they run out after a hundred and one for each row.
+    draw selects all rows within the threshold, they run out after a hundred and one for each row.
 
     O(draws n d) time and O(n d) memory.
 
     Args:
-        clusters: of each row, below the number of clusters that the distribution has.
+        taken: rows that may not be selected.
+        num: rows to select.
+        clusters: cluster assignments, below the number of clusters that the distribution has.
         distribution: of each cluster: `uniform`, `normal` or `multi_normal` fitted to it.
-        threshold: Euclidean distance below which a row matches, above 0.
-        all_within: a draw picks all rows left within the threshold, the nearest first, as Algorithm 1 is printed;
+        threshold: Euclidean distance below which a row matches, above 0; may be traced.
+        all_within: a draw selects all rows left within the threshold, the nearest first, as Algorithm 1 is printed;
             otherwise only the nearest row left, as its experiments had it.
-
-    Returns:
-        The rows, cluster by cluster, and whether each was matched within the threshold.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the threshold is not above 0, the shapes differ, a cluster has no
@@ -117,92 +151,87 @@ def draw_and_match(
     """
     if not len(points) == len(taken) == len(clusters):
         raise ValueError(f"points, taken and clusters have {len(points)}, {len(taken)} and {len(clusters)} rows.")
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}; expected a distance above 0.")
-    if not 1 <= num <= len(taken):
-        raise ValueError(f"num is {num}; expected at least 1 and at most the {len(taken)} rows of the pool.")
-    if not isinstance(taken, jax.core.Tracer) and num > (left := (~jax.device_get(taken)).sum()):
-        raise ValueError(f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer.")
-    if not isinstance(clusters, jax.core.Tracer):
-        known, num_clusters = jax.device_get(clusters), len(distribution.centre)
-        if known.min() < 0 or known.max() >= num_clusters:
-            raise ValueError(
-                f"clusters run from {known.min()} to {known.max()} but the distribution has {num_clusters}, from 0; "
-                "fit it to as many."
-            )
-    return _draw_and_match(key, points, taken, clusters, distribution, threshold, num, all_within)
+    check_positive("threshold", threshold, "a distance above 0.")
+    check_rows_left(taken, num)
+    check_clusters(clusters, len(distribution.centre))
+    return _draw_and_match(key, _Pool(points, taken, clusters), distribution, threshold, num, all_within)
 
 
-@partial(jax.jit, static_argnums=(6, 7))
-def _draw_and_match(key, points, taken, clusters, distribution, threshold, num, all_within):
+@partial(jax.jit, static_argnums=(4, 5))
+def _draw_and_match(key, pool, distribution, threshold, num, all_within):
     num_clusters = distribution.centre.shape[0]
-    sizes = segment_sum((~taken).astype(jnp.int32), clusters, num_clusters)
-    end = jnp.cumsum(largest_remainder(num, sizes))
-    match, count = (_all_within, 1) if all_within else (_nearest_of_each, DRAWS)
+    sizes = segment_sum((~pool.taken).astype(jnp.int32), pool.clusters, num_clusters)
+    end = jnp.cumsum(largest_remainder(sizes, num))
+    match = _all_within if all_within else _nearest_of_each
+    num_points = 1 if all_within else DRAWS
 
-    def fill(carry, cluster):
+    def fill(selected, cluster):
         key_match, key_give = jax.random.split(jax.random.fold_in(key, cluster))
-        quota = end[cluster] - carry[0]
+        quota = end[cluster] - selected.num_filled
         most = DRAWS_A_ROW + quota if all_within else DRAWS_A_ROW * quota
 
         def is_missing(state):
-            _, used, (filled, *_) = state
-            return (filled < end[cluster]) & (used < most)
+            return (state.selected.num_filled < end[cluster]) & (state.num_draws < most)
 
         def attempt(state):
-            tries, used, (filled, rows, blocked) = state
-            missing = end[cluster] - filled
-            draws = _draw(jax.random.fold_in(key_match, tries), distribution, cluster, count)
-            left = (clusters == cluster) & ~blocked
-            near = match(draws, points, left, threshold, missing, num)
-            return tries + 1, used + jnp.minimum(missing, count), _append(filled, rows, blocked, *near)
+            missing = end[cluster] - state.selected.num_filled
+            draws = _draw(jax.random.fold_in(key_match, state.tries), distribution, cluster, num_points)
+            left = (pool.clusters == cluster) & ~state.selected.blocked
+            candidates = match(draws, pool.points, left, threshold, missing, num)
+            selected = _append(state.selected, candidates)
+            return _Attempts(state.tries + 1, state.num_draws + jnp.minimum(missing, num_points), selected)
 
-        def give(tries, carry):
-            filled, rows, blocked = carry
+        def give(tries, selected):
             draws = _draw(jax.random.fold_in(key_give, tries), distribution, cluster, 1)
-            _, row = _nearest(draws, points, (clusters == cluster) & ~blocked)
-            return _append(filled, rows, blocked, row, jnp.ones(1, bool))
+            rows = _nearest(draws, pool.points, (pool.clusters == cluster) & ~selected.blocked)[1]
+            return _append(selected, _Candidates(rows, jnp.ones(1, bool)))
 
-        *_, carry = jax.lax.while_loop(is_missing, attempt, (0, jnp.int32(0), carry))
-        return jax.lax.fori_loop(0, end[cluster] - carry[0], give, carry), carry[0]
+        selected = jax.lax.while_loop(is_missing, attempt, _Attempts(0, jnp.int32(0), selected)).selected
+        return jax.lax.fori_loop(0, end[cluster] - selected.num_filled, give, selected), selected.num_filled
 
-    begin = (jnp.int32(0), jnp.zeros(num, jnp.int32), taken)
-    (_, rows, _), matched = jax.lax.scan(fill, begin, jnp.arange(num_clusters))
+    start = _Selected(jnp.int32(0), jnp.zeros(num, jnp.int32), pool.taken)
+    selected, matched = jax.lax.scan(fill, start, jnp.arange(num_clusters))
     place = jnp.arange(num)
-    return rows, place < matched[jnp.searchsorted(end, place, side="right")]
+    return Matches(selected.rows, place < matched[jnp.searchsorted(end, place, side="right")])
 
 
-def _nearest(draws, points, valid):
-    """`nearest` to each draw, of the nearest in each shard."""
-    sq_distance, rows = by_shard(lambda own, draws: nearest(draws, *own), (points, valid), draws)
-    shard = sq_distance.argmin(axis=0)[None, :]
-    rows = rows + -(-len(points) // len(rows)) * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
-    return tuple(jnp.take_along_axis(each, shard, axis=0)[0] for each in (sq_distance, rows))
+def _nearest(draws, points, included):
+    """Returns the squared distance of each draw to the nearest included row, and that row."""
+
+    def search(rows, draws):
+        points, included = rows
+        return nearest(draws, points, included)
+
+    return nearest_of_shards(search, (points, included), draws)
 
 
-def _nearest_of_each(draws, points, valid, threshold, missing, num):
-    """The nearest row to each of the first `missing` draws, less those too far and those that an earlier one has."""
+def _nearest_of_each(draws, points, included, threshold, missing, num):
+    """Returns the nearest row to each of the first `missing` draws, to be kept if near and no earlier draw has it."""
     del num
-    sq_distance, rows = _nearest(draws, points, valid)
+    sq_distances, rows = _nearest(draws, points, included)
     order = jnp.arange(len(draws))
-    near = (sq_distance < threshold**2) & (order < missing)
+    near = (sq_distances < threshold**2) & (order < missing)
     is_earlier = (order[None, :] < order[:, None]) & near[None, :]
-    return rows, near & ~((rows[:, None] == rows[None, :]) & is_earlier).any(axis=1)
+    return _Candidates(rows, near & ~((rows[:, None] == rows[None, :]) & is_earlier).any(axis=1))
 
 
-def _all_within(draws, points, valid, threshold, missing, num):
-    """The rows near the one draw, nearest first, at most as many as are missing."""
-    sq_distance = jnp.where(valid, squared_to(points, draws[0]), jnp.inf)
-    closeness, rows = highest(-sq_distance, num)
-    return rows, (-closeness < threshold**2) & (jnp.arange(num) < missing)
+def _all_within(draws, points, included, threshold, missing, num):
+    """Returns the rows near the one draw, nearest first, to be kept up to as many as are missing."""
+    sq_distances = jnp.where(included, squared_euclidean_to_point(points, draws[0]), jnp.inf)
+    closeness, rows = top_k(-sq_distances, num)
+    return _Candidates(rows, (-closeness < threshold**2) & (jnp.arange(num) < missing))
 
 
-def _append(filled, rows, blocked, new, keep):
-    """Adds those of the `new` rows that are kept."""
-    place = jnp.where(keep, filled + jnp.cumsum(keep) - 1, len(rows))
-    rows = rows.at[place].set(new.astype(rows.dtype), mode="drop")
-    blocked = blocked.at[jnp.where(keep, new, len(blocked))].set(True, mode="drop")
-    return filled + keep.sum(dtype=filled.dtype), rows, blocked
+def _append(selected, candidates):
+    """Returns the selected rows with those candidates that are to be kept."""
+    keep = candidates.keep
+    place = jnp.where(keep, selected.num_filled + jnp.cumsum(keep) - 1, len(selected.rows))
+    blocked_rows = jnp.where(keep, candidates.rows, len(selected.blocked))
+    return _Selected(
+        selected.num_filled + keep.sum(dtype=selected.num_filled.dtype),
+        selected.rows.at[place].set(candidates.rows.astype(selected.rows.dtype), mode="drop"),
+        selected.blocked.at[blocked_rows].set(True, mode="drop"),
+    )
 
 
 def _draw(key, distribution, cluster, count):
@@ -219,6 +248,11 @@ def _draw(key, distribution, cluster, count):
 def _by_cluster(fit, clusters, num_clusters, is_normal):
     centre, factor = jax.lax.map(lambda cluster: fit(clusters == cluster), jnp.arange(num_clusters))
     return Distribution(centre, factor, jnp.array(is_normal))
+
+
+def _gram(block):
+    """Returns the products of the columns of a block [d d]."""
+    return jnp.matmul(block.T, block, precision="highest")
 
 
 def _size(inside):

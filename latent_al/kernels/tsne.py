@@ -1,4 +1,4 @@
-"""t-SNE: which rows are neighbours, as a probability of each pair, and how far latents are from the same neighbours.
+"""t-SNE: the probability of each pair of rows to be neighbours, and how far latents are from the same probabilities.
 
 P and Q are [n n], symmetric, with a diagonal of zero and a sum of 1. Distances are sums of squared differences: those
 of a matrix product err by a rounding of the rows' squares, which the calibration magnifies where a row has more near
@@ -7,11 +7,14 @@ copies than its perplexity. With images 0.001 apart at each pixel, two thirds of
 Source: van der Maaten and Hinton, Visualizing Data using t-SNE (2008), sections 2 and 3.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_al.kernels.distances import squared_to
+from latent_al.kernels._checks import is_concrete
+from latent_al.kernels.distances import squared_euclidean_to_point
 
 NUM_STEPS = 11
 """Of the search for a precision: one more than any set tried has needed to be within 1e-3 of its perplexity."""
@@ -19,8 +22,20 @@ TOLERANCE = 1e-5
 """Nats from the target at which a row's search stands still, as scikit-learn's stops."""
 
 
-def joint_probabilities(points: Float[Array, "n d"], perplexity: float) -> Float[Array, "n n"]:
-    """P: the mean of the conditional probabilities of a pair, either row given the other, over n.
+class _Entropy(NamedTuple):
+    nats: Array
+    slope: Array
+
+
+class _Search(NamedTuple):
+    at: Array
+    low: Array
+    high: Array
+    last: Array
+
+
+def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array, ""] | float) -> Float[Array, "n n"]:
+    """Returns P: the mean of the conditional probabilities of a pair, either row given the other, over n.
 
     O(n^2 d) time, O(n^2) memory.
 
@@ -34,15 +49,19 @@ def joint_probabilities(points: Float[Array, "n d"], perplexity: float) -> Float
     return _joint_probabilities(points, perplexity)
 
 
-def conditional_probabilities(sq_distances: Float[Array, "n n"], perplexity: float) -> Float[Array, "n n"]:
-    """For each row a Gaussian over the others, as wide as gives it `perplexity`. Rows sum to 1, the diagonal is zero.
+def conditional_probabilities(
+    sq_distances: Float[Array, "n n"], *, perplexity: Float[Array, ""] | float
+) -> Float[Array, "n n"]:
+    """Returns for each row a Gaussian over the other rows that is as wide as gives it `perplexity`.
 
-    Where the nearest others of a row tie and are more than `perplexity`, they share all of it evenly; where all others
-    are fewer than `perplexity`, all of them do.
+    Rows sum to 1, and the diagonal is zero.
+
+    Where the nearest neighbours of a row tie and are more than `perplexity`, they share all of it evenly; where all
+    other rows are fewer than `perplexity`, all of them do.
 
     Args:
         sq_distances: squared Euclidean distances; the diagonal is not read.
-        perplexity: exp(entropy in nats), the effective number of neighbours.
+        perplexity: exp(entropy in nats), the effective number of neighbours; may be traced.
 
     Raises:
         ValueError: `perplexity` is not in [1, n).
@@ -52,7 +71,7 @@ def conditional_probabilities(sq_distances: Float[Array, "n n"], perplexity: flo
 
 
 def student_t(latents: Float[Array, "n d"]) -> Float[Array, "n n"]:
-    """Q: 1 / (1 + squared distance), Student's t with one degree of freedom, over its sum.
+    """Returns Q: 1 / (1 + squared distance), Student's t with one degree of freedom, over its sum.
 
     Raises:
         ValueError: there are fewer than two rows.
@@ -62,7 +81,7 @@ def student_t(latents: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 
 def tsne_divergence(p: Float[Array, "n n"], latents: Float[Array, "n d"]) -> Float[Array, ""]:
-    """KL(P || Q) in nats, at or above 0 but for roundings, where Q is `student_t(latents)`.
+    """Returns KL(P || Q) in nats, at or above 0 but for roundings, where Q is `student_t(latents)`.
 
     Args:
         p: joint probabilities, with a diagonal of zero and a sum of 1.
@@ -95,13 +114,14 @@ def _student_t(latents):
 @jax.jit
 def _tsne_divergence(p, latents):
     sq_distances = _squared_distances(latents)
-    log_p, log_weights = jnp.log(jnp.where(p > 0, p, 1)), -jnp.log1p(sq_distances)
+    log_p = jnp.log(jnp.where(p > 0, p, 1))
+    log_weights = -jnp.log1p(sq_distances)
     # Of a sum of weights the gradient would lose the squares of small ones.
     return (p * (log_p - log_weights)).sum() + jax.nn.logsumexp(log_weights, where=_is_other(sq_distances))
 
 
 def _calibrated(sq_distances, is_other, log_perplexity):
-    """The conditional probabilities of one row."""
+    """Returns the conditional probabilities of one row."""
     nearest = jax.lax.stop_gradient(jnp.where(is_other, sq_distances, jnp.inf).min())
     gaps = jnp.where(is_other, sq_distances - nearest, 0)
     low, high = _bracket(jax.lax.stop_gradient(gaps), log_perplexity)
@@ -113,52 +133,57 @@ def _calibrated(sq_distances, is_other, log_perplexity):
 
 
 def _bracket(gaps, log_perplexity):
-    """Log precisions of more and of less than the perplexity, unless ties keep it out of reach.
+    """Returns log precisions of more and of less than the perplexity, unless ties keep it out of reach.
 
     By Jensen's inequality the entropy is at least log(n - 1) - precision * mean gap. Where the smallest gap has
     exp(-17) / n of the weight of the nearest, a float32 sees nothing but the nearest and their ties.
     """
-    log_others = jnp.log(gaps.shape[0] - 1)
+    log_num_others = jnp.log(gaps.shape[0] - 1)
     # Equal rows have no gaps; below this a precision overflows.
     least = 1e3 * jnp.finfo(gaps.dtype).tiny
     mean = jnp.maximum(gaps.sum() / (gaps.shape[0] - 1), least)
     smallest = jnp.maximum(jnp.where(gaps > 0, gaps, jnp.inf).min(), least)
-    low = jnp.log(jnp.maximum(log_others - log_perplexity, 1e-6)) - jnp.log(mean)
-    return low, jnp.maximum(low, jnp.log(log_others + 17) - jnp.log(smallest))
+    low = jnp.log(jnp.maximum(log_num_others - log_perplexity, 1e-6)) - jnp.log(mean)
+    return low, jnp.maximum(low, jnp.log(log_num_others + 17) - jnp.log(smallest))
 
 
 def _search(gaps, is_other, log_perplexity, reach):
-    """The log precision in [-reach, reach]: Newton's steps, and halves of the bracket where those leave it or stall."""
+    """Returns the log precision in [-reach, reach].
+
+    Steps are Newton's, and halves of the bracket where those leave it or stall.
+    """
 
     def step(_, state):
-        at, low, high, last = state
-        entropy, slope = _entropy(gaps, is_other, at)
-        excess = entropy - log_perplexity
-        low, high = jnp.where(excess > 0, at, low), jnp.where(excess > 0, high, at)
-        newton = at - excess / slope
-        is_better = (low < newton) & (newton < high) & (abs(excess) < last / 2)
+        entropy = _entropy(gaps, is_other, state.at)
+        excess = entropy.nats - log_perplexity
+        low = jnp.where(excess > 0, state.at, state.low)
+        high = jnp.where(excess > 0, state.high, state.at)
+        newton = state.at - excess / entropy.slope
+        is_better = (low < newton) & (newton < high) & (abs(excess) < state.last / 2)
         following = jnp.where(is_better, newton, (low + high) / 2)
-        return jnp.where(abs(excess) < TOLERANCE, at, following), low, high, abs(excess)
+        return _Search(jnp.where(abs(excess) < TOLERANCE, state.at, following), low, high, abs(excess))
 
-    start = jnp.zeros_like(reach), -reach, reach, jnp.full_like(reach, jnp.inf)
-    return jax.lax.fori_loop(0, NUM_STEPS, step, start)[0]
+    start = _Search(jnp.zeros_like(reach), -reach, reach, jnp.full_like(reach, jnp.inf))
+    return jax.lax.fori_loop(0, NUM_STEPS, step, start).at
 
 
 def _polished(gaps, is_other, log_perplexity, log_precision):
-    """One more step, which carries the gradient of the root; none where the search has found no root."""
-    entropy, slope = _entropy(gaps, is_other, log_precision)
-    excess, slope = entropy - log_perplexity, jax.lax.stop_gradient(slope)
+    """Returns the precision after one more step, which carries the gradient of the root; none without a root."""
+    entropy = _entropy(gaps, is_other, log_precision)
+    excess = entropy.nats - log_perplexity
+    slope = jax.lax.stop_gradient(entropy.slope)
     is_root = abs(excess) < -0.1 * slope
     return log_precision - jnp.where(is_root, excess, 0) / jnp.where(is_root, slope, 1)
 
 
 def _entropy(gaps, is_other, log_precision):
-    """Nats, and their slope over the log precision, in (-inf, 0]."""
-    weights, precision = _gaussian(gaps, is_other, log_precision), jnp.exp(log_precision)
+    """Returns the entropy, and its slope over the log precision, in (-inf, 0]."""
+    weights = _gaussian(gaps, is_other, log_precision)
+    precision = jnp.exp(log_precision)
     total = weights.sum()
     mean = precision * ((weights * gaps).sum() / total)
     square = precision**2 * ((weights * gaps * gaps).sum() / total)
-    return jnp.log(total) + mean, mean**2 - square
+    return _Entropy(jnp.log(total) + mean, mean**2 - square)
 
 
 def _gaussian(gaps, is_other, log_precision):
@@ -168,20 +193,21 @@ def _gaussian(gaps, is_other, log_precision):
 @jax.custom_jvp
 @jax.jit
 def _squared_distances(rows):
-    return jax.vmap(squared_to, (None, 0))(rows, rows)
+    return jax.vmap(squared_euclidean_to_point, (None, 0))(rows, rows)
 
 
 @_squared_distances.defjvp
 @jax.jit
 def _change_of_squared_distances(primals, tangents):
-    (rows,), (changes,) = primals, tangents
+    (rows,) = primals
+    (changes,) = tangents
     # XLA would keep the [n n d] differences if it saw that the distances are made of the same ones.
-    others = jax.lax.optimization_barrier(rows)
+    same_rows = jax.lax.optimization_barrier(rows)
 
     def half(row, change):
-        return 2 * ((row[None, :] - others) * change[None, :]).sum(axis=1)
+        return 2 * ((row[None, :] - same_rows) * change[None, :]).sum(axis=1)
 
-    halves = jax.vmap(half)(others, changes)
+    halves = jax.vmap(half)(same_rows, changes)
     return _squared_distances(rows), halves + halves.T
 
 
@@ -190,7 +216,7 @@ def _is_other(square):
 
 
 def _check_perplexity(perplexity, num_rows):
-    if not 1 <= perplexity < num_rows:
+    if is_concrete(perplexity) and not 1 <= jax.device_get(perplexity) < num_rows:
         raise ValueError(
             f"perplexity is {perplexity} of {num_rows} rows; expected [1, {num_rows}): it counts the neighbours of a "
             "row; lower it, or pass more rows."

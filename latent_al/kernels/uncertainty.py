@@ -1,17 +1,30 @@
-"""How unsure a classifier is of each row: in [0, 1], 1 = most uncertain.
+"""Uncertainty of a classifier about each row: in [0, 1], 1 = most uncertain.
 
 Source: Settles, Active Learning Literature Survey (2009), section 3.1, scaled to [0, 1].
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from latent_al.kernels._checks import check_classes
+
+
+class _TopTwo(NamedTuple):
+    first: Array
+    second: Array
+
+
+class _Totals(NamedTuple):
+    probs: Array
+    entropies: Array
+
 
 def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
-    """One minus the largest class probability, in [0, 1 - 1/c].
+    """Returns one minus the largest class probability, in [0, 1 - 1/c].
 
     Args:
         probs: class probabilities; each row sums to 1.
@@ -20,7 +33,7 @@ def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
 
 
 def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
-    """One minus the gap between the two largest class probabilities, in [0, 1].
+    """Returns one minus the gap between the two largest class probabilities, in [0, 1].
 
     Args:
         probs: class probabilities; each row sums to 1.
@@ -28,15 +41,16 @@ def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     Raises:
         ValueError: fewer than two classes.
     """
-    _check_classes(probs)
+    check_classes(probs)
     none = jnp.array(-jnp.inf, probs.dtype)
     # In one pass, without a copy of `probs` from which the largest are taken out.
-    first, second = jax.lax.reduce((probs, jnp.full_like(probs, none)), (none, none), _two_largest, (1,))
-    return 1 - (first - second)
+    operands = _TopTwo(probs, jnp.full_like(probs, none))
+    largest = jax.lax.reduce(operands, _TopTwo(none, none), _two_largest, (1,))
+    return 1 - (largest.first - largest.second)
 
 
 def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
-    """Predictive entropy over log(c), in [0, 1].
+    """Returns the predictive entropy over log(c), in [0, 1].
 
     Args:
         probs: class probabilities; each row sums to 1.
@@ -44,21 +58,21 @@ def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     Raises:
         ValueError: fewer than two classes.
     """
-    _check_classes(probs)
+    check_classes(probs)
     nats = jax.scipy.special.entr(probs).sum(axis=1)
     return jnp.minimum(nats / jnp.log(probs.shape[1]), 1)
 
 
 def mutual_information(
-    key: PRNGKeyArray, draw: Callable[[PRNGKeyArray], Float[Array, "n c"]], num_draws: int
+    key: PRNGKeyArray, predict: Callable[[PRNGKeyArray], Float[Array, "n c"]], *, num_draws: int
 ) -> Float[Array, " n"]:
-    """How much a row's class tells of the model, over log(c), in [0, 1]: entropy of the mean less mean entropy.
+    """Returns the mutual information of a row's class and the model over log(c), in [0, 1].
 
-    O(n c) memory: one draw is made after the other. Source: Houlsby et al., Bayesian Active Learning for Classification
-    and Preference Learning (2011).
+    It is the entropy of the mean prediction less the mean entropy. O(n c) memory: one model predicts after the other.
+    Source: Houlsby et al., Bayesian Active Learning for Classification and Preference Learning (2011).
 
     Args:
-        draw: the class probabilities under a model drawn with this key; each row sums to 1.
+        predict: from a key to the class probabilities under a model drawn with it; each row sums to 1.
         num_draws: models to draw.
 
     Raises:
@@ -67,23 +81,18 @@ def mutual_information(
     if num_draws < 2:
         raise ValueError(f"num_draws is {num_draws}; expected 2 or more: one model agrees with itself.")
     keys = jax.random.split(key, num_draws)
-    shape = jax.eval_shape(draw, keys[0])
-    _check_classes(shape)
+    shape = jax.eval_shape(predict, keys[0])
+    check_classes(shape)
 
-    def add(carry, key):
-        probs = draw(key)
-        return (carry[0] + probs, carry[1] + entropy(probs)), None
+    def add(totals, key):
+        probs = predict(key)
+        return _Totals(totals.probs + probs, totals.entropies + entropy(probs)), None
 
-    start = jnp.zeros(shape.shape, shape.dtype), jnp.zeros(shape.shape[:1], shape.dtype)
-    (probs, entropies), _ = jax.lax.scan(add, start, keys)
-    return jnp.clip(entropy(probs / num_draws) - entropies / num_draws, 0, 1)
-
-
-def _two_largest(one, other):
-    (first, second), (third, fourth) = one, other
-    return jnp.maximum(first, third), jnp.maximum(jnp.minimum(first, third), jnp.maximum(second, fourth))
+    start = _Totals(jnp.zeros(shape.shape, shape.dtype), jnp.zeros(shape.shape[:1], shape.dtype))
+    totals = jax.lax.scan(add, start, keys)[0]
+    return jnp.clip(entropy(totals.probs / num_draws) - totals.entropies / num_draws, 0, 1)
 
 
-def _check_classes(probs):
-    if probs.ndim != 2 or probs.shape[1] < 2:
-        raise ValueError(f"probs has shape {probs.shape}; expected [rows, classes] with 2 classes or more.")
+def _two_largest(x, y):
+    lower = jnp.minimum(x.first, y.first)
+    return _TopTwo(jnp.maximum(x.first, y.first), jnp.maximum(lower, jnp.maximum(x.second, y.second)))

@@ -394,7 +394,7 @@ def _adadelta(model, perplexity=None, tsne_weight=0.0):
         if perplexity is None or not is_training:
             return losses
         pixels = images.reshape(images.shape[0], math.prod(images.shape[1:]))
-        return losses + tsne_weight * tsne.tsne_divergence(tsne.joint_probabilities(pixels, perplexity), mu)
+        return losses + tsne_weight * tsne.tsne_divergence(tsne.joint_probabilities(pixels, perplexity=perplexity), mu)
 
     return AutoEncoder(model, loss, partial(loss, is_training=False), keras_adadelta)
 

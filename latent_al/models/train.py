@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from latent_al.kernels.shards import POOL, by_shard, joined, num_shards
+from latent_al.kernels._sharding import POOL, gather, map_shards, num_shards
 from latent_al.models import cpu
 from latent_al.models.cpu import on_cpu
 from latent_al.types import Key, Params
@@ -183,7 +183,7 @@ def in_blocks(
 
     def blocked(params, inputs):
         function = aligned_shard if aligned and num_shards() > 1 else of_shard
-        return jax.tree.map(lambda parts: joined(parts, inputs.shape[0]), by_shard(function, inputs, params))
+        return jax.tree.map(lambda parts: gather(parts, inputs.shape[0]), map_shards(function, inputs, params))
 
     # The activations of a block need the other half of the cache.
     return lambda params, inputs: as_members(blocked, params, 0 if alone else cpu.CACHE // 2)(params, inputs)

@@ -139,11 +139,11 @@ def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int 
         rows = jnp.where(queried < size, queried, queried[0])
         labels = jnp.where(queried < size, problem.labels[rows], UNLABELLED)
         labelled_features, labelled_probs = learner.predict(state.params, problem.inputs[rows])
-        alphas = representer.alphas(labelled_probs, labels, classifier["l2"])
+        alphas = representer.representer_alphas(labelled_probs, labels, l2=classifier["l2"])
         features, probs = learner.predict(state.params, validation.inputs[:num_images])
 
         def explain(target, predicted):
-            values = representer.values(alphas, labelled_features, target)[:, predicted]
+            values = representer.representer_values(alphas, labelled_features, target)[:, predicted]
             return representer.explain(values, labels, num_examples)
 
         predicted = probs.argmax(axis=1).astype(jnp.int32)

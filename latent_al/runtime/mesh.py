@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from latent_al.kernels.shards import POOL
+from latent_al.kernels._sharding import POOL
 from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput
 

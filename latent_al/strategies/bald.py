@@ -28,7 +28,7 @@ def bald(*, num_draws: int, pick: str) -> Strategy:
                 "config.initial a strategy that reads latents only, such as random."
             )
         key_draw, key_pick = jax.random.split(key)
-        score = kernels.mutual_information(key_draw, pool.mc_dropout, num_draws)
+        score = kernels.mutual_information(key_draw, pool.mc_dropout, num_draws=num_draws)
         return PICKS[pick](key_pick, score, pool.taken, num)
 
     return Strategy(query)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from latent_al.kernels import cluster
+from latent_al.kernels import clustering
 from latent_al.types import BadInput, require
 
 
@@ -33,7 +33,7 @@ def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
         seed: of the start.
     """
     _check(num_clusters)
-    return lambda points: cluster.kmeans(jax.random.key(seed), points, num_clusters, iterations).clusters
+    return lambda points: clustering.kmeans(jax.random.key(seed), points, num_clusters, iterations=iterations).clusters
 
 
 def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:

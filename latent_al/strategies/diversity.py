@@ -13,10 +13,10 @@ from latent_al.strategies.uncertainty import MEASURES, measured
 from latent_al.types import BadInput, Scalar, Spec, Strategy, build, check_name, is_traced
 
 DISTANCES: dict[str, Callable[..., Array]] = {
-    "euclidean": distances.euclidean_to,
-    "squared_euclidean": distances.squared_to,
-    "half_cosine": distances.half_cosine_to,
-    "jeffreys": distances.jeffreys_to,
+    "euclidean": distances.euclidean_to_point,
+    "squared_euclidean": distances.squared_euclidean_to_point,
+    "half_cosine": distances.half_cosine_to_point,
+    "jeffreys": distances.jeffreys_to_point,
 }
 
 
@@ -58,7 +58,7 @@ def greedy_diverse(
         represented = represent.measure(encoded) if beta else None
         if is_cosine:
             return represented, jnp.float32(1)
-        scale = distances.diameter(DISTANCES[distance], points_of(encoded.latents, encoded.log_sigma))
+        scale = distances.diameter(points_of(encoded.latents, encoded.log_sigma), distance=DISTANCES[distance])
         return represented, jnp.where(jnp.isfinite(scale), scale, jnp.nan)
 
     def query(key, pool, num):
@@ -69,7 +69,7 @@ def greedy_diverse(
             score = score + beta * pool.gather(represented)
         weight = jnp.maximum(0.0, 1 - alpha - beta) / scale
         points = points_of(pool.latents, pool.log_sigma)
-        return kernels.greedy_diverse(score, points, pool.taken, num, to=DISTANCES[distance], weight=weight)
+        return kernels.greedy_diverse(score, points, pool.taken, num, distance=DISTANCES[distance], weight=weight)
 
     needs = {"distinct": distance} | (dict(represent.needs) if beta else {})
     needs |= {"log_sigma": "jeffreys"} if is_jeffreys else {}

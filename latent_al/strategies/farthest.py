@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from latent_al import kernels
-from latent_al.kernels.shards import is_highest
+from latent_al.kernels._sharding import top_k_mask
 from latent_al.strategies.uncertainty import MEASURES, measured
 from latent_al.types import BadInput, Strategy, check_name
 
@@ -56,8 +56,8 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
     def query(key, pool, num):
         del key
         uncertainty = jnp.where(pool.taken, -1, measured(measure, pool))
-        eligible = is_highest(uncertainty, max(num, round(share * len(pool.taken))))
-        return kernels.farthest_first(_points(space, pool), pool.taken, num, eligible=eligible)
+        included = top_k_mask(uncertainty, max(num, round(share * len(pool.taken))))
+        return kernels.farthest_first(_points(space, pool), pool.taken, num, included=included)
 
     return Strategy(query)
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_al import kernels
-from latent_al.kernels.distances import squared_to
-from latent_al.kernels.shards import added, at_row
+from latent_al.kernels._sharding import blockwise_sum, take_row
+from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.strategies.uncertainty import measured
 from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, is_traced
 
@@ -85,8 +85,12 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
             "config.initial, or the arm's strategy, to one that reads latents only, such as random."
         )
     is_labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype)
-    labelled = added(lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features))
-    return _over_largest(kernels.importance(pool.probs, pool.features, labelled, 1, 0.5), pool)
+    labelled_sum = blockwise_sum(
+        lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features)
+    )
+    return _over_largest(
+        kernels.importance(pool.probs, pool.features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5), pool
+    )
 
 
 def _with_distance(name, gamma, score):
@@ -106,7 +110,7 @@ def _infinite_distances(encoded):
 
 
 def _add_row(sq_distances, encoded, row):
-    return jnp.minimum(sq_distances, squared_to(encoded.latents, at_row(encoded.latents, row)))
+    return jnp.minimum(sq_distances, squared_euclidean_to_point(encoded.latents, take_row(encoded.latents, row)))
 
 
 def _normalised_distance(pool):

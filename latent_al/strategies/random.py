@@ -2,7 +2,7 @@
 
 import jax
 
-from latent_al.kernels import picks
+from latent_al.kernels import selection
 from latent_al.types import Strategy
 
 
@@ -10,6 +10,6 @@ def random() -> Strategy:
     """Selects rows uniformly at random, without replacement."""
 
     def query(key, pool, num):
-        return picks.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)
+        return selection.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)
 
     return Strategy(query)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from latent_al.kernels import cluster, picks, sampling
+from latent_al.kernels import clustering, sampling, selection
 from latent_al.strategies.clusterings import CLUSTERINGS
 from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
@@ -29,7 +29,7 @@ def ae_error() -> Strategy:
 
     def query(key, pool, num):
         del key
-        return picks.top_k(pool.gather(pool.prepared), pool.taken, num)
+        return selection.top_k(pool.gather(pool.prepared), pool.taken, num)
 
     return Strategy(query, lambda encoded: encoded.errors, needs={"errors": "ae_error"})
 
@@ -57,7 +57,7 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
 
     def prepare(encoded):
         clusters = to_clusters(encoded.latents)
-        return Clustered(clusters, fit(encoded.latents, clusters, num_clusters))
+        return Clustered(clusters, fit(encoded.latents, clusters=clusters, num_clusters=num_clusters))
 
     def query(key, pool, num):
         if num < num_clusters:
@@ -65,7 +65,7 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
                 "%s: %d rows for %d clusters, the smallest of which get none; lower num_clusters or ask for more rows.",
                 *(name, num, num_clusters),
             )
-        rows, matched = sampling.draw_and_match(
+        matches = sampling.draw_and_match(
             key,
             pool.latents,
             pool.taken,
@@ -75,8 +75,8 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
             threshold=threshold,
             all_within=match == "all_within",
         )
-        jax.debug.callback(partial(_tell, name, threshold, num), (~matched).sum())
-        return rows
+        jax.debug.callback(partial(_tell, name, threshold, num), (~matches.is_within).sum())
+        return matches.rows
 
     return Strategy(query, prepare, needs={"distinct": fit.__name__})
 
@@ -96,8 +96,8 @@ def typical(*, iterations: int) -> Strategy:
         raise BadInput(f"iterations is {iterations}; expected 1 or more.")
 
     def query(key, pool, num):
-        centres = cluster.kmeans(key, pool.latents, num, iterations).centres
-        return picks.nearest_to(centres, pool.latents, pool.taken)
+        centres = clustering.kmeans(key, pool.latents, num, iterations=iterations).centres
+        return selection.nearest_to(pool.latents, pool.taken, targets=centres)
 
     return Strategy(query, needs={"distinct": "typical"})
 

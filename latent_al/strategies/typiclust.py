@@ -4,7 +4,7 @@ Strategies Suit High and Low Budgets (2022), TPC_RP.
 
 import jax.numpy as jnp
 
-from latent_al.kernels import cluster, most_typical
+from latent_al.kernels import clustering, most_typical
 from latent_al.types import UNLABELLED, BadInput, Strategy
 
 
@@ -32,12 +32,19 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
         is_labelled = pool.labels != UNLABELLED
         most = min(max_clusters, len(pool.latents))
         # The first of the seeds are themselves seeds: how many are in use may be traced.
-        seeds = cluster.kmeans_plus_plus(key, pool.latents, most)
-        valid = jnp.arange(most) < is_labelled.sum() + num
-        clusters = cluster.lloyd(pool.latents, seeds, iterations, valid).clusters
+        seeds = clustering.kmeans_plus_plus(key, pool.latents, most)
+        in_use = jnp.arange(most) < is_labelled.sum() + num
+        clusters = clustering.lloyd(pool.latents, seeds, iterations=iterations, included=in_use).clusters
         # Slots without a row repeat one: they would make it typical.
-        present = is_labelled | ~pool.taken
-        settings = dict(present=present, num_clusters=most, num_neighbours=num_neighbours)
-        return most_typical(pool.latents, clusters, pool.taken, num, **settings)
+        included = is_labelled | ~pool.taken
+        return most_typical(
+            pool.latents,
+            pool.taken,
+            num,
+            clusters=clusters,
+            included=included,
+            num_clusters=most,
+            num_neighbours=num_neighbours,
+        )
 
     return Strategy(query, needs={"distinct": "typiclust"})

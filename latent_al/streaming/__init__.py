@@ -4,7 +4,8 @@ from latent_al.types import require
 
 require(__name__, "experiments", "psutil", "tensorstore")
 
-from latent_al.streaming.densities import (
+from latent_al.streaming.k_center import farthest_first
+from latent_al.streaming.representativeness import (
     closeness_to_origin,
     cosine_density,
     jeffreys_density,
@@ -12,9 +13,8 @@ from latent_al.streaming.densities import (
     squared_closeness_to_origin,
     squared_euclidean_density,
 )
-from latent_al.streaming.farthest import farthest_first
-from latent_al.streaming.picks import random_partitions, top_k
-from latent_al.streaming.store import Latents, open, write
+from latent_al.streaming.selection import random_partitions, top_k
+from latent_al.streaming.store import Latents, open_latents, write_latents
 from latent_al.streaming.stream import Block, Source, blocks
 
 __all__ = [
@@ -27,10 +27,10 @@ __all__ = [
     "farthest_first",
     "jeffreys_density",
     "kl_to_prior",
-    "open",
+    "open_latents",
     "random_partitions",
     "squared_closeness_to_origin",
     "squared_euclidean_density",
     "top_k",
-    "write",
+    "write_latents",
 ]

@@ -32,12 +32,14 @@ class Latents:
     """
 
     def __init__(self, path: Path, store: ts.TensorStore):
-        self.path, self._store = path, store
-        self.num_rows, self.width = store.shape
+        self.path = path
+        self._store = store
+        self.num_rows = store.shape[0]
+        self.width = store.shape[1]
         self.chunk_rows = store.chunk_layout.read_chunk.shape[0]
 
     def read(self, start: int, stop: int) -> Reading:
-        """Begins to read the rows [stop-start d], float32. `result()` waits for them.
+        """Begins to read the rows [stop-start d], float32; `result()` waits for them.
 
         Raises:
             BadInput: from `result()`: a chunk that is missing, cut off or altered.
@@ -47,7 +49,8 @@ class Latents:
 
 class _Reading:
     def __init__(self, path, future):
-        self.path, self.future = path, future
+        self.path = path
+        self.future = future
 
     def result(self):
         try:
@@ -56,12 +59,12 @@ class _Reading:
             raise BadInput(f"{self.path} cannot be read: {error}; write it anew.") from error
 
 
-def write(
+def write_latents(
     path: str | Path, parts: Iterable[Float[np.ndarray, "_ d"]], num_rows: int, width: int, *, chunk_bytes=CHUNK_BYTES
 ) -> Latents:
     """Writes latents [n d] as they come, in parts of any number of rows; a chunk is written while the next one comes.
 
-    Until all is written, and where that fails, `open` refuses what is at `path`.
+    Until all is written, and where that fails, `open_latents` refuses what is at `path`.
 
     Args:
         path: a folder that does not exist.
@@ -85,7 +88,8 @@ def write(
         shape=[num_rows, width],
         chunk_layout=ts.ChunkLayout(chunk_shape=[chunk_rows, width]),
     ).result()
-    start, writing = 0, None
+    start = 0
+    writing = None
     for chunk in _chunks(parts, path, chunk_rows, width):
         if start + len(chunk) > num_rows:
             # The chunks may all be there by now, and would pass for the whole.
@@ -93,15 +97,16 @@ def write(
             raise BadInput(f"more than the {num_rows} rows that were to be written to {path}; remove it, and say more.")
         if writing:
             writing.result()
-        writing, start = store[start : start + len(chunk)].write(chunk), start + len(chunk)
+        writing = store[start : start + len(chunk)].write(chunk)
+        start += len(chunk)
     if start < num_rows:
         raise BadInput(f"only {start} of the {num_rows} rows of {path} came; remove it, and write all or say fewer.")
     writing.result()
-    return open(path)
+    return open_latents(path)
 
 
-def open(path: str | Path, num_rows: int | None = None, width: int | None = None) -> Latents:
-    """The latents at `path`: zarr 3, float32 [n d], in chunks of rows, as `write` or another program has written them.
+def open_latents(path: str | Path, num_rows: int | None = None, width: int | None = None) -> Latents:
+    """Opens the latents at `path`: zarr 3, float32 [n d], in chunks of rows, as `write_latents` or others write them.
 
     Whether all chunks are there is looked up at once, and also their size where they are not compressed; their content
     is checked as it is read, where it has a checksum.
@@ -119,12 +124,14 @@ def open(path: str | Path, num_rows: int | None = None, width: int | None = None
         store = ts.open(_spec(path), open=True, read=True).result()
     except ValueError as error:
         reason = str(error).split(" [tensorstore_spec")[0]
-        raise BadInput(f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write.") from error
-    expected = [size or found for size, found in zip((num_rows, width), store.shape, strict=False)]
+        raise BadInput(
+            f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write_latents."
+        ) from error
+    expected = [wanted or size for wanted, size in zip((num_rows, width), store.shape, strict=False)]
     if store.rank != 2 or store.dtype != ts.float32 or list(store.shape) != expected or 0 in store.shape:
         raise BadInput(
             f"{path} is {store.dtype.name} {list(store.shape)}; expected float32 [{num_rows or 'n'}, {width or 'd'}], "
-            "and not empty; write the latents with streaming.write."
+            "and not empty; write the latents with streaming.write_latents."
         )
     _check_chunks(path, store)
     return Latents(path, store)
@@ -136,8 +143,9 @@ def _spec(path):
 
 
 def _chunks(parts, path, chunk_rows, width):
-    """The rows of `parts` again, in chunks."""
-    waiting, count = [], 0
+    """Yields the rows of `parts` again, in chunks."""
+    waiting = []
+    count = 0
     for part in parts:
         if part.ndim != 2 or part.shape[1] != width or part.dtype != np.float32:
             raise BadInput(
@@ -149,19 +157,20 @@ def _chunks(parts, path, chunk_rows, width):
             if count >= chunk_rows:
                 rows = np.concatenate(waiting)
                 yield rows[:chunk_rows]
-                waiting, count = [rows[chunk_rows:]], count - chunk_rows
+                waiting = [rows[chunk_rows:]]
+                count -= chunk_rows
     if count:
         yield np.concatenate(waiting)
 
 
 def _check_chunks(path, store):
-    """Every chunk is there, and each of those that are not compressed is whole."""
+    """Raises BadInput where a chunk is missing, or one that is not compressed is cut off."""
     size = store.chunk_layout.read_chunk.shape[0]
-    found = {
+    stored = {
         start: store[start : start + size].storage_statistics(query_fully_stored=True)
         for start in range(0, store.shape[0], size)
     }
-    for start, statistics in found.items():
+    for start, statistics in stored.items():
         if not statistics.result().fully_stored:
             last = min(start + size, store.shape[0]) - 1
             raise BadInput(

@@ -15,7 +15,7 @@ BLOCK_BYTES = 2**26
 """Of one block of one source, where memory allows: larger ones are not read sooner."""
 
 SHARE = 16
-"""Blocks of each source that free memory is to hold: two are there at a time, the others are what is made of one."""
+"""Blocks of each source that available memory is to hold: two are there at a time, the rest is what is made of one."""
 
 
 @runtime_checkable
@@ -54,17 +54,17 @@ class Block(NamedTuple):
     latents: tuple[Float[Array, "b _"], ...]
 
     def filled(self, values: np.ndarray, rest) -> np.ndarray:
-        """The rows' own of `values` [n], and `rest` beyond `stop`: [b]."""
-        own = values[self.start : self.stop]
-        return np.pad(own, (0, len(self.latents[0]) - len(own)), constant_values=rest)
+        """Returns the values [b] of these rows, of `values` [n], and `rest` beyond `stop`."""
+        values = values[self.start : self.stop]
+        return np.pad(values, (0, len(self.latents[0]) - len(values)), constant_values=rest)
 
 
 def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
-    """All rows of sources of one length, in order: one pass.
+    """Yields all rows of sources of one length, in order: one pass.
 
     Args:
-        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is free, and at least a
-            chunk.
+        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is available, and at
+            least a chunk.
 
     Raises:
         BadInput: the sources differ in length, a chunk is larger than `block_bytes`, a source reads something else than
@@ -76,24 +76,24 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
     chosen = _block_bytes(sources) if block_bytes is None else block_bytes
     size = min(_block_rows(sources, chosen), num_rows)
     ranges = [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
-    following = _read(sources, *ranges[0])
+    following = _read(sources, ranges[0])
     for index, (start, stop) in enumerate(ranges):
         readings = following
         if index + 1 < len(ranges):
-            following = _read(sources, *ranges[index + 1])
-        results = [_result(*each, start, stop) for each in zip(sources, readings, strict=True)]
-        yield Block(start, stop, tuple(jnp.asarray(_padded(each, size)) for each in results))
+            following = _read(sources, ranges[index + 1])
+        results = [_result(source, reading, start, stop) for source, reading in zip(sources, readings, strict=True)]
+        yield Block(start, stop, tuple(jnp.asarray(_padded(rows, size)) for rows in results))
 
 
 def rows_at(source: Source, rows: np.ndarray) -> Float[np.ndarray, "k d"]:
-    """The latents of ascending `rows`; only the chunks that hold them are read."""
-    wanted = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk_rows)) + 1)
-    found = []
-    for own in wanted:
-        start = own[0] // source.chunk_rows * source.chunk_rows
+    """Returns the latents of ascending `rows`; only the chunks that hold them are read."""
+    by_chunk = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk_rows)) + 1)
+    latents = []
+    for chunk_rows in by_chunk:
+        start = chunk_rows[0] // source.chunk_rows * source.chunk_rows
         stop = min(start + source.chunk_rows, source.num_rows)
-        found.append(_result(source, source.read(int(start), int(stop)), start, stop)[own - start])
-    return np.concatenate(found)
+        latents.append(_result(source, source.read(int(start), int(stop)), start, stop)[chunk_rows - start])
+    return np.concatenate(latents)
 
 
 def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
@@ -107,8 +107,9 @@ def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
 
 def _block_bytes(sources):
     # By powers of two, so that memory that is a little less does not change how sums are rounded.
-    size, free = BLOCK_BYTES, available_memory(jax.devices()[0])
-    while SHARE * len(sources) * size > free:
+    size = BLOCK_BYTES
+    available = available_memory(jax.devices()[0])
+    while SHARE * len(sources) * size > available:
         size //= 2
     return max(size, *map(_chunk_bytes, sources))
 
@@ -131,18 +132,19 @@ def _block_rows(sources, block_bytes):
     return int(max(1, block_bytes // (4 * widest * size)) * size)
 
 
-def _read(sources, start, stop):
+def _read(sources, start_and_stop):
+    start, stop = start_and_stop
     return [source.read(start, stop) for source in sources]
 
 
 def _result(source, reading, start, stop):
-    found = reading.result()
-    if found.shape != (stop - start, source.width) or found.dtype != np.float32:
+    rows = reading.result()
+    if rows.shape != (stop - start, source.width) or rows.dtype != np.float32:
         raise BadInput(
-            f"rows {start} to {stop - 1} came as {found.dtype} {list(found.shape)}; expected float32 "
+            f"rows {start} to {stop - 1} came as {rows.dtype} {list(rows.shape)}; expected float32 "
             f"{[stop - start, source.width]}."
         )
-    return found
+    return rows
 
 
 def _padded(rows, size):

@@ -1,4 +1,4 @@
-"""The picks of `kernels.picks`, of latents that are read block by block: the same rows."""
+"""The functions of `kernels.selection` for latents that are read block by block: they select the same rows."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ from latent_al.streaming.stream import Source, blocks, check_open
 from latent_al.types import BadInput, Key
 
 Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
-"""Jitted, and of each row by itself."""
+"""From the latents of a block to the score of each row by itself; jitted."""
 
 
 def top_k(
     score: Score, source: Source, taken: Bool[np.ndarray, " n"], num: int, *, block_bytes: int | None = None
 ) -> Int[np.ndarray, " num"]:
-    """The `num` rows of the highest score, best first; ties go to the lowest row. One pass; O(num) memory.
+    """Selects the `num` rows of the highest score, best first; ties go to the lowest row. One pass; O(num) memory.
 
     Args:
         score: of a block; the last one ends in rows of zeros, whose scores are not used.
@@ -29,7 +29,8 @@ def top_k(
             refuses.
     """
     check_open(source, taken, num)
-    best, rows = jnp.full(num, -jnp.inf, jnp.float32), np.zeros(num, np.int64)
+    best = jnp.full(num, -jnp.inf, jnp.float32)
+    rows = np.zeros(num, np.int64)
     for block in blocks(source, block_bytes=block_bytes):
         best, places = _best(best, _scores(score, block), block.filled(taken, True))
         places = np.asarray(places)
@@ -46,7 +47,7 @@ def random_partitions(
     *,
     block_bytes: int | None = None,
 ) -> Int[np.ndarray, " num"]:
-    """The best row of each of `num` random partitions: `kernels.random_partitions` of the scores.
+    """Selects the best row of each of `num` random partitions: `kernels.random_partitions` of the scores.
 
     One pass over the latents; besides, O(n) memory: each row's score and its place in the partitions.
 
@@ -69,18 +70,18 @@ def _scores(score, block):
     scores = score(latents)
     if scores.shape != latents.shape[:1]:
         raise BadInput(f"the score of a block {latents.shape} has shape {scores.shape}; expected one of each row.")
-    unknown = np.isnan(np.asarray(scores)[: block.stop - block.start])
-    if unknown.any():
+    is_nan = np.isnan(np.asarray(scores)[: block.stop - block.start])
+    if is_nan.any():
         raise BadInput(
-            f"{unknown.sum()} scores of rows {block.start} to {block.stop - 1} are NaN, the first of row "
-            f"{block.start + unknown.argmax()}; look for NaN in what they were made from."
+            f"{is_nan.sum()} scores of rows {block.start} to {block.stop - 1} are NaN, the first of row "
+            f"{block.start + is_nan.argmax()}; look for NaN in what they were made from."
         )
     return scores
 
 
 @jax.jit
 def _best(best, scores, taken):
-    """The best of those before, at minus infinity where there are none yet, and of the block behind them."""
+    """Returns the best scores of those before, at minus infinity where there are none yet, and of the block."""
     # As in the kernel, the lowest score is above what is taken.
     scores = jnp.concatenate([best, jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
     taken = jnp.concatenate([best == -jnp.inf, taken])

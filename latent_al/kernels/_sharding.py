@@ -1,0 +1,378 @@
+"""Arrays whose rows may lie over several devices: the one module of the kernels that knows of devices.
+
+Where the caller has set a mesh that has an axis `POOL`, by `jax.set_mesh`, rows lie along that axis. The compiler
+partitions operations on all rows at once. Operations for which it would gather the rows, such as a sort or a loop over
+tiles, are applied shard by shard through `map_shards`. Without such a mesh, and inside a caller's own `shard_map`,
+there is one shard, which holds all rows.
+
+A `vmap` over an axis that is itself sharded names it: `jax.vmap(..., spmd_axis_name="seeds")`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
+
+POOL = "pool"
+"""The axis of the mesh along which the rows of the pool lie."""
+
+NUM_BLOCKS = 64
+"""Blocks of rows whose sums are computed one by one: whole blocks in each shard where shards are a power of two."""
+
+
+def num_shards() -> int:
+    """Returns the number of shards, one for each device or group of devices: 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if POOL in mesh.manual_axes else mesh.shape.get(POOL, 1)
+
+
+def map_shards(
+    function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared: PyTree, fill: float = 0
+) -> PyTree:
+    """Applies `function(rows of the shard, *shared)` to each shard and stacks the results: [s ...].
+
+    Each shard has ceil(n / s) rows, in order.
+
+    Args:
+        function: of the rows of one shard and of what all shards share.
+        rows: arrays with one leading axis.
+        shared: arrays that each shard receives whole.
+        fill: value of the rows that the last shards lack.
+    """
+    shards = num_shards()
+
+    def stacked(rows, *shared):
+        return jax.tree.map(lambda leaf: leaf[None], function(rows, *shared))
+
+    if shards == 1:
+        return stacked(rows, *shared)
+    in_specs = PartitionSpec(POOL), *[PartitionSpec()] * len(shared)
+    rows = jax.tree.map(lambda leaf: _padded(leaf, shards, fill), rows)
+    # Without the check a loop may begin with what all shards share and go on with what belongs to one shard.
+    mapped = jax.shard_map(stacked, in_specs=in_specs, out_specs=PartitionSpec(POOL), check_vma=False)
+    return mapped(rows, *shared)
+
+
+def gather(parts: Shaped[Array, "s w ..."], size: int) -> Shaped[Array, "n ..."]:
+    """Returns the values of all rows in one array, from the values of the rows of each shard."""
+    return parts.reshape(-1, *parts.shape[2:])[:size]
+
+
+def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[Array, " num"]]:
+    """Returns what `jax.lax.top_k` does; only `num` candidates of each shard move.
+
+    Slices of the result are cheap: a barrier keeps XLA from sorting all rows for them.
+    """
+    if num_shards() == 1:
+        largest, rows = jax.lax.top_k(values, num)
+    else:
+        size = -(-len(values) // num_shards())
+        candidates, rows = map_shards(lambda part: tuple(jax.lax.top_k(part, min(num, size))), values, fill=-jnp.inf)
+        places = jax.lax.top_k(candidates.reshape(-1), num)[1]
+        largest = candidates.reshape(-1)[places]
+        rows = _global_rows(rows, size).reshape(-1)[places]
+    # One by one: of a barrier about both the compiler makes something that it cannot partition.
+    return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(rows)
+
+
+def top_k_mask(values: Float[Array, " n"], num: int) -> Bool[Array, " n"]:
+    """Marks the rows that `jax.lax.top_k` returns; only counts move: `num` may be a share of all rows."""
+    # Floats that are read as integers keep their order, those below zero the reverse of it.
+    kind = jnp.dtype(f"int{8 * values.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(values, kind)
+    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(kind).max, bits)
+    limits = jnp.iinfo(kind)
+    low = jnp.array(limits.min, kind)
+    threshold = _bisect(lambda middle: (bits > middle).sum() < num, low, jnp.array(limits.max, kind))
+    above = bits > threshold
+    tied = bits == threshold
+    return above | (tied & (cumsum(tied.astype(jnp.int32)) <= num - above.sum()))
+
+
+def take_row(rows: Shaped[Array, "n ..."], row: Int[Array, ""]) -> Shaped[Array, "..."]:
+    """Returns `rows[row]`; only that row moves, where for a slice, which `rows[row]` is, all rows would."""
+    return rows.at[row].get(mode="fill")
+
+
+def blockwise_sum(
+    function: Callable[[PyTree[Shaped[Array, "l b ..."]]], PyTree[Num[Array, "l ..."]]],
+    rows: PyTree[Shaped[Array, "n ..."]],
+    num_blocks: int = NUM_BLOCKS,
+) -> PyTree[Num[Array, "..."]]:
+    """Returns the sum of `function` over blocks of rows; zeros follow the last row.
+
+    Blocks are cut from all rows, and their values are added two at a time: how the sum is rounded does not depend on
+    the number of shards where shards and blocks are powers of two, a shard has two blocks or more, and `function`
+    rounds a block alike whatever other blocks it receives; by `jax.lax.map` it does. What moves are the sums of shards,
+    and rows, fewer than there are blocks, between neighbours whose rows do not end where a block does.
+
+    Args:
+        function: from the rows of l blocks [l b ...] to the value of each of them [l ...].
+        rows: arrays with one leading axis.
+        num_blocks: how many blocks the rows are cut into.
+    """
+    blocks = jax.tree.map(lambda leaf: _padded(leaf, num_blocks, 0).reshape(num_blocks, -1, *leaf.shape[1:]), rows)
+    return _pairwise_sum(map_shards(lambda part: _pairwise_sum(function(part)), blocks))
+
+
+def column_sums(values: Float[Array, "n d"]) -> Float[Array, " d"]:
+    """Returns `values.sum(axis=0)`, as `blockwise_sum` rounds it where the compiler sums few blocks as it sums many.
+
+    It does so for most shapes, among them 200,000 x 32; for others a sum may differ by a rounding, which is enough for
+    what only ranks rows. Where roundings grow, as in k-means, the order of a sum has to be said.
+    """
+    return blockwise_sum(lambda blocks: blocks.sum(axis=1), values)
+
+
+def replicate(values: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """Returns `values` with a copy on each device, so that a loop need not fetch them."""
+    return jax.lax.with_sharding_constraint(values, PartitionSpec())
+
+
+def segment_sum(values: Num[Array, "n ..."], segments: Int[Array, " n"], num: int) -> Num[Array, "num ..."]:
+    """Returns `jax.ops.segment_sum`, as `blockwise_sum` rounds it.
+
+    It takes fewer blocks where the sums of all of them would outnumber the rows.
+    """
+    num_blocks = min(NUM_BLOCKS, 1 << max(1, len(values) // num).bit_length() - 1)
+    # What does not round needs no blocks.
+    num_blocks = 1 if jnp.issubdtype(values.dtype, jnp.integer) else num_blocks
+
+    def sums(blocks):
+        values, segments = blocks
+        first = num * jnp.arange(len(segments), dtype=segments.dtype)[:, None]
+        # One sum for all blocks: a CPU takes several times as long for a batch of sums.
+        places = jnp.where((segments >= 0) & (segments < num), segments + first, -1)
+        rows = values.reshape(-1, *values.shape[2:])
+        flat = jax.ops.segment_sum(rows, places.reshape(-1), num * len(segments))
+        return flat.reshape(-1, num, *flat.shape[1:])
+
+    return blockwise_sum(sums, (values, segments), max(num_blocks, num_shards()))
+
+
+def cumsum(values: Int[Array, " n"]) -> Int[Array, " n"]:
+    """Returns `jnp.cumsum`; one number of each shard moves."""
+    sums = map_shards(jnp.cumsum, values)
+    before = jnp.cumsum(sums[:, -1]) - sums[:, -1]
+    return gather(sums + before[:, None], len(values))
+
+
+def nearest_of_shards(
+    search: Callable[..., tuple[Float[Array, " q"], Int[Array, " q"]]],
+    rows: PyTree[Shaped[Array, "n ..."]],
+    *shared: PyTree,
+) -> tuple[Float[Array, " q"], Int[Array, " q"]]:
+    """Returns the smallest value, and its row, of q searches through the rows; ties go to the lowest row.
+
+    Args:
+        search: `search(rows, *shared)` returns the smallest values, and the rows that have them.
+        rows: arrays with one leading axis.
+        shared: what else `search` takes.
+    """
+    values, places = map_shards(search, rows, *shared)
+    places = _global_rows(places, -(-len(jax.tree.leaves(rows)[0]) // len(places)))
+    shard = values.argmin(axis=0)[None, :]
+    return jnp.take_along_axis(values, shard, axis=0)[0], jnp.take_along_axis(places, shard, axis=0)[0]
+
+
+class MarkedRows(NamedTuple):
+    """The rows that a mask marks, in order.
+
+    Attributes:
+        rows: of each shard, from its first place on.
+        starts: how many marked rows precede those of each shard.
+        num_marked: how many rows are marked.
+    """
+
+    rows: Int[Array, "s w"]
+    starts: Int[Array, " s"]
+    num_marked: Int[Array, ""]
+
+    def at(self, places: Int[Array, " k"]) -> Int[Array, " k"]:
+        """Returns the marked rows at these places of all of them."""
+        shard = (self.starts[None, :] <= places[:, None]).sum(axis=1) - 1
+        return self.rows[shard, places - self.starts[shard]]
+
+
+def marked_rows(mask: Bool[Array, " n"]) -> MarkedRows:
+    """Returns the rows that the mask marks."""
+    rows = map_shards(lambda part: jnp.nonzero(part, size=len(part), fill_value=0)[0].astype(jnp.int32), mask)
+    ends = map_shards(jnp.sum, mask).cumsum()
+    starts = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
+    return MarkedRows(_global_rows(rows, rows.shape[1]), starts, ends[-1])
+
+
+def pairwise_row_sums(
+    function: Callable[[Float[Array, "p d"], Float[Array, "q d"]], Float[Array, "p q"]],
+    left: Float[Array, "n d"],
+    right: Float[Array, "n d"],
+    tile: int,
+) -> Float[Array, " m"]:
+    """Returns the sum of `function` over all pairs of each row, tile by tile; the m - n last sums are to be left out.
+
+    The pairs of one shard are computed once for both rows. Between shards both halves are computed, and added in
+    another order, so that sums differ by a rounding of some 1e-6.
+
+    Args:
+        function: symmetric: `function(left, right)[i, j]` is that of rows i and j; zero for a row of zeros.
+        left: the rows as the first argument of `function` needs them.
+        right: the same rows as the second argument needs them.
+        tile: rows of a tile.
+    """
+    return (_sums_of_pairs if num_shards() == 1 else _sums_around)(function, left, right, tile)
+
+
+def best_of_parts(
+    scores: Float[Array, " n"], draws: Float[Array, " n"], starts: Int[Array, " num"]
+) -> Int[Array, " num"]:
+    """Returns the row of the best score in each part of the rows; ties go to the highest draw.
+
+    The rows are sorted by their draws, the highest first and equal ones by row, and cut into parts. Each shard sorts
+    its rows and cuts them where the parts start: what moves is a few numbers a part.
+
+    Args:
+        scores: where several rows of a part are equal, the first of them in the sorted order is returned.
+        draws: 0 or below.
+        starts: ascending places in the sorted order.
+    """
+    ordered, rows = map_shards(_sorted, draws, fill=-jnp.inf)
+    splits = _splits(ordered, starts)
+    scores = map_shards(lambda part: part, scores, fill=-jnp.inf)
+    parts = map_shards(_best_of_shard, _Cut(scores, ordered, rows, splits))
+    shard = jnp.where(parts.score == parts.score.max(axis=0)[None, :], parts.draw, jnp.inf).argmin(axis=0)
+    return jnp.take_along_axis(_global_rows(parts.row, rows.shape[1]), shard[None, :], axis=0)[0]
+
+
+class _Bounds(NamedTuple):
+    low: Array
+    high: Array
+
+
+class _Cut(NamedTuple):
+    scores: Array
+    ordered: Array
+    rows: Array
+    splits: Array
+
+
+class _Best(NamedTuple):
+    score: Array
+    draw: Array
+    row: Array
+
+
+def _sorted(draws):
+    rows = jnp.argsort(-draws).astype(jnp.int32)
+    return -draws[rows], rows
+
+
+def _splits(ordered, starts):
+    """Returns where in the ordered draws of each shard [s w] the parts start that start at these ranks of all."""
+    values = _at_ranks(ordered, starts)
+    low = map_shards(partial(_places, side="left"), ordered, values)
+    # Of equal draws those of the first shards come first.
+    tied = map_shards(partial(_places, side="right"), ordered, values) - low
+    skipped = (starts - low.sum(axis=0))[None, :] - (tied.cumsum(axis=0) - tied)
+    return low + jnp.clip(skipped, 0, tied)
+
+
+def _places(ordered, values, *, side):
+    return jnp.searchsorted(ordered[0], values, side=side)
+
+
+def _at_ranks(ordered, ranks):
+    """Returns those of the ordered values of all shards, none of which is below 0, that have these ranks."""
+    if len(ordered) == 1:
+        return ordered[0, ranks]
+    kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")
+
+    def is_reached(middle):
+        # Floats that are not below 0 keep their order when they are read as integers.
+        values = jax.lax.bitcast_convert_type(middle, ordered.dtype)
+        return map_shards(partial(_places, side="right"), ordered, values).sum(axis=0) > ranks
+
+    high = jnp.full(len(ranks), jnp.inf, ordered.dtype).view(kind)
+    return jax.lax.bitcast_convert_type(_bisect(is_reached, jnp.zeros(len(ranks), kind), high), ordered.dtype)
+
+
+def _best_of_shard(cut):
+    cut = _Cut(cut.scores[0], cut.ordered[0], cut.rows[0], cut.splits[0])
+    scores, size, num = cut.scores[cut.rows], len(cut.rows), len(cut.splits)
+    part = jnp.zeros(size + 1, jnp.int32).at[cut.splits].add(1).cumsum()[:size] - 1
+    best = jax.ops.segment_max(scores, part, num, indices_are_sorted=True)
+    place = jnp.where(scores == best[part], jnp.arange(size), size)
+    place = jax.ops.segment_min(place, part, num, indices_are_sorted=True)
+    return _Best(best, cut.ordered.at[place].get(mode="clip"), cut.rows.at[place].get(mode="clip"))
+
+
+def _bisect(is_reached, low, high):
+    """Returns the smallest integer in [low, high] for which `is_reached`, False below it and True above, is True."""
+
+    def halve(_, bounds):
+        middle = (bounds.low & bounds.high) + ((bounds.low ^ bounds.high) >> 1)
+        reached = is_reached(middle)
+        return _Bounds(jnp.where(reached, bounds.low, middle + 1), jnp.where(reached, middle, bounds.high))
+
+    return jax.lax.fori_loop(0, jnp.iinfo(low.dtype).bits, halve, _Bounds(low, high)).low
+
+
+def _sums_of_pairs(function, left, right, tile):
+    num_tiles = -(-len(left) // tile)
+    left = _tiled(left, num_tiles, tile)
+    right = _tiled(right, num_tiles, tile)
+
+    def add_tile(sums, pair):
+        """Adds a tile off the diagonal for itself and for its mirror image."""
+        i, j = pair
+        values = function(left[i], right[j])
+        return sums.at[i].add(values.sum(axis=1)).at[j].add(jnp.where(i == j, 0, values.sum(axis=0))), None
+
+    return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
+
+
+def _sums_around(function, left, right, tile):
+    """Returns sums as `_sums_of_pairs` does: each shard hands its tiles on until all shards have seen them."""
+    shards = num_shards()
+    following = [(shard, (shard + 1) % shards) for shard in range(shards)]
+
+    def sums_of_shard(sides):
+        size = len(sides[0])
+        num_tiles = -(-size // tile)
+        left, right = (_tiled(side, num_tiles, -(-size // num_tiles)) for side in sides)
+
+        def compare(_, carry):
+            sums, visiting = carry
+            sums += jax.lax.map(lambda rows: function(rows, visiting).sum(axis=1), left)
+            return sums, jax.lax.ppermute(visiting, POOL, following)
+
+        def add_tile(sums, visiting):
+            return jax.lax.fori_loop(0, shards, compare, (sums, visiting))[0], None
+
+        return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
+
+    return gather(map_shards(sums_of_shard, (left, right)), len(left))
+
+
+def _tiled(rows, num_tiles, size):
+    return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
+
+
+def _global_rows(rows, size):
+    """Returns rows [s k], numbered within shards of `size` rows, as rows of the whole."""
+    return rows + size * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
+
+
+def _padded(rows, multiple, fill):
+    missing = -len(rows) % multiple
+    return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), constant_values=fill) if missing else rows
+
+
+def _pairwise_sum(parts):
+    while len(jax.tree.leaves(parts)[0]) > 1:
+        parts = jax.tree.map(lambda leaf: _padded(leaf, 2, 0), parts)
+        parts = jax.tree.map(lambda leaf: leaf[::2] + leaf[1::2], parts)
+    return jax.tree.map(lambda leaf: leaf[0], parts)

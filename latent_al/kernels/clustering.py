@@ -1,0 +1,192 @@
+"""k-means: centres of a set of points, each of which is assigned to the nearest centre."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from latent_al.kernels._random import draw_row
+from latent_al.kernels._sharding import blockwise_sum, segment_sum, take_row
+from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
+
+FEW_CLUSTERS = 16
+"""Up to here the sums over clusters are a matrix product, which is faster for many seeds."""
+
+
+class KMeans(NamedTuple):
+    """A set of points in clusters.
+
+    Attributes:
+        centres: of the clusters.
+        clusters: cluster assignments, int32: of each point the row of its nearest centre.
+        inertia: the sum of the squared distances of the points to these, in [0, inf).
+    """
+
+    centres: Float[Array, "k d"]
+    clusters: Int[Array, " n"]
+    inertia: Float[Array, ""]
+
+
+class _State(NamedTuple):
+    moves: Array | bool
+    num_steps: Array | int
+    centres: Array
+    members: Array
+    clusters: Array
+
+
+class _Clusters(NamedTuple):
+    centres: Array
+    clusters: Array
+    sizes: Array
+
+
+def kmeans(key: PRNGKeyArray, points: Float[Array, "n d"], num_clusters: int, *, iterations: int = 100) -> KMeans:
+    """Clusters the points: `lloyd` from the centres of `kmeans_plus_plus`.
+
+    Args:
+        iterations: at most.
+
+    Raises:
+        ValueError: `num_clusters` is not in [1, n], or `iterations` is below 1.
+    """
+    return lloyd(points, kmeans_plus_plus(key, points, num_clusters), iterations=iterations)
+
+
+def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
+    """Draws points that lie far apart: each in proportion to its squared distance to the nearest one before it.
+
+    The first is drawn uniformly, and so is each that follows once every point equals one of those drawn. O(num n d)
+    time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
+
+    Raises:
+        ValueError: `num` is not in [1, n].
+    """
+    _check_num_clusters(num, len(points))
+    return _kmeans_plus_plus(key, points, num)
+
+
+def lloyd(
+    points: Float[Array, "n d"],
+    centres: Float[Array, "k d"],
+    *,
+    iterations: int,
+    included: Bool[Array, " k"] | None = None,
+) -> KMeans:
+    """Moves each centre to the mean of its cluster, `iterations` times or until no point changes its cluster.
+
+    A centre without points moves instead to the point farthest from its centre, among points that share theirs, and
+    takes it over; several such centres go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest`
+    says how exact the assignments are. Source: Lloyd, Least Squares Quantization in PCM, 1982.
+
+    Args:
+        iterations: at most.
+        included: centres to use, one at least, by default all; the others have no points, and what they end as means
+            nothing.
+
+    Raises:
+        ValueError: k is not in [1, n], or `iterations` is below 1.
+    """
+    _check_num_clusters(len(centres), len(points))
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; expected 1 or more.")
+    return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if included is None else included)
+
+
+@partial(jax.jit, static_argnums=2)
+def _kmeans_plus_plus(key, points, num):
+    uniforms = jax.random.uniform(key, (num, 2), points.dtype)
+
+    def sq_distances_to(row):
+        # Column by column: on a CPU a sum over a short last axis takes several times as long.
+        def add(total, column):
+            values, value = column
+            return total + (values - value) ** 2, None
+
+        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
+
+    def draw(sq_distances, uniform):
+        row = draw_row(jnp.where((sq_distances == 0).all(), 1, sq_distances), uniform)
+        return jnp.minimum(sq_distances, sq_distances_to(row)), row
+
+    first = draw_row(jnp.ones_like(points[:, 0]), uniforms[0])
+    further = jax.lax.scan(draw, sq_distances_to(first), uniforms[1:])[1]
+    return points[jnp.concatenate([first[None], further])]
+
+
+@jax.jit
+def _lloyd(points, centres, iterations, included):
+    origin = points[:1]
+    nobody = jnp.full(len(points), -1, jnp.int32)
+    # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
+    near = points - origin
+    assign = nearest_row(near)
+
+    def step(state):
+        clusters = assign(state.centres, included)
+        moves = (clusters != state.clusters).any() & (state.num_steps < iterations)
+        filled = _filled(near, state.centres, clusters, included)
+        means = _sums(near, filled.clusters, len(centres)) / jnp.maximum(filled.sizes, 1)[:, None]
+        return _State(
+            moves,
+            state.num_steps + 1,
+            jnp.where(moves, means, state.centres),
+            jnp.where(moves, filled.clusters, state.members),
+            clusters,
+        )
+
+    state = jax.lax.while_loop(lambda state: state.moves, step, _State(True, 0, centres - origin, nobody, nobody))
+    centres = _means(points, state.centres + origin, state.members)
+    return KMeans(centres, state.clusters, _sq_distances(points, centres, state.clusters).sum())
+
+
+def _sums(points, clusters, num):
+    """Returns the sums of the points of each cluster, by a product with their marks where that is faster."""
+    if num > FEW_CLUSTERS or points.shape[1] <= FEW_DIMENSIONS:
+        return segment_sum(points, clusters, num)
+
+    def sums(block):
+        points, clusters = block
+        marks = clusters[None, :] == jnp.arange(num)[:, None]
+        return jnp.matmul(marks.astype(points.dtype), points, precision="highest")
+
+    return blockwise_sum(partial(jax.lax.map, sums), (points, clusters))
+
+
+def _filled(points, centres, clusters, included):
+    """Returns clusters none of which is empty; n >= k: while one is empty another has two points."""
+
+    def is_empty(sizes):
+        return (sizes == 0) & included
+
+    def fill(state):
+        is_shared = state.sizes[state.clusters] > 1
+        sq_distances = _sq_distances(points, state.centres, state.clusters)
+        row = jnp.where(is_shared, sq_distances, -1).argmax()
+        empty = is_empty(state.sizes).argmax().astype(jnp.int32)
+        return _Clusters(
+            state.centres.at[empty].set(take_row(points, row)),
+            state.clusters.at[row].set(empty),
+            state.sizes.at[take_row(state.clusters, row)].add(-1).at[empty].set(1),
+        )
+
+    sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
+    return jax.lax.while_loop(lambda state: is_empty(state.sizes).any(), fill, _Clusters(centres, clusters, sizes))
+
+
+def _means(points, centres, clusters):
+    """Returns the means of the clusters, from gaps to the centres so far: their sums are small, and so is rounding."""
+    gaps = segment_sum(points - centres[clusters], clusters, len(centres))
+    sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
+    return centres + gaps / jnp.maximum(sizes, 1)[:, None]
+
+
+def _sq_distances(points, centres, clusters):
+    return ((points - centres[clusters]) ** 2).sum(axis=1)
+
+
+def _check_num_clusters(num, size):
+    if not 1 <= num <= size:
+        raise ValueError(f"{num} clusters of {size} points asked for; expected at least 1 and at most one a point.")

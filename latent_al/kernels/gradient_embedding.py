@@ -1,0 +1,105 @@
+"""BADGE: rows that would change the last layer of a classifier much, and in directions that differ."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from latent_al.kernels._checks import check_finite, check_rows_left
+from latent_al.kernels._random import draw_row
+from latent_al.kernels._sharding import take_row
+
+
+class _Carry(NamedTuple):
+    nearest: Array
+    blocked: Array
+    row: Array
+
+
+def badge(
+    key: PRNGKeyArray,
+    probs: Float[Array, "n c"],
+    features: Float[Array, "n f"],
+    taken: Bool[Array, " n"],
+    num: int,
+) -> Int[Array, " num"]:
+    """Selects rows by k-means++ seeding on the gradients of the last layer's loss at the predicted labels.
+
+    The gradient of row i is (p_i - e_i) outer f_i, where e_i marks the likeliest class. The row of the longest gradient
+    comes first, ties to the lowest row, as in the authors' code, which made the paper's results; in k-means++, which
+    its Algorithm 1 names, it would be drawn uniformly. Each row that follows is drawn in proportion to its squared
+    distance to the nearest one before it, and uniformly from the rows left where all of these equal one of those.
+
+    No gradient [c f] is ever made: the products of two gradients are those of p - e times those of f. A distance is a
+    difference of such products: it rounds by some 1e-6 of the squared lengths, and where the classifier is sure by as
+    much as p does. O(num n (c + f)) time, memory for another `probs`. Inside a caller's `jit` rows that are not finite
+    come last.
+
+    Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, Deep Batch Active Learning by Diverse, Uncertain Gradient
+    Lower Bounds, 2020; github.com/JordanAsh/badge.
+
+    Args:
+        probs: class probabilities, in [0, 1].
+        features: what the last layer reads.
+        taken: rows that may not be selected.
+        num: rows to select.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, a gradient is NaN, infinite or too large to
+            square.
+    """
+    if probs.ndim != 2 or features.ndim != 2 or not probs.shape[:1] == features.shape[:1] == taken.shape:
+        raise ValueError(
+            f"probs have shape {probs.shape}, features {features.shape} and taken {taken.shape}; expected [n c], [n f] "
+            "and [n]."
+        )
+    check_rows_left(taken, num)
+    check_finite(_is_finite, probs, features, kind="gradients", cure="probs and features")
+    return _badge(key, probs, features, taken, num)
+
+
+def _is_finite(probs, features):
+    return jnp.isfinite(4 * _sq_lengths(probs, features))
+
+
+@jax.jit
+def _sq_lengths(probs, features):
+    is_likeliest = probs.argmax(axis=1)[:, None] == jnp.arange(probs.shape[1])[None, :]
+    # Not 1 - 2 p + sum of p^2, which cancels where the classifier is sure.
+    return jnp.where(is_likeliest, (1 - probs) ** 2, probs**2).sum(axis=1) * (features**2).sum(axis=1)
+
+
+@partial(jax.jit, static_argnums=4)
+def _badge(key, probs, features, taken, num):
+    sq_lengths = _sq_lengths(probs, features)
+    labels = probs.argmax(axis=1)
+
+    def sq_distances_to(row):
+        residual = take_row(probs, row).at[take_row(labels, row)].add(-1)
+        products = (_matmul(probs, residual) - residual[labels]) * _matmul(features, take_row(features, row))
+        return sq_lengths + take_row(sq_lengths, row) - 2 * products
+
+    def draw(carry, uniform):
+        sq_distances = sq_distances_to(carry.row)
+        blocked = carry.blocked.at[carry.row].set(True)
+        nearest = jnp.where(sq_distances < carry.nearest, sq_distances, carry.nearest)
+        row = draw_row(_weights(nearest, blocked), uniform)
+        return _Carry(nearest, blocked, row), row
+
+    first = _weights(sq_lengths, taken).argmax().astype(jnp.int32)
+    uniforms = jax.random.uniform(key, (num - 1, 2), sq_lengths.dtype)
+    start = _Carry(jnp.full_like(sq_lengths, jnp.inf), taken, first)
+    return jnp.concatenate([first[None], jax.lax.scan(draw, start, uniforms)[1]])
+
+
+def _weights(values, blocked):
+    """Returns the finite values of the rows left, or 1 for each row left where none is above 0."""
+    weights = jnp.where(~blocked & (values > 0) & jnp.isfinite(values), values, 0)
+    return jnp.where((weights == 0).all(), (~blocked).astype(values.dtype), weights)
+
+
+def _matmul(x, y):
+    """Returns the product without the rounding to ten bits that is the default on some accelerators."""
+    return jnp.matmul(x, y, precision="highest")
