@@ -1,4 +1,4 @@
-"""Convolutions against XLA's own, and the convolutional VAE against Table 4.1 of the thesis."""
+"""Convolutions against XLA's own, and the convolutional VAE against Table 4.1 of Tonnaer (2017)."""
 
 from functools import partial
 

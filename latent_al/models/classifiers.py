@@ -91,7 +91,7 @@ def perceptron(
     epochs: int,
     batch_size: int,
 ) -> Learner:
-    """The thesis's multilayer perceptron, section 4.2.2, trained from scratch at each fit with Keras's RMSprop.
+    """Returns the multilayer perceptron of Tonnaer (2017), section 4.2.2, trained from scratch with Keras's RMSprop.
 
     Args:
         task: what is learned.
