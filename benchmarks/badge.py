@@ -52,7 +52,7 @@ def make_rows(size, width, num_classes, _):
 
 
 def timed(function):
-    """What the function gives, and its median seconds."""
+    """Returns the result of the function, and its median seconds."""
     taken = []
     for _ in range(REPEATS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A training step of the thesis's convolutional VAE beside the plain one in linen and PyTorch, in one process.
+"""A training step of Tonnaer's (2017) convolutional VAE beside the plain one in linen and PyTorch, in one process.
 
     make bench
 

@@ -47,7 +47,7 @@ def make_gaussians(num, width):
 
 
 def timed(function, *args):
-    """What the function gives, and its seconds."""
+    """Returns the result of the function, and its seconds."""
     values, taken = np.asarray(function(*args)), []
     for _ in range(REPEATS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""First batches from 50,000 x 2 latents, 1,000 rows each: seconds without the clustering, and memory at 1,000,000 x 2.
+"""Initial sets of 1,000 from 50,000 x 2 latents: seconds without the clustering, and memory at 1,000,000 x 2.
 
     make bench
 

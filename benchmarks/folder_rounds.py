@@ -34,7 +34,7 @@ def flatten(classes: Path, folder: Path) -> dict[str, str]:
 
 
 def export(tasks: list[dict], truth: dict[str, str], round_index: int) -> list[dict]:
-    """What Label Studio exports once a person has labelled all `tasks`."""
+    """Returns the export of Label Studio once a person has labelled all `tasks`."""
     done = []
     for number, task in enumerate(tasks):
         name = Path(unquote(task["data"]["image"].split("?d=")[1])).name

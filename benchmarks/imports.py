@@ -1,4 +1,4 @@
-"""What importing latent_al costs beside `import jax`: seconds, modules loaded.
+"""The cost of importing latent_al beside `import jax`: seconds, modules loaded.
 
     python benchmarks/imports.py [--repeats=9]
 

@@ -103,7 +103,7 @@ def scikit_matter(points, num):
 
 
 def lightly(points, num):
-    """What LightlyStudio selects diverse rows with."""
+    """Returns LightlyStudio's selection of diverse rows."""
     from lightly_mundig import Selection
 
     selection = Selection()

@@ -31,7 +31,7 @@ def make_points(width):
 
 
 def timed(function, repeats):
-    """What the function gives, and its median seconds."""
+    """Returns the result of the function, and its median seconds."""
     taken = []
     for _ in range(repeats):
         began = time.perf_counter()

@@ -122,7 +122,7 @@ def draw(probs, key):
 
 
 def run(function, *args, **settings):
-    """What the function gives, the bytes of its largest collective, and its seconds without compilation."""
+    """Returns the result of the function, the bytes of its largest collective, and its seconds without compilation."""
     compiled = jax.jit(function, **settings).lower(*args).compile()
     begun = time.perf_counter()
     result = jax.block_until_ready(compiled(*args))
@@ -164,7 +164,7 @@ def play(args):
 
 
 def results(column):
-    """What the first process of a column tells of each strategy."""
+    """Returns the report of the first process of a column on each strategy."""
     processes, devices = COLUMNS[column]
     with socket.socket() as free:
         free.bind(("localhost", 0))

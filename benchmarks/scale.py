@@ -1,4 +1,4 @@
-"""What a selection costs as the pool grows: seconds and bytes a row, from 10^5 rows to 10^7.
+"""The cost of a selection as the pool grows: seconds and bytes a row, from 10^5 rows to 10^7.
 
     python benchmarks/scale.py [--largest=7] [--width=64] [--repeats=5]
 

@@ -1,4 +1,4 @@
-"""From a folder to the first batch: images a second of scan, training and encoding, and the peak of memory.
+"""From a folder to the initial set to label: images a second of scan, training and encoding, and the peak of memory.
 
     python benchmarks/scan.py [--num=100000] [--side=64] [--epochs=1]
 

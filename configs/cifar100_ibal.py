@@ -1,4 +1,4 @@
-"""Data importance-based active learning, Figures 3 and 4, on images: ResNet-18 with few labels.
+"""Pezeshkpour, Zhao and Singh (2020), Figures 3 and 4: importance on images, ResNet-18 with few labels.
 
     python launch.py --config=configs/cifar100_ibal.py                                    # CIFAR-100, through TFDS
     python launch.py --config=configs/cifar100_ibal.py:cifar10_folder --config.data.root=DIR

@@ -9,7 +9,7 @@ chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latent
 Without a root MNIST comes from TensorFlow Datasets; for `unbalanced` it is --config.data.source.root.
 
     paper   the published settings: for a GPU
-    cpu     narrow filters, few epochs and updates, 10 seeds: about 30 minutes on two CPU cores, half of it to train the
+    cpu     narrow filters, few epochs and steps, 10 seeds: about 30 minutes on two CPU cores, half of it to train the
             four auto-encoders, which 1,000 and 100 images share
     smoke   the tiny size that tests launch
 
@@ -23,7 +23,7 @@ WARD = dict(name="ward", num_clusters=10)
 RANDOM = dict(name="random")
 
 
-# What the sizes differ in: the networks, how long they train, how many seeds judge, and the auto-encoders.
+# The differences between sizes: the networks, how long they train, how many seeds judge, and the auto-encoders.
 ALL = ("conv", "vae", "tsne", "vae_tsne")
 SIZES = {
     "paper": dict(filters=(64, 32, 32), depth=3, units=1024, rate=0.1, epochs=300, num_steps=8000, seeds=10, kinds=ALL),

@@ -19,7 +19,7 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
 
 They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on take the convolutional VAE of Table
 4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 40 minutes on two cores. `gan-best` and so on
-take the VAE/GAN of Larsen et al.
+take the VAE/GAN of Larsen et al. (2016).
 
 Expect of `best` a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
 with random on latents, 96.6 % and 93.9 % on pixels; of `conv-best` with 15 epochs a validation loss of 62.4, and 98.0 %
@@ -50,7 +50,7 @@ RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 
 
-# What the sets differ in: the encoder, its latent dimensions and those to compare it with, and the training images.
+# Of each set: the encoder, its latent dimensions and those to compare it with, and the training images.
 SETS = {
     "mnist": dict(kind="dense", latent_dim=30, other_dims=(2, 50), num_train=55_000),
     "svhn": dict(kind="conv", latent_dim=50, other_dims=(2, 30), num_train=68_257),

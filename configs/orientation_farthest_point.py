@@ -1,4 +1,4 @@
-"""Distance in latent space as novelty: farthest points against random ones, to learn an object's orientation.
+"""Philipsen and Moeslund (2020): farthest points against random ones, to learn an object's orientation.
 
     python launch.py --config=configs/orientation_farthest_point.py
     python launch.py --config=configs/orientation_farthest_point.py:mnist --config.data.source.root=DIR

@@ -1,4 +1,4 @@
-"""Data importance-based active learning, Figures 1 and 2, on points of three unequal classes in the plane.
+"""Pezeshkpour, Zhao and Singh (2020), Figures 1 and 2: importance on three unequal classes in the plane.
 
     python launch.py --config=configs/synthetic_ibal.py
 

@@ -23,7 +23,7 @@ BALANCED = "balanced_accuracy"
 
 
 class BadInput(ValueError):
-    """What a user gave cannot be used; the message says what was found, what was expected and the cure."""
+    """Input that cannot be used; the message says what was found, what was expected and the cure."""
 
 
 class Split(NamedTuple):
@@ -104,7 +104,7 @@ class Query(Protocol):
 
 
 class Strategy(NamedTuple):
-    """How to select.
+    """A rule that selects rows of a pool.
 
     query: (key, pool, num) -> rows.
     prepare: encoded training set -> what `query` reads as `Pool.prepared`; computed once, before the first round.
@@ -146,7 +146,7 @@ class Learner(NamedTuple):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is measured on validation and test images: the score, and of a classifier its balanced accuracy."""
+        """The names of the metrics on validation and test images: the score, and of a classifier balanced accuracy."""
         return (self.metric, BALANCED) if self.metric == "accuracy" else (self.metric,)
 
     def probs(self, predictions: Array) -> Array | None:
@@ -155,7 +155,7 @@ class Learner(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is constant in a run.
+    """The constants of a run.
 
     inputs: what the learner reads of the training set: latents, or images.
     labels: of the whole training set, the oracle's.
@@ -172,7 +172,7 @@ class Problem(NamedTuple):
 
 
 class RoundState(NamedTuple):
-    """What changes from round to round.
+    """The state that changes from round to round.
 
     queried: rows in the order of querying; empty slots hold n, the size of the training set.
     count: slots in use, one number for all seeds.

@@ -1,4 +1,4 @@
-"""The schema of configs: what is refused, by its path and before any work, and what is printed of it."""
+"""The schema of configs: refusals by path, before any work, and its description."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What stands in on a CPU beside the plain layers of other backends: the same params, numbers and distributions."""
+"""Layers for CPUs beside the plain layers of other backends: the same params, numbers and distributions."""
 
 from functools import partial
 

@@ -123,7 +123,7 @@ class TestIdx:
         with pytest.raises(BadInput, match="2 files for train-images"):
             load_idx(idx_root)
 
-    def test_mnist_as_in_the_thesis(self, mnist_root):
+    def test_mnist_as_in_tonnaer(self, mnist_root):
         data = load(dict(name="mnist", root=str(mnist_root), data_dir=None, num_validation=5000))
         assert [len(split.images) for split in data[:3]] == [55_000, 5_000, 10_000]
         assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -23,7 +23,7 @@ def loop_cosine(x, y):
 
 
 def loop_kl(x, y):
-    """The thesis's sum over dimensions, its logarithm and the ratio of variances joined so as not to cancel."""
+    """Tonnaer's (2017) sum over dimensions, its logarithm and the ratio of variances joined so as not to cancel."""
     total = 0
     for mu_x, log_x, mu_y, log_y in zip(*x, *y, strict=True):
         gap = 2 * (log_x - log_y)

@@ -1,4 +1,4 @@
-"""What the audit slice tells, beside numbers worked out by hand and worlds whose truth is known."""
+"""Estimates from the audit slice, beside numbers worked out by hand and worlds whose truth is known."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What an import loads, each in a process of its own, and what is said of an extra that is not installed."""
+"""The modules that an import loads, each in a process of its own, and the message for a missing extra."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The program as a user runs it: what a run leaves, kills and resumes, and what a workdir refuses."""
+"""The program as a user runs it: the files of a run, kills and resumes, and refused workdirs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The log of answers only grows, and each image's label follows from it."""
+"""The log of answers only grows, and each image's label is derived from it."""
 
 import pandas as pd
 import pytest

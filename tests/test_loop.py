@@ -1,4 +1,4 @@
-"""The rounds: what is queried, what a strategy sees, and how often anything is compiled."""
+"""The rounds: the rows queried, the pool that a strategy sees, and the number of compilations."""
 
 from functools import partial
 

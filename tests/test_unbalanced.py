@@ -1,4 +1,4 @@
-"""Sources that change the class sizes of another source: what changes, what stays, and every way to ask wrongly."""
+"""Sources that change the class sizes of another source, and every way to ask wrongly."""
 
 from fractions import Fraction
 

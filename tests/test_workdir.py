@@ -1,4 +1,4 @@
-"""What a workdir keeps, and refuses to go on from."""
+"""The files that a workdir keeps, and the workdirs that are refused."""
 
 import json
 

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from latent_al.types import BadInput
 
 SUFFIXES = frozenset(Image.registered_extensions())
-"""What the name of an image file ends in, in lower case."""
+"""The suffixes of image files, in lower case."""
 
 
 class UnusableImage(ValueError):

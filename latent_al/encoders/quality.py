@@ -1,4 +1,4 @@
-"""How good a trained encoder is: its losses, the dimensions that it uses, and how sharp it decodes."""
+"""The quality of a trained encoder: its losses, the dimensions that it uses, and the sharpness of what it decodes."""
 
 import numpy as np
 from scipy.ndimage import laplace

@@ -202,7 +202,7 @@ def _score(setting, state, examples, *, make):
 
 
 def _keep_rows(state, *, size, mesh):
-    """What a strategy updates stays on the devices of its rows."""
+    """Keeps the state that a strategy updates on the devices of its rows."""
     return state._replace(prepared=with_padding(state.prepared, size, mesh))
 
 

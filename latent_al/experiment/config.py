@@ -54,11 +54,11 @@ class Arm(Settings):
     classifier: str
     """Which of config.classifiers learns the labels."""
     strategy: Strategy
-    """What chooses the queries of each round."""
+    """Selects the queries of each round."""
     subsample: Share = 1.0
     """Share of the pool that a round chooses from, drawn anew for each."""
     initial: Strategy | None = None
-    """What chooses the initial labelled set of this arm, in place of config.initial."""
+    """Selects the initial labelled set of this arm, in place of config.initial."""
     sweep: Mapping[str, Values] | None = None
     """Settings of the strategy or the classifier to compare, each with its values."""
     keep: Literal["all", "best"] = "all"
@@ -74,11 +74,11 @@ class Experiment(Settings):
     data: Source
     """The images and their labels."""
     encoders: Mapping[str, Encoder]
-    """What makes latents of the images, by the name that arms say."""
+    """Map images to latents, by the names that arms use."""
     classifiers: Mapping[str, Classifier]
-    """What learns the labels, by the name that arms say."""
+    """Learn the labels, by the names that arms use."""
     initial: Strategy
-    """What chooses the initial labelled set, which arms of one encoder share."""
+    """Selects the initial labelled set, which arms of one encoder share."""
     num_initial: Count
     """Labels in the initial labelled set."""
     query_size: Count
@@ -86,13 +86,13 @@ class Experiment(Settings):
     num_rounds: CountOrZero
     """Rounds of queries after the initial labelled set."""
     arms: Annotated[Mapping[str, Arm], annotated_types.MinLen(1)]
-    """What is compared, by name."""
+    """The rows of the comparison, by name."""
     baseline: str
     """The arm that all others are compared with."""
     reach: tuple[Float, ...] = ()
-    """Validation scores of which it is told with how many labels each arm reaches them."""
+    """Validation scores for which the summary tells how many labels each arm needs to reach them."""
     diagnostics: Mapping[str, Diagnostic] = Field(default_factory=dict)
-    """What else is looked at once the rounds are over, by name."""
+    """Analyses that run after the rounds, by name."""
     seeds_at_once: Count | None = None
     """Seeds that run side by side; as many as fit into memory by default."""
     mesh: Mesh | None = None

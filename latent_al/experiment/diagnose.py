@@ -1,4 +1,4 @@
-"""Runs the diagnostics that a config names, on what an arm leaves behind."""
+"""Runs the diagnostics that a config names, on the final states of its arms."""
 
 from functools import partial
 

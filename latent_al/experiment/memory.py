@@ -36,7 +36,7 @@ class Forecast(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """What one program does, and the bytes on each device while it runs."""
+    """The task of one program, in words, and the bytes on each device while it runs."""
 
     doing: str
     num_bytes: int

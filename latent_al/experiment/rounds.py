@@ -87,7 +87,7 @@ class Examples(NamedTuple):
 
 
 class ArmData(NamedTuple):
-    """What all rounds of an arm read, on its devices: the problem, and the held-out examples by split."""
+    """The inputs of all rounds of an arm, on its devices: the problem, and the held-out examples by split."""
 
     problem: Problem
     held_out: dict[str, Examples]
@@ -101,7 +101,7 @@ class Block(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What an arm leaves behind: its history, the state after the last fit, and the keys of that fit.
+    """The outcome of an arm: its history, the state after the last fit, and the keys of that fit.
 
     The state is None where the data has no labels.
     """
@@ -209,7 +209,7 @@ def by_setting(arm: Arm, history: History) -> list[History]:
 
 
 class _Run(NamedTuple):
-    """What does not change while an arm plays a block of seeds."""
+    """The constants of an arm that plays a block of seeds."""
 
     arm: Arm
     block: Block

@@ -96,7 +96,7 @@ def run_experiment(
 
 
 class _Session(NamedTuple):
-    """What all arms of a run share."""
+    """The values that all arms of a run share."""
 
     config: Experiment
     data: Data

@@ -1,4 +1,4 @@
-"""What a config may hold: dataclasses that pydantic checks, some of them made from the entries of a table.
+"""The types of configs: dataclasses that pydantic checks, some of them made from the entries of a table.
 
 An entry of a table is a keyword-only factory. Its settings, their types, their defaults and one line of help each are
 read from its signature and from the `Args:` of its docstring, so that they are written once.
@@ -48,7 +48,7 @@ class Settings(Mapping):
     """A frozen dataclass of settings that reads as a mapping too: `build` and `dict` take it as they take a spec."""
 
     what: ClassVar[str] = ""
-    """What it is an entry of a table of; empty where it is none."""
+    """The kind of table that it is an entry of, such as `strategy`; empty where it is none."""
     help: ClassVar[str] = ""
     """One line on the entry."""
 

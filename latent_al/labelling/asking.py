@@ -1,4 +1,4 @@
-"""One round: what to ask, what the classifier says of the pool, and how good it is."""
+"""One round: its queries, the predictions of the classifier, and estimates of its quality."""
 
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def _predictions(state, probs):
 
 
 def _measured(key, batch, learner, state, encoded, probs):
-    """What the audit slice tells of this round's classifier; `predicted` are its classes for the whole slice."""
+    """Returns estimates of this round's classifier from the audit slice; `predicted` are its classes for all of it."""
     masks, names = state.masks, np.array(state.classes, object)
     rows = np.flatnonzero(masks.audit & (masks.classes != UNLABELLED))
     truth = masks.classes[rows]

@@ -41,7 +41,7 @@ class LabellingJob(Settings):
     """A labelling job: of a folder of unlabelled images, which ones people are to label next."""
 
     job: Literal["labelling"]
-    """What tells this config from that of an experiment."""
+    """Marks the config of a labelling job."""
     data: Folder
     """The images."""
     num_initial: Count
@@ -49,13 +49,13 @@ class LabellingJob(Settings):
     query_size: Count
     """Images asked for in a round."""
     encoder: Encoder
-    """What makes latents of the images."""
+    """Maps images to latents."""
     classifier: Classifier
-    """What learns the labels."""
+    """Learns the labels."""
     initial: Strategy
-    """What chooses the images before there is a classifier."""
+    """Selects the images before there is a classifier."""
     strategy: Strategy
-    """What chooses the images of a round."""
+    """Selects the images of a round."""
     seed: Int
     """Of all that is random but the encoder."""
     audit: CountOrZero

@@ -1,4 +1,4 @@
-"""What the audit slice tells: accuracy, calibrated confidence, what more labels would bring, and random labels instead.
+"""Estimates from the audit slice: accuracy, calibrated confidence, the gain of more labels, and of random labels.
 
 The audit slice is drawn at random and never trained on, so that a share of it is an unbiased estimate for the pool.
 """
@@ -35,7 +35,7 @@ def accuracy(correct: Bool[np.ndarray, " m"]) -> dict | None:
 
 
 def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> float | None:
-    """What to divide logits by so that confidence is the chance to be right, in [0.05, 20]; None with few labels.
+    """Returns the temperature that calibrates confidence, in [0.05, 20]; None with few labels.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2.
     """
@@ -68,7 +68,7 @@ def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndar
 def expected_gain(
     correct: Bool[np.ndarray, "rounds m"], num_labels: Int[np.ndarray, " rounds"], batch: int
 ) -> dict | None:
-    """How much accuracy the next `batch` labels would add, were it to go on as in the last rounds; in [-1, 1].
+    """Returns the accuracy that the next `batch` labels would add at the rate of the last rounds, in [-1, 1].
 
     A line through accuracy over the logarithm of the labels. The interval of 95 % is a bootstrap over audit images,
     each of which takes part in all rounds. None for fewer than three rounds or two images.

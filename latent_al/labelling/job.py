@@ -85,7 +85,7 @@ def _run(config, folder, parts):
 
 
 def _identity(config):
-    """What may not change from round to round, nor may `audit` once the slice is set aside; all else may."""
+    """The settings that may not change from round to round, nor may `audit` once the slice is set aside."""
     tree = config.to_dict()
     return dict(
         data=dict(size=tree["data"]["size"], channels=tree["data"]["channels"]),

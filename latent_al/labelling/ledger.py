@@ -44,7 +44,7 @@ class _Newest(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The labels that follow from the log, by image id, sorted.
+    """The labels that the log amounts to, by image id, sorted.
 
     Attributes:
         labels: the class that most annotators gave.

@@ -1,4 +1,4 @@
-"""What a CPU does several times as fast as XLA's own, with the same numbers or the same distribution.
+"""Layers that a CPU runs several times as fast as XLA's own, with the same numbers or the same distribution.
 
 Inside a loop XLA's CPU compiler gives the gradients of a convolution a code path that is tens of times slower; a
 strided transposed convolution is slow anywhere. As matrix products they are not. Each function here stands in for the

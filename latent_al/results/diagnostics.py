@@ -25,7 +25,7 @@ from latent_al.types import UNLABELLED, BadInput, Data, Spec
 
 
 class Drawing(NamedTuple):
-    """What a diagnostic draws from.
+    """The inputs of the figures of a diagnostic.
 
     table: of the diagnostic, all arms and seeds; empty without `compute`.
     spaces: arm -> where it selected.
@@ -42,7 +42,7 @@ class Drawing(NamedTuple):
 
 
 class Diagnostic(NamedTuple):
-    """What is looked at once the rounds are over.
+    """An analysis that runs after the rounds.
 
     heading: on the page.
     arms: whose state `compute` reads, as in the config; none without `compute`.

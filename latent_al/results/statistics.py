@@ -1,7 +1,7 @@
-"""Statistics over seeds: what each arm comes to, and how far it is from the baseline arm.
+"""Statistics over seeds: the quantities of each arm, and its differences from the baseline arm.
 
-Paired differences follow Wilcoxon (1945), Individual Comparisons by Ranking Methods; Efron (1979), Bootstrap Methods:
-Another Look at the Jackknife; Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+Paired differences have bootstrap intervals (Efron, 1979) and signed-rank p-values (Wilcoxon, 1945), corrected as in
+Holm (1979).
 """
 
 import numpy as np

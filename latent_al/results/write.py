@@ -18,7 +18,7 @@ from latent_al.types import Data
 
 
 class Outcome(NamedTuple):
-    """What is left of an experiment once its rounds are done.
+    """The outcome of the rounds of an experiment.
 
     encodings: encoder -> what it has made of the images.
     spaces: arm -> the latents that it selected in.

@@ -11,7 +11,7 @@ from latent_al.types import Encoded, Strategy
 
 
 class LatentStats(NamedTuple):
-    """What strategies may require of the latents of a training set; None marks what shapes alone do not tell.
+    """Facts that strategies may require of the latents of a training set; None marks one that shapes do not tell.
 
     num_rows: latents.
     has_spread: the encoder gives `log_sigma`.
@@ -131,6 +131,6 @@ NEEDS: dict[str, Callable[[LatentStats], str | None]] = {
     "nonzero": _nonzero,
     "unit_cube": _unit_cube,
 }
-"""What a strategy may declare: latents that are finite and differ, reconstruction errors, a spread, no zero vectors,
-coordinates in [0, 1]. Each returns what is wrong, or None.
+"""The requirements that a strategy may declare: latents that are finite and differ, reconstruction errors, a spread,
+no zero vectors, coordinates in [0, 1]. Each returns what is wrong, or None.
 """
