@@ -18,7 +18,7 @@ from absl import app
 from flax import linen as nn
 
 from latent_al.models.autoencoders import conv_vae, vae_loss
-from latent_al.models.train import State, epoch, keras_rmsprop, start
+from latent_al.models.train import Objective, State, epoch, keras_rmsprop, start
 
 SIDE, LATENT, BATCH, STEPS, LOOPED, REPEATS = 28, 30, 100, 10, 2, 5
 HALF, LEARNING_RATE, REQUIRED = SIDE // 2, 1e-3, 0.45
@@ -53,7 +53,7 @@ def make_ours(images):
     ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent_dim=LATENT, kl_weight=1.0, dtype="float32")
     key, state = begin(ours.module, images, optimizer)
     rows = jnp.arange(len(images))
-    train = jax.jit(lambda *args: epoch(*args, loss=ours.loss, optimizer=optimizer, batch_size=BATCH))
+    train = jax.jit(lambda *args: epoch(*args, objective=Objective(ours.loss, optimizer, BATCH)))
     return lambda: jax.block_until_ready(train(key, state, images, rows, len(images)))
 
 

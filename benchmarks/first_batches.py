@@ -43,7 +43,7 @@ def make_pool(size):
 
 def timed(strategy, train, pool):
     pool = pool._replace(prepared=strategy.prepare(train))
-    select = jax.jit(lambda key, pool: strategy.select(key, pool, NUM))
+    select = jax.jit(lambda key, pool: strategy.query(key, pool, NUM))
     seconds = []
     for seed in range(REPEATS + 1):
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from latent_al.models import cpu
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
 from latent_al.models.layers import drop
-from latent_al.models.train import BLOCK, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
+from latent_al.models.train import BLOCK, Objective, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
 from latent_al.types import BadInput, build
 
 MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch_size=4, num_classes=3)
@@ -78,9 +78,7 @@ class TestEpoch:
                 jnp.eye(20),
                 rows,
                 count,
-                loss=counting_loss,
-                optimizer=optimizer,
-                batch_size=batch_size,
+                objective=Objective(counting_loss, optimizer, batch_size),
             )
         )
         return np.asarray(run(count)[0].params), np.asarray(rows)
@@ -99,7 +97,7 @@ class TestEpoch:
         """Each step of four lowers the parameters by one in all; the passes are of four steps, the last unfinished."""
         optimizer = optax.sgd(1.0)
         state = start(jnp.zeros(20), optimizer)
-        settings = dict(loss=counting_loss, optimizer=optimizer, batch_size=4, num_steps=updates)
+        settings = dict(objective=Objective(counting_loss, optimizer, 4), num_steps=updates)
         state, _ = fit(jax.random.key(0), state, jnp.eye(20), jnp.arange(20), 16, **settings)
         np.testing.assert_allclose(state.params.sum(), -updates)
         assert (state.params[:16] <= -(updates // 4) / 4).all()
@@ -119,9 +117,7 @@ class TestEpoch:
             values,
             jnp.arange(10),
             7,
-            loss=lambda params, key, x: params * x,
-            optimizer=optimizer,
-            batch_size=3,
+            objective=Objective(lambda params, key, x: params * x, optimizer, 3),
         )
         np.testing.assert_allclose(mean, values[:7].mean(), rtol=1e-6)
 
@@ -157,9 +153,7 @@ def test_one_trace_for_any_count():
             jnp.eye(8),
             jnp.arange(8),
             count,
-            loss=loss,
-            optimizer=optimizer,
-            batch_size=2,
+            objective=Objective(loss, optimizer, 2),
             num_steps=12,
         )
     )

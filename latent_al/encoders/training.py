@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from latent_al.data.images import Images, Stream
 from latent_al.models.autoencoders import AutoEncoder
-from latent_al.models.train import BLOCK, State, epoch, in_blocks, start
+from latent_al.models.train import BLOCK, Objective, State, epoch, in_blocks, start
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_json
 from latent_al.types import BadInput, Data, Key, Params
@@ -91,10 +91,10 @@ def make_trainer(make: Callable, training: Training, image_shape: tuple[int, int
         jax.eval_shape(step, jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32))
     except ValueError as error:
         raise BadInput(f"the auto-encoder cannot be trained in batches of {batch_size}: {error}") from error
-    settings = dict(loss=autoencoder.loss, optimizer=autoencoder.optimizer(learning_rate), batch_size=batch_size)
+    objective = Objective(autoencoder.loss, autoencoder.optimizer(learning_rate), batch_size)
 
     def run(key, state, pixels, count):
-        return epoch(key, state, as_floats(pixels), jnp.arange(pixels.shape[0]), count, **settings)
+        return epoch(key, state, as_floats(pixels), jnp.arange(pixels.shape[0]), count, objective=objective)
 
     return Trainer(autoencoder, training, image_shape, jax.jit(run))
 

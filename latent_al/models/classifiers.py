@@ -11,7 +11,7 @@ from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
-from latent_al.models.train import BLOCK, fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
+from latent_al.models.train import BLOCK, Objective, fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
 from latent_al.types import BadInput, Learner, Scalar, Spec, build, check_name, is_traced
 
 NUM_PARTS = 10
@@ -112,13 +112,15 @@ def perceptron(
             "learning_rate."
         )
     model, optimizer = MLP(tuple(hidden), task.num_outputs), keras_rmsprop(learning_rate)
+    objective = Objective(loss_of(model, task), optimizer, batch_size)
 
     def fit_mlp(key, inputs, labels, rows, count):
         key_init, key_fit = jax.random.split(key)
         state = start(model.init(key_init, inputs[:1]), optimizer)
-        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
-        settings["num_steps"] = epochs * num_batches(count, batch_size)
-        state, loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
+        num_steps = epochs * num_batches(count, batch_size)
+        state, loss = fit(
+            key_fit, state, (inputs, labels), rows, count, dropout, objective=objective, num_steps=num_steps
+        )
         return state.params, {"loss": loss}
 
     predict = in_blocks(predictions(model, task))
@@ -167,11 +169,11 @@ def convolutional(
         raise BadInput(f"the convolutional network has num_steps {num_steps}; expected a multiple of {NUM_PARTS}.")
     check_halves("the convolutional network", image_shape, len(filters))
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
+    objective = Objective(loss_of(model, task), optimizer, batch_size)
 
     def fit_cnn(key, inputs, labels, rows, count, monitor: Callable | None = None):
         """Trains; `monitor`, params -> values, is called after each of `NUM_PARTS` parts for `monitored`."""
         key_init, key_fit = jax.random.split(key)
-        settings = dict(loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size)
 
         def train_part(state, key):
             state, loss = fit(
@@ -181,9 +183,9 @@ def convolutional(
                 rows,
                 count,
                 dropout,
+                objective=objective,
                 num_steps=num_steps // NUM_PARTS,
                 alone=True,
-                **settings,
             )
             return state, (loss, monitor(state.params) if monitor else None)
 

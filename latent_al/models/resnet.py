@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from latent_al.models.convolutions import Convolution, conv, conv_2x, pixel_conv_2x
 from latent_al.models.layers import check_halves, dense, drop
 from latent_al.models.tasks import CNN_BLOCK, classes, loss_of, mc_dropout_of, predictions
-from latent_al.models.train import as_members, fit, in_blocks, num_batches, shuffled, start
+from latent_al.models.train import Objective, as_members, fit, in_blocks, num_batches, shuffled, start
 from latent_al.types import BadInput, Key, Learner, Params
 
 STAGES = 4
@@ -206,6 +206,7 @@ def resnet18(
     check_halves("resnet18", image_shape, STAGES)
     task = classes(num_classes)
     model = ResNet18(width, num_classes)
+    loss = loss_of(model, task)
 
     def fit_resnet(key, inputs, labels, rows, count):
         key_init, key_fit, key_statistics = jax.random.split(key, 3)
@@ -213,21 +214,19 @@ def resnet18(
         sgd = optax.sgd(learning_rate, momentum=0.9, nesterov=True)
         optimizer = optax.chain(optax.add_decayed_weights(weight_decay), sgd, cosine_to_zero(num_steps))
         state = start(initial_params(key_init, model, inputs[:1]), optimizer)
-        settings = dict(
-            loss=loss_of(model, task), optimizer=optimizer, batch_size=batch_size, num_steps=num_steps, alone=True
-        )
-        state, loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
+        settings = dict(objective=Objective(loss, optimizer, batch_size), num_steps=num_steps, alone=True)
+        state, mean_loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
         statistics = population_statistics(key_statistics, model, state.params, inputs, rows, count, batch_size)
-        return state.params | {"statistics": statistics}, {"loss": loss}
+        return state.params | {"statistics": statistics}, {"loss": mean_loss}
 
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
     mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True)
     return Learner(fit_resnet, predict, mc_dropout, task.score, task.metric)
 
 
-def _merge(index, total, found):
-    """Moments [2 c] of `index` + 1 groups of one size, from those of `index` and of one more."""
-    (mean, variance), (new_mean, new_variance) = total, found
+def _merge(index, total, added):
+    """Returns the moments [2 c] of `index` + 1 groups of one size, from those of `index` and of one more."""
+    (mean, variance), (new_mean, new_variance) = total, added
     step = new_mean - mean
     between = step**2 * index / (index + 1) ** 2
     return jnp.stack([mean + step / (index + 1), variance + (new_variance - variance) / (index + 1) + between])

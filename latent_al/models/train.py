@@ -30,6 +30,14 @@ class State(NamedTuple):
     opt_state: PyTree
 
 
+class Objective(NamedTuple):
+    """A loss, the optimizer that minimises it, and the rows of a step."""
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    batch_size: int
+
+
 def start(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first step."""
     return State(params, optimizer.init(params))
@@ -52,9 +60,7 @@ def epoch(
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
     *context: PyTree,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
+    objective: Objective,
     num_steps: Int[Array, ""] | int | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """Trains for one pass in random order over the first `count` of `rows`; the last batch may be smaller.
@@ -65,8 +71,8 @@ def epoch(
     Args:
         examples: arrays whose leading axis `rows` index.
         rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
-        context: what `loss` takes besides, the same in each step.
-        batch_size: rows a step.
+        context: what the loss takes besides, the same in each step.
+        objective: what is minimised, and how.
         num_steps: ends the pass early; by default it takes all `num_batches(count, batch_size)`.
 
     Returns:
@@ -74,6 +80,7 @@ def epoch(
     """
     key_order, key_loss = jax.random.split(key)
     in_order = shuffled(key_order, rows, count)
+    loss, optimizer, batch_size = objective
 
     def step(index, carry):
         state, total = carry
@@ -113,15 +120,14 @@ def fit(
     rows: Int[Array, " capacity"],
     count: Int[Array, ""] | int,
     *context: PyTree,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
+    objective: Objective,
     num_steps: Int[Array, ""] | int,
     alone: bool = False,
 ) -> tuple[State, Float[Array, ""]]:
     """Trains for `num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
 
     Args:
+        num_steps: training steps.
         alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
             several kernels at once.
 
@@ -130,14 +136,15 @@ def fit(
     """
 
     def train(key, state, num_steps, examples, rows, count, *context):
-        whole = num_batches(count, batch_size)
+        whole = num_batches(count, objective.batch_size)
 
-        def one(index, carry):
-            settings = dict(loss=loss, optimizer=optimizer, batch_size=batch_size)
-            settings["num_steps"] = jnp.minimum(whole, num_steps - index * whole)
-            return epoch(jax.random.fold_in(key, index), carry[0], examples, rows, count, *context, **settings)
+        def train_pass(index, carry):
+            state, _ = carry
+            left = jnp.minimum(whole, num_steps - index * whole)
+            key_pass = jax.random.fold_in(key, index)
+            return epoch(key_pass, state, examples, rows, count, *context, objective=objective, num_steps=left)
 
-        return jax.lax.fori_loop(0, -(-num_steps // whole), one, (state, jnp.zeros(())))
+        return jax.lax.fori_loop(0, -(-num_steps // whole), train_pass, (state, jnp.zeros(())))
 
     members = as_members(train, state.params, 0 if alone else cpu.CACHE)
     return members(key, state, num_steps, examples, rows, count, *context)
