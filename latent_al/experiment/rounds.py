@@ -171,7 +171,7 @@ def play(
         history = history._replace(queried=gather(state.queried))
     if arm.make_learner is None:
         return Played(history, None, None)
-    final = Checkpoints(folder / "final_states" / arm.name / f"seeds-{block.seeds[0]}") if keep_state else None
+    final = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final") if keep_state else None
     num_rounds = len(block.num_labels)
     progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=not is_first())
     with progress as bar:

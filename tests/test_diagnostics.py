@@ -1,0 +1,102 @@
+"""Diagnostics run on the state after the last fit: the same on a finished workdir, and true to the run."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_collections import ConfigDict
+
+from latent_al.experiment.run import run_experiment
+from latent_al.types import BadInput
+
+ROOT = Path(__file__).parents[1]
+MLP = dict(name="mlp", hidden=(8,), dropout=0.2, learning_rate=1e-2, epochs=5, batch_size=10)
+CNN = dict(name="cnn", filters=(2, 2), depth=1, units=8, dropout=0.1, learning_rate=1.0, num_steps=20, batch_size=10)
+ARM = dict(encoder="pixels", classifier="refitted", strategy=dict(name="random"))
+
+
+def make_config(**diagnostics):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["encoders"] = dict(pixels=dict(name="identity"))
+    config["classifiers"] = dict(refitted=dict(name="refitted", l2=1e-2, classifier=MLP), cnn=CNN)
+    sweep = dict(strategy=dict(name="ibal_d", gamma=1.0), sweep=dict(gamma=(0.1, 1.0)))
+    config["arms"] = dict(random=ARM, ibal_d=ARM | sweep, judged=ARM | dict(classifier="cnn"))
+    return ConfigDict(config | dict(diagnostics=diagnostics))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workdir with every diagnostic, and its config."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = make_config(
+        importance=dict(name="importance", arms=("ibal_d",), num_rows=200),
+        why=dict(name="explanations", arms=("random",), num_images=2, num_examples=3),
+        training=dict(name="training_curves", arms=("judged",), num_images=1000),
+        orders=dict(name="query_order"),
+    )
+    run_experiment(config, str(workdir))
+    return workdir, config
+
+
+def test_a_finished_run_gives_the_same_diagnostics(finished):
+    """They come from the saved state: nothing is fitted or queried again."""
+    workdir, config = finished
+    tables = {path: path.read_bytes() for path in (workdir / "diagnostics").glob("*.csv")}
+    assert {path.stem for path in tables} == {"importance", "why", "training"}
+    for path in tables:
+        path.unlink()
+    metrics = (workdir / "metrics.csv").read_bytes()
+    run_experiment(config, str(workdir))
+    assert {path: path.read_bytes() for path in tables} == tables
+    assert (workdir / "metrics.csv").read_bytes() == metrics
+
+
+def test_importance_is_of_rows_that_are_left(finished):
+    workdir, _ = finished
+    importance = pd.read_csv(workdir / "diagnostics/importance.csv")
+    assert set(importance.arm) == {"ibal_d_gamma_0.1", "ibal_d_gamma_1"}
+    assert importance.importance.abs().max() <= 1 + 1e-6
+    assert importance[["entropy", "confidence"]].min().min() >= 0
+    queries = pd.read_csv(workdir / "queries.csv")
+    sample = np.random.default_rng(0).permutation(1297)[:200]
+    for (arm, seed), rows in importance.groupby(["arm", "seed"]):
+        queried = queries[(queries.arm == arm) & (queries.seed == seed)].row
+        assert len(rows) == 200 - np.isin(sample, queried).sum()
+
+
+def test_explanations_are_labelled_examples_in_order(finished):
+    workdir, _ = finished
+    why = pd.read_csv(workdir / "diagnostics/why.csv")
+    queries = pd.read_csv(workdir / "queries.csv")
+    assert len(why) == len(why.merge(queries, on=["arm", "seed", "row"])) == 2 * 2 * 2 * 3
+    for (_, _, kind), rows in why.groupby(["seed", "image", "kind"]):
+        values = rows.sort_values("rank").value.to_numpy()
+        assert (np.diff(values) <= 0).all() if kind == "supporting" else (np.diff(values) >= 0).all()
+
+
+def test_a_training_curve_ends_where_the_run_did(finished):
+    """It trains with the keys and on the rows of the last round, so that its last score is that of the run."""
+    workdir, _ = finished
+    curve, metrics = (pd.read_csv(workdir / path) for path in ("diagnostics/training.csv", "metrics.csv"))
+    assert curve.groupby("seed").step.apply(list).tolist() == [list(range(2, 21, 2))] * 2
+    last = metrics[(metrics.arm == "judged") & (metrics["round"] == 2) & (metrics.metric == "accuracy")]
+    scores = last[last.split == "validation"].sort_values("seed").value
+    np.testing.assert_allclose(curve[curve.step == 20].sort_values("seed").value, scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "diagnostic, message",
+    [
+        (dict(name="explanations", arms=("judged",)), "arm 'judged': explanations needs a classifier whose last layer"),
+        (dict(name="explanations", arms=("random",), num_images=900), "asks for 900 validation images .* are 200"),
+        (dict(name="training_curves", arms=("random",)), "arm 'random': training_curves needs the classifier cnn"),
+        (dict(name="importance", arms=("best",)), "unknown arm in config.diagnostics.why.arms 'best'; known: ibal_d"),
+        (dict(name="importance", arms=("random",), num_rows=0), "num_rows 0; expected 1 or more"),
+    ],
+)
+def test_diagnostics_that_cannot_be_are_refused_before_any_work(diagnostic, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        run_experiment(make_config(why=diagnostic), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
