@@ -73,7 +73,7 @@ class TestDrawAngles:
 
 
 class TestBoth:
-    """What holds of `poses` and of `rotated`."""
+    """Checks the common properties of `poses` and `rotated`."""
 
     @pytest.fixture(params=["fish", "turned"])
     def data(self, request) -> Data:

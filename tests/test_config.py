@@ -16,6 +16,7 @@ from latent_al.experiment import config as experiment
 from latent_al.experiment import reference, schema
 from latent_al.experiment.command_line import load_config, split_overrides
 from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.describe import describe
 from latent_al.experiment.run import run_experiment
 from latent_al.labelling import config as job
 from latent_al.labelling.config import parse_labelling
@@ -230,6 +231,15 @@ def test_overrides():
     assert parsed.arms["random"].subsample == 0.5
 
 
+def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
+    path = f"{ROOT}/configs/synthetic_ibal.py"
+    overrides = {"arms.ibal_d.sweep.gamma": "(10.0,)", "arms.ibal_d.keep": "all"}
+    arms = parse_experiment(load_config(path, overrides)).arms
+    assert arms["ibal_d"].sweep == {"gamma": (10.0,)}
+    assert arms["entropy_d"].sweep == {"gamma": (0.1, 0.3, 1.0, 3.0, 10.0)}
+    assert (arms["ibal_d"].keep, arms["entropy_d"].keep) == ("all", "best")
+
+
 @pytest.mark.parametrize(
     "path, overrides, message",
     [
@@ -266,6 +276,14 @@ def test_the_command_line_is_refused_before_any_work(config, override, message, 
     assert done.stderr.endswith(message)
     assert "Traceback" not in done.stderr
     assert not workdir.exists()
+
+
+def test_describe_tells_where_the_values_of_a_sweep_come_from():
+    overrides = {"arms.ibal_d.sweep.gamma": "(1.0,)"}
+    config = load_config(f"{ROOT}/configs/synthetic_ibal.py", overrides)
+    said = describe(parse_experiment(config), config, overrides)
+    assert "config.arms.ibal_d.sweep = {'gamma': (1.0,)}  (command line)\n" in said
+    assert "config.arms.entropy_d.sweep = {'gamma': (0.1, 0.3, 1.0, 3.0, 10.0)}  (file)\n" in said
 
 
 def test_describe(tmp_path):

@@ -55,7 +55,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_a_rename_reaches_the_disk(tmp_path, monkeypatch):
-    """What is synced, and whether the new name was there by then: first the content, then the folder of the name."""
+    """The paths synced, and whether the new name was there by then: first the content, then its folder."""
     synced, sync = [], os.fsync
     path = tmp_path / "a"
     monkeypatch.setattr(os, "fsync", lambda file: sync(file) or synced.append((os.fstat(file).st_ino, path.exists())))

@@ -43,7 +43,7 @@ def loaded(modules):
 
 @pytest.fixture(scope="module")
 def with_jax():
-    """What jax and jaxtyping load, and numpy, each with all that it needs itself.
+    """The packages that jax, jaxtyping and numpy load, with all that they need.
 
     `jaxtyping.PyTree` imports wadler_lindig when it is first asked for.
     """

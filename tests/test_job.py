@@ -123,7 +123,7 @@ def test_what_no_job_can_use(changes, message, tmp_path):
 
 @pytest.mark.parametrize("size", ["smoke", "full"])
 def test_a_folder_without_images(size, tmp_path):
-    """What the config names is built before the folder is looked at."""
+    """The entries that a config names are built before the folder is looked at."""
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(BadInput, match=r"no image files in .* \(1 others"):
         run(configure(tmp_path, size), str(tmp_path / "job"))

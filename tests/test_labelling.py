@@ -33,7 +33,7 @@ SMALL = {
     "classifier.epochs": 100,
     "classifier.learning_rate": 1e-2,
 }
-"""What the smoke size does not learn in its few epochs."""
+"""Settings for what the smoke size does not learn in its few epochs."""
 
 
 def draw(folder, numbers):
@@ -58,7 +58,7 @@ def configure(images, size="smoke", **changes):
 
 
 def call(images, workdir, **changes):
-    """What one call prints."""
+    """Returns the output of one call."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run(configure(images, **changes), str(workdir))
     return printed.getvalue()

@@ -342,7 +342,7 @@ def test_measures_of_gaussians_need_a_spread(name):
 
 
 def prepare(strategy, encoded):
-    """What the runner does: the latents are checked, then what is prepared."""
+    """Prepares as the runner does: it checks the latents, then what is prepared."""
     check_needs(strategy, latent_stats(encoded))
     prepared = strategy.prepare(encoded)
     check_prepared(int(count_nan(prepared, len(encoded.latents))), len(encoded.latents))

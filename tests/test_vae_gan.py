@@ -42,7 +42,7 @@ def ours_losses(setting):
 
 @pytest.fixture(scope="module")
 def published(setting):
-    """What the networks put out, and by network the gradient of the loss the paper gives it; nothing is stopped."""
+    """The outputs of the networks, and by network the gradient of the loss the paper gives it; nothing is stopped."""
     ours, params, key, images = setting
     noise, drawn = (jax.random.normal(each, (5, 2)) for each in jax.random.split(key))
 
@@ -127,7 +127,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
-    """What the encoder gives, and the auto-encoder with the params that it left in its folder."""
+    """The encodings, and the auto-encoder with the params that it left in its folder."""
     folder, ours = tmp_path_factory.mktemp("vae_gan"), vae_gan(**DIGITS)
     encoder = build(ENCODERS, dict(name="vae_gan", **DIGITS, **TRAINING), "encoder")
     encodings = encoder.encode(digits, folder)

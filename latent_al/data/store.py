@@ -17,7 +17,7 @@ COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
 SHARD, SHARD_BYTES = 1024, 2**26
 """Images of a shard, and its bytes, at most: as much again is read ahead."""
 OPEN_MAPS = 256
-"""How many shards are mapped at once; each map holds a file descriptor, of which a process often has but 1,024."""
+"""Shards that are mapped at once; each map holds a file descriptor, of which a process often has but 1,024."""
 
 
 def shard_rows(image_shape: tuple[int, int, int]) -> int:

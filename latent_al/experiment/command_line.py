@@ -1,6 +1,7 @@
 """A config as a command gives it: a file, of which `--config.KEY=VALUE` sets keys."""
 
 import ast
+import copy
 import difflib
 import runpy
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,9 @@ def _set(config, key, text):
             raise BadInput(unknown(".".join(["config", *above[: depth - 1]]), name, config))
         if config.get(name) is None:
             config[name] = ConfigDict()
+        if isinstance(config[name], ConfigDict):
+            # A dict that a file uses twice, such as the strategy of two arms, is one object in both places.
+            config[name] = copy.deepcopy(config[name])
         config = config[name]
         if not isinstance(config, ConfigDict):
             raise BadInput(f"config.{key}: config.{'.'.join(above[:depth])} is {config!r}, which has no keys.")

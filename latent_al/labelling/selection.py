@@ -109,7 +109,7 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
 
 
 def uncertainty(probs: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-    """How near the two most probable classes are, in [0, 1], 1 = equally probable; NaN without a classifier."""
+    """Returns how near the two most probable classes are, in [0, 1], 1 = equally probable; NaN without a classifier."""
     return np.full(len(rows), np.nan) if probs is None else np.asarray(margin(jnp.asarray(probs[rows])))
 
 
@@ -123,7 +123,7 @@ def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows
 
 
 class _Eligible(NamedTuple):
-    """What a selection sees: rows of the pool, their latents and labels, and how many of them there are to select."""
+    """The input of a selection: rows of the pool, their latents and labels, and how many of them to select."""
 
     rows: np.ndarray
     encoded: Encoded

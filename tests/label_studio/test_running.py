@@ -188,7 +188,7 @@ def imported(server, project, table, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answered(server, table, imported):
-    """What people said, as (id, label or None, annotator), the last word of each."""
+    """The answers of people as (id, label or None, annotator), the last one of each person."""
     people = {person: str(server.get("/api/current-user/whoami", person=person)["id"]) for person in PEOPLE}
     said = {}
 
