@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from latent_al.encoders import ENCODERS
-from latent_al.experiment.build import build_arms, place_encodings, prepare_arm
+from latent_al.experiment.build import build_arms, measure_latents, place_encodings, prepare_arm
 from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
 from latent_al.experiment.rounds import Block, place_data, play
@@ -50,7 +50,7 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     arms, forecast_of = build(data, strategy, mesh)
     expected = forecast_of(len(SEEDS))
     encodings = place_encodings(ENCODERS["identity"]().encode(data, None), mesh)
-    arm = prepare_arm(arms["chosen"], encodings.train, len(data.ids))
+    arm = prepare_arm(arms["chosen"], encodings.train, measure_latents(encodings.train, len(data.ids), mesh))
     settings = dict(test_every_round=False, keep_state=False)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         arm_data = place_data(arm, data, encodings)

@@ -17,7 +17,14 @@ from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
 from latent_al.models.classifiers import build_learner, reads_images
 from latent_al.runtime.mesh import Rows, gather, has_pool, over_rows, over_seeds, place, place_rows, with_padding
 from latent_al.strategies import STRATEGIES
-from latent_al.strategies.needs import check_needs, check_prepared, count_nan, latent_stats, stats_of_shapes
+from latent_al.strategies.needs import (
+    LatentStats,
+    check_needs,
+    check_prepared,
+    count_nan,
+    latent_stats,
+    stats_of_shapes,
+)
 from latent_al.types import (
     INIT_AXES,
     ROUND_AXES,
@@ -80,14 +87,18 @@ def place_encodings(encodings: Encodings, mesh: Mesh | None) -> Encodings:
     return encodings._replace(train=train, **held_out)
 
 
-def prepare_arm(arm: Arm, train: Encoded, size: int) -> Arm:
-    """Returns the arm with what its strategies prepare of the `size` placed training images.
+def measure_latents(train: Encoded, size: int, mesh: Mesh | None) -> LatentStats:
+    """Returns the statistics of the latents of the `size` placed training images, once for all arms of an encoder."""
+    return stats_of_shapes(train)._replace(**gather(over_rows(_numbers, size, mesh)(train)))
+
+
+def prepare_arm(arm: Arm, train: Encoded, stats: LatentStats) -> Arm:
+    """Returns the arm with what its strategies prepare of the placed training images.
 
     Raises:
         BadInput: latents that a strategy cannot use.
     """
-    stats = gather(over_rows(_numbers, size, arm.mesh)(train))
-    stats = stats_of_shapes(train)._replace(**stats)
+    size = stats.num_rows
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
     with _blamed_on(arm.name):
         for strategy in strategies:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from latent_al.data import digest, load
 from latent_al.data.images import digest_arrays
 from latent_al.encoders import TRAINED, Encodings, build_encoder
-from latent_al.experiment.build import build_arms, capacity, place_encodings, prepare_arm
+from latent_al.experiment.build import build_arms, capacity, measure_latents, place_encodings, prepare_arm
 from latent_al.experiment.config import Experiment, parse_experiment
 from latent_al.experiment.diagnose import build_diagnostics, compute
 from latent_al.experiment.memory import choose_seeds, describe, forecast
@@ -77,9 +77,10 @@ def run_experiment(
     for name, splits in _encode(config, encoders, data, data_digest, trained, mesh):
         _pin(folder, name, splits)
         encodings[name], placed[name] = splits, place_encodings(splits, mesh)
+        stats = measure_latents(placed[name].train, len(data.ids), mesh)
         for arm in arms.values():
             if arm.encoder == name:
-                prepared[arm.name] = prepare_arm(arm, placed[name].train, len(data.ids))
+                prepared[arm.name] = prepare_arm(arm, placed[name].train, stats)
     arms = {name: prepared[name] for name in arms}
     blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
     session = _Session(config, data, placed, diagnostics, folder, test_every_round=bool(tuned))
