@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from latent_al import kernels, types
-from latent_al.types import BadInput, Data, Encoded, Learner, Pool, Problem, RoundState, Split, Strategy
+from latent_al.types import BadInput, Encoded, Learner, Pool, Problem, RoundState, Strategy
 
 if TYPE_CHECKING:
     from latent_al import data, encoders, experiment, labelling, loop, models, results, runtime, strategies, streaming
@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 __all__ = [
     "STRATEGIES",
     "BadInput",
-    "Data",
     "Encoded",
     "Learner",
     "Pool",
     "Problem",
     "RoundState",
-    "Split",
     "Strategy",
     "data",
     "encoders",

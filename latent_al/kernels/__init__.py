@@ -28,7 +28,7 @@ from latent_al.kernels.representativeness import (
     squared_euclidean_density,
 )
 from latent_al.kernels.representer import Explanation, explain, importance, representer_alphas, representer_values
-from latent_al.kernels.sampling import Distribution, Matches, draw_and_match, largest_remainder
+from latent_al.kernels.sampling import Matches, draw_and_match, largest_remainder
 from latent_al.kernels.selection import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
 from latent_al.kernels.typiclust import most_typical, typicality
@@ -36,7 +36,6 @@ from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutu
 
 __all__ = [
     "Cover",
-    "Distribution",
     "Explanation",
     "KMeans",
     "Matches",
