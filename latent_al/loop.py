@@ -5,8 +5,6 @@ final size whose empty slots hold n, the size of the training set. `RoundState.c
 one number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
@@ -194,8 +192,8 @@ def check_shapes(
         problem = make_problem(
             problem.encoded, problem.labels, strategy=strategy, initial=initial, inputs=problem.inputs
         )
-        start = partial(init, learner=learner, strategy=strategy, initial=initial, num_initial=num_initial)
-        state = start(key, problem, capacity=num_initial + query_size)
+        sizes = dict(num_initial=num_initial, capacity=num_initial + query_size)
+        state = init(key, problem, learner=learner, strategy=strategy, initial=initial, **sizes)
         if learner is not None:
             state, _ = step(key, state, problem, learner=learner, strategy=strategy, query_size=query_size)
         return state
@@ -274,7 +272,7 @@ def _mean_over_classes(scores, labels, num_classes):
 
 
 def _fill_empty_slots(rows, size):
-    """Empty slots repeat the first row, a labelled one, so that they change no distance to what is labelled."""
+    """Returns the rows with the first, a labelled one, in empty slots: it changes no distance to what is labelled."""
     return jnp.where(rows < size, rows, rows[0])
 
 

@@ -29,7 +29,7 @@ class BadInput(ValueError):
 class Split(NamedTuple):
     """Images [n h w c] in [0, 1], float32, with class labels, with angles, or with neither.
 
-    images: an array, or `data.images.Images` that are on disk, of which a `Stream` may be of bytes.
+    images: an array, or `data.images.Images` on disk; a `Stream` may hold bytes.
     labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
     """
 
@@ -92,7 +92,7 @@ class Pool(NamedTuple):
     mc_dropout: Partial | None = None
 
     def gather(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
-        """Returns, of values of each row of the whole training set, those of the pool's rows."""
+        """Returns the entries for the pool's rows out of values for the whole training set."""
         return values if self.rows is None else values[self.rows]
 
 
@@ -146,7 +146,7 @@ class Learner(NamedTuple):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics on validation and test images: the score, and of a classifier balanced accuracy."""
+        """Returns the names of the metrics on held-out images: the score, and of a classifier balanced accuracy."""
         return (self.metric, BALANCED) if self.metric == "accuracy" else (self.metric,)
 
     def probs(self, predictions: Array) -> Array | None:
@@ -178,11 +178,11 @@ class RoundState(NamedTuple):
     count: slots in use, one number for all seeds.
     params: of the learner.
     prepared: what the strategy updates; None of a strategy without `update`.
-    num_updated: of the first how many slots `prepared` is up to date.
+    num_updated: leading slots whose rows `prepared` accounts for.
     """
 
     queried: Int[Array, " capacity"]
-    count: Int[Array, ""]  # type: ignore[assignment] # of this tuple nobody counts values
+    count: Int[Array, ""]  # type: ignore[assignment] # hides `tuple.count`, which nothing calls
     params: Params
     prepared: PyTree
     num_updated: Int[Array, ""]
@@ -246,7 +246,7 @@ def _is_installed(module):
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:
-    """In what two trees of JSON differ, leaf by leaf, in words; `name` and `other_name` are theirs."""
+    """Returns the differences of two trees of JSON in words, one a leaf; `name` and `other_name` say which is which."""
     one, other = _flatten(one), _flatten(other)
     return [
         f"{key}: {name} {one.get(key, 'absent')}, {other_name} {other.get(key, 'absent')}"
