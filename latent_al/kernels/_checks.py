@@ -24,7 +24,7 @@ def check_num(num: int, num_rows: int) -> None:
 
 
 def check_rows_left(taken: Bool[Array, " n"], num: int, included: Bool[Array, " n"] | None = None) -> None:
-    """Raises ValueError where `num` is not in [1, rows left], of those `included` if given."""
+    """Raises ValueError where `num` is not in [1, rows left], or [1, rows left that are `included`]."""
     check_num(num, len(taken))
     if not is_concrete(taken, included):
         return

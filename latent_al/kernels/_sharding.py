@@ -63,7 +63,7 @@ def gather(parts: Shaped[Array, "s w ..."], size: int) -> Shaped[Array, "n ..."]
 
 
 def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[Array, " num"]]:
-    """Returns what `jax.lax.top_k` does; only `num` candidates of each shard move.
+    """Returns the same as `jax.lax.top_k`; only `num` candidates of each shard move.
 
     Slices of the result are cheap: a barrier keeps XLA from sorting all rows for them.
     """
@@ -75,7 +75,7 @@ def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[A
         places = jax.lax.top_k(candidates.reshape(-1), num)[1]
         largest = candidates.reshape(-1)[places]
         rows = _global_rows(rows, size).reshape(-1)[places]
-    # One by one: of a barrier about both the compiler makes something that it cannot partition.
+    # One by one: the compiler cannot partition a barrier about both.
     return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(rows)
 
 
@@ -94,7 +94,7 @@ def top_k_mask(values: Float[Array, " n"], num: int) -> Bool[Array, " n"]:
 
 
 def take_row(rows: Shaped[Array, "n ..."], row: Int[Array, ""]) -> Shaped[Array, "..."]:
-    """Returns `rows[row]`; only that row moves, where for a slice, which `rows[row]` is, all rows would."""
+    """Returns `rows[row]` by a gather, which moves that row only; `rows[row]` itself is a slice, and moves all rows."""
     return rows.at[row].get(mode="fill")
 
 
@@ -120,10 +120,10 @@ def blockwise_sum(
 
 
 def column_sums(values: Float[Array, "n d"]) -> Float[Array, " d"]:
-    """Returns `values.sum(axis=0)`, as `blockwise_sum` rounds it where the compiler sums few blocks as it sums many.
+    """Returns `values.sum(axis=0)` by `blockwise_sum`, within a rounding for any number of shards.
 
-    It does so for most shapes, among them 200,000 x 32; for others a sum may differ by a rounding, which is enough for
-    what only ranks rows. Where roundings grow, as in k-means, the order of a sum has to be said.
+    For most shapes, among them 200,000 x 32, the compiler sums few blocks as it sums many, and the result is the same
+    to the last bit. To rank rows a rounding is no harm. Where roundings grow, as in k-means, sum the blocks one by one.
     """
     return blockwise_sum(lambda blocks: blocks.sum(axis=1), values)
 
@@ -139,7 +139,7 @@ def segment_sum(values: Num[Array, "n ..."], segments: Int[Array, " n"], num: in
     It takes fewer blocks where the sums of all of them would outnumber the rows.
     """
     num_blocks = min(NUM_BLOCKS, 1 << max(1, len(values) // num).bit_length() - 1)
-    # What does not round needs no blocks.
+    # Sums of integers do not round, and need no blocks.
     num_blocks = 1 if jnp.issubdtype(values.dtype, jnp.integer) else num_blocks
 
     def sums(blocks):
@@ -271,7 +271,7 @@ def _sorted(draws):
 
 
 def _splits(ordered, starts):
-    """Returns where in the ordered draws of each shard [s w] the parts start that start at these ranks of all."""
+    """Returns the place in each shard's ordered draws [s w] where each part starts; `starts` are ranks among all."""
     values = _at_ranks(ordered, starts)
     low = map_shards(partial(_places, side="left"), ordered, values)
     # Of equal draws those of the first shards come first.
@@ -285,7 +285,7 @@ def _places(ordered, values, *, side):
 
 
 def _at_ranks(ordered, ranks):
-    """Returns those of the ordered values of all shards, none of which is below 0, that have these ranks."""
+    """Returns the values of these ranks among the ordered values of all shards, which are 0 or above."""
     if len(ordered) == 1:
         return ordered[0, ranks]
     kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")

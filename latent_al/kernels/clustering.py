@@ -83,8 +83,8 @@ def lloyd(
 
     Args:
         iterations: at most.
-        included: centres to use, one at least, by default all; the others have no points, and what they end as means
-            nothing.
+        included: centres to use, one at least, by default all; the others have no points, and their final values no
+            meaning.
 
     Raises:
         ValueError: k is not in [1, n], or `iterations` is below 1.
@@ -119,7 +119,7 @@ def _kmeans_plus_plus(key, points, num):
 @jax.jit
 def _lloyd(points, centres, iterations, included):
     origin = points[:1]
-    nobody = jnp.full(len(points), -1, jnp.int32)
+    unassigned = jnp.full(len(points), -1, jnp.int32)
     # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
     near = points - origin
     assign = nearest_row(near)
@@ -137,7 +137,8 @@ def _lloyd(points, centres, iterations, included):
             clusters,
         )
 
-    state = jax.lax.while_loop(lambda state: state.moves, step, _State(True, 0, centres - origin, nobody, nobody))
+    start = _State(True, 0, centres - origin, unassigned, unassigned)
+    state = jax.lax.while_loop(lambda state: state.moves, step, start)
     centres = _means(points, state.centres + origin, state.members)
     return KMeans(centres, state.clusters, _sq_distances(points, centres, state.clusters).sum())
 
@@ -156,7 +157,7 @@ def _sums(points, clusters, num):
 
 
 def _filled(points, centres, clusters, included):
-    """Returns clusters none of which is empty; n >= k: while one is empty another has two points."""
+    """Returns the clusters with empty ones filled; since n >= k, another has two points while one is empty."""
 
     def is_empty(sizes):
         return (sizes == 0) & included

@@ -195,7 +195,7 @@ def _differences(x):
 
 
 def _products(x):
-    """Returns functions as `_differences` does; scores lack the squared length of the row of `x`, which they share."""
+    """Returns functions as `_differences` does; scores leave out the squares of `x`, which change no choice."""
     centre = jnp.where(jnp.isfinite(x[:1]), x[:1], 0)
     columns = jnp.pad((x - centre).T, ((0, 1), (0, 0)), constant_values=1)
 

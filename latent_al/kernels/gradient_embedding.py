@@ -78,7 +78,9 @@ def _badge(key, probs, features, taken, num):
 
     def sq_distances_to(row):
         residual = take_row(probs, row).at[take_row(labels, row)].add(-1)
-        products = (_matmul(probs, residual) - residual[labels]) * _matmul(features, take_row(features, row))
+        # Without the rounding to ten bits that is the default on some accelerators.
+        of_probs = jnp.matmul(probs, residual, precision="highest") - residual[labels]
+        products = of_probs * jnp.matmul(features, take_row(features, row), precision="highest")
         return sq_lengths + take_row(sq_lengths, row) - 2 * products
 
     def draw(carry, uniform):
@@ -98,8 +100,3 @@ def _weights(values, blocked):
     """Returns the finite values of the rows left, or 1 for each row left where none is above 0."""
     weights = jnp.where(~blocked & (values > 0) & jnp.isfinite(values), values, 0)
     return jnp.where((weights == 0).all(), (~blocked).astype(values.dtype), weights)
-
-
-def _matmul(x, y):
-    """Returns the product without the rounding to ten bits that is the default on some accelerators."""
-    return jnp.matmul(x, y, precision="highest")

@@ -117,7 +117,7 @@ def farthest_first(
 
 
 def cover(points: Num[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0) -> Cover:
-    """Selects the rows of `farthest_first`, with how far each was at that time, and which of them stands for each row.
+    """Selects the rows of `farthest_first`, with the distance of each when selected, and assigns all rows to them.
 
     `distances.nearest` says how exact `nearest` is.
 
@@ -177,13 +177,13 @@ def _farthest_first(points, taken, num, first, included):
 
 
 def _pool(points, taken):
-    """Returns what stays as it is in all passes."""
+    """Returns the constants of all passes."""
     finite = _is_finite(points)
-    # Of some rows: the mean of all would take a copy of them, and bounds only need an origin in their midst.
+    # The mean of some rows: that of all would take a copy of them, and bounds only need an origin in their midst.
     num = min(len(points), CANDIDATES)
     some = jnp.arange(num) * (len(points) // num)
     origin = jnp.where(finite[some][:, None], points[some], 0).mean(axis=0)
-    # Of a squared distance from a product: the rounding of its terms, about (d + 3) / 2, and of the move to the origin.
+    # The error of a squared distance from a product: of its terms, about (d + 3) / 2, and of the move to the origin.
     margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
     return _Pool(points, finite, origin, margin, marked_rows(taken))
 

@@ -1,9 +1,10 @@
 """Representativeness of each row for the whole set: in [0, 1], 1 = most representative.
 
-A density is one minus the mean distance to all rows, itself among them, over the largest such mean. The means of the
-squared Euclidean distance, of the cosine similarity and of the Jeffreys divergence factor into means over the set:
-O(n d), and exact. The Euclidean one is quadratic and goes tile by tile. `unit_cube` says that every coordinate lies in
-[0, 1], such as a pixel's: then a distance is divided by its bound, and cosine similarity needs no shift.
+A density is one minus the mean distance to all rows, itself among them, over the largest such mean; the cosine density
+is (1 + mean cosine similarity) / 2. The means of the squared Euclidean distance, of the cosine similarity and of the
+Jeffreys divergence factor into means over the set: O(n d), and exact. The Euclidean one is quadratic and goes tile by
+tile. `unit_cube` says that every coordinate lies in [0, 1], such as a pixel's: then a distance is divided by its bound,
+and cosine similarity needs no shift.
 
 A row that has no value, and a coordinate outside the unit cube, are refused; inside a caller's `jit` or `vmap`, where
 neither can be seen, the first is NaN and the second is clipped.
@@ -26,7 +27,7 @@ TILE = 1024
 
 
 class JeffreysTerms(NamedTuple):
-    """Terms of each Gaussian and dimension of which a mean Jeffreys divergence is made, or their means over the set."""
+    """The terms of a mean Jeffreys divergence, of each Gaussian and dimension, or their means over the set."""
 
     mu: Float[Array, "..."]
     weighted: Float[Array, "..."]
@@ -37,7 +38,7 @@ class JeffreysTerms(NamedTuple):
 
 
 class JeffreysSpreads(NamedTuple):
-    """Squared gaps to the mean, and to the mean weighted by precision, weighted so, or their means over the set."""
+    """Squared gaps to the mean, and weighted ones to the mean weighted by precision, or their means over the set."""
 
     plain: Float[Array, "..."]
     weighted: Float[Array, "..."]

@@ -55,7 +55,7 @@ def representer_alphas(
 def representer_values(
     alphas: Float[Array, "n c"], features: Float[Array, "n f"], target: Float[Array, " f"]
 ) -> Float[Array, "n c"]:
-    """Returns what each labelled example adds to each logit of one target: their sums over examples are the logits.
+    """Returns the part of each labelled example in each logit of one target; over examples they sum to the logits.
 
     Args:
         alphas: of the labelled examples, from `representer_alphas`.
@@ -103,7 +103,7 @@ def importance(
     num_labelled: Int[Array, ""] | int,
     l2: Float[Array, ""] | float,
 ) -> Float[Array, " n"]:
-    """Returns what each row would add, if labelled, to the logits of all labelled examples, expected over its class.
+    """Returns the part that each row, if labelled, is expected to have in the logits of all labelled examples.
 
     IBAL(x_i) = sum_y p_iy alpha_iy|y (f_i . sum_t f_t), with alpha_iy|y = (1 - p_iy) / (2 l2 n): O(n (c + f)) time. The
     rows of the smallest values are those whose label would disagree most with the labelled examples.

@@ -25,8 +25,8 @@ DRAWS_A_ROW = 100
 class Distribution(NamedTuple):
     """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
 
-    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] in each dimension. What belongs to an empty
-    cluster means nothing.
+    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] in each dimension. The values of an empty
+    cluster have no meaning.
     """
 
     centre: Float[Array, "c d"]
@@ -129,10 +129,10 @@ def draw_and_match(
 ) -> Matches:
     """Selects `num` rows, each near a point drawn from the distribution of its cluster.
 
-    A cluster gives rows in proportion to those that it has left, by largest remainder. A point is matched to the rows
-    of its own cluster; as many are drawn as rows are missing, again and again. Where a cluster's draws have run out, a
-    hundred for each row asked of it, its missing rows are the nearest ones left to further draws, however far. Where a
-    draw selects all rows within the threshold, they run out after a hundred and one for each row.
+    Each cluster gets a share of `num` in proportion to the rows that it has left, by largest remainder. A point is
+    matched to the rows of its own cluster. As many points are drawn as rows are missing, again and again, until none is
+    missing or the cluster has had a hundred draws for each row of its share; with `all_within`, a hundred in all and
+    one more for each row. Rows that are missing then are the nearest ones left to further draws, however far.
 
     O(draws n d) time and O(n d) memory.
 

@@ -52,7 +52,7 @@ def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array,
 def conditional_probabilities(
     sq_distances: Float[Array, "n n"], *, perplexity: Float[Array, ""] | float
 ) -> Float[Array, "n n"]:
-    """Returns for each row a Gaussian over the other rows that is as wide as gives it `perplexity`.
+    """Returns for each row a Gaussian over the other rows, of the width that gives it `perplexity`.
 
     Rows sum to 1, and the diagonal is zero.
 
@@ -116,7 +116,7 @@ def _tsne_divergence(p, latents):
     sq_distances = _squared_distances(latents)
     log_p = jnp.log(jnp.where(p > 0, p, 1))
     log_weights = -jnp.log1p(sq_distances)
-    # Of a sum of weights the gradient would lose the squares of small ones.
+    # The gradient of a plain sum of weights would lose the squares of small ones.
     return (p * (log_p - log_weights)).sum() + jax.nn.logsumexp(log_weights, where=_is_other(sq_distances))
 
 

@@ -73,8 +73,8 @@ def most_typical(
         taken: rows that may not be selected.
         num: rows to select.
         clusters: cluster assignments, in [0, num_clusters).
-        included: rows that count, in sizes and as neighbours; those that may be selected are.
-        num_clusters: clusters that there may be.
+        included: rows that count in sizes and as neighbours, among them all that may be selected.
+        num_clusters: number of clusters, empty ones among them.
         num_neighbours: as in `typicality`.
 
     Raises:
