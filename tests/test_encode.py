@@ -179,7 +179,7 @@ def test_broken_latents_are_refused(broken, message, encoder, store, tmp_path):
     "learning_rate, message",
     [
         (1e30, "the training loss is nan in chunk 1 of 3, before it none; lower learning_rate"),
-        (3.0, r"the training loss is [0-9.e+]+ in chunk 3 of 3, where [0-9.]+ was that of no training; lower"),
+        (3.0, r"the training loss is [0-9.e+]+ in chunk 3 of 3, where [0-9.]+ was the loss before training; lower"),
     ],
 )
 def test_a_loss_that_diverges_is_refused(learning_rate, message, store, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from latent_al.encoders.protocol import Encoder, Encodings, Forecast
 from latent_al.models import AUTOENCODERS
 
 TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
-"""They take `image_shape` besides."""
+"""Their factories take `image_shape` too."""
 ENCODERS = {"identity": identity, "precomputed": precomputed} | TRAINED
 
 __all__ = ["ENCODERS", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]

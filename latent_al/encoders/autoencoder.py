@@ -88,7 +88,7 @@ class _Programs(NamedTuple):
 
     @property
     def piece(self) -> int:
-        """Images of a stream that are encoded at a time."""
+        """Returns how many images of a stream are encoded at a time."""
         return min(self.trainer.chunk, shard_rows(self.trainer.image_shape))
 
     def rows(self, params: Params, stream: Stream, start: int, stop: int) -> Encoded:

@@ -1,4 +1,4 @@
-"""The encoder that reads embeddings which people have already, by the order of their rows or by an index of names."""
+"""The encoder that reads embeddings made elsewhere, by the order of their rows or by an index of names."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -153,9 +153,9 @@ def _open_held_out(path, name, images, width):
 
 
 def _checked(path, embeddings, rows=None, names=()):
-    """Returns the embeddings as float32; each of several processes looks at its part of them.
+    """Returns the embeddings as float32, after a check for NaN of which each of several processes makes a part.
 
-    `rows` are theirs in the file, and `names` of their images, where an index tells them.
+    `rows` are the embeddings' rows in the file, and `names` those of their images, where there is an index.
     """
     embeddings = embeddings.astype(np.float32, copy=False)
     size = len(embeddings)

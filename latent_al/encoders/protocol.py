@@ -37,8 +37,8 @@ class Encoder(NamedTuple):
     """An encoder, by the functions that make latents of images.
 
     The training images of `Data` are an array or a `Stream`. What is learned from them is kept in the folder, and so
-    are the latents of a stream, shard by shard: a call that was interrupted goes on where it stopped, and rows that
-    have joined since are encoded alone.
+    are the latents of a stream, shard by shard: a call that was interrupted goes on where it stopped, and only
+    rows that are new since then are encoded.
 
     encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are then encoded
         where the mesh wants their rows.

@@ -53,12 +53,12 @@ class Trainer(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Images of a stream that are on the device at a time."""
+        """Returns how many images of a stream are on the device at a time."""
         return chunk_rows(self.training.batch_size, self.image_shape)
 
 
 class Parts(NamedTuple):
-    """A training in parts, after each of which it can stop and go on.
+    """A training in parts; it can stop and go on between two of them.
 
     num: how many.
     unit: what one is.
@@ -109,8 +109,8 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
         are no validation images.
 
     Raises:
-        BadInput: a loss that is NaN or infinite; of a stream, whose losses nobody sees, one that ends above that of no
-            training. The part before it stays in `folder`.
+        BadInput: a loss that is NaN or infinite; of a stream, one that ends above the loss before training, since no
+            curve of it is drawn. The part before it stays in `folder`.
     """
     images, seed = data.train.images, trainer.training.seed
     key_init, key_noise, key_parts, key_validation = jax.random.split(jax.random.key(seed), 4)
@@ -119,11 +119,11 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
     done, (state, losses) = checkpoints.restore((_blank_state(trainer), np.full((parts.num, 2), np.nan)))
     if done == parts.num:
         return state.params, losses
-    highest = np.inf
+    limit = np.inf
     if not done or isinstance(images, Stream):
         initial = initial_state(trainer, key_init, key_noise, images)
         state = state if done else jax.device_get(initial)
-        highest = _loss_at_start(trainer, initial, images) if isinstance(images, Stream) else highest
+        limit = _loss_at_start(trainer, initial, images) if isinstance(images, Stream) else limit
     validation = jnp.asarray(data.validation.images)
     validate = jax.jit(_mean_loss(trainer.autoencoder.validation_loss, block_of(trainer.image_shape)))
     progress = tqdm(parts.read(done), f"training {folder.name}", parts.num, initial=done, unit=parts.unit)
@@ -132,7 +132,7 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
             state, loss = trainer.run(jax.random.fold_in(key_parts, index), state, pixels, count)
             losses[index] = loss, validate(state.params, key_validation, validation)
             is_last = index + 1 == parts.num
-            _check_loss(losses[: index + 1, 0], parts, highest if is_last else np.inf, trainer.training)
+            _check_loss(losses[: index + 1, 0], parts, limit if is_last else np.inf, trainer.training)
             bar.set_postfix(train=f"{losses[index, 0]:.4g}", validation=f"{losses[index, 1]:.4g}")
             checkpoints.save(index + 1, (state, losses), last=is_last)
     return state.params, losses
@@ -169,7 +169,7 @@ def chunk_rows(batch_size: int, image_shape: tuple[int, int, int]) -> int:
 
 
 def block_of(image_shape: tuple[int, int, int]) -> int:
-    """Returns how many images have the pixels of 2,048 of MNIST's, of which a convolution makes 1.3 GiB."""
+    """Returns how many images have as many pixels as 2,048 of MNIST's, for which a convolution takes 1.3 GiB."""
     return max(1, min(BLOCK, BLOCK * 28 * 28 // (image_shape[0] * image_shape[1])))
 
 
@@ -195,7 +195,7 @@ def _parts_of(trainer, images, folder):
 
 
 def _chunks(trainer, stream, num_rows):
-    """Chunks of all epochs of a stream, each epoch shuffled anew; the last of them may be smaller."""
+    """Returns the chunks of all epochs of a stream, each epoch shuffled anew; the last chunk may be smaller."""
     # An experiment on arrays loads no Grain.
     import grain
 
@@ -225,13 +225,13 @@ def _loss_at_start(trainer, state, images):
     return float(trainer.autoencoder.loss(state.params, jax.random.key(0), batch).mean())
 
 
-def _check_loss(losses, parts, highest, training):
+def _check_loss(losses, parts, limit, training):
     """Checks the last of the training losses; the first steps may overshoot by far, and be made good."""
     loss, num_done = losses[-1], len(losses)
-    if np.isfinite(loss) and loss <= highest:
+    if np.isfinite(loss) and loss <= limit:
         return
     before = f"{losses[-2]:g}" if num_done > 1 else "none"
-    compared = f"where {highest:g} was that of no training" if np.isfinite(highest) else f"before it {before}"
+    compared = f"where {limit:g} was the loss before training" if np.isfinite(limit) else f"before it {before}"
     raise BadInput(
         f"the training loss is {loss:g} in {parts.unit} {num_done} of {parts.num}, {compared}; lower learning_rate "
         f"({training.learning_rate:g}), in another --workdir."

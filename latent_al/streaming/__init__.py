@@ -1,4 +1,7 @@
-"""Latents larger than memory: kept on disk, or generated, and read block by block. The rows are those of `kernels`."""
+"""Latents larger than memory: kept on disk, or generated, and read block by block.
+
+The functions select the same rows as those of `kernels`.
+"""
 
 from latent_al.types import require
 

@@ -127,7 +127,7 @@ def _pass(source, sq_distances, centres, block_bytes):
 
 
 def _selected(candidates, left):
-    """Returns the candidates that are selected before a row that is no candidate may be the farthest."""
+    """Returns the candidates to select until a row that is no candidate may be the farthest."""
     ordered = candidates.at(np.argsort(candidates.rows[:CANDIDATES]))
     bound = _Bound(-np.inf, 0)
     if len(candidates.rows) > CANDIDATES:

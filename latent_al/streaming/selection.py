@@ -81,7 +81,7 @@ def _scores(score, block):
 
 @jax.jit
 def _best(best, scores, taken):
-    """Returns the best scores of those before, at minus infinity where there are none yet, and of the block."""
+    """Returns the best scores so far and of the block, at minus infinity where there are too few, and their places."""
     # As in the kernel, the lowest score is above what is taken.
     scores = jnp.concatenate([best, jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
     taken = jnp.concatenate([best == -jnp.inf, taken])
