@@ -7,7 +7,7 @@ import pandas as pd
 
 from latent_al.encoders import Encodings
 from latent_al.results import mosaics, plots
-from latent_al.results.figures import DENSITIES, DISTANCES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
+from latent_al.results.figures import CLOSENESSES, DENSITIES, DIVERGENCES, Album, draw_arms, draw_encoder, measure
 from latent_al.results.tables import History, queries_table
 from latent_al.types import Encoded
 
@@ -21,8 +21,8 @@ def encoded(latents, log_sigma=None, **settings):
 
 def test_what_an_encoder_gives_decides_what_is_measured():
     gaussians = measure(*encoded(LATENTS, -jnp.ones_like(LATENTS)))
-    assert gaussians.keys() == DENSITIES.keys() | DISTANCES.keys() | DIVERGENCES.keys()
-    assert measure(*encoded(LATENTS)).keys() == DENSITIES.keys() | DISTANCES.keys()
+    assert gaussians.keys() == DENSITIES.keys() | CLOSENESSES.keys() | DIVERGENCES.keys()
+    assert measure(*encoded(LATENTS)).keys() == DENSITIES.keys() | CLOSENESSES.keys()
     pixels = measure(*encoded(LATENTS, unit_cube=True))
     assert pixels.keys() == DENSITIES.keys()
     gaps = np.float64(LATENTS)[:, None] - np.float64(LATENTS)
@@ -32,7 +32,7 @@ def test_what_an_encoder_gives_decides_what_is_measured():
 def test_a_measure_that_is_undefined_is_left_out(caplog):
     """A blank image has no direction: the report is written all the same."""
     measured = measure(*encoded(LATENTS.at[3].set(0)))
-    assert measured.keys() == (DENSITIES.keys() | DISTANCES.keys()) - {"Density (cosine)"}
+    assert measured.keys() == (DENSITIES.keys() | CLOSENESSES.keys()) - {"Density (cosine)"}
     assert "Density (cosine) is not drawn: 1 of 30 rows" in caplog.text
 
 

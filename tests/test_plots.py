@@ -137,9 +137,9 @@ def test_latent_angles_colour_the_whole_circle(draw):
     np.testing.assert_allclose(dots.cmap(0.0)[:3], dots.cmap(1.0)[:3], atol=0.1)
 
 
-def training(arms, num_seeds=3, num_updates=4):
+def training(arms, num_seeds=3, num_rounds=4):
     """The accuracy of arm a, seed k, step 200 r is 0.6 + 0.01 a + 0.02 k + 0.05 r."""
-    measured = metrics(arms, num_seeds, num_updates, splits=("none", "test")).query("split == 'test'")
+    measured = metrics(arms, num_seeds, num_rounds, splits=("none", "test")).query("split == 'test'")
     return measured.assign(step=200 * measured["round"])[["arm", "seed", "step", "value"]]
 
 

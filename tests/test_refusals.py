@@ -121,11 +121,11 @@ def test_uncertainty_of_angles_is_refused(tmp_path):
         (
             "digits_vae",
             (0.8, 90),
-            "reach is (0.8, 90.0); expected a tuple of validation scores, of which each accur",
+            "reach is (0.8, 90.0); expected a tuple of validation scores (accuracy), each in [0, 1]",
         ),
         ("digits_vae", 0.8, "config.reach: 0.8 is a float; expected a tuple of floats"),
         ("digits_vae", ("90 %",), "config.reach: ('90 %',); expected a tuple of floats: validation scores"),
-        ("orientation_farthest_point", (-1.0,), "each mean absolute angular error is in [0, 180]"),
+        ("orientation_farthest_point", (-1.0,), "validation scores (mean absolute angular error), each in [0, 180]"),
     ],
 )
 def test_scores_that_cannot_be_reached_are_refused(config, reach, message, tmp_path):
@@ -179,7 +179,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     [
         (
             dict(data=dict(name="digits", num_validation=0, num_test=300)),
-            "arm 'entropy_d' has 5 settings, of which validation images are to keep the best, and none has a",
+            "arm 'entropy_d' keeps the best of 5 settings on validation images, and none of these has a",
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),

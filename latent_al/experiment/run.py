@@ -86,13 +86,8 @@ def run_experiment(
     session = _Session(config, data, placed, diagnostics, folder, test_every_round=bool(tuned))
     histories, tables = _play(session, arms, blocks)
     encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
-    spaces = {
-        label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
-        for arm in arms.values()
-        for label in labels_of(arm)
-    }
     with after_the_first():
-        outcome = Outcome(encodings, spaces, histories, tuned, tables)
+        outcome = Outcome(encodings, _spaces(arms, encodings), histories, tuned, tables)
         return write_results(folder, config, data, outcome, command) if is_first() else None
 
 
@@ -133,11 +128,20 @@ def _check_reach(config, data):
     metric = METRICS["angular_error" if data.num_classes is None else "accuracy"]
     if not all(0 <= score <= metric.top for score in reach):
         raise BadInput(
-            f"reach is {reach!r}; expected a tuple of validation scores, of which each {metric.name} is in "
-            f"[0, {metric.top:g}]; correct reach or leave it out."
+            f"reach is {reach!r}; expected a tuple of validation scores ({metric.name}), each in [0, {metric.top:g}]; "
+            "correct reach or leave it out."
         )
     if reach and (data.validation.labels is None or not len(data.validation.labels)):
         raise BadInput(f"reach is {reach!r} but no validation image has a label; leave reach out, or give some.")
+
+
+def _spaces(arms, encodings):
+    """Returns the latents, with their clusters, that each arm selected in, by label."""
+    return {
+        label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
+        for arm in arms.values()
+        for label in labels_of(arm)
+    }
 
 
 def _clusters(arm):
@@ -204,14 +208,14 @@ def _play(session, arms, blocks):
 
 
 def _tuned(arms, data):
-    """Returns the labels of the settings of each arm of which validation data keep the best."""
+    """Returns arm -> the labels of its settings, for the arms that keep the best one on validation data."""
     tuned = {}
     for name, arm in arms.items():
         if arm.keep == "best" and len(arm.settings) > 1:
             if data.validation.labels is None or not len(data.validation.labels):
                 raise BadInput(
-                    f"arm {name!r} has {len(arm.settings)} settings, of which validation images are to keep the best, "
-                    "and none has a label; leave sweep out, set keep to all, or raise num_validation."
+                    f"arm {name!r} keeps the best of {len(arm.settings)} settings on validation images, and none of "
+                    "these has a label; leave sweep out, set keep to all, or raise num_validation."
                 )
             tuned[name] = labels_of(arm)
     return tuned

@@ -8,7 +8,7 @@ from latent_al.results.statistics import mean_and_std
 
 
 def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -> pd.DataFrame:
-    """Returns how balanced the classes are that each arm and seed has queried up to and with each round, one row each.
+    """Returns the class balance of what each arm and seed has queried by the end of each round, one row each.
 
     Args:
         queries: has `tables.QUERY_COLUMNS`.

@@ -36,8 +36,8 @@ def compare_pairs(metrics: pd.DataFrame) -> dict:
     """Returns the share of the checkpoints at which one arm is significantly ahead of another on validation.
 
     A checkpoint is a number of labels that all arms and seeds have been scored with. Each pair of arms has a two-sided
-    paired t-test over seeds at each; the p-values are Holm-corrected over all pairs and checkpoints together, and what
-    is then at most 5 % counts. Gaps that are alike in all seeds are a tie where they are zero, and certain elsewhere.
+    paired t-test over seeds at each; the p-values are Holm-corrected over all pairs and checkpoints together, and those
+    of at most 5 % then count. Gaps that are alike in all seeds are a tie where they are zero, and certain elsewhere.
 
     Source: the pairwise penalty matrix of Ash et al. (2020), Deep Batch Active Learning by Diverse, Uncertain Gradient
     Lower Bounds, section 4, there without a correction.
@@ -72,9 +72,9 @@ def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[floa
         targets: scores, in the range of the metric.
 
     Returns:
-        Of each target its `target`, whose it is as `source`, "reach" or "baseline", and `arms`: arm -> `mean_curve`,
-        the labels at which the mean over seeds is there, and `seed_median`, the median of what the seeds need; None
-        where that is never. Empty where validation was not scored.
+        A dict for each target: `target`, the score; `source`, "reach" or "baseline"; and `arms`: arm -> `mean_curve`,
+        the labels at which the mean over seeds reaches it, and `seed_median`, the median over seeds of the labels that
+        each needs; None for never. Empty where validation was not scored.
     """
     curves = _curves(metrics)
     if not len(curves.num_labels):

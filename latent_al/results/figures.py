@@ -25,9 +25,9 @@ DENSITIES = {
     "Density (Euclidean)": kernels.euclidean_density,
     "Density (squared Euclidean)": kernels.squared_euclidean_density,
 }
-DISTANCES = {
-    "Distance to origin": kernels.closeness_to_origin,
-    "Squared distance to origin": kernels.squared_closeness_to_origin,
+CLOSENESSES = {
+    "Closeness to origin": kernels.closeness_to_origin,
+    "Squared closeness to origin": kernels.squared_closeness_to_origin,
 }
 DIVERGENCES = {"Density (Jeffreys divergence)": kernels.jeffreys_density, "KL to prior": kernels.kl_to_prior}
 
@@ -194,7 +194,7 @@ def measure(train: Encoded, encodings: Encodings) -> dict[str, np.ndarray]:
     if encodings.unit_cube:
         table = {name: partial(kernel, train.latents, unit_cube=True) for name, kernel in DENSITIES.items()}
     else:
-        table = {name: partial(kernel, train.latents) for name, kernel in (DENSITIES | DISTANCES).items()}
+        table = {name: partial(kernel, train.latents) for name, kernel in (DENSITIES | CLOSENESSES).items()}
     if train.log_sigma is not None:
         table |= {name: partial(kernel, train.latents, train.log_sigma) for name, kernel in DIVERGENCES.items()}
     measured = {}
@@ -242,8 +242,8 @@ def _classes(data):
     return None if data.num_classes is None else data.train.labels
 
 
-def distinct_arms(queries):
-    """Returns the first of the arms that have queried the same rows -> the name of them all.
+def distinct_arms(queries: pd.DataFrame) -> dict[str, str]:
+    """Returns the first arm of each group that queried the same rows -> the name of the group.
 
     Several classifiers have one initial labelled set, for example.
     """
@@ -254,7 +254,7 @@ def distinct_arms(queries):
 
 
 def _distinct(queries):
-    """Returns the queries of one arm of those that have queried the same."""
+    """Returns the queries of one arm of each group that queried the same rows."""
     names = distinct_arms(queries)
     kept = queries[queries.arm.isin(names)]
     return kept.assign(arm=kept.arm.map(names))

@@ -57,7 +57,7 @@ def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
 
 
 def choose(metrics: pd.DataFrame, tuned: dict[str, list[str]]) -> dict:
-    """Returns, of each list of arms, the one of the largest mean TUNED_BY; ties go to the first.
+    """Returns the arm of the largest mean TUNED_BY out of each list; ties go to the first.
 
     Returns:
         name -> `arm`, the one chosen, and `areas`, arm -> the mean that it was chosen by.

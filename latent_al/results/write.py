@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     encodings: encoder -> what it has made of the images.
     spaces: arm -> the latents that it selected in.
     histories: (arm, seeds, history), arm by arm and seed by seed.
-    tuned: name -> the arms of which only the best on validation data is compared with the rest.
+    tuned: name -> the arms that are its settings; only the best on validation data is compared with the rest.
     diagnostics: name -> the diagnostic with its table, which is empty where it computes nothing.
     """
 
@@ -137,12 +137,12 @@ def _page_tables(summary, compared, diagnostics):
     """Returns the tables of the page, heading -> texts; some may be empty."""
     texts = _comparison_tables(summary) if summary["arms"] else {}
     if "tuned" in summary:
-        texts[f"Settings, of which the best by the mean {TUNED_BY} on validation is kept"] = tables.tuned_table(summary)
+        texts[f"Settings, the best kept by mean {TUNED_BY} on validation"] = tables.tuned_table(summary)
     for name, (diagnostic, table) in diagnostics.items():
         if diagnostic.summarise:
             texts[f"{diagnostic.heading} ({name})"] = diagnostic.summarise(table)
     losses = (
-        "losses of the last epoch, of which validation leaves out dropout and what compares the images of a batch; "
+        "losses of the last epoch, on validation without dropout and without the terms that compare images of a batch; "
         "sharpness of reconstructions is 1 where they are as sharp as the images"
     )
     texts[f"Encoders ({losses})"] = formatting.encoders_table(summary)
