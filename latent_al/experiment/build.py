@@ -151,7 +151,7 @@ class _Builder:
         return arm._replace(programs=self._programs(arm, spec.classifier))
 
     def _check(self, arm, train):
-        """Builds every setting with its numbers, and evaluates the rounds of the first abstractly."""
+        """Builds every setting with its numbers, and evaluates the rounds of the last one abstractly."""
         for setting in arm.settings:
             strategy = arm.make_strategy(setting.strategy)
             learner = arm.make_learner(setting.learner) if arm.make_learner else None

@@ -1,4 +1,4 @@
-"""A config as a command gives it: a file, of which `--config.KEY=VALUE` sets keys."""
+"""A config as a command gives it: a file, and `--config.KEY=VALUE` to set keys of it."""
 
 import ast
 import copy
@@ -29,7 +29,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
-    """Returns what `get_config` of a file gives, with what the command line sets; whether there is such a key or not.
+    """Returns the config of a file, with the keys that the command line sets, which need not be known ones.
 
     Args:
         path: the file, or `FILE:SIZE`.

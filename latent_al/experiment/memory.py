@@ -49,7 +49,7 @@ def forecast(
 
     Args:
         arms: before anything is prepared.
-        data: the images and their labels, of which only the shapes are read.
+        data: the images and their labels; only their shapes are read.
         shapes: encoder -> what the training images are encoded to.
         num_labels: [rounds+1], labels queried by the time that each round fits.
         num_seeds: side by side.
@@ -105,7 +105,7 @@ def _most_that_fit(forecast_of, at_once, available, mesh):
     growth = max(1, forecast_of(2 * step).num_bytes - least)
     fitting = step * min(1 + int((available - least) // growth), at_once // step - 1)
     while forecast_of(fitting).num_bytes > available:
-        # Another program has the peak there than where one and two were looked at.
+        # Another program may have the peak there than with the few seeds that the growth was measured with.
         fitting = fitting // (2 * step) * step
     return fitting
 
@@ -198,7 +198,7 @@ def _shard_shape(leaf):
 
 
 def _encodings(train, data, mesh):
-    """Returns the shapes of `Encodings`, of which rounds read no more than the latents of validation and test."""
+    """Returns the shapes of `Encodings`; validation and test have latents only, since rounds read no more of them."""
     width = train.latents.shape[1:]
     held_out = [Encoded(_shape((len(split.images), *width), jnp.float32), None) for split in data[1:3]]
     return Encodings(place_rows(train, mesh), *place(held_out, mesh))

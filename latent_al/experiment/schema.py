@@ -160,7 +160,7 @@ FORWARDED = {
     tsne_ae: levels,
     vae_tsne_ae: levels,
 }
-"""Factories that hand their `**settings` on, and the function that takes them; of a `partial` it is the bound one."""
+"""Factories that hand their `**settings` on, and the function that takes them; a `partial` has it bound."""
 SOURCE = Table("data source", SOURCES)
 
 
@@ -259,7 +259,7 @@ def table_of(kind: Any) -> Table | None:
 
 
 def help_of(factory: Callable) -> str:
-    """Returns the first sentence on an entry: of what its factory is made from, where that is a function too."""
+    """Returns the first sentence on an entry; for a `partial` of a function, that on the function bound in it."""
     bound = [argument for argument in getattr(factory, "args", ()) if callable(argument)]
     return _first_sentence(inspect.getdoc(bound[0] if bound else _unwrap(factory)) or "")
 
@@ -302,7 +302,7 @@ def _message(cls, plain, problem):
 
 
 def _find(place, location):
-    """The place at the end of the location, whose steps it takes away; an unknown key, or a part of a value, stays."""
+    """Returns the place where the location ends and removes its steps, but for an unknown key or a part of a value."""
     while location:
         kind, value = _structure(place.type), place.value
         if (table := table_of(kind)) is not None:
@@ -344,7 +344,7 @@ def _nearest(name, names):
 
 
 def _type_in_configs(name, annotation, table):
-    """The type of a factory's argument as a config may give it: no arrays, and lists as tuples."""
+    """Returns the type of a factory's argument as a config may give it: no arrays, and lists as tuples."""
     if name in RECURSIVE:
         return Annotated[Any, table]
     options = _options(annotation)
@@ -363,7 +363,7 @@ def _type_in_configs(name, annotation, table):
 
 
 def _plain_type(option):
-    """None of an array."""
+    """Returns the type in a config; None for an array."""
     if get_origin(option) is Sequence:
         return tuple[Union[tuple(filter(None, map(_plain_type, _options(get_args(option)[0]))))], ...]  # noqa: UP007
     if get_origin(option) is tuple:
@@ -384,13 +384,13 @@ def _unwrap(factory):
 
 
 def _options(kind):
-    """The types of a union but int beside float, for an int passes for a float."""
+    """Returns the types of a union, without int beside float, since an int passes for a float."""
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     return tuple(option for option in options if option is not int or float not in options)
 
 
 def _structure(kind):
-    """The one of several types that has keys of its own, without its bounds, where there is one."""
+    """Returns the one of several types that has keys of its own, without its bounds, where there is one."""
     for option in _options(kind):
         if table_of(option) is not None:
             return option
