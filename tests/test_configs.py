@@ -124,7 +124,7 @@ def test_synthetic_ibal(tmp_path):
 
 @pytest.mark.slow
 def test_mnist_latent_sampling(tiny_mnist, tmp_path):
-    """Each arm has a first batch of its own; the judges find the encoder trained."""
+    """Each arm has its own initial labelled set; the classifiers that judge it find the encoder trained."""
     flags = [f"--config.data.source.root={tiny_mnist}", "--config.data.source.num_validation=100"]
     flags += ["--config.data.num_copies=5", "--config.num_initial=30"]
     flags += [f"--workdir={tmp_path / 'run'}"]

@@ -129,7 +129,7 @@ def test_vmap_equals_singles(strategy):
 
 
 @pytest.mark.parametrize("name", COLD)
-def test_first_batch_needs_no_predictions(name):
+def test_the_initial_labelled_set_needs_no_predictions(name):
     strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]), "strategy")
     pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
     assert strategy.query(jax.random.key(0), pool, 10).shape == (10,)
@@ -138,7 +138,7 @@ def test_first_batch_needs_no_predictions(name):
 @pytest.mark.parametrize("name, settings", [("badge", {}), ("uncertainty", dict(measure="margin", pick="top_k"))])
 def test_predictions_are_needed_where_they_choose(name, settings):
     strategy = STRATEGIES[name](**settings)
-    with pytest.raises(BadInput, match=f"{name} needs .* first batch has none.*config.initial"):
+    with pytest.raises(BadInput, match=f"{name} needs .*: there are none when the initial .*config.initial"):
         strategy.query(jax.random.key(0), make_pool(strategy, num_taken=0)._replace(probs=None), 10)
 
 
@@ -251,7 +251,7 @@ def test_settings_outside_their_range(name, change, message):
 def test_features_are_needed_where_points_lie_in_them(name, settings):
     settings = dict(measure="margin", space="features", **settings) if settings else {}
     strategy = STRATEGIES[name](**settings)
-    with pytest.raises(BadInput, match="a first batch has none; set config.initial to .* such as farthest_first"):
+    with pytest.raises(BadInput, match="there are none when .* set config.initial to .* such as farthest_first"):
         strategy.query(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
 
 
@@ -303,7 +303,7 @@ def test_weights_of_the_distance(gamma):
 
 
 @pytest.mark.parametrize("name, message", [("ibal", "importance needs a classifier"), ("distance", "nothing labelled")])
-def test_importance_and_distance_refuse_a_first_batch(name, message):
+def test_importance_and_distance_refuse_the_initial_labelled_set(name, message):
     strategy = STRATEGIES[name]()
     pool = make_pool(strategy, num_taken=0)._replace(features=None, probs=None)
     with pytest.raises(BadInput, match=message):

@@ -16,8 +16,8 @@ from latent_al.types import Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ae_error": ae_error,
-    "bald": bald,
     "badge": badge,
+    "bald": bald,
     "coreset": coreset,
     "distance": distance,
     "entropy_d": entropy_d,

@@ -11,11 +11,11 @@ def badge() -> Strategy:
     """Selects rows whose labels would move the classifier's last layer much, in different directions: `kernels.badge`.
 
     Raises:
-        BadInput: a pool without predictions.
+        BadInput: a pool without predictions or features.
     """
 
     def query(key, pool, num):
-        check_predicted("badge", pool)
+        check_predicted("badge", pool, with_features=True)
         return kernels.badge(key, pool.probs, pool.features, pool.taken, num)
 
     return Strategy(query)

@@ -15,7 +15,7 @@ def bald(*, num_draws: int, pick: str) -> Strategy:
         pick: `top_k`, or `random_partitions` for a batch with less redundancy.
 
     Raises:
-        BadInput: an unknown pick, too few predictions, a pool whose classifier has no dropout or that has none.
+        BadInput: an unknown pick, too few predictions, a pool without a classifier that has dropout.
     """
     check_name(pick, PICKS, "pick")
     if num_draws < 2:
@@ -27,8 +27,8 @@ def bald(*, num_draws: int, pick: str) -> Strategy:
                 "bald needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, and "
                 "config.initial a strategy that reads latents only, such as random."
             )
-        key_draw, key_pick = jax.random.split(key)
-        score = kernels.mutual_information(key_draw, pool.mc_dropout, num_draws=num_draws)
+        key_dropout, key_pick = jax.random.split(key)
+        score = kernels.mutual_information(key_dropout, pool.mc_dropout, num_draws=num_draws)
         return PICKS[pick](key_pick, score, pool.taken, num)
 
     return Strategy(query)

@@ -12,7 +12,7 @@ from latent_al.types import BadInput, require
 
 
 def ward(*, num_clusters: int) -> Callable:
-    """Agglomerative, with Ward's criterion: fastcluster's exact algorithm, O(n) memory, O(n^2) time.
+    """Clusters agglomeratively by Ward's criterion: fastcluster's exact algorithm, O(n) memory, O(n^2) time.
 
     Where points coincide there may be fewer clusters. Ten seconds for 50,000 points in the plane.
 
@@ -25,7 +25,7 @@ def ward(*, num_clusters: int) -> Callable:
 
 
 def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
-    """k-means from a k-means++ start.
+    """Clusters by k-means from a k-means++ start.
 
     Args:
         num_clusters: 1 or more, at most the points.
@@ -37,7 +37,7 @@ def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
 
 
 def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
-    """scikit-learn's Gaussian mixture with full covariances.
+    """Clusters by scikit-learn's Gaussian mixture with full covariances.
 
     Args:
         num_clusters: 1 or more, at most the points.

@@ -54,7 +54,7 @@ def greedy_diverse(
         return (latents, log_sigma) if is_jeffreys else latents
 
     def prepare(encoded):
-        """Returns the representativeness of each row, and what distances are divided by; NaN where they cannot be."""
+        """Returns the representativeness of each row and the divisor of distances, NaN where there is none."""
         represented = represent.measure(encoded) if beta else None
         if is_cosine:
             return represented, jnp.float32(1)

@@ -22,7 +22,7 @@ def farthest_first() -> Strategy:
 
 
 def coreset() -> Strategy:
-    """Selects as `farthest_first`, in the features that the classifier, or regressor, has learned.
+    """Selects as `farthest_first` does, but in the features that the classifier or regressor has learned.
 
     Source: Sener and Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach (2018), greedy.
 
@@ -65,7 +65,7 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
 def _points(space, pool):
     if space == "features" and pool.features is None:
         raise BadInput(
-            "features are the classifier's, and a first batch has none; set config.initial to a strategy that reads "
-            "latents only, such as farthest_first."
+            "features are the classifier's: there are none when the initial labelled set is queried; set "
+            "config.initial to a strategy that reads latents only, such as farthest_first."
         )
     return getattr(pool, space)

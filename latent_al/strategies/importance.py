@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.kernels._sharding import blockwise_sum, take_row
 from latent_al.kernels.distances import squared_euclidean_to_point
-from latent_al.strategies.uncertainty import measured
+from latent_al.strategies.uncertainty import check_predicted, measured
 from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, is_traced
 
 
@@ -79,11 +79,7 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
     Raises:
         BadInput: a pool without predictions.
     """
-    if pool.probs is None or pool.features is None:
-        raise BadInput(
-            "importance needs a classifier's predictions, and a first batch has none, nor a regressor; set "
-            "config.initial, or the arm's strategy, to one that reads latents only, such as random."
-        )
+    check_predicted("importance", pool, with_features=True)
     is_labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype)
     labelled_sum = blockwise_sum(
         lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features)
@@ -116,8 +112,8 @@ def _add_row(sq_distances, encoded, row):
 def _normalised_distance(pool):
     if pool.features is None and pool.probs is None:
         raise BadInput(
-            "a first batch has nothing labelled to be distant from; set config.initial to another strategy, such as "
-            "farthest_first."
+            "there is nothing labelled to be distant from when the initial labelled set is queried; set config.initial "
+            "to another strategy, such as farthest_first."
         )
     sq_distances = pool.gather(pool.prepared)
     return _over_largest(jnp.sqrt(jnp.where(jnp.isinf(sq_distances), 0, sq_distances)), pool)

@@ -74,7 +74,7 @@ def check_prepared(num_nan: int, num_rows: int) -> None:
 
 
 def count_nan(prepared: PyTree, num_rows: int) -> Int[Array, ""]:
-    """Returns how many values are NaN in the array of which most are, among arrays of the rows and scalars."""
+    """Returns the largest number of NaN in any one array, among arrays with one value a row and scalars."""
     arrays = [leaf for leaf in jax.tree.leaves(prepared) if leaf.shape in ((), (num_rows,))]
     floats = [leaf for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.stack([jnp.int32(0), *(jnp.isnan(leaf).sum(dtype=jnp.int32) for leaf in floats)]).max()

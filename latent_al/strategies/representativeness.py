@@ -19,7 +19,7 @@ class Representativeness(NamedTuple):
 
 
 def cosine_density(*, unit_cube: bool = False) -> Representativeness:
-    """Measures one minus the mean cosine distance to all rows, over the largest.
+    """Measures the mean cosine similarity to all rows, scaled to [0, 1].
 
     Args:
         unit_cube: whether coordinates are in [0, 1], as pixels are.

@@ -42,8 +42,8 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
     Args:
         fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
         clustering: a spec from the table, or None.
-        threshold: Euclidean distance from a point within which a row matches, 0.25 there.
-        match: `nearest`, one row a point as in the experiments there, or `all_within`, as its Algorithm 1 is printed.
+        threshold: Euclidean distance from a point within which a row matches, 0.25 in Killeen (2019).
+        match: `nearest`, one row a point, as in the source's experiments, or `all_within`, as its Algorithm 1 says.
 
     Raises:
         BadInput: an unknown name, a threshold that is not above 0.
@@ -75,7 +75,7 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
             threshold=threshold,
             all_within=match == "all_within",
         )
-        jax.debug.callback(partial(_tell, name, threshold, num), (~matches.is_within).sum())
+        jax.debug.callback(partial(_warn_of_far_rows, name, threshold, num), (~matches.is_within).sum())
         return matches.rows
 
     return Strategy(query, prepare, needs={"distinct": fit.__name__})
@@ -111,7 +111,7 @@ def _one_cluster(points):
     return jnp.zeros(points.shape[0], jnp.int32)
 
 
-def _tell(name, threshold, num, num_far):
+def _warn_of_far_rows(name, threshold, num, num_far):
     if num_far:
         LOGGER.warning(
             "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "

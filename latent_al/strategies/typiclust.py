@@ -15,9 +15,9 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
     last. A round costs what `max_clusters` do, however few it uses.
 
     Args:
-        max_clusters: at most, 500 there.
-        num_neighbours: whose mean distance tells how typical a row is, 20 there; all other rows of the cluster where it
-            has fewer.
+        max_clusters: at most, 500 in the source.
+        num_neighbours: neighbours whose mean distance tells how typical a row is, 20 in the source; all other rows of
+            the cluster where it has fewer.
         iterations: of k-means, at most.
 
     Raises:
@@ -31,7 +31,7 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
     def query(key, pool, num):
         is_labelled = pool.labels != UNLABELLED
         most = min(max_clusters, len(pool.latents))
-        # The first of the seeds are themselves seeds: how many are in use may be traced.
+        # Any first few of the seeds are a seeding too, so that the number in use may be traced.
         seeds = clustering.kmeans_plus_plus(key, pool.latents, most)
         in_use = jnp.arange(most) < is_labelled.sum() + num
         clusters = clustering.lloyd(pool.latents, seeds, iterations=iterations, included=in_use).clusters

@@ -47,10 +47,11 @@ def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
     return MEASURES[measure](pool.probs)
 
 
-def check_predicted(name: str, pool: Pool) -> None:
-    """Raises BadInput where the pool has no class probabilities, which the strategy `name` needs."""
-    if pool.probs is None:
+def check_predicted(name: str, pool: Pool, *, with_features: bool = False) -> None:
+    """Raises BadInput where the pool lacks the class probabilities, or the features, that the strategy `name` needs."""
+    if pool.probs is None or (with_features and pool.features is None):
         raise BadInput(
-            f"{name} needs a classifier's predictions, and a first batch has none, nor a regressor; "
-            "set config.initial, or the arm's strategy, to one that reads latents only, such as random."
+            f"{name} needs a classifier's predictions{' and features' if with_features else ''}: there are none when "
+            "the initial labelled set is queried, nor from a regressor; set config.initial, or the arm's strategy, to "
+            "one that reads latents only, such as random."
         )
