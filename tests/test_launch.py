@@ -163,13 +163,13 @@ def test_interrupt_says_how_to_resume(tmp_path):
 
 
 @pytest.mark.slow
-def test_blocks_of_seeds_have_the_same_first_batches(finished, tmp_path):
+def test_blocks_of_seeds_have_the_same_initial_labelled_sets(finished, tmp_path):
     run_demo(tmp_path, num_rounds=1, seeds_at_once=1)
     queries = [pd.read_csv(folder / "queries.csv").query("round == 0") for folder in (finished, tmp_path)]
     pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in queries))
 
 
-def test_without_labels_it_chooses_a_first_batch(tmp_path):
+def test_without_labels_it_chooses_an_initial_set(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6), dtype=np.uint8)
     np.savez(tmp_path / "pool.npz", x_train=images)
     data = ConfigDict(dict(name="npz", root=str(tmp_path / "pool.npz"), num_validation=0))

@@ -111,7 +111,7 @@ def test_a_classifier_of_angles_is_refused(tmp_path):
 def test_uncertainty_of_angles_is_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke").to_dict()
     config["arms"]["random"]["strategy"] = dict(name="uncertainty", measure="margin", pick="top_k")
-    with pytest.raises(BadInput, match="arm 'random': uncertainty needs a classifier's predictions, .* regressor"):
+    with pytest.raises(BadInput, match="arm 'random': uncertainty needs a classifier's predictions: .* regressor"):
         run_experiment(ConfigDict(config), str(tmp_path))
 
 
