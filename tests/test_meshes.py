@@ -70,7 +70,7 @@ def lower_fit(mesh, inputs, labels, queried):
 
 
 @pytest.mark.parametrize("spec", [dict(seeds=4), dict(pool=4), dict(seeds=2, pool=3)], ids=str)
-def test_several_devices_buy_the_same(spec):
+def test_several_devices_query_the_same(spec):
     one, *_ = play_round(None)
     several, _, devices = play_round(make_mesh(spec, [[0, 1, 2, 3]]))
     np.testing.assert_array_equal(several, one)
