@@ -36,6 +36,11 @@ class Split(NamedTuple):
     images: Any
     labels: np.ndarray | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Returns whether there are images, and labels of them."""
+        return self.labels is not None and len(self.labels) > 0
+
 
 class Data(NamedTuple):
     """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty.

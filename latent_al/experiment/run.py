@@ -131,7 +131,7 @@ def _check_reach(config, data):
             f"reach is {reach!r}; expected a tuple of validation scores ({metric.name}), each in [0, {metric.top:g}]; "
             "correct reach or leave it out."
         )
-    if reach and (data.validation.labels is None or not len(data.validation.labels)):
+    if reach and not data.validation.is_labelled:
         raise BadInput(f"reach is {reach!r} but no validation image has a label; leave reach out, or give some.")
 
 
@@ -212,7 +212,7 @@ def _tuned(arms, data):
     tuned = {}
     for name, arm in arms.items():
         if arm.keep == "best" and len(arm.settings) > 1:
-            if data.validation.labels is None or not len(data.validation.labels):
+            if not data.validation.is_labelled:
                 raise BadInput(
                     f"arm {name!r} keeps the best of {len(arm.settings)} settings on validation images, and none of "
                     "these has a label; leave sweep out, set keep to all, or raise num_validation."

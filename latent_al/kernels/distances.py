@@ -161,6 +161,12 @@ def jeffreys_to_point(
     return 0.5 * ((ratio - 1 / ratio) ** 2 + gap**2 * (1 + 1 / ratio**2)).sum(axis=1)
 
 
+@jax.jit
+def finite_rows(points: Float[Array, "n d"]) -> Bool[Array, " n"]:
+    """Marks rows without NaN whose squared distances to each other cannot overflow."""
+    return jnp.isfinite(4 * (points**2).sum(axis=1))
+
+
 def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Array]) -> Float[Array, ""]:
     """Returns twice the largest distance from the origin, which is N(0, I) for Gaussians.
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from latent_al.kernels._checks import check_finite, check_rows_left, is_concrete
 from latent_al.kernels._sharding import MarkedRows, gather, map_shards, marked_rows, take_row, top_k
-from latent_al.kernels.distances import nearest, squared_euclidean_to_point
+from latent_al.kernels.distances import finite_rows, nearest, squared_euclidean_to_point
 
 CANDIDATES = 1024
 """Rows among which rows are selected between two passes over the pool."""
@@ -140,19 +140,13 @@ def _traverse(points, taken, num, first, included):
     check_rows_left(taken, num, included)
     if is_concrete(first) and not 0 <= int(first) < len(points):
         raise ValueError(f"first is {first}; expected a row of the pool, 0 to {len(points) - 1}.")
-    check_finite(lambda points: _is_finite(_as_float(points)), points, kind="points", cure="what they were made from")
+    check_finite(lambda points: finite_rows(_as_float(points)), points, kind="points", cure="what they were made from")
     included = jnp.ones(taken.shape, bool) if included is None else included
     return _farthest_first(_as_float(points), taken, num, first, included)
 
 
 def _as_float(points):
     return points.astype(jnp.promote_types(points.dtype, jnp.float32))
-
-
-@jax.jit
-def _is_finite(points):
-    """Marks rows whose squared distances to each other cannot overflow."""
-    return jnp.isfinite(4 * (points**2).sum(axis=1))
 
 
 @partial(jax.jit, static_argnums=2)
@@ -178,7 +172,7 @@ def _farthest_first(points, taken, num, first, included):
 
 def _pool(points, taken):
     """Returns the constants of all passes."""
-    finite = _is_finite(points)
+    finite = finite_rows(points)
     # The mean of some rows: that of all would take a copy of them, and bounds only need an origin in their midst.
     num = min(len(points), CANDIDATES)
     some = jnp.arange(num) * (len(points) // num)

@@ -179,7 +179,7 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
             raise BadInput(
                 f"training_curves needs the classifier cnn or angle_cnn, not {classifier['name']}; choose other arms."
             )
-        if data.validation.labels is None or not len(data.validation.labels):
+        if not data.validation.is_labelled:
             raise BadInput("training_curves needs validation images with labels; raise num_validation.")
 
     def compute(key, state, problem, validation, *, learner, classifier):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from latent_al.kernels.distances import squared_euclidean_to_point
+from latent_al.kernels.distances import finite_rows, squared_euclidean_to_point
 from latent_al.streaming.stream import Source, blocks, check_open, rows_at
 from latent_al.types import BadInput
 
@@ -116,7 +116,7 @@ def _pass(source, sq_distances, centres, block_bytes):
     batches = [_Centres(jnp.asarray(_padded(batch, CENTRES, 0)), len(batch)) for batch in batches]
     for block in blocks(source, block_bytes=block_bytes):
         latents = block.latents[0]
-        _check_finite(np.asarray(_is_finite(latents)), block)
+        _check_finite(np.asarray(finite_rows(latents)), block)
         nearest = block.filled(sq_distances, -np.inf)
         for batch in batches:
             nearest = _nearest(latents, nearest, batch)
@@ -143,12 +143,6 @@ def _selected(candidates, left):
         selected.append(np.asarray(ahead.places)[:count])
         left -= int(count)
     return ordered.at(np.concatenate(selected))
-
-
-@jax.jit
-def _is_finite(points):
-    """Marks rows without NaN whose squared distances to each other cannot overflow."""
-    return jnp.isfinite(4 * (points**2).sum(axis=1))
 
 
 @jax.jit
