@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -118,6 +119,32 @@ def leave(message: str) -> NoReturn:
     with suppress(jax.errors.JaxRuntimeError):
         _store().key_value_set(OVER, f"process {index} has ended the run: {message}")
     _exit()
+
+
+@contextmanager
+def end_together(workdir: str) -> Iterator[None]:
+    """Ends this process, and the others if there are any, where the body fails or is interrupted.
+
+    One process alone shows the traceback of an error that no cure is known for; of several each says which has failed.
+
+    Args:
+        workdir: named in the message to who interrupts.
+    """
+    try:
+        yield
+    except BadInput as error:
+        leave(f"launch.py: {error}")
+    except KeyboardInterrupt:
+        leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
+        leave(
+            f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
+            f"what the others say. {AGAIN}"
+        )
 
 
 def share(size: int) -> tuple[int, int]:
