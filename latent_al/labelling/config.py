@@ -29,7 +29,7 @@ class Folder(Settings):
 
 @checked
 class LabellingJob(Settings):
-    """A labelling job: of a folder of unlabelled images, which ones people are to label next."""
+    """A labelling job: selects which images of an unlabelled folder people are to label next."""
 
     job: Literal["labelling"]
     """Marks the config of a labelling job."""
@@ -48,7 +48,7 @@ class LabellingJob(Settings):
     strategy: Strategy
     """Selects the images of a round."""
     seed: Int
-    """Of all that is random but the encoder."""
+    """Seed of all that is random but the encoder."""
     audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
     classes: tuple[str, ...] = ()

@@ -22,9 +22,9 @@ from jax.experimental import multihost_utils
 from latent_al.types import BadInput, differences
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-"""Those whose versions decide what a round computes."""
+"""Packages whose versions decide what a round computes."""
 PATIENCE = 30 * 24 * 3600
-"""Seconds to wait for what the first process does alone, such as training. That it has died is noticed sooner."""
+"""Seconds to wait for what the first process does alone, such as training. Its death is noticed sooner."""
 SILENCE = 30
 """Seconds without a heartbeat after which JAX takes a process for lost, and ends all."""
 FAREWELL = 3
@@ -155,7 +155,7 @@ def share(size: int) -> tuple[int, int]:
 
 
 def digest_by_share(array: np.ndarray) -> str:
-    """Returns a hash of an array on disk of which each process reads a part; the same for any number of processes."""
+    """Returns a hash of an array on disk, the same for any number of processes, each of which reads a part."""
     rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
     starts = range(0, len(array), rows)
     first, end = share(len(starts))
