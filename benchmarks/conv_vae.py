@@ -59,7 +59,7 @@ def make_ours(images):
 
 
 def make_plain(images):
-    """Single steps, and a loop of them."""
+    """Returns functions that run single steps, and a loop of them."""
     optimizer, model = keras_rmsprop(LEARNING_RATE), PlainVAE()
     loss = vae_loss(model, 1.0)
     key, state = begin(model, images, optimizer)
@@ -84,7 +84,7 @@ def make_plain(images):
 
 
 def torch_layers():
-    """Encoder, its two heads, decoder."""
+    """Returns the encoder, its two heads and the decoder."""
     from torch import nn
 
     encoder = [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 1, 2), nn.ReLU(), nn.Conv2d(1, 64, 2, stride=2), nn.ReLU()]
@@ -122,7 +122,7 @@ def make_torch(images):
 
 
 def seconds(*plays):
-    """The median time of each play; they take turns, so that a slow spell of the machine falls on all of them."""
+    """Returns the median time of each play; they take turns, so that a slow spell falls on all of them."""
 
     def once(play):
         began = time.perf_counter()
