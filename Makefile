@@ -42,7 +42,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/kcenter.py
 	$(BIN)/python benchmarks/badge.py
 	$(BIN)/python benchmarks/tsne.py
-	$(BIN)/python benchmarks/first_batches.py
+	$(BIN)/python benchmarks/initial_sets.py
 	$(BIN)/python benchmarks/streaming.py --num=1000000
 	$(BIN)/python benchmarks/scan.py --num=10000
 

@@ -5,7 +5,6 @@ With --describe it prints the keys of the config in place of running it.
 
 import shlex
 import sys
-import traceback
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,12 +17,9 @@ except ModuleNotFoundError as error:
 import jax
 from absl import app, flags, logging
 
-from latent_al.experiment.command_line import load_config, split_overrides
-from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.command_line import load_config, parse_config, run, split_overrides
 from latent_al.experiment.describe import describe
-from latent_al.experiment.run import run_experiment
-from latent_al.results.formatting import format_table
-from latent_al.runtime.processes import AGAIN, is_first, join, leave
+from latent_al.runtime.processes import end_together, join
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput
 
@@ -46,8 +42,7 @@ def main(overrides, argv):
     logging.set_verbosity(logging.WARNING)
     try:
         config = load_config(CONFIG.value, overrides)
-        is_labelling = "job" in config
-        parsed = _parse_labelling(config) if is_labelling else parse_experiment(config)
+        parsed = parse_config(config)
     except (BadInput, ModuleNotFoundError) as error:
         sys.exit(f"launch.py: {error}")
     if DESCRIBE.value:
@@ -57,45 +52,10 @@ def main(overrides, argv):
     keep_compiled(Path(workdir) / "compiled")
     # Accelerators would multiply in fewer bits than a CPU unless told.
     jax.config.update("jax_default_matmul_precision", parsed.precision)
-    try:
+    with end_together(workdir):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
-        if is_labelling:
-            from latent_al import labelling
-
-            labelling.run(config, workdir)
-        else:
-            _experiment(config, workdir)
-    except BadInput as error:
-        leave(f"launch.py: {error}")
-    except KeyboardInterrupt:
-        leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
-    except Exception as error:
-        if not jax.distributed.is_initialized():
-            raise
-        if not isinstance(error, jax.errors.JaxRuntimeError):
-            traceback.print_exc()
-        leave(
-            f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
-            f"what the others say. {AGAIN}"
-        )
-
-
-def _parse_labelling(config):
-    # An experiment does without the packages of the labelling job.
-    from latent_al.labelling.config import parse_labelling
-
-    return parse_labelling(config)
-
-
-def _experiment(config, workdir):
-    command = shlex.join(["python", *sys.argv])
-    summary = run_experiment(config, workdir, encoders_dir=ENCODERS.value, command=command)
-    if not is_first():
-        return
-    if summary["arms"]:
-        print(f"\n{format_table(summary)}\n")
-    print(f"Report: {workdir}/report.html\nQueries, tables and summary: {workdir}")
+        run(config, workdir, encoders_dir=ENCODERS.value, command=shlex.join(["python", *sys.argv]))
 
 
 if __name__ == "__main__":

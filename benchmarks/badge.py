@@ -30,7 +30,7 @@ REPEATS, TARGET, TARGET_GIB = 5, 5, 2
 
 
 class Given(SkactivemlClassifier):
-    """A classifier that knows the probabilities of all rows."""
+    """A classifier that is given the probabilities of all rows."""
 
     def __init__(self, probs, features):
         super().__init__(classes=np.arange(probs.shape[1]))
@@ -44,7 +44,7 @@ class Given(SkactivemlClassifier):
 
 
 def make_rows(size, width, num_classes, _):
-    """Probabilities [n c] of a linear layer, with features [n f] as they leave a ReLU."""
+    """Returns probabilities [n c] of a linear layer, with features [n f] as they leave a ReLU."""
     rng = np.random.default_rng(0)
     features = np.maximum(rng.standard_normal((size, width), np.float32), 0)
     logits = features @ rng.standard_normal((width, num_classes), np.float32) / 2
@@ -62,10 +62,10 @@ def timed(function):
 
 
 def ours(rows, num):
-    given = [jnp.asarray(each) for each in rows]
-    taken, key = jnp.zeros(len(given[0]), bool), jax.random.key(0)
-    jax.block_until_ready(kernels.badge(key, *given, taken, num))
-    return timed(lambda: kernels.badge(key, *given, taken, num))
+    probs, features = (jnp.asarray(array) for array in rows)
+    taken, key = jnp.zeros(len(probs), bool), jax.random.key(0)
+    jax.block_until_ready(kernels.badge(key, probs, features, taken, num))
+    return timed(lambda: kernels.badge(key, probs, features, taken, num))
 
 
 def peer(rows, num):
@@ -79,11 +79,11 @@ def peer(rows, num):
 
 
 def run_memory():
-    """Our peak beyond the inputs, which stay in memory twice throughout, with what compiles."""
+    """Prints our peak beyond the inputs, which stay in memory twice throughout; compilation is in it."""
     rows = make_rows(*LARGE)
-    given = [jax.block_until_ready(jnp.asarray(each)) for each in rows]
+    on_device = [jax.block_until_ready(jnp.asarray(array)) for array in rows]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    _, seconds = ours(given, LARGE[-1])
+    _, seconds = ours(on_device, LARGE[-1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
     full = rows[0].itemsize * LARGE[0] * LARGE[1] * LARGE[2] / 2**30
     print(
@@ -100,8 +100,9 @@ def main(_):
     # Before this process grows: on Linux a child's peak starts at that of its parent.
     subprocess.run([sys.executable, __file__, "--memory"], check=True)
     rows = make_rows(*SMALL)
-    (picks, seconds), (others, peer_seconds) = ours(rows, SMALL[-1]), peer(rows, SMALL[-1])
-    assert picks[0] == others[0]
+    picks, seconds = ours(rows, SMALL[-1])
+    peer_picks, peer_seconds = peer(rows, SMALL[-1])
+    assert picks[0] == peer_picks[0]
     print(
         "{:,} x {}, {} classes, {} picks: ".format(*SMALL)
         + f"ours {seconds:.4f} s, scikit-activeml {peer_seconds:.3f} s, {peer_seconds / seconds:.0f} x, "

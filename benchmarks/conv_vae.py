@@ -9,6 +9,7 @@ spinning.
 """
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from absl import app
 from flax import linen as nn
 
 from latent_al.models.autoencoders import conv_vae, vae_loss
-from latent_al.models.train import Objective, State, epoch, keras_rmsprop, start
+from latent_al.models.train import Objective, State, Subset, epoch, keras_rmsprop, start
 
 SIDE, LATENT, BATCH, STEPS, LOOPED, REPEATS = 28, 30, 100, 10, 2, 5
 HALF, LEARNING_RATE, REQUIRED = SIDE // 2, 1e-3, 0.45
@@ -52,13 +53,13 @@ def make_ours(images):
     optimizer = keras_rmsprop(LEARNING_RATE)
     ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent_dim=LATENT, kl_weight=1.0, dtype="float32")
     key, state = begin(ours.module, images, optimizer)
-    rows = jnp.arange(len(images))
-    train = jax.jit(lambda *args: epoch(*args, objective=Objective(ours.loss, optimizer, BATCH)))
-    return lambda: jax.block_until_ready(train(key, state, images, rows, len(images)))
+    subset = Subset(images, jnp.arange(len(images)), len(images))
+    train = jax.jit(partial(epoch, objective=Objective(ours.loss, optimizer, BATCH)))
+    return lambda: jax.block_until_ready(train(key, state, subset))
 
 
 def make_plain(images):
-    """Single steps, and a loop of them."""
+    """Returns functions that run single steps, and a loop of them."""
     optimizer, model = keras_rmsprop(LEARNING_RATE), PlainVAE()
     loss = vae_loss(model, 1.0)
     key, state = begin(model, images, optimizer)
@@ -83,7 +84,7 @@ def make_plain(images):
 
 
 def torch_layers():
-    """Encoder, its two heads, decoder."""
+    """Returns the encoder, its two heads and the decoder."""
     from torch import nn
 
     encoder = [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 1, 2), nn.ReLU(), nn.Conv2d(1, 64, 2, stride=2), nn.ReLU()]
@@ -121,7 +122,7 @@ def make_torch(images):
 
 
 def seconds(*plays):
-    """The median time of each play; they take turns, so that a slow spell of the machine falls on all of them."""
+    """Returns the median time of each play; they take turns, so that a slow spell falls on all of them."""
 
     def once(play):
         began = time.perf_counter()

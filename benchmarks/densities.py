@@ -61,7 +61,7 @@ def peak():
 
 
 def our_densities(mu, log_sigma):
-    """Values and seconds by name."""
+    """Returns values and seconds by name."""
     ours = {
         "cosine": timed(kernels.cosine_density, mu),
         "squared Euclidean": timed(kernels.squared_euclidean_density, mu),
@@ -81,25 +81,25 @@ def pick_diverse(mu, log_sigma):
     score, taken = jax.random.uniform(jax.random.key(0), (len(mu),)), jnp.zeros(len(mu), bool)
     for to in DISTANCES:
         pick = jax.jit(partial(kernels.greedy_diverse, num=NUM, distance=to, weight=1.0))
-        _, each = timed(pick, score, (mu, log_sigma) if to is distances.jeffreys_to_point else mu, taken)
-        print(f"greedy_diverse, {to.__name__:18} {each:8.3f} s for {NUM} rows")
+        _, seconds = timed(pick, score, (mu, log_sigma) if to is distances.jeffreys_to_point else mu, taken)
+        print(f"greedy_diverse, {to.__name__:18} {seconds:8.3f} s for {NUM} rows")
 
 
 def sklearn_means(points, **metric):
-    """Mean distance of each row to all rows, and its seconds."""
+    """Returns the mean distance of each row to all rows, and its seconds."""
     began = time.perf_counter()
     tiles = pairwise_distances_chunked(points, reduce_func=lambda tile, start: tile.mean(axis=1), **metric)
     return np.concatenate(list(tiles)).astype(np.float64), time.perf_counter() - began
 
 
-def j_means(mu, log_sigma):
-    """Mean Jeffreys divergence of each row to all rows: a matrix product whose entries are J + width, tile by tile."""
+def jeffreys_means(mu, log_sigma):
+    """Returns the mean Jeffreys divergence of each row to all rows, by a matrix product of J + width, tile by tile."""
     mu, variance = mu.astype(np.float64), np.exp(2 * log_sigma.astype(np.float64))
     precision = 1 / variance
-    own = (mu**2 * precision).sum(axis=1, keepdims=True)
-    spread, one = variance + mu**2, np.ones_like(own)
-    left = np.concatenate([spread, -2 * mu, precision, -2 * mu * precision, own, one], axis=1) / 2
-    right = np.concatenate([precision, mu * precision, spread, mu, one, own], axis=1)
+    to_self = (mu**2 * precision).sum(axis=1, keepdims=True)
+    spread, one = variance + mu**2, np.ones_like(to_self)
+    left = np.concatenate([spread, -2 * mu, precision, -2 * mu * precision, to_self, one], axis=1) / 2
+    right = np.concatenate([precision, mu * precision, spread, mu, one, to_self], axis=1)
     tiles = [(left[row : row + TILE] @ right.T).mean(axis=1) for row in range(0, len(mu), TILE)]
     return np.concatenate(tiles) - mu.shape[1]
 
@@ -114,7 +114,7 @@ def compare(ours, mu, log_sigma):
     ):
         means, times[peer] = sklearn_means(mu, **metric)
         report(name, ours, 1 - means / (2 if name == "cosine" else means.max()), peer, times[peer])
-    means, peer = j_means(mu, log_sigma), min(("sqeuclidean", "squared=True"), key=times.get)
+    means, peer = jeffreys_means(mu, log_sigma), min(("sqeuclidean", "squared=True"), key=times.get)
     report("Jeffreys divergence", ours, 1 - means / means.max(), peer, times[peer])
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def flatten(classes: Path, folder: Path) -> dict[str, str]:
-    """Copies all images into one folder, under names that do not tell the class; the class of each name."""
+    """Copies all images into one folder, under names that do not tell the class; returns the class of each name."""
     folder.mkdir(parents=True, exist_ok=True)
     files = sorted(path for path in classes.glob("*/*") if path.is_file())
     random.Random(0).shuffle(files)
@@ -51,7 +51,7 @@ def export(tasks: list[dict], truth: dict[str, str], round_index: int) -> list[d
 
 
 def launch(images: Path, workdir: Path, flags: list[str], delay: float | None = None) -> tuple[bool, float]:
-    """Runs the command, or kills it after `delay` seconds; whether it ended, and the seconds that it took."""
+    """Runs the command, or kills it after `delay` seconds; returns whether it ended, and the seconds that it took."""
     command = [sys.executable, "launch.py", *flags, f"--config.data.root={images}", f"--workdir={workdir}"]
     begun = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -68,14 +68,14 @@ def launch(images: Path, workdir: Path, flags: list[str], delay: float | None = 
 
 
 def play(images: Path, workdir: Path, truth: dict[str, str], rounds: int, flags: list[str], kills: int = 0) -> int:
-    """All rounds: the command, then the answers to what it asks, in a file of its own each time; how many were killed.
+    """Plays all rounds: the command, then the answers to its queries, each time in a new file; returns the kills.
 
     A kill that comes too late is due again in the next round.
     """
     rng, seconds, killed = random.Random(0), 20.0, 0
     planned = sorted(rng.randrange(rounds + 1) for _ in range(kills))
     for index in range(rounds + 1):
-        for _ in range(sum(each <= index for each in planned) - killed):
+        for _ in range(sum(due <= index for due in planned) - killed):
             ended, _ = launch(images, workdir, flags, rng.uniform(0.5, seconds))
             killed += not ended
             print(f"round {index}: {'ended before the kill' if ended else 'killed'}", flush=True)

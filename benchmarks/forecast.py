@@ -1,4 +1,4 @@
-"""The memory forecast for a margin round beside what it takes: the most above that at the time of the forecast.
+"""The memory forecast for a margin round beside the memory that it takes beyond that at the time of the forecast.
 
     python benchmarks/forecast.py [--rows 100000 1000000 4000000] [--seeds 1] [--devices 1]
 
@@ -49,20 +49,20 @@ def make_config(folder, num_seeds, num_devices):
             seeds_at_once=num_seeds,
             mesh=dict(pool=num_devices) if num_devices > 1 else None,
             data=dict(name="npz", root=str(folder / "data.npz"), num_validation=0),
-            encoders=dict(given=dict(name="precomputed", **files)),
+            encoders=dict(files=dict(name="precomputed", **files)),
             classifiers=dict(mlp=mlp),
             initial=dict(name="random"),
             num_initial=1000,
             query_size=100,
             num_rounds=1,
-            arms=dict(margin=dict(encoder="given", classifier="mlp", subsample=1.0, strategy=margin)),
+            arms=dict(margin=dict(encoder="files", classifier="mlp", subsample=1.0, strategy=margin)),
             baseline="margin",
         )
     )
 
 
 def memory():
-    """Bytes of this process that are in memory and in no file."""
+    """Returns the bytes of this process that are in memory and in no file."""
     return 1024 * int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
@@ -86,7 +86,7 @@ def play(folder, num_seeds, num_devices):
 
 
 def measure(size, args):
-    """MiB in the process: of the forecast, for all devices, and taken."""
+    """Returns the MiB of the forecast, for all devices, and those taken."""
     with tempfile.TemporaryDirectory() as folder:
         write_pool(Path(folder), size)
         write_pool(Path(folder) / "small", 2000)

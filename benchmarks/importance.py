@@ -23,7 +23,7 @@ LABELLED, L2, TILE = 1000, 0.01, 1000
 
 
 def make(size, width, num_classes):
-    """On the device at once: NumPy would need the pool twice."""
+    """Makes the pool on the device at once: NumPy would need it twice."""
     key_features, key_probs = jax.random.split(jax.random.key(0))
     features = jax.jit(partial(jax.random.normal, shape=(size, width)))(key_features)
     return features, jax.nn.softmax(jax.random.normal(key_probs, (size, num_classes)))
@@ -42,7 +42,7 @@ def double_sum(features, probs, labelled):
         values = (features @ labelled.T)[:, :, None] * alphas[:, None, :]
         return (values * probs[:, None, :]).sum(axis=(1, 2))
 
-    tiles = jax.tree.map(lambda each: each.reshape(-1, TILE, each.shape[1]), (features, probs))
+    tiles = jax.tree.map(lambda array: array.reshape(-1, TILE, array.shape[1]), (features, probs))
     return jax.lax.map(of_tile, tiles).ravel()
 
 
@@ -52,7 +52,7 @@ def one_pass(features, vector):
 
 
 def timed(function, *arrays):
-    """The median seconds and the result."""
+    """Returns the median seconds and the result."""
     result, taken = jax.block_until_ready(function(*arrays)), []
     for _ in range(REPEATS.value):
         began = time.perf_counter()
@@ -66,7 +66,7 @@ def main(_):
         features, probs = make(size, width, num_classes)
         labelled = features[:LABELLED]
         once, _ = timed(one_pass, features, features[0])
-        ours, found = timed(factored, features, probs, labelled)
+        ours, result = timed(factored, features, probs, labelled)
         print(
             f"{size:,} x {width}, {num_classes} classes, {LABELLED:,} labelled: ours {ours:.4f} s, "
             f"{ours / once:.2f} x one pass over the features ({once:.4f} s)",
@@ -74,7 +74,7 @@ def main(_):
         )
         if size <= 50_000:
             slow, expected = timed(double_sum, features, probs, labelled)
-            off = float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
+            off = float(jnp.abs(result - expected).max() / jnp.abs(expected).max())
             print(f"    double sum {slow:.3f} s, {slow / ours:.0f} x ours; largest difference {off:.0e} of the largest")
 
 

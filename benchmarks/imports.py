@@ -22,7 +22,7 @@ print(time.perf_counter() - begun, len(sys.modules))
 
 
 def measure(modules):
-    """The seconds of the import, and the number of modules that it leaves loaded."""
+    """Returns the seconds of the import, and the number of modules that it leaves loaded."""
     command = [sys.executable, "-c", MEASURE.format(modules)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
     seconds, count = out.split()

@@ -57,7 +57,7 @@ def ours(points, num, first=0):
 
 @partial(jax.jit, static_argnums=1)
 def naive(points, num, first=0):
-    """A scan of all rows for each pick."""
+    """Returns the rows by a scan of all rows for each pick."""
 
     def pick(count, carry):
         distances, rows = carry
@@ -81,7 +81,7 @@ def scikit_learn(points, num):
 
 
 def scikit_activeml(points, num):
-    """Row 0 counts as labelled."""
+    """Returns scikit-activeml's core-set, for which row 0 counts as labelled."""
     from skactiveml.pool import CoreSet
 
     labels = np.full(len(points), np.nan)
@@ -90,7 +90,7 @@ def scikit_activeml(points, num):
 
 
 def fpsample(points, num):
-    """Its variants with a kd-tree take up to 8 dimensions."""
+    """Returns fpsample's rows; its variants with a kd-tree take up to 8 dimensions."""
     from fpsample import fps_sampling
 
     return fps_sampling(points, num, start_idx=0)
@@ -122,7 +122,7 @@ LIBRARIES = {
 
 
 def timed(function, slow=np.inf):
-    """The rows, the median seconds and the number of runs."""
+    """Returns the rows, the median seconds and the number of runs."""
     taken = []
     while len(taken) < REPEATS.value and (not taken or taken[0] < slow):
         began = time.perf_counter()
@@ -137,18 +137,18 @@ def compiled(function):
 
 
 def radius(points, rows):
-    """Within which the rows cover the pool."""
+    """Returns the radius within which the rows cover the pool."""
     sq_distances, _ = nearest(points, points[rows], jnp.ones(len(rows), bool))
     return float(jnp.sqrt(sq_distances.max()))
 
 
 def gap(points, rows, row):
-    """Distance of a row to the nearest of others, from differences in float64."""
+    """Returns the distance of a row to the nearest of `rows`, from differences in float64."""
     return np.sqrt(((np.float64(points[rows]) - points[row]) ** 2).sum(axis=1).min())
 
 
 def compare(points, rows, peer):
-    """Whether both picked the same, else where they part, by how much (1e-7 is rounding), and how well both cover."""
+    """Returns whether both picked the same, or where they part, by how much (1e-7 is rounding), and both radii."""
     same = rows == peer.astype(rows.dtype)
     if same.all():
         return "same rows"
@@ -166,7 +166,7 @@ def report(name, seconds, ratio, remark):
 
 
 def run_ours(size, width, num, data):
-    """Our rows and seconds, beside the scan's."""
+    """Returns our rows and seconds, and prints them beside the scan's."""
     points = jnp.asarray(make_points(size, width, data))
     rows, seconds = compiled(lambda: ours(points, num))
     print(f"{size:,} x {width}, {num:,} picks, {data}: ours {seconds:.3f} s", flush=True)
@@ -176,7 +176,7 @@ def run_ours(size, width, num, data):
 
 
 def run_starts(size, width, num):
-    """Several starts at once, beside one."""
+    """Prints the seconds of several starts at once beside those of one."""
     points, firsts = jnp.asarray(make_points(size, width)), jnp.arange(STARTS)
     _, one = compiled(lambda: ours(points, num))
     rows, seconds = compiled(lambda: jax.vmap(partial(ours, points, num))(firsts))
@@ -209,27 +209,27 @@ def run_library(name, points, rows, seconds):
 
 
 def run_memory(size, width, num):
-    """Our peak beyond the points, which stay in memory twice throughout, with what compiles."""
-    given = make_points(size, width)
-    points = jax.block_until_ready(jnp.asarray(given))
+    """Prints our peak beyond the points, which stay in memory twice throughout; compilation is in it."""
+    on_host = make_points(size, width)
+    points = jax.block_until_ready(jnp.asarray(on_host))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     jax.block_until_ready(ours(points, num))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{size:,} x {width}, {num:,} picks: peak {peak - before:.3f} GiB beyond the points, "
-        f"which take {given.nbytes / 2**30:.3f} GiB",
+        f"which take {on_host.nbytes / 2**30:.3f} GiB",
         flush=True,
     )
 
 
 def main(_):
-    sizes = [divided(each) for each in SIZES]
+    sizes = [divided(size) for size in SIZES]
     if MEMORY.value:
         run_memory(*sizes[-1])
         return
     # Before this process grows: on Linux a child's peak starts at that of its parent.
     subprocess.run([sys.executable, __file__, "--memory", f"--divide={DIVIDE.value}"], check=True)
-    cells = [(*each, data) for each in sizes for data in ("gaussian", "clustered")]
+    cells = [(*size, data) for size in sizes for data in ("gaussian", "clustered")]
     results = [run_ours(*cell) for cell in cells]
     run_starts(*sizes[0])
     run_ordered(*divided(ORDERED))

@@ -8,6 +8,7 @@ Ours are medians after a run that compiles.
 
 import statistics
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,19 +42,19 @@ def timed(function, repeats):
 
 
 def draw(points, num_clusters, repeats):
-    """Our first centres, with the times of both."""
-    key, given = jax.random.key(0), jnp.asarray(points)
-    jax.block_until_ready(kernels.kmeans_plus_plus(key, given, num_clusters))
-    centres, ours = timed(lambda: kernels.kmeans_plus_plus(key, given, num_clusters), repeats)
+    """Returns our first centres, with the times of both."""
+    key, on_device = jax.random.key(0), jnp.asarray(points)
+    jax.block_until_ready(kernels.kmeans_plus_plus(key, on_device, num_clusters))
+    centres, ours = timed(lambda: kernels.kmeans_plus_plus(key, on_device, num_clusters), repeats)
     _, peer = timed(lambda: kmeans_plusplus(points, num_clusters, random_state=0, n_local_trials=1), repeats)
     return np.asarray(centres), ours, peer
 
 
 def move(points, centres, repeats):
-    """Our inertia, its relative difference to the peer's, the peer's iterations and the times of both."""
-    given = jnp.asarray(points), jnp.asarray(centres)
-    jax.block_until_ready(kernels.lloyd(*given, iterations=ITERATIONS))
-    result, ours = timed(lambda: kernels.lloyd(*given, iterations=ITERATIONS), repeats)
+    """Returns our inertia, its relative difference to the peer's, the peer's iterations and the times of both."""
+    move_ours = partial(kernels.lloyd, jnp.asarray(points), jnp.asarray(centres), iterations=ITERATIONS)
+    jax.block_until_ready(move_ours())
+    result, ours = timed(move_ours, repeats)
     peer = KMeans(len(centres), init=centres, n_init=1, tol=0, max_iter=ITERATIONS, algorithm="lloyd")
     peer, seconds = timed(lambda: peer.fit(points), repeats)
     return float(result.inertia), float(result.inertia) / peer.inertia_ - 1, peer.n_iter_, ours, seconds

@@ -3,8 +3,8 @@
     make bench
 
 A pool of 55,000 x 30 Gaussian latents in 10 classes, MLP 512-512 with dropout 0.2, 20 epochs, batches of 100, margin
-over the whole pool. Seconds are medians of `--repeats` runs after one that compiles;
-one seed, ten seeds and the matrix product take turns, the peers follow, since their threads go on spinning.
+over the whole pool. Seconds are medians of `--repeats` runs after one that compiles; one seed, ten seeds and the matrix
+product take turns, and the peers come after them, since their threads go on spinning.
 """
 
 import statistics
@@ -36,7 +36,7 @@ def make_pool():
 
 
 def make_ours(points, labels, num_seeds):
-    """A function that plays all rounds of all seeds, as the experiment runner does."""
+    """Returns a function that plays all rounds of all seeds, as the experiment runner does."""
     learner = mlp(
         hidden=(HIDDEN, HIDDEN), dropout=0.2, learning_rate=1e-3, epochs=EPOCHS, batch_size=BATCH, num_classes=CLASSES
     )
@@ -119,7 +119,7 @@ def make_skactiveml(points, labels):
 
 
 def seconds(repeats, *plays):
-    """The median time of each play; they take turns, so that a slow spell of the machine falls on all of them."""
+    """Returns the median time of each play; they take turns, so that a slow spell falls on all of them."""
     taken = [[] for _ in plays]
     for index in range(repeats + 1):
         for play, times in zip(plays, taken, strict=True):

@@ -59,44 +59,44 @@ SETTINGS = {
 
 
 def cases():
-    """Specs by label: each row of the tables of strategies, picks, representativeness measures and distances."""
-    found = {
+    """Returns specs by label, of all strategies, picks, representativeness measures and distances."""
+    specs = {
         f"uncertainty {pick}": dict(name="uncertainty", measure=measure, pick=pick)
         for pick, measure in zip(PICKS, ("margin", "entropy"), strict=True)
     }
     for name in REPRESENTATIVENESS:
         settings = dict(measure="least_confident", gamma=0.5, pick="random_partitions")
         settings["representativeness"] = dict(name=name, **SETTINGS.get(name, {}))
-        found[f"informativeness {name}"] = dict(name="informativeness", **settings)
+        specs[f"informativeness {name}"] = dict(name="informativeness", **settings)
     for distance in DISTANCES:
         settings = dict(measure="entropy", representativeness=dict(name="kl_to_prior"), alpha=0.4, beta=0.3)
-        found[f"greedy_diverse {distance}"] = dict(name="greedy_diverse", distance=distance, **settings)
+        specs[f"greedy_diverse {distance}"] = dict(name="greedy_diverse", distance=distance, **settings)
     for space in ("latents", "features"):
         settings = dict(measure="margin", share=0.3, space=space)
-        found[f"uncertain_farthest_first {space}"] = dict(name="uncertain_farthest_first", **settings)
-    many = {spec["name"] for spec in found.values()}
-    found |= {name: dict(name=name, **SETTINGS.get(name, {})) for name in STRATEGIES if name not in many}
-    return dict(sorted(found.items()))
+        specs[f"uncertain_farthest_first {space}"] = dict(name="uncertain_farthest_first", **settings)
+    many = {spec["name"] for spec in specs.values()}
+    specs |= {name: dict(name=name, **SETTINGS.get(name, {})) for name in STRATEGIES if name not in many}
+    return dict(sorted(specs.items()))
 
 
 def generate(values, low, high):
-    """Rows from `low` to `high` of a pool, whoever asks: `values(rng, size)` gives those of a block."""
+    """Returns the rows from `low` to `high` of a pool, the same in any process; `values(rng, size)` makes a block."""
     begin = low // BLOCK
-    found = [values(np.random.default_rng((7, block)), BLOCK) for block in range(begin, -(-high // BLOCK))]
-    return np.concatenate(found)[low - begin * BLOCK : high - begin * BLOCK]
+    blocks = [values(np.random.default_rng((7, block)), BLOCK) for block in range(begin, -(-high // BLOCK))]
+    return np.concatenate(blocks)[low - begin * BLOCK : high - begin * BLOCK]
 
 
 def make_pool(rows, width, mesh):
-    """The training set and the pool, of which each process makes the rows of its own devices, and the rows queried."""
+    """Returns the training set, the pool and the rows queried; each process makes the rows of its own devices only."""
 
     def placed(row_shape, values):
         shape, sharding = (rows, *row_shape), NamedSharding(mesh, PartitionSpec(POOL))
 
-        def own(index):
+        def of_device(index):
             low, high, _ = index[0].indices(rows)
             return values(low, high)
 
-        return jax.make_array_from_callback(shape, sharding, own)
+        return jax.make_array_from_callback(shape, sharding, of_device)
 
     def normal(stream, *row_shape):
         def values(rng, size):
@@ -105,10 +105,10 @@ def make_pool(rows, width, mesh):
         return partial(generate, values)
 
     def labels(low, high):
-        return np.int32([row % CLASSES if row in known else UNLABELLED for row in range(low, high)])
+        return np.int32([row % CLASSES if row in labelled else UNLABELLED for row in range(low, high)])
 
     queried = np.random.default_rng(1).permutation(rows)[:NUM_TAKEN].astype(np.int32)
-    known = set(queried.tolist())
+    labelled = set(queried.tolist())
     latents, log_sigma, features = (placed((width,), normal(stream, width)) for stream in range(3))
     errors = placed((), normal(3))
     probs = jax.jit(lambda logits: jax.nn.softmax(2 * logits))(placed((CLASSES,), normal(4, CLASSES)))
@@ -141,7 +141,7 @@ def prepare(strategy, train, queried):
 
 
 def select(strategy, num, mesh, train, pool, queried):
-    """The rows picked, the bytes of the largest collective, and the seconds."""
+    """Returns the rows picked, the bytes of the largest collective, and the seconds."""
     prepared, *first = run(partial(prepare, strategy), train, queried)
     whole = NamedSharding(mesh, PartitionSpec())
     key = jax.device_put(jax.random.key(5), whole)
@@ -150,17 +150,18 @@ def select(strategy, num, mesh, train, pool, queried):
 
 
 def play(args):
-    """One process of a column: a line of JSON for each strategy."""
+    """Runs one process of a column, which prints a line of JSON for each strategy."""
     if args.coordinator:
         jax.distributed.initialize(args.coordinator, PROCESSES, args.process)
     mesh = Mesh(np.array(jax.devices()), (POOL,))
     with jax.set_mesh(mesh):
-        given = make_pool(args.rows, args.width, mesh)
+        train, pool, queried = make_pool(args.rows, args.width, mesh)
         for label, spec in cases().items():
             if args.only in label:
-                found = select(build(STRATEGIES, spec, "strategy"), args.num, mesh, *given)
+                strategy = build(STRATEGIES, spec, "strategy")
+                picked = select(strategy, args.num, mesh, train, pool, queried)
                 if jax.process_index() == 0:
-                    print(json.dumps({label: found}), flush=True)
+                    print(json.dumps({label: picked}), flush=True)
 
 
 def results(column):
@@ -173,34 +174,38 @@ def results(column):
     flags = f"--xla_force_host_platform_device_count={devices // processes}"
     settings = dict(stdout=subprocess.PIPE, text=True, env=os.environ | {"XLA_FLAGS": flags})
     running = [subprocess.Popen([*command, f"--process={index}"], **settings) for index in range(processes)]
-    found = {}
+    picked = {}
     # Gloo says there which processes it has connected.
-    for line in (each for each in running[0].stdout if each.startswith("{")):
-        found |= (each := json.loads(line))
-        print(f"{column}: {', '.join(each)}", file=sys.stderr, flush=True)
+    for line in running[0].stdout:
+        if line.startswith("{"):
+            result = json.loads(line)
+            picked |= result
+            print(f"{column}: {', '.join(result)}", file=sys.stderr, flush=True)
     for process in running:
         process.communicate()
     if any(process.returncode for process in running):
         sys.exit(f"{column}: processes ended with {[process.returncode for process in running]}; see above.")
-    return found
+    return picked
 
 
-def differing(found, label, column):
-    return sum(a != b for a, b in zip(found["one device"][label]["rows"], found[column][label]["rows"], strict=True))
+def differing(columns, label, column):
+    return sum(
+        a != b for a, b in zip(columns["one device"][label]["rows"], columns[column][label]["rows"], strict=True)
+    )
 
 
 def report(args):
-    found = {column: results(column) for column in COLUMNS}
+    columns = {column: results(column) for column in COLUMNS}
     print(f"{args.rows:,} x {args.width}, {args.num} rows of each strategy")
     print(f"{'':43}" + "".join(f"{name:>{9 if name == 'one device' else 36}}" for name in COLUMNS))
     print(f"{'':43}{'s':>9}" + f"{'other rows':>12}{'bytes moved':>15}{'s':>9}" * 2)
-    for label, one in found["one device"].items():
+    for label, one in columns["one device"].items():
         cells = [f"{label:43}{one['seconds']:9.2f}"]
         for column in list(COLUMNS)[1:]:
-            each = found[column][label]
-            cells.append(f"{differing(found, label, column):12}{each['moved']:15,}{each['seconds']:9.2f}")
+            result = columns[column][label]
+            cells.append(f"{differing(columns, label, column):12}{result['moved']:15,}{result['seconds']:9.2f}")
         print("".join(cells))
-    return any(differing(found, label, column) for column in list(COLUMNS)[1:] for label in found[column])
+    return any(differing(columns, label, column) for column in list(COLUMNS)[1:] for label in columns[column])
 
 
 def main():

@@ -25,7 +25,7 @@ def margin_round(learner, params, latents, taken):
 
 
 def measure(function, *args, repeats):
-    """Seconds of the fastest run, and the bytes of the compiled program besides its arguments."""
+    """Returns the seconds of the fastest run, and the bytes of the compiled program besides its arguments."""
     compiled = jax.jit(function).lower(*args).compile()
     jax.block_until_ready(compiled(*args))
     seconds = []

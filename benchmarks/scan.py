@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def generate(folder, num, side):
-    """Smooth random pictures: a few blobs of colour, blown up."""
+    """Writes smooth random pictures: a few blobs of colour, blown up."""
     rng = np.random.default_rng(0)
     for index in tqdm(range(num), "generating", unit="image"):
         if index % 1000 == 0:
@@ -69,7 +69,7 @@ def main():
         timed("training", args.num * args.epochs, train, trainer, data, folder)
         # It finds itself trained.
         timed("encoding", args.num, build_encoder(config.encoder, shape).encode, data, folder)
-        timed("first batch", args.num, labelling.run, config, str(workdir))
+        timed("initial set", args.num, labelling.run, config, str(workdir))
 
 
 if __name__ == "__main__":

@@ -58,10 +58,10 @@ class Counted:
 
 
 def make_score(width):
-    """The margin of a classifier, whose weights are drawn."""
+    """Returns the margin of a classifier with random weights."""
     first, second = (
-        jax.random.normal(jax.random.key(each), shape) / shape[0] ** 0.5
-        for each, shape in enumerate([(width, HIDDEN), (HIDDEN, CLASSES)])
+        jax.random.normal(jax.random.key(layer), shape) / shape[0] ** 0.5
+        for layer, shape in enumerate([(width, HIDDEN), (HIDDEN, CLASSES)])
     )
     return jax.jit(lambda latents: kernels.margin(jax.nn.softmax(jax.nn.relu(latents @ first) @ second, axis=1)))
 
@@ -84,7 +84,7 @@ def run(name, source, pick):
 
 
 def write(source, folder):
-    """The source's rows on disk."""
+    """Writes the rows of the source, and returns them as a source on disk."""
     size = 4 * source.num_rows * source.width
     if size > (free := shutil.disk_usage(folder).free):
         raise app.UsageError(f"{size} bytes are to be written but {folder} has {free} free; use --generated.")

@@ -24,7 +24,7 @@ SIZES = ((1024, 30.0), (64, 20.0))
 
 
 def make_images(num):
-    """Mostly black, as digits are, and in [0, 1]."""
+    """Returns images in [0, 1], mostly black, as digits are."""
     rng = np.random.default_rng(0)
     strokes = rng.uniform(size=(CLASSES, PIXELS)) < 0.25
     grey = strokes[rng.integers(CLASSES, size=num)] * rng.uniform(0.3, 1, size=(num, PIXELS))
@@ -42,7 +42,7 @@ def timed(function, *args):
 
 
 def off_target(conditional, perplexity):
-    """The largest difference of a row's perplexity."""
+    """Returns the largest difference of a row's perplexity from the target."""
     probs = conditional.astype(np.float64)
     nats = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(axis=1)
     return np.abs(np.exp(nats) - perplexity).max()

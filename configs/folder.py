@@ -2,9 +2,10 @@
 
     python launch.py --config=configs/folder.py --config.data.root=IMAGES --workdir=runs/mine
 
-The first call learns a latent space from the images and asks for a first batch and an audit slice; label them as
-docs/labelling.md shows, and give the same command again: it trains, tells how good it is, and asks the next batch.
-5,000 images of 32 x 32 take some two minutes to the first batch on two CPU cores, and each round half a minute.
+The first call learns a latent space from the images, and asks for an initial labelled set and an audit slice; label
+them as docs/labelling.md shows, and give the same command again: it trains, tells how good it is, and asks the next
+batch. 5,000 images of 32 x 32 take some two minutes to the first question on two CPU cores, and each round half a
+minute.
 """
 
 from ml_collections import ConfigDict, config_dict

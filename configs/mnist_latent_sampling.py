@@ -50,7 +50,7 @@ def sampler(name, clustering, match="nearest"):
 
 
 def table_1(classifier, kinds):
-    """The paper's rows, then three of ours. Its "Normal" is `multi_normal`."""
+    """Returns the arms of the paper's rows, then three of ours. Its "Normal" is `multi_normal`."""
     chosen = {"random": arm(RANDOM, classifier=classifier)}
     chosen["ae_error"] = arm(dict(name="ae_error"), encoder=kinds[0], classifier=classifier)
     for encoder in kinds[:3]:
@@ -67,7 +67,7 @@ def table_1(classifier, kinds):
 
 
 def readings(classifier):
-    """Other readings of clustered normal on the VAE, and other clusterings under it."""
+    """Returns arms of other readings of clustered normal on the VAE, and of other clusterings under it."""
     kmeans = dict(name="kmeans", num_clusters=10, iterations=100, seed=0)
     initials = dict(
         random=RANDOM,

@@ -10,7 +10,7 @@ from latent_al.models import cpu
 from latent_al.models.autoencoders import DenseVAE, vae_loss
 from latent_al.models.classifiers import CLASSIFIERS, MLP, mlp
 from latent_al.models.layers import drop
-from latent_al.models.train import BLOCK, Objective, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
+from latent_al.models.train import BLOCK, Objective, Subset, epoch, fit, in_blocks, keras_adadelta, keras_rmsprop, start
 from latent_al.types import BadInput, build
 
 MLP_SETTINGS = dict(hidden=(16,), dropout=0.2, learning_rate=1e-3, epochs=3, batch_size=4, num_classes=3)
@@ -75,9 +75,7 @@ class TestEpoch:
             lambda count: epoch(
                 jax.random.key(seed),
                 state,
-                jnp.eye(20),
-                rows,
-                count,
+                Subset(jnp.eye(20), rows, count),
                 objective=Objective(counting_loss, optimizer, batch_size),
             )
         )
@@ -98,7 +96,7 @@ class TestEpoch:
         optimizer = optax.sgd(1.0)
         state = start(jnp.zeros(20), optimizer)
         settings = dict(objective=Objective(counting_loss, optimizer, 4), num_steps=updates)
-        state, _ = fit(jax.random.key(0), state, jnp.eye(20), jnp.arange(20), 16, **settings)
+        state, _ = fit(jax.random.key(0), state, Subset(jnp.eye(20), jnp.arange(20), 16), **settings)
         np.testing.assert_allclose(state.params.sum(), -updates)
         assert (state.params[:16] <= -(updates // 4) / 4).all()
         assert not state.params[16:].any()
@@ -114,9 +112,7 @@ class TestEpoch:
         _, mean = epoch(
             jax.random.key(0),
             start(jnp.ones(()), optimizer),
-            values,
-            jnp.arange(10),
-            7,
+            Subset(values, jnp.arange(10), 7),
             objective=Objective(lambda params, key, x: params * x, optimizer, 3),
         )
         np.testing.assert_allclose(mean, values[:7].mean(), rtol=1e-6)
@@ -150,9 +146,7 @@ def test_one_trace_for_any_count():
         lambda count: fit(
             jax.random.key(0),
             start(jnp.zeros(8), optimizer),
-            jnp.eye(8),
-            jnp.arange(8),
-            count,
+            Subset(jnp.eye(8), jnp.arange(8), count),
             objective=Objective(loss, optimizer, 2),
             num_steps=12,
         )

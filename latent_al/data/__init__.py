@@ -25,7 +25,7 @@ from latent_al.runtime.processes import digest_by_share, share
 from latent_al.types import BadInput, Data, build
 
 PIXELS = 2**24
-"""Of the images that are looked at together: 64 MiB as floats."""
+"""Pixels that are checked together: 64 MiB as floats."""
 
 SOURCES = {
     "digits": digits,
@@ -66,7 +66,7 @@ def load(spec) -> Data:
 
 
 def digest(data: Data) -> str:
-    """A hash of every pixel, label and id: equal for equal data, in all processes at once."""
+    """Returns a hash of every pixel, label and id: equal for equal data, in all processes at once."""
     sha = hashlib.sha256(repr(data.num_classes).encode())
     for split in (data.train, data.validation, data.test):
         for array in split:

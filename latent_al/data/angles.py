@@ -1,4 +1,4 @@
-"""Draws angles most of which lie near one, and turns the images of another source by them."""
+"""Draws angles, most of them near one angle, and turns the images of another source by them."""
 
 import numpy as np
 
@@ -14,12 +14,12 @@ def rotated(*, source: Data, share_near: float | int, spread: float | int, seed:
     in at the edges, and what leaves the frame is lost. Class labels are dropped. An id becomes
     `ID turned by 12.3 degrees`.
 
-    An angle can only be learned where upright images look alike and none looks like another one turned: not so the
-    digits 6 and 9.
+    An angle can only be learned where upright images look alike and none looks like another one turned, as the digits 6
+    and 9 do.
 
     Args:
         source: the images, upright, with class labels or none.
-        share_near: of the training images that are turned little, in [0, 1].
+        share_near: share of the training images that are turned little, in [0, 1].
         spread: standard deviation of these little turns in degrees, 0 or more.
         seed: of the angles. Those of one split do not depend on the sizes of the others.
 

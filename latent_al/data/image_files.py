@@ -1,4 +1,4 @@
-"""One image file, in whatever format, depth or rotation, as eight-bit pixels."""
+"""Reads one image file, in whatever format, depth or rotation, as eight-bit pixels."""
 
 import io
 import os
@@ -27,7 +27,7 @@ class Content(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Pixels at the size that was asked for, and the height and width that the image has, upright, in its file."""
+    """Pixels at the size that was asked for, and the height and width of the upright image in its file."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     height: int
@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
 
 
 def check_shape(size: tuple[int, int] | None, channels: int) -> None:
-    """Checks what images are to become: (height, width) or None to leave them, 1 channel for grey or 3 for colour.
+    """Checks the size, (height, width) or None, and the channels, 1 for grey or 3 for colour, that images are to have.
 
     Raises:
         BadInput: another number of channels, a side below 1.
@@ -56,7 +56,7 @@ def read_image(path: Path, size: tuple[int, int] | None, channels: int) -> UInt8
 
 
 def read_content(path: Path) -> Content:
-    """Reads a file once, so that what is hashed is what is decoded.
+    """Reads a file once, so that the same bytes are hashed and decoded.
 
     Raises:
         UnusableImage: there is no such file any more, it cannot be read, or it is too large for any image.

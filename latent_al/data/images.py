@@ -22,7 +22,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns a block of rows, of which `np.asarray` is an array of `dtype`; of a number, that one image."""
+        """Returns a block of rows, which `np.asarray` reads as an array of `dtype`, or for a number that one image."""
         ...
 
 
@@ -67,5 +67,5 @@ class Mapped:
 
 
 def digest_arrays(arrays: list[np.ndarray | Mapped]) -> str:
-    """Returns a hash of arrays in memory or on disk, in all processes at once, of which each reads its part."""
+    """Returns a hash of arrays in memory or on disk; of several processes each reads its part, all at once."""
     return " ".join(digest_by_share(array.on_disk if isinstance(array, Mapped) else array) for array in arrays)

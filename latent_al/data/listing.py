@@ -1,4 +1,4 @@
-"""The image files of a folder: which there are, which cannot be used and why, and how many are read together."""
+"""Lists the image files of a folder, with those that cannot be used and why, and reads them in threads."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ class Listing(NamedTuple):
     """The image files of a folder and of its sub-folders.
 
     files: the image files, sorted by name.
-    rejected: (name, reason) of what cannot be used, sorted.
+    rejected: (name, reason) of files and folders that cannot be used, sorted.
     num_other: how many files have no image's suffix.
     """
 

@@ -1,4 +1,4 @@
-"""Draws greyscale images of a fish and the direction in which it swims; most of them are nearly the same."""
+"""Draws greyscale images of a fish, labelled with the direction in which it swims; most are nearly the same."""
 
 import numpy as np
 
@@ -35,9 +35,9 @@ def poses(
 
     Training angles are those of `draw_angles`: a camera that sees almost always the same pose. There the variation
     besides the angle is a twentieth, so that these images are near-duplicates of each other: the imbalance within a
-    class that the paper's own images have, which are private. Validation and test angles are uniform over the circle,
-    with all the variation, so that an error there counts all poses alike and not the common one most. Ids are
-    `poses/ROW at 12.3 degrees`.
+    class of the images of Philipsen and Moeslund (2020), which are private. Validation and test angles are uniform over
+    the circle, with all the variation, so that an error there counts all poses alike and not the common one most. Ids
+    are `poses/ROW at 12.3 degrees`.
 
     Args:
         num_train: 1 or more.

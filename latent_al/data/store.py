@@ -13,7 +13,7 @@ from latent_al.runtime.files import read_csv, replacing, write_csv
 from latent_al.types import BadInput
 
 COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
-"""The columns of a shard's table: what each of its images was when it was scanned."""
+"""The columns of a shard's table, which describes its images as they were when scanned."""
 SHARD, SHARD_BYTES = 1024, 2**26
 """Images of a shard, and its bytes, at most: as much again is read ahead."""
 OPEN_MAPS = 256
@@ -59,7 +59,7 @@ class Store:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The table of all images, in order, with `COLUMNS`; what is a number is an int."""
+        """Table of all images, in order, with `COLUMNS`; numbers are ints."""
         if len(self._tables) > 1:
             self._tables = [pd.concat(self._tables, ignore_index=True)]
         return self._tables[0]

@@ -18,7 +18,7 @@ def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data
     files.
 
     Args:
-        root: the folder of the files, of which the test file may be absent; None for TFDS.
+        root: the folder of the files; the test file may be absent; None for TFDS.
         data_dir: where TFDS keeps its sets. The first time it downloads 1.6 GB, most of it a split that is not read.
         num_validation: the first training images to hold out, 5,000 in Tonnaer (2017).
 

@@ -39,7 +39,7 @@ message_type {
 }
 message_type { name: "Example" field { name: "features" number: 1 type: TYPE_MESSAGE type_name: "Features" } }
 """
-"""Of TensorFlow's example.proto and feature.proto what images and classes need."""
+"""The part of TensorFlow's example.proto and feature.proto that images and classes need."""
 
 
 class Prepared(NamedTuple):
@@ -177,7 +177,7 @@ def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
 
 
 def _decode(file: bytes, dtype: str) -> np.ndarray:
-    """Returns the pixels [h w c]; of floats, the file has the four bytes as channels."""
+    """Returns the pixels [h w c]; the file of floats has their four bytes as channels."""
     with Image.open(io.BytesIO(file)) as image:
         pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], -1).view(dtype)

@@ -1,4 +1,4 @@
-"""Points of three classes in the plane, which are hard for random and for uncertainty sampling."""
+"""Draws points of three classes in the plane, which are hard for random and for uncertainty sampling."""
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ def perturbed_pairs(
     class i, all different, and take its label. Each copy is turned about its centre by an angle uniform in +-max_angle
     and then moved down and right by two real distances, each uniform in [0, max_shift], with linear interpolation and
     zeros coming in at the edges. The last of an odd number of classes has no partner and stays. A copy's id is
-    `ID perturbed at ID`: of the image that was copied, and of the one overwritten.
+    `ID perturbed at ID`, with the ids of the image that was copied and of the one overwritten.
 
     Source: "unbalanced MNIST" of Killeen (2019): 2,000 copies, 5 degrees (pi/36) and 2 pixels on 50,000 images, so
     that even digits have about 7,000 and odd ones 3,000.
@@ -31,7 +31,7 @@ def perturbed_pairs(
 
     Raises:
         BadInput: no class labels, a number outside its range, an even class of fewer than `num_copies` images or an
-            odd one of which none would remain.
+            odd one that would keep none.
     """
     _check_labels(source)
     _check_perturbation(source, num_copies, max_angle, max_shift)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from latent_al.data.images import Images, Stream
 from latent_al.models.autoencoders import AutoEncoder
-from latent_al.models.train import BLOCK, Objective, State, epoch, in_blocks, start
+from latent_al.models.train import BLOCK, Objective, State, Subset, epoch, in_blocks, start
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_json
 from latent_al.types import BadInput, Data, Key, Params
@@ -94,7 +94,8 @@ def make_trainer(make: Callable, training: Training, image_shape: tuple[int, int
     objective = Objective(autoencoder.loss, autoencoder.optimizer(learning_rate), batch_size)
 
     def run(key, state, pixels, count):
-        return epoch(key, state, as_floats(pixels), jnp.arange(pixels.shape[0]), count, objective=objective)
+        subset = Subset(as_floats(pixels), jnp.arange(pixels.shape[0]), count)
+        return epoch(key, state, subset, objective=objective)
 
     return Trainer(autoencoder, training, image_shape, jax.jit(run))
 

@@ -1,4 +1,4 @@
-"""A config as a command gives it: a file, and `--config.KEY=VALUE` to set keys of it."""
+"""Runs what a command asks for: a config file, with `--config.KEY=VALUE` to set keys of it."""
 
 import ast
 import copy
@@ -10,7 +10,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from latent_al.experiment.schema import unknown
+from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.run import run_experiment
+from latent_al.experiment.schema import Settings, unknown
+from latent_al.results.formatting import format_table
+from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput
 
 PREFIX = "--config."
@@ -51,6 +55,46 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
         for key, text in overrides.items():
             _set(config, key, text)
     return config
+
+
+def parse_config(config: ConfigDict) -> Settings:
+    """Returns the experiment, or the labelling job where there is a key `job`, that a config describes.
+
+    Raises:
+        BadInput: what `parse_experiment` or `parse_labelling` refuses.
+        ModuleNotFoundError: the extra of the labelling job is not installed.
+    """
+    if "job" not in config:
+        return parse_experiment(config)
+    # An experiment does without the packages of the labelling job.
+    from latent_al.labelling.config import parse_labelling
+
+    return parse_labelling(config)
+
+
+def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: str) -> None:
+    """Runs the experiment or the labelling job that a config describes, and prints what a person wants to know of it.
+
+    Args:
+        config: of an experiment, or of a labelling job where there is a key `job`.
+        workdir: the folder of this one run.
+        encoders_dir: of trained encoders that experiments share; None for that of the workdir.
+        command: as it was given, for the report of an experiment.
+
+    Raises:
+        BadInput: whatever cannot be used, with the cure.
+    """
+    if "job" in config:
+        from latent_al import labelling
+
+        labelling.run(config, workdir)
+        return
+    summary = run_experiment(config, workdir, encoders_dir=encoders_dir, command=command)
+    if not is_first():
+        return
+    if summary["arms"]:
+        print(f"\n{format_table(summary)}\n")
+    print(f"Report: {workdir}/report.html\nQueries, tables and summary: {workdir}")
 
 
 def _set(config, key, text):

@@ -148,7 +148,7 @@ def to_utc(text: str) -> str:
 
 
 def _by_name(table):
-    # A name that has had two contents means the old one: of that the ledger refuses what it has not heard before.
+    # A name that has had two contents means the old one, whose new answers the ledger refuses.
     changed = table["status"] == "changed"
     names = pd.concat([table[changed], table[~changed]]).drop_duplicates("file_name")
     return dict(zip(names["file_name"], names["id"], strict=True))
@@ -169,7 +169,7 @@ def _is_folder(path):
 
 
 def _escape(text):
-    """Spells out what UTF-8 or a line of text cannot hold: paths may hold any byte."""
+    """Returns text in which bytes that are no UTF-8, and control characters, are spelt out: paths may hold any byte."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
 

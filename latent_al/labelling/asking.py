@@ -29,10 +29,10 @@ class Asked(NamedTuple):
 
 
 def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: State, encoded: Encoded) -> Asked:
-    """The next round: trains on what is labelled, and chooses; without labels of two classes it only chooses.
+    """Returns the next round: trains on what is labelled, and selects; without labels of two classes it only selects.
 
     Raises:
-        BadInput: what a strategy refuses in these latents.
+        BadInput: latents that a strategy refuses.
     """
     index = len(state.past)
     masks = state.masks
@@ -55,7 +55,7 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
         raise BadInput(f"strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
     audit = np.flatnonzero(masks.unasked_audit | (masks.audit & masks.tied))
-    # In random order: whoever stops half-way has labelled a random part of the slice, not its first folders.
+    # In random order: an annotator who stops half-way has labelled a random part of the slice, not its first folders.
     audit = audit[np.argsort([selection.uniform(identity, config.seed) for identity in state.table.id.iloc[audit]])]
     queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
     record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
@@ -64,7 +64,7 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
 
 
 def _queries(state, encoded, again, chosen, audit, probs, name):
-    """The slice's images come last, without a prediction that could sway who labels them."""
+    """Returns the table of queries; the audit slice comes last, without a prediction that could sway annotators."""
     rows = np.concatenate([again, chosen, audit])
     table, masks = state.table.iloc[rows], state.masks
     num = len(rows) - len(audit)
@@ -90,7 +90,7 @@ def _predictions(state, probs):
     return pd.DataFrame(columns | dict(label=names[1 + masks.classes], audit=np.where(masks.audit, "yes", "")))
 
 
-def _measured(key, batch, learner, state, encoded, probs):
+def _measured(key, query_size, learner, state, encoded, probs):
     """Returns estimates of this round's classifier from the audit slice; `predicted` are its classes for all of it."""
     masks, names = state.masks, np.array(state.classes, object)
     rows = np.flatnonzero(masks.audit & (masks.classes != UNLABELLED))
@@ -100,7 +100,7 @@ def _measured(key, batch, learner, state, encoded, probs):
     correct = truth == probs[rows].argmax(axis=1)
     slice_rows = np.flatnonzero(masks.audit)
     predicted = dict(zip(state.table.id.iloc[slice_rows], names[probs[slice_rows].argmax(axis=1)], strict=True))
-    # What annotators disagreed about has been asked again, and is still one label.
+    # An image that annotators disagreed about has been asked again, and is still one label.
     asked = dict.fromkeys(identity for record in state.past for identity in record["queries"])
     chosen = state.rows_of(list(asked))
     chosen = chosen[masks.labelled[chosen]]
@@ -109,13 +109,13 @@ def _measured(key, batch, learner, state, encoded, probs):
         accuracy=estimates.accuracy(correct),
         temperature=softened,
         calibration_error=estimates.calibration_error(confidence, correct),
-        gain=_gain(state, predicted, batch),
+        gain=_gain(state, predicted, query_size),
         against_random=estimates.against_random(key, learner, *pairs),
         predicted=predicted,
     )
 
 
-def _gain(state, predicted, batch):
+def _gain(state, predicted, query_size):
     history = [record for record in state.past if "predicted" in record]
     history.append(dict(predicted=predicted, num_labels=int(state.masks.labelled.sum())))
     history = history[-estimates.ROUNDS :]
@@ -124,4 +124,4 @@ def _gain(state, predicted, batch):
         [record["predicted"][image] == state.labels.labels[image] for image in sorted(ids)] for record in history
     ]
     num_labels = np.array([record["num_labels"] for record in history])
-    return estimates.expected_gain(np.array(correct, bool).reshape(len(history), len(ids)), num_labels, batch)
+    return estimates.expected_gain(np.array(correct, bool).reshape(len(history), len(ids)), num_labels, query_size)

@@ -5,23 +5,14 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from latent_al.encoders import TRAINED
+from latent_al.encoders.precomputed import precomputed
 from latent_al.experiment.config import Precision, Strategy
 from latent_al.experiment.schema import Count, CountOrZero, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
-
-def _precomputed(*, latents: str, index: str) -> None:
-    """Embeddings [n d] that people have, one row an image.
-
-    Args:
-        latents: the `.npy` file of the embeddings.
-        index: a CSV with a row for each of theirs, in a column `id`, or else `file_name`.
-    """
-
-
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
 Classifier = Annotated[Any, Table("classifier that reads latents", ON_LATENTS)]
-Encoder = Annotated[Any, Table("encoder", TRAINED | {"precomputed": _precomputed})]
+Encoder = Annotated[Any, Table("encoder", TRAINED | {"precomputed": precomputed})]
 
 
 @checked
@@ -38,7 +29,7 @@ class Folder(Settings):
 
 @checked
 class LabellingJob(Settings):
-    """A labelling job: of a folder of unlabelled images, which ones people are to label next."""
+    """A labelling job: selects which images of an unlabelled folder people are to label next."""
 
     job: Literal["labelling"]
     """Marks the config of a labelling job."""
@@ -57,7 +48,7 @@ class LabellingJob(Settings):
     strategy: Strategy
     """Selects the images of a round."""
     seed: Int
-    """Of all that is random but the encoder."""
+    """Seed of all that is random but the encoder."""
     audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
     classes: tuple[str, ...] = ()

@@ -24,9 +24,11 @@ FOLDS, REPEATS = 5, 3
 
 
 def accuracy(correct: Bool[np.ndarray, " m"]) -> dict | None:
-    """The share of the audit slice that is predicted correctly, with Wilson's 95 % interval; None without labels.
+    """Returns the share of the audit slice that is predicted correctly; None without labels.
 
-    Source: Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion (2001).
+    The bounds `low` and `high` are those of Wilson's interval of 95 %.
+
+    Source: Brown, Cai and DasGupta (2001).
     """
     if not len(correct):
         return None
@@ -37,7 +39,7 @@ def accuracy(correct: Bool[np.ndarray, " m"]) -> dict | None:
 def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> float | None:
     """Returns the temperature that calibrates confidence, in [0.05, 20]; None with few labels.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2.
+    Source: Guo et al. (2017), section 4.2.
     """
     if len(labels) < CALIBRATING:
         return None
@@ -50,14 +52,14 @@ def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) 
 
 
 def soften(probs: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndarray, "n c"]:
-    """Probabilities whose logits are divided by `temperature`."""
+    """Returns probabilities whose logits are divided by `temperature`."""
     logits = np.log(np.maximum(probs, 1e-30)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndarray, " m"]) -> float | None:
-    """Expected calibration error in ten bins of confidence, in [0, 1]; None without labels."""
+    """Returns the expected calibration error in ten bins of confidence, in [0, 1]; None without labels."""
     if not len(correct):
         return None
     bins = np.minimum((confidence * 10).astype(int), 9)
@@ -66,18 +68,18 @@ def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndar
 
 
 def expected_gain(
-    correct: Bool[np.ndarray, "rounds m"], num_labels: Int[np.ndarray, " rounds"], batch: int
+    correct: Bool[np.ndarray, "rounds m"], num_labels: Int[np.ndarray, " rounds"], query_size: int
 ) -> dict | None:
-    """Returns the accuracy that the next `batch` labels would add at the rate of the last rounds, in [-1, 1].
+    """Returns the accuracy that the next `query_size` labels would add at the rate of the last rounds, in [-1, 1].
 
-    A line through accuracy over the logarithm of the labels. The interval of 95 % is a bootstrap over audit images,
-    each of which takes part in all rounds. None for fewer than three rounds or two images.
+    A line is fitted to accuracy over the logarithm of the labels. The interval of 95 % is a bootstrap over audit
+    images, each of which takes part in all rounds. None for fewer than three rounds or two images.
     """
     correct, num_labels = correct[-ROUNDS:], num_labels[-ROUNDS:]
     if len(num_labels) < 3 or correct.shape[1] < 2 or num_labels[0] == num_labels[-1]:
         return None
     x = np.log(num_labels) - np.log(num_labels).mean()
-    gains = (x @ correct) / (x @ x) * np.log1p(batch / num_labels[-1])
+    gains = (x @ correct) / (x @ x) * np.log1p(query_size / num_labels[-1])
     return _interval(paired_difference(gains, np.zeros_like(gains)))
 
 
@@ -87,15 +89,15 @@ def against_random(
     chosen: tuple[Float[np.ndarray, "k d"], Int[np.ndarray, " k"]],
     audit: tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"]],
 ) -> dict | None:
-    """Accuracy by the first chosen labels less that by as many random ones, which the audit slice lends.
+    """Returns the accuracy by the first selected labels less that by as many random ones, which the audit slice lends.
 
     Each part of the audit slice is predicted by what is trained on the other parts, and by what is trained on as many
-    of the chosen labels. The interval of 95 % is a bootstrap over audit images. None with few labels.
+    of the selected labels. The interval of 95 % is a bootstrap over audit images. None with few labels.
 
     Args:
         key: of the fits.
         learner: as in the rounds.
-        chosen: latents and classes of the images that the strategies chose, in that order.
+        chosen: latents and classes of the images that the strategies selected, in that order.
         audit: those of the audit slice.
     """
     num_chosen, num_audit = len(chosen[1]), len(audit[1])

@@ -85,7 +85,7 @@ def _run(config, folder, parts):
 
 
 def _identity(config):
-    """The settings that may not change from round to round, nor may `audit` once the slice is set aside."""
+    """Returns the settings that may not change from round to round, nor may `audit` once the slice is set aside."""
     tree = config.to_dict()
     return dict(
         data=dict(size=tree["data"]["size"], channels=tree["data"]["channels"]),
@@ -113,7 +113,7 @@ def _check_classes(classes):
             f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
             "none of them empty or ?."
         )
-    # Whatever its XML refuses would else be refused after the first round's long work.
+    # A name that the XML cannot hold would else be refused after the first round's long work.
     label_studio.labelling_config(classes)
 
 

@@ -36,7 +36,7 @@ def tasks(queries: pd.DataFrame, *, root_name: str, round_index: int, classes: S
         queries: columns id, file_name, rank, reason, prediction and confidence, in [0, 1]; "" and NaN without one.
         root_name: the folder of the images as seen from Label Studio's document root.
         round_index: names the model whose predictions these are.
-        classes: what may be predicted.
+        classes: the names that may be predicted.
 
     Raises:
         ValueError: a prediction of another class, or a confidence outside [0, 1]: Label Studio would take both.

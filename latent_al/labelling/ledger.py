@@ -106,9 +106,9 @@ def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
 
 
 def resolve(log: pd.DataFrame) -> Labels:
-    """Returns the label of each image: that of most annotators, of each of whom the newest answer counts.
+    """Returns the label of each image: that of most annotators, with the newest answer of each.
 
-    The newest is so by time, then by place in the log. Skips do not vote.
+    The newest is the latest by time, then by place in the log. Skips do not vote.
     """
     newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
     votes = {image: Counter() for image in sorted(newest["id"])}
@@ -159,7 +159,7 @@ def _check_row(path, row, cells):
 
 
 def _bound(log, answers):
-    """Yields the answers; of a file that names its images, about those that the names meant when it was first read."""
+    """Yields the answers; a file name means the image that it meant when the file of answers was first read."""
     meant = dict(zip(zip(log["source"], log["file_name"], strict=True), log["id"], strict=True))
     for answer in answers:
         name = answer.file_name.replace("\r", "\\r")

@@ -1,4 +1,4 @@
-"""The rounds on disk: each a folder that appears whole, and is never written again."""
+"""Reads and writes the rounds on disk: each is a folder that appears whole, and is never written again."""
 
 import json
 import shutil

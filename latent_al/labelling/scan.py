@@ -1,4 +1,4 @@
-"""From a folder to the images in it: what is there, once each, by its content, and what came, went and changed."""
+"""Finds the images of a folder, once each by their content, and what came, went and changed since the last scan."""
 
 import hashlib
 import shutil
@@ -21,7 +21,7 @@ from latent_al.types import BadInput, Data, Split
 PLACE = ["file_name", "bytes", "modified_ns"]
 """The columns that tell, without reading it, that a file is as it was."""
 ROW_BYTES = 200
-"""Of an image in the tables, about."""
+"""Bytes of an image in the tables, about."""
 
 
 class Forecast(NamedTuple):
@@ -29,7 +29,7 @@ class Forecast(NamedTuple):
 
     num_images: files to read.
     seconds: about how long that takes, from a sample of them.
-    disk_bytes: what the shards will take, at most: duplicates take nothing.
+    disk_bytes: of the shards, at most: duplicates take nothing.
     """
 
     num_images: int
@@ -46,9 +46,9 @@ class Plan:
         workdir: where the shards and the tables go.
         size: (height, width) that every image is resized to.
         channels: 1 for grey, 3 for colour.
-        store: what earlier scans have read.
+        store: the images that earlier scans have read.
         files: `PLACE` of each file with an image's suffix, sorted by name, and its `id`, empty where it is to be read.
-        rejected: (file name, reason) of what will not be read.
+        rejected: (file name, reason) of all that will not be read.
         num_other: how many files have no image's suffix.
     """
 
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def new(self) -> list[str]:
-        """The names of the files to read."""
+        """Names of the files to read."""
         return self.files.file_name[self.files.id == ""].tolist()
 
 
@@ -76,7 +76,7 @@ class Scan(NamedTuple):
         `removed`.
     store: their pixels.
     duplicates: as `duplicates.csv`: the further files of an image, and the file that stands for it.
-    rejected: as `rejected.csv`: what could not be used, and why.
+    rejected: as `rejected.csv`: files that could not be used, and why.
     num_new, num_removed, num_changed: since the last scan that came to its end.
     num_other: files without an image's suffix.
     """
@@ -100,7 +100,7 @@ class _Read(NamedTuple):
 
 
 def check_size(size: tuple[int, int] | None, channels: int) -> None:
-    """Checks what every image of the pool is to become.
+    """Checks the size and the channels that every image of the pool is to have.
 
     Raises:
         BadInput: no size, a side below 1, channels other than 1 and 3.
@@ -136,7 +136,7 @@ def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, chann
 
 
 def forecast(plan: Plan) -> Forecast:
-    """Returns what reading all new files will take, from reading up to 32 of them, drawn at random.
+    """Returns the cost of reading all new files, from reading up to 32 of them, drawn at random.
 
     Raises:
         BadInput: the disk has less room than that.
@@ -202,7 +202,7 @@ def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
 
 
 def summary(scan: Scan) -> str:
-    """Returns what was found, for the terminal, in one line; what is new only where not everything is."""
+    """Returns one line for the terminal with the counts of a scan; what is new only where not everything is."""
     num_present = int((scan.table.status == "present").sum())
     num_new = scan.num_new if scan.num_new < len(scan.table) else 0
     counts = [

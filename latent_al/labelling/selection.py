@@ -1,4 +1,4 @@
-"""Selects what to ask next, from the latents and the labels of the pool."""
+"""Selects the images to ask about next, from the latents and the labels of the pool."""
 
 import hashlib
 from functools import partial
@@ -15,7 +15,7 @@ from latent_al.types import UNLABELLED, Encoded, Key, Learner, Pool, Problem, St
 
 
 class Masks(NamedTuple):
-    """The rows of the pool, by what has become of them; True means the thing named.
+    """The state of each row of the pool; True means the thing named.
 
     classes: [n], the class of the label that people agreed on, UNLABELLED without one.
     audit: set aside to measure accuracy.
@@ -32,17 +32,17 @@ class Masks(NamedTuple):
 
     @property
     def labelled(self) -> np.ndarray:
-        """To train on."""
+        """Rows to train on."""
         return (self.classes != UNLABELLED) & ~self.audit
 
     @property
     def candidates(self) -> np.ndarray:
-        """To choose from."""
+        """Rows to select from."""
         return self._unasked & ~self.audit
 
     @property
     def unasked_audit(self) -> np.ndarray:
-        """Of the audit slice, to be asked."""
+        """Rows of the audit slice that are still to be asked."""
         return self._unasked & self.audit
 
     @property
@@ -58,7 +58,7 @@ class Chosen(NamedTuple):
 
 
 def uniform(identity: str, seed: int) -> float:
-    """A number in [0, 1) that an image keeps for good, whatever joins the pool or leaves it."""
+    """Returns a number in [0, 1) that an image keeps for good, whatever joins the pool or leaves it."""
     return int.from_bytes(hashlib.sha256(f"{seed} {identity}".encode()).digest()[:8]) / 2**64
 
 
@@ -114,7 +114,7 @@ def uncertainty(probs: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
 
 
 def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """For each of `rows`, to how many of the `present` images it is the nearest of all those asked so far."""
+    """Returns to how many of the `present` images each of `rows` is the nearest of all that have been asked."""
     sites = np.concatenate([rows, np.setdiff1d(np.flatnonzero(asked), rows)])
     if not len(sites):
         return np.zeros(0, int)

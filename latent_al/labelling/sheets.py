@@ -23,7 +23,7 @@ MARGIN = 4
 CAPTION = 20
 """Pixels of a caption's line."""
 FITTED = 10_000
-"""Images that the principal components are found from."""
+"""Images that the principal components are computed from."""
 CLOUD = 20_000
 """Images that are drawn as the background of the map."""
 
@@ -48,7 +48,7 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
 
     Args:
         images: at least one, of any sizes, taken one by one; grey where c = 1, colour where c = 3.
-        captions: one an image; what does not fit below the image is cut.
+        captions: one an image; cut where it does not fit below the image.
         path: of the PNG, replaced as a whole.
     """
     cell = SIDE + MARGIN

@@ -57,7 +57,7 @@ class Taken(NamedTuple):
 
 
 def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial: int, seed: int) -> None:
-    """Fixes, once, the share of all images that the audit slice takes: `num` of those there are, and of later ones.
+    """Sets, once, the share of the images that the audit slice takes: `num` of those present, and the same share later.
 
     Raises:
         BadInput: fewer images than the slice and the initial labelled set need; a slice of another size was set aside

@@ -11,7 +11,17 @@ from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
-from latent_al.models.train import BLOCK, Objective, fit, in_blocks, keras_adadelta, keras_rmsprop, num_batches, start
+from latent_al.models.train import (
+    BLOCK,
+    Objective,
+    Subset,
+    fit,
+    in_blocks,
+    keras_adadelta,
+    keras_rmsprop,
+    num_batches,
+    start,
+)
 from latent_al.types import BadInput, Learner, Scalar, Spec, build, check_name, is_traced
 
 NUM_PARTS = 10
@@ -68,7 +78,7 @@ def mlp(*, num_classes: int, **settings) -> Learner:
 
 
 def angle_mlp(**settings) -> Learner:
-    """The perceptron of `mlp` as a regressor of angles. Takes the settings of `perceptron`."""
+    """Returns the perceptron of `mlp` as a regressor of angles. Takes the settings of `perceptron`."""
     return perceptron(angles(), **settings)
 
 
@@ -78,7 +88,7 @@ def cnn(*, num_classes: int, **settings) -> Learner:
 
 
 def angle_cnn(**settings) -> Learner:
-    """The network of `cnn` as a regressor of angles. Takes the settings of `convolutional`."""
+    """Returns the network of `cnn` as a regressor of angles. Takes the settings of `convolutional`."""
     return convolutional(angles(), **settings)
 
 
@@ -118,9 +128,8 @@ def perceptron(
         key_init, key_fit = jax.random.split(key)
         state = start(model.init(key_init, inputs[:1]), optimizer)
         num_steps = epochs * num_batches(count, batch_size)
-        state, loss = fit(
-            key_fit, state, (inputs, labels), rows, count, dropout, objective=objective, num_steps=num_steps
-        )
+        subset = Subset((inputs, labels), rows, count)
+        state, loss = fit(key_fit, state, subset, dropout, objective=objective, num_steps=num_steps)
         return state.params, {"loss": loss}
 
     predict = in_blocks(predictions(model, task))
@@ -170,32 +179,27 @@ def convolutional(
     check_halves("the convolutional network", image_shape, len(filters))
     model, optimizer = CNN(tuple(filters), depth, units, task.num_outputs), keras_adadelta(learning_rate)
     objective = Objective(loss_of(model, task), optimizer, batch_size)
-
-    def fit_cnn(key, inputs, labels, rows, count, monitor: Callable | None = None):
-        """Trains; `monitor`, params -> values, is called after each of `NUM_PARTS` parts for `monitored`."""
-        key_init, key_fit = jax.random.split(key)
-
-        def train_part(state, key):
-            state, loss = fit(
-                key,
-                state,
-                (inputs, labels),
-                rows,
-                count,
-                dropout,
-                objective=objective,
-                num_steps=num_steps // NUM_PARTS,
-                alone=True,
-            )
-            return state, (loss, monitor(state.params) if monitor else None)
-
-        state = start(model.init(key_init, inputs[:1]), optimizer)
-        state, (losses, monitored) = jax.lax.scan(train_part, state, jax.random.split(key_fit, NUM_PARTS))
-        return state.params, {"loss": losses[-1]} | ({"monitored": monitored} if monitor else {})
-
+    fit_cnn = _fit_in_parts(model, objective, dropout, num_steps // NUM_PARTS)
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
     mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True)
     return Learner(fit_cnn, predict, mc_dropout, task.score, task.metric)
+
+
+def _fit_in_parts(model, objective, dropout, steps_in_part):
+    def fit_cnn(key, inputs, labels, rows, count, monitor: Callable | None = None):
+        """Trains; calls `monitor`, params -> values, after each of `NUM_PARTS` parts for `monitored`."""
+        key_init, key_fit = jax.random.split(key)
+        subset = Subset((inputs, labels), rows, count)
+
+        def train_part(state, key):
+            state, loss = fit(key, state, subset, dropout, objective=objective, num_steps=steps_in_part, alone=True)
+            return state, (loss, monitor(state.params) if monitor else None)
+
+        state = start(model.init(key_init, inputs[:1]), objective.optimizer)
+        state, (losses, monitored) = jax.lax.scan(train_part, state, jax.random.split(key_fit, NUM_PARTS))
+        return state.params, {"loss": losses[-1]} | ({"monitored": monitored} if monitor else {})
+
+    return fit_cnn
 
 
 CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted, "resnet18": resnet18}

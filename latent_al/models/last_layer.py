@@ -22,9 +22,9 @@ TOLERANCE = 1e-3
 def refit(
     features: Float[Array, "n f"], labels: Int[Array, " n"], num_classes: int, l2: Scalar
 ) -> tuple[Float[Array, "f c"], Float[Array, ""]]:
-    """The weights of the last layer, without bias, that minimise the mean cross-entropy plus l2 times their square sum.
+    """Returns the weights of the last layer, without bias, that minimise the regularised cross-entropy.
 
-    A convex problem, solved by L-BFGS.
+    It is the mean over labelled rows plus l2 times the sum of squared weights, a convex problem, solved by L-BFGS.
 
     Args:
         features: [n f].
@@ -33,8 +33,7 @@ def refit(
         l2: above 0.
 
     Returns:
-        The weights, and the residual: the norm of the gradient over that of its two parts together, in
-        [0, 1].
+        The weights, and the residual in [0, 1]: the norm of the gradient over that of its two parts together.
     """
     is_labelled = labels >= 0
     count = jnp.maximum(is_labelled.sum(), 1)

@@ -21,7 +21,7 @@ def dense(units: int, dtype: jnp.dtype = FLOAT) -> nn.Dense:
 def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> Float[Array, "b ..."]:
     """Returns `x` after inverted dropout: a unit is 0 with probability `rate`, in [0, 0.99], and else x / (1 - rate).
 
-    `nn.Dropout` takes no traced rate.
+    Unlike `nn.Dropout` it takes a traced rate.
     """
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 

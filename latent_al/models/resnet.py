@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from latent_al.models.convolutions import Convolution, conv, conv_2x, pixel_conv_2x
 from latent_al.models.layers import check_halves, dense, drop
 from latent_al.models.tasks import CNN_BLOCK, classes, loss_of, mc_dropout_of, predictions
-from latent_al.models.train import Objective, as_members, fit, in_blocks, num_batches, shuffled, start
+from latent_al.models.train import Objective, Subset, as_members, fit, in_blocks, num_batches, shuffled, start
 from latent_al.types import BadInput, Key, Learner, Params
 
 STAGES = 4
@@ -93,7 +93,7 @@ class ResNet18(nn.Module):
 
 
 def initial_params(key: Key, model: ResNet18, images: Float[Array, "n h w c"]) -> Params:
-    """Kernels that are normal with a variance of 2 / inputs, as He et al. have them, scales of 1, and biases of 0.
+    """Returns normal kernels with a variance of 2 / inputs, as He et al. (2015) have them, scales of 1, biases of 0.
 
     All come from one draw: XLA takes longer to compile a draw for each than to compile the network.
     """
@@ -112,20 +112,22 @@ def initial_params(key: Key, model: ResNet18, images: Float[Array, "n h w c"]) -
 
 
 class Annealed(NamedTuple):
+    """The state of `cosine_to_zero`: the steps taken, and those in all."""
+
     step: Int[Array, ""]
-    num_updates: Int[Array, ""]
+    num_steps: Int[Array, ""]
 
 
-def cosine_to_zero(num_updates: Int[Array, ""] | int) -> optax.GradientTransformation:
-    """Scales by half a cosine, from 1 at first towards 0 after `num_updates`, which may be traced: the state has it."""
+def cosine_to_zero(num_steps: Int[Array, ""] | int) -> optax.GradientTransformation:
+    """Scales by half a cosine, from 1 at first towards 0 after `num_steps`, which may be traced: the state has it."""
 
     def init(params):
         del params
-        return Annealed(jnp.int32(0), jnp.int32(num_updates))
+        return Annealed(jnp.int32(0), jnp.int32(num_steps))
 
     def update(updates, state, params=None):
         del params
-        factor = (1 + jnp.cos(jnp.pi * state.step / state.num_updates)) / 2
+        factor = (1 + jnp.cos(jnp.pi * state.step / state.num_steps)) / 2
         return jax.tree.map(lambda leaf: factor * leaf, updates), state._replace(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
@@ -140,11 +142,11 @@ def population_statistics(
     count: Int[Array, ""] | int,
     batch_size: int,
 ) -> PyTree:
-    """The statistics of the trained network over one pass of the first `count` of `rows`, for the whole set at once.
+    """Returns the statistics of the trained network over one pass of the first `count` of `rows`, for all at once.
 
     The pass is one of training: whole batches in random order, each normalised by its own statistics, the last filled
     up with rows of the others, and all of equal weight. A mean is the mean of theirs; a variance the mean of theirs and
-    the variance of their means. This is "precise batch norm", Wu and Johnson 2021, which does better than a running
+    the variance of their means. This is "precise batch norm", Wu and Johnson (2021), which does better than a running
     mean where there are few batches.
 
     Returns:
@@ -176,10 +178,12 @@ def resnet18(
     epochs: int,
     batch_size: int,
 ) -> Learner:
-    """ResNet-18, He et al. 2015, as is usual for CIFAR: a 3x3 stem with stride 1 and no pooling after it.
+    """Returns ResNet-18 as is usual for CIFAR: a 3x3 stem with stride 1 and no pooling after it.
+
+    Source: He et al. (2015).
 
     Trained from scratch at each fit by SGD with Nesterov momentum 0.9 and a learning rate that falls to zero as half a
-    cosine over all updates. In training a batch is normalised by its own statistics; the predictions use those of
+    cosine over all steps. In training a batch is normalised by its own statistics; the predictions use those of
     `population_statistics`.
 
     Args:
@@ -187,7 +191,7 @@ def resnet18(
         image_shape: (h, w, c), sides that are multiples of 8.
         width: channels of the first stage; 64 as published.
         dropout: share of the features dropped before the last layer in training, in [0, 0.99].
-        learning_rate: of the first update.
+        learning_rate: of the first step.
         weight_decay: added to each gradient, times the weight; 0 or more.
         epochs: passes over the labelled rows.
         batch_size: images a step, filled up with some of them again where there are fewer.
@@ -215,7 +219,7 @@ def resnet18(
         optimizer = optax.chain(optax.add_decayed_weights(weight_decay), sgd, cosine_to_zero(num_steps))
         state = start(initial_params(key_init, model, inputs[:1]), optimizer)
         settings = dict(objective=Objective(loss, optimizer, batch_size), num_steps=num_steps, alone=True)
-        state, mean_loss = fit(key_fit, state, (inputs, labels), rows, count, dropout, **settings)
+        state, mean_loss = fit(key_fit, state, Subset((inputs, labels), rows, count), dropout, **settings)
         statistics = population_statistics(key_statistics, model, state.params, inputs, rows, count, batch_size)
         return state.params | {"statistics": statistics}, {"loss": mean_loss}
 

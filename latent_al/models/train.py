@@ -38,6 +38,19 @@ class Objective(NamedTuple):
     batch_size: int
 
 
+class Subset(NamedTuple):
+    """The examples to train on: the first `count` of `rows`, 1 or more.
+
+    arrays: a tree of arrays whose leading axis `rows` index.
+    rows: the buffer; slots from `count` on are not read.
+    count: may be traced.
+    """
+
+    arrays: PyTree
+    rows: Int[Array, " capacity"]
+    count: Int[Array, ""] | int
+
+
 def start(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first step."""
     return State(params, optimizer.init(params))
@@ -56,30 +69,30 @@ def keras_rmsprop(learning_rate: float) -> optax.GradientTransformation:
 def epoch(
     key: Key,
     state: State,
-    examples: PyTree,
-    rows: Int[Array, " capacity"],
-    count: Int[Array, ""] | int,
+    subset: Subset,
     *context: PyTree,
     objective: Objective,
     num_steps: Int[Array, ""] | int | None = None,
 ) -> tuple[State, Float[Array, ""]]:
-    """Trains for one pass in random order over the first `count` of `rows`; the last batch may be smaller.
+    """Trains for one pass in random order over the examples; the last batch may be smaller.
 
     A smaller batch is filled up with rows of the other batches, whose loss does not count: a loss that compares the
-    examples of a batch sees whole batches, and none twice unless `count` is below `batch_size`.
+    examples of a batch sees whole batches, and none twice unless there are fewer than `batch_size`.
 
     Args:
-        examples: arrays whose leading axis `rows` index.
-        rows: the buffer; slots from `count` on are not read. `count` is 1 or more.
+        key: of the order, and of what is random in the loss.
+        state: before the pass.
+        subset: the examples.
         context: what the loss takes besides, the same in each step.
         objective: what is minimised, and how.
-        num_steps: ends the pass early; by default it takes all `num_batches(count, batch_size)`.
+        num_steps: ends the pass early; by default it takes all `num_batches(subset.count, batch_size)`.
 
     Returns:
         The state, and the mean loss over the pass.
     """
     key_order, key_loss = jax.random.split(key)
-    in_order = shuffled(key_order, rows, count)
+    count = subset.count
+    in_order = shuffled(key_order, subset.rows, count)
     loss, optimizer, batch_size = objective
 
     def step(index, carry):
@@ -87,7 +100,7 @@ def epoch(
         places = index * batch_size + jnp.arange(batch_size)
         chosen = in_order[places % count]
         used = places < count
-        drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), examples)
+        drawn = jax.tree.map(lambda array: array.at[chosen].get(mode="clip"), subset.arrays)
 
         def mean_loss(params):
             losses = loss(params, jax.random.fold_in(key_loss, index), drawn, *context)
@@ -116,9 +129,7 @@ def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] 
 def fit(
     key: Key,
     state: State,
-    examples: PyTree,
-    rows: Int[Array, " capacity"],
-    count: Int[Array, ""] | int,
+    subset: Subset,
     *context: PyTree,
     objective: Objective,
     num_steps: Int[Array, ""] | int,
@@ -127,6 +138,11 @@ def fit(
     """Trains for `num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
 
     Args:
+        key: of the orders, and of what is random in the loss.
+        state: to begin with.
+        subset: the examples.
+        context: as in `epoch`.
+        objective: what is minimised, and how.
         num_steps: training steps.
         alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
             several kernels at once.
@@ -135,19 +151,19 @@ def fit(
         The trained state and the mean loss of the last pass.
     """
 
-    def train(key, state, num_steps, examples, rows, count, *context):
-        whole = num_batches(count, objective.batch_size)
+    def train(key, state, num_steps, subset, *context):
+        whole = num_batches(subset.count, objective.batch_size)
 
         def train_pass(index, carry):
             state, _ = carry
             left = jnp.minimum(whole, num_steps - index * whole)
             key_pass = jax.random.fold_in(key, index)
-            return epoch(key_pass, state, examples, rows, count, *context, objective=objective, num_steps=left)
+            return epoch(key_pass, state, subset, *context, objective=objective, num_steps=left)
 
         return jax.lax.fori_loop(0, -(-num_steps // whole), train_pass, (state, jnp.zeros(())))
 
     members = as_members(train, state.params, 0 if alone else cpu.CACHE)
-    return members(key, state, num_steps, examples, rows, count, *context)
+    return members(key, state, num_steps, subset, *context)
 
 
 def in_blocks(
@@ -160,6 +176,9 @@ def in_blocks(
     """Returns `apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`.
 
     Args:
+        apply: (params, rows of inputs) -> outputs of these rows.
+        block: rows at a time.
+        alone: as in `fit`.
         aligned: gives each row the place in its block that it has where all rows lie on one device, for an `apply` to
             which places matter.
     """

@@ -122,7 +122,7 @@ class VAEGAN(nn.Module):
         return self.discriminator(images)
 
     def __call__(self, images, key):
-        """Returns what the discriminator makes of a reconstruction."""
+        """Returns the features and the logit of the discriminator for a reconstruction."""
         mu, log_sigma = self.encode(images)
         return self.discriminate(self.draw(mu + jnp.exp(log_sigma) * jax.random.normal(key, mu.shape)))
 
@@ -130,7 +130,7 @@ class VAEGAN(nn.Module):
 def vae_gan(
     *, image_shape: tuple[int, int, int], filters: Sequence[int], hidden: int, latent_dim: int, gamma: float
 ) -> AutoEncoder:
-    """Returns the VAE/GAN, in which the features of a discriminator of images from drawn ones judge likeness.
+    """Returns the VAE/GAN, in which the features of a discriminator of real from generated images judge likeness.
 
     In one step three networks descend a loss each, all of them in nats an image:
 
@@ -147,8 +147,7 @@ def vae_gan(
     The training loss is L_prior + L_llike - L_GAN, which moves with the discriminator and may rise while images get
     better. The validation loss is the squared error of the reconstruction from the mean, summed over pixels.
 
-    Source: Larsen, Sønderby, Larochelle and Winther, Autoencoding beyond pixels using a learned similarity metric
-    (2016), algorithm 1.
+    Source: Larsen et al. (2016), algorithm 1.
 
     Args:
         image_shape: (h, w, c), sides that halve evenly at each level.
@@ -173,9 +172,9 @@ def vae_gan(
 
 
 def _loss(model, gamma, params, key, images):
-    """Returns one scalar an image, of which each network sees the gradient of its own loss alone.
+    """Returns one loss an image, whose gradient for each network is that of its own loss alone.
 
-    A network whose params are stopped passes a gradient on. The forward passes that this writes twice XLA merges.
+    A network whose params are stopped passes a gradient on. XLA merges the forward passes that are written twice here.
     """
     nets = params["params"]
     key_noise, key_draw = jax.random.split(key)

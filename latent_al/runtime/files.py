@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and tables that a spreadsheet can open safely."""
+"""Writes files whole or not at all, and tables that a spreadsheet can open safely."""
 
 import contextlib
 import csv
@@ -12,8 +12,8 @@ from typing import BinaryIO
 import pandas as pd
 
 _START, _FORMULA = "(^|[;,|\t\r\n])", "(?=[-=+@\t\r'])"
-"""Where a spreadsheet may begin a cell, whatever its separator, and how one begins that it may take for a formula; the
-apostrophe, for its own sake.
+"""Where a spreadsheet may begin a cell, whatever its separator, and how a cell begins that it may take for a formula,
+or that already has the apostrophe which guards one.
 """
 
 

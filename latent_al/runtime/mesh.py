@@ -32,7 +32,7 @@ Tree = TypeVar("Tree")
 class Rows:
     """Values of the rows of the pool, over the devices of a mesh, in equal shares.
 
-    values: [m ...], of which the first `size` are those of the rows, and the rest is padding to equal shares.
+    values: [m ...]: the first `size` are those of the rows, and the rest is padding to equal shares.
     """
 
     values: Any
@@ -300,7 +300,7 @@ def _in_memory(leaf):
 
 
 def _put(array, shape, mesh, spec):
-    """Returns `array`, of which a process reads what its own devices are to hold, with zeros up to `shape`."""
+    """Returns `array` with zeros up to `shape`; a process reads only the part that its own devices are to hold."""
     sharding = NamedSharding(mesh, spec)
     if _is_shape(array):
         return jax.ShapeDtypeStruct(shape, array.dtype, sharding=sharding)

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -21,9 +22,9 @@ from jax.experimental import multihost_utils
 from latent_al.types import BadInput, differences
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-"""Those whose versions decide what a round computes."""
+"""Packages whose versions decide what a round computes."""
 PATIENCE = 30 * 24 * 3600
-"""Seconds to wait for what the first process does alone, such as training. That it has died is noticed sooner."""
+"""Seconds to wait for what the first process does alone, such as training. Its death is noticed sooner."""
 SILENCE = 30
 """Seconds without a heartbeat after which JAX takes a process for lost, and ends all."""
 FAREWELL = 3
@@ -120,6 +121,32 @@ def leave(message: str) -> NoReturn:
     _exit()
 
 
+@contextmanager
+def end_together(workdir: str) -> Iterator[None]:
+    """Ends this process, and the others if there are any, where the body fails or is interrupted.
+
+    One process alone shows the traceback of an error that no cure is known for; of several each says which has failed.
+
+    Args:
+        workdir: named in the message to who interrupts.
+    """
+    try:
+        yield
+    except BadInput as error:
+        leave(f"launch.py: {error}")
+    except KeyboardInterrupt:
+        leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
+        leave(
+            f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
+            f"what the others say. {AGAIN}"
+        )
+
+
 def share(size: int) -> tuple[int, int]:
     """Returns the first of `size` rows that is this process's part, and the row after its last."""
     index = jax.process_index()
@@ -128,7 +155,7 @@ def share(size: int) -> tuple[int, int]:
 
 
 def digest_by_share(array: np.ndarray) -> str:
-    """Returns a hash of an array on disk of which each process reads a part; the same for any number of processes."""
+    """Returns a hash of an array on disk, the same for any number of processes, each of which reads a part."""
     rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
     starts = range(0, len(array), rows)
     first, end = share(len(starts))

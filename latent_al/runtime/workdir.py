@@ -1,4 +1,4 @@
-"""The folder of one experiment."""
+"""Opens and checks the folder of one run."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, differences
 
 FORMAT = 2
-"""Of what a workdir keeps. It rises with each change after which a workdir that was begun cannot be gone on with."""
+"""The format of a workdir. It rises with each change after which a workdir that was begun cannot be continued."""
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
 
