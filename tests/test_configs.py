@@ -133,12 +133,12 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     arms = summary["arms"].keys()
     assert {"random", "ae_error", "vae_clustered_normal", "vae_uniform", "vae_typical"} <= arms
     queries, balance, training = (
-        pd.read_csv(tmp_path / "run" / f"{n}.csv") for n in ("queries", "balance", "training")
+        pd.read_csv(tmp_path / "run" / f"{name}.csv") for name in ("queries", "balance", "diagnostics/training")
     )
     assert (queries.groupby(["arm", "seed"]).row.nunique() == 30).all()
     assert (balance.filter(regex=r"class_\d").sum(axis=1) == 30).all()
     assert summary["balance"].keys() == arms
-    assert training.groupby(["arm", "seed"])["update"].agg(list).map(lambda each: each == list(range(1, 11))).all()
+    assert training.groupby(["arm", "seed"]).step.agg(list).map(lambda steps: steps == list(range(1, 11))).all()
     drawn = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
     assert {"initial_sets", "initial_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
