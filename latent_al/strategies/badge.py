@@ -3,7 +3,7 @@ Bounds (2020).
 """
 
 from latent_al import kernels
-from latent_al.strategies.uncertainty import check_predicted
+from latent_al.strategies.uncertainty import features_of, probs_of
 from latent_al.types import Strategy
 
 
@@ -15,7 +15,6 @@ def badge() -> Strategy:
     """
 
     def query(key, pool, num):
-        check_predicted("badge", pool, with_features=True)
-        return kernels.badge(key, pool.probs, pool.features, pool.taken, num)
+        return kernels.badge(key, probs_of("badge", pool), features_of("badge", pool), pool.taken, num)
 
     return Strategy(query)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from latent_al import kernels
 from latent_al.kernels._sharding import blockwise_sum, take_row
 from latent_al.kernels.distances import squared_euclidean_to_point
-from latent_al.strategies.uncertainty import check_predicted, measured
+from latent_al.strategies.uncertainty import features_of, measured, probs_of
 from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, is_traced
 
 
@@ -79,14 +79,11 @@ def normalised_importance(pool: Pool) -> Float[Array, " n"]:
     Raises:
         BadInput: a pool without predictions.
     """
-    check_predicted("importance", pool, with_features=True)
-    is_labelled = (pool.labels != UNLABELLED).astype(pool.features.dtype)
-    labelled_sum = blockwise_sum(
-        lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, pool.features)
-    )
-    return _over_largest(
-        kernels.importance(pool.probs, pool.features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5), pool
-    )
+    probs, features = probs_of("importance", pool), features_of("importance", pool)
+    is_labelled = (pool.labels != UNLABELLED).astype(features.dtype)
+    labelled_sum = blockwise_sum(lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, features))
+    values = kernels.importance(probs, features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5)
+    return _over_largest(values, pool)
 
 
 def _with_distance(name, gamma, score):

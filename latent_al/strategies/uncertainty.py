@@ -43,15 +43,33 @@ def measured(measure: str, pool: Pool) -> Float[Array, " n"]:
     Raises:
         BadInput: a pool without predictions.
     """
-    check_predicted("uncertainty", pool)
-    return MEASURES[measure](pool.probs)
+    return MEASURES[measure](probs_of("uncertainty", pool))
 
 
-def check_predicted(name: str, pool: Pool, *, with_features: bool = False) -> None:
-    """Raises BadInput where the pool lacks the class probabilities, or the features, that the strategy `name` needs."""
-    if pool.probs is None or (with_features and pool.features is None):
-        raise BadInput(
-            f"{name} needs a classifier's predictions{' and features' if with_features else ''}: there are none when "
-            "the initial labelled set is queried, nor from a regressor; set config.initial, or the arm's strategy, to "
-            "one that reads latents only, such as random."
-        )
+def probs_of(name: str, pool: Pool) -> Float[Array, "n c"]:
+    """Returns the class probabilities of the pool, which the strategy `name` needs.
+
+    Raises:
+        BadInput: there are none.
+    """
+    if pool.probs is None:
+        raise BadInput(_refusal(f"{name} needs a classifier's predictions"))
+    return pool.probs
+
+
+def features_of(name: str, pool: Pool) -> Float[Array, "n f"]:
+    """Returns the features of the pool, which the strategy `name` needs.
+
+    Raises:
+        BadInput: there are none.
+    """
+    if pool.features is None:
+        raise BadInput(_refusal(f"{name} needs a classifier's predictions and features"))
+    return pool.features
+
+
+def _refusal(need):
+    return (
+        f"{need}: there are none when the initial labelled set is queried, nor from a regressor; set config.initial, "
+        "or the arm's strategy, to one that reads latents only, such as random."
+    )
