@@ -1,6 +1,7 @@
 """Diagnostics run on the state after the last fit: the same on a finished workdir, and true to the run."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,25 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
     run_experiment(config, str(workdir))
     assert {path: path.read_bytes() for path in tables} == tables
     assert (workdir / "metrics.csv").read_bytes() == metrics
+
+
+def test_a_run_stopped_in_its_last_round_gives_the_same_diagnostics(finished):
+    """The final state was saved and the last round was not: it is played again."""
+    workdir, config = finished
+    paths = [*(workdir / "diagnostics").glob("*.csv"), workdir / "metrics.csv"]
+    tables = {path: path.read_bytes() for path in paths}
+    for arm in ("random", "ibal_d", "judged"):
+        shutil.rmtree(workdir / f"checkpoints/{arm}/seeds-0/3")
+    run_experiment(config, str(workdir))
+    assert {path: path.read_bytes() for path in tables} == tables
+
+
+def test_a_final_state_that_is_gone_is_refused(finished, tmp_path):
+    workdir, config = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/judged/seeds-0-final")
+    with pytest.raises(BadInput, match="judged/seeds-0-final has no params, but the run is done"):
+        run_experiment(config, str(tmp_path / "run"))
 
 
 def test_importance_is_of_rows_that_are_left(finished):

@@ -171,7 +171,8 @@ def play(
         history = history._replace(queried=gather(state.queried))
     if arm.make_learner is None:
         return Played(history, None, None)
-    final = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final") if keep_state else None
+    final_folder = folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final"
+    final = Checkpoints(final_folder) if keep_state else None
     num_rounds = len(block.num_labels)
     progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=not is_first())
     with progress as bar:
@@ -182,10 +183,10 @@ def play(
             state, history = _play_round(run, index, _round_keys(key_rounds, index), state, history)
             bar.set_postfix(_mean_scores(history, index))
             if final is not None and index + 1 == num_rounds:
-                final.save(0, gather(state.params))
+                _save_once(final, gather(state.params))
             checkpoints.save(index + 1, history)
     if final is not None:
-        _, params = final.restore(state.params)
+        params = _restore_final(final, final_folder, state.params)
         state = _with_counts(state._replace(params=params), history.queried, block.num_labels[-1], 0)
     return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
 
@@ -237,6 +238,24 @@ def _round_keys(keys, index):
 def _with_counts(state, queried, count, num_updated):
     # Always from the host, so that a run that is resumed calls the programs in the same way.
     return state._replace(queried=queried, count=jnp.int32(count), num_updated=jnp.int32(num_updated))
+
+
+def _save_once(final, params):
+    # A run that was stopped after this and before the checkpoint of its last round plays that round again.
+    saved, _ = final.restore(params)
+    if not saved:
+        final.save(1, params)
+
+
+def _restore_final(final, folder, params):
+    with after_the_first():
+        saved, params = final.restore(params)
+    if not saved:
+        raise BadInput(
+            f"{folder} has no params, but the run is done and its diagnostics read them; restore the folder, or choose "
+            "another --workdir."
+        )
+    return params
 
 
 def _empty_history(run):
