@@ -3,7 +3,12 @@
 A round fits the learner on what has been queried, then queries the next batch. `RoundState.queried` is a buffer of the
 final size whose empty slots hold n, the size of the training set. `RoundState.count`, the number of slots in use, is
 one number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
+
+A query that asks for more rows than the buffer or the pool has left gets those that there are: n stands for each row
+that is missing, and nothing that has been queried is overwritten.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +62,13 @@ def init(
         capacity: rows queried in the end.
 
     Raises:
-        ValueError: what `initial` refuses.
+        ValueError: `num_initial` is above the capacity, or what `initial` refuses.
     """
+    if num_initial > capacity:
+        raise ValueError(
+            f"num_initial is {num_initial}; expected at most the capacity of {capacity}: raise it to the number of "
+            "rows queried in the end."
+        )
     size = problem.encoded.latents.shape[0]
     pool = Pool(
         latents=problem.encoded.latents,
@@ -81,7 +91,7 @@ def start(
 ) -> RoundState:
     """Returns the state in which the first `count` of `queried` are labelled, before the first fit and without params.
 
-    Slots behind `count` may hold rows too, which are not to be queried.
+    Slots behind those of the next query may hold rows too, which are not to be queried.
     """
     prepared = problem.prepared if strategy.update else None
     return RoundState(queried, jnp.int32(count), None, prepared, jnp.int32(0))
@@ -90,7 +100,7 @@ def start(
 def fit(
     key: Key, state: RoundState, problem: Problem, *, learner: Learner
 ) -> tuple[RoundState, dict[str, Float[Array, ""]]]:
-    """Trains the learner from scratch on the rows queried so far.
+    """Trains the learner from scratch on the rows queried so far; the first of them stands for one that is missing.
 
     Returns:
         The state with the params; what `learner.fit` reports, with the mean `score` on the labelled rows.
@@ -101,10 +111,11 @@ def fit(
         inputs, labels = replicate(problem.inputs[rows]), replicate(problem.labels[rows])
         params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)
     else:
-        params, info = learner.fit(key, problem.inputs, problem.labels, state.queried, state.count)
+        params, info = learner.fit(key, problem.inputs, problem.labels, rows, state.count)
     _, predictions = learner.predict(params, problem.inputs[rows])
     scores = learner.score(predictions, problem.labels[rows])
-    mean = jnp.where(jnp.arange(rows.shape[0]) < state.count, scores, 0).sum() / state.count
+    is_labelled = (jnp.arange(rows.shape[0]) < state.count) & (state.queried < problem.labels.shape[0])
+    mean = jnp.where(is_labelled, scores, 0).sum() / is_labelled.sum()
     return state._replace(params=params), info | {"score": mean}
 
 
@@ -114,22 +125,21 @@ def query(
     """Queries the next `query_size` rows.
 
     Returns:
-        The state with these rows, and the rows.
+        The state with these rows, and the rows. n stands for each that the buffer has no slot for and, inside `jit`,
+        for each that the pool lacks; `count` is at most the capacity, and at most n.
 
     Raises:
-        ValueError: what the strategy refuses.
+        ValueError: `query_size` is above the rows of a subsample, or what the strategy refuses.
     """
     key_subsample, key_query = jax.random.split(key)
     state = _update(state, problem, strategy)
     if strategy.subsample == 1:
         pool = whole_pool(state, problem, learner)
     else:
+        _check_query_size(query_size, problem.labels.shape[0], strategy.subsample)
         is_queried = mark_rows(problem.labels.shape[0], state.queried)
         pool = pool_of_rows(state, problem, learner, _draw_subsample(key_subsample, is_queried, strategy.subsample))
-    selected = strategy.query(key_query, pool, query_size)
-    rows = (selected if pool.rows is None else pool.rows[selected]).astype(state.queried.dtype)
-    queried = jax.lax.dynamic_update_slice(state.queried, rows, (state.count,))
-    return state._replace(queried=queried, count=state.count + query_size), rows
+    return _with_rows(state, pool, strategy.query(key_query, pool, query_size), problem.labels.shape[0])
 
 
 def step(
@@ -141,7 +151,7 @@ def step(
         The state, and what `fit` reports with the `rows` queried.
 
     Raises:
-        ValueError: what the strategy refuses.
+        ValueError: what `query` refuses.
     """
     key_fit, key_query = jax.random.split(key)
     state, info = fit(key_fit, state, problem, learner=learner)
@@ -255,10 +265,32 @@ def _update(state, problem, strategy):
         return state
 
     def add_row(slot, prepared):
-        return strategy.update(prepared, problem.encoded, state.queried[slot])
+        row = state.queried[slot]
+        updated = strategy.update(prepared, problem.encoded, row)
+        return jax.tree.map(partial(jnp.where, row < problem.labels.shape[0]), updated, prepared)
 
     prepared = jax.lax.fori_loop(state.num_updated, state.count, add_row, state.prepared)
     return state._replace(prepared=prepared, num_updated=state.count)
+
+
+def _with_rows(state, pool, selected, size):
+    """Returns the state with rows that were selected in the pool, and these rows, as far as there are slots left."""
+    if pool.rows is not None:
+        selected = pool.rows.at[selected].get(mode="fill", fill_value=size)
+    capacity, num = state.queried.shape[0], selected.shape[0]
+    slots = state.count + jnp.arange(num, dtype=state.count.dtype)
+    rows = jnp.where(slots < capacity, selected, size).astype(state.queried.dtype)
+    queried = state.queried.at[slots].set(rows, mode="drop")
+    return state._replace(queried=queried, count=jnp.minimum(state.count + num, min(capacity, size))), rows
+
+
+def _check_query_size(query_size, size, share):
+    num_open = subsample_size(size, share)
+    if query_size > num_open:
+        raise ValueError(
+            f"query_size is {query_size}; expected at most the {num_open} rows that a subsample of {share} of {size} "
+            "rows has: raise subsample, or lower query_size."
+        )
 
 
 def _prepared(state, problem):

@@ -103,7 +103,11 @@ class Pool(NamedTuple):
 
 @runtime_checkable
 class Query(Protocol):
-    """Selects `num` distinct rows of the pool, none of them taken. The key is consumed."""
+    """Selects `num` distinct rows of the pool, none of them taken. The key is consumed.
+
+    Inside `jit`, where nobody can refuse to select more rows than are left, the number of rows in the pool stands for
+    each one that is missing, as in `kernels.selection`.
+    """
 
     def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
 

@@ -107,11 +107,13 @@ class TestMatrices:
         chex.assert_trees_all_close(jax.vmap(kernel)(x, y), singles, rtol=1e-5, atol=1e-4)
 
     @pytest.mark.parametrize("size", [5, 300])
-    def test_nan_shows_also_through_a_sum(self, kernel, loop, size):
+    def test_nan_is_refused_outside_jit_and_shows_inside_also_through_a_sum(self, kernel, loop, size):
         """At 300 rows XLA vectorizes the sum over what it is fused with."""
         x = jax.tree.map(jnp.array, gaussians("typical", size))
         broken = x[0].at[2, 1].set(jnp.nan), x[1]
-        assert jnp.isnan(kernel(broken, x)[2]).all()
+        with pytest.raises(ValueError, match=f"1 of {size} rows of (x|mu_x) are NaN, .* the first is row 2;"):
+            kernel(broken, x)
+        assert jnp.isnan(jax.jit(kernel)(broken, x)[2]).all()
         assert jnp.isnan(jax.jit(lambda *each: kernel(*each).sum(axis=1))(broken, x)[2])
 
 
@@ -315,10 +317,11 @@ class TestGreedyDiverse:
         rows = jax.jit(lambda *each: EUCLIDEAN(*each, 3, 1.0))(score, points, taken)
         assert rows.tolist() == [2, 3, 1]
 
-    def test_row_without_a_distance_is_picked_last(self):
+    def test_row_without_a_distance_is_refused_outside_jit_and_picked_last_inside(self):
         """A zero row has no direction."""
         points = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-        rows = greedy(distances.half_cosine_to_point)(
-            jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool), 4, 1.0
-        )
-        assert rows.tolist() == [0, 3, 2, 1]
+        select = greedy(distances.half_cosine_to_point)
+        args = jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool)
+        with pytest.raises(ValueError, match="the distance of row 0 to one that was selected is NaN; .* zero vectors"):
+            select(*args, 4, 1.0)
+        assert jax.jit(lambda *args: select(*args, 4, 1.0))(*args).tolist() == [0, 3, 2, 1]

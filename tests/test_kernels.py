@@ -138,7 +138,7 @@ class TestPicks:
 
     def test_shapes_that_differ_are_refused(self, pick, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-        with pytest.raises(ValueError, match=r"scores have shape \(10,\) and taken \(9,\)"):
+        with pytest.raises(ValueError, match=r"scores has shape \(10,\) and taken \(9,\); expected \[n\] and \[n\]"):
             pick(jax.random.key(0), jnp.zeros(10), jnp.zeros(9, bool), 3)
 
 

@@ -29,6 +29,7 @@ SIZE, CAPACITY, NUM = 80, 50, 10
 LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch_size=5, num_classes=3)
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
 RANDOM = STRATEGIES["random"]()
+KEY = jax.random.key(0)
 
 
 @pytest.fixture
@@ -257,3 +258,127 @@ def test_angles_have_no_balanced_accuracy():
     learner = learner._replace(predict=lambda params, inputs: (inputs, params))
     found = score(jnp.array([350.0, 20.0]), jnp.zeros((2, 1)), jnp.array([10.0, 20.0]), learner=learner)
     assert found == {"angular_error": 10}
+
+
+def play_to_the_end(key, problem, strategy, *, num_initial, capacity, query_size, num_rounds):
+    """All rounds of one seed, with the rows and the count of each round."""
+    settings = dict(learner=LEARNER, strategy=strategy)
+    key_init, key_rounds = jax.random.split(key)
+    state = init(key_init, problem, initial=RANDOM, num_initial=num_initial, capacity=capacity, **settings)
+
+    def play_round(state, key):
+        state, info = step(key, state, problem, query_size=query_size, **settings)
+        return state, (info["rows"], state.count, state.num_updated)
+
+    return jax.lax.scan(play_round, state, jax.random.split(key_rounds, num_rounds))
+
+
+def visits():
+    """A strategy that counts how often it was told of each row."""
+    return MARGIN._replace(
+        prepare=lambda encoded: jnp.zeros(len(encoded.latents), jnp.int32),
+        update=lambda counts, encoded, row: counts.at[row].add(1),
+    )
+
+
+class TestCapacity:
+    @pytest.mark.parametrize("subsample", [1.0, 0.5])
+    @pytest.mark.parametrize("compile_", [jax.jit, lambda function: function])
+    def test_a_full_buffer_keeps_what_is_queried(self, train, labels, subsample, compile_):
+        """18 of 20 slots are in use and five rows asked for: two fit."""
+        strategy = MARGIN._replace(subsample=subsample)
+        problem, state, _ = labelled_state(train, labels, range(30, 48), capacity=20, strategy=strategy)
+        run = compile_(partial(query, learner=LEARNER, strategy=strategy, query_size=5))
+        after, rows = run(jax.random.key(1), state, problem)
+        assert after.queried[:18].tolist() == list(range(30, 48))
+        assert after.queried[18:].tolist() == rows[:2].tolist()
+        assert rows[2:].tolist() == [SIZE] * 3
+        assert not set(rows[:2].tolist()) & {*range(30, 48), SIZE}
+        assert int(after.count) == 20
+        again, rows = run(jax.random.key(2), after, problem)
+        assert again.queried.tolist() == after.queried.tolist()
+        assert rows.tolist() == [SIZE] * 5
+        assert int(again.count) == 20
+
+    @pytest.mark.parametrize("subsample", [1.0, 0.5])
+    @pytest.mark.parametrize(
+        "name, capacity", [("margin", 12), ("distance", 17), ("farthest_first", 17), ("random", 12)]
+    )
+    def test_a_pool_that_runs_out(self, train, labels, name, capacity, subsample):
+        """Twelve rows, one at first: two rounds of five, one row in the third, none in the fourth."""
+        strategy = MARGIN if name == "margin" else STRATEGIES[name]()
+        strategy = strategy._replace(subsample=subsample)
+        train = jax.tree.map(lambda leaf: leaf[:12], train)
+        problem = make_problem(train, labels[:12], strategy=strategy, initial=RANDOM)
+        sizes = dict(num_initial=1, capacity=capacity, query_size=5, num_rounds=4)
+        run = jax.jit(jax.vmap(lambda key: play_to_the_end(key, problem, strategy, **sizes)))
+        state, (rows, counts, _) = run(jax.random.split(jax.random.key(3), 3))
+        assert counts.tolist() == [[6, 11, 12, 12]] * 3
+        for queried, asked in zip(state.queried.tolist(), rows.tolist(), strict=True):
+            assert sorted(queried[:12]) == list(range(12))
+            assert queried[12:] == [12] * (capacity - 12)
+            assert asked[0] + asked[1] == queried[1:11]
+            assert asked[2] == [queried[11]] + [12] * 4
+            assert asked[3] == [12] * 5
+
+    @pytest.mark.parametrize("subsample", [1.0, 0.5])
+    def test_seeds_side_by_side_share_the_count(self, train, labels, subsample):
+        strategy = visits()._replace(subsample=subsample)
+        train = jax.tree.map(lambda leaf: leaf[:12], train)
+        problem = make_problem(train, labels[:12], strategy=strategy, initial=RANDOM)
+        settings = dict(learner=LEARNER, strategy=strategy)
+        start = partial(init, initial=RANDOM, num_initial=1, capacity=14, **settings)
+        state = over_seeds(lambda key, setting, problem: start(key, problem), INIT_AXES, STATE_AXES)(
+            jax.random.split(jax.random.key(4), 3), {}, problem
+        )
+        play_round = over_seeds(
+            lambda key, setting, state, problem: step(key, state, problem, query_size=5, **settings),
+            ROUND_AXES,
+            (STATE_AXES, 0),
+        )
+        for index, count in enumerate([6, 11, 12, 12, 12]):
+            updated = int(state.count)
+            state, _ = play_round(jax.random.split(jax.random.key(index), 3), {}, state, problem)
+            assert int(state.count) == count
+            assert int(state.num_updated) == updated
+            assert state.prepared.sum(axis=1).tolist() == [updated] * 3
+            assert state.prepared.max() == 1
+        assert np.sort(state.queried[:, :12], axis=1).tolist() == [list(range(12))] * 3
+
+    def test_rows_that_a_strategy_does_not_give_are_not_fitted_to(self, train, labels):
+        """Inside `jit` a strategy may give fewer rows than asked; the last row of the set is not one of them."""
+
+        def select(key, pool, num):
+            return jnp.array([7, SIZE, 9], jnp.int32)
+
+        strategy = visits()._replace(query=select)
+        problem, state, _ = labelled_state(train, labels, [3, 4], capacity=8, strategy=strategy)
+        run = jax.jit(partial(query, learner=LEARNER, strategy=strategy, query_size=3))
+        state, _ = run(jax.random.key(0), state, problem)
+        state, _ = run(jax.random.key(0), state, problem)
+        assert state.prepared[jnp.array([3, 4, 7, 9, SIZE - 1])].tolist() == [1, 1, 1, 1, 0]
+        assert int(state.num_updated) == 5
+        fitted_to = []
+
+        def fit_to(key, inputs, labels, rows, count):
+            fitted_to.extend(rows[: int(count)].tolist())
+            return None, {}
+
+        def predict(params, inputs):
+            return None, jax.nn.one_hot((inputs[:, 0] > 0).astype(int), 3)
+
+        state = state._replace(count=jnp.int32(5))
+        _, info = fit(jax.random.key(0), state, problem, learner=Learner(fit_to, predict))
+        assert fitted_to == [3, 4, 7, 3, 9]
+        rows = jnp.array([3, 4, 7, 9])
+        assert info["score"] == ((train.latents[rows, 0] > 0) == labels[rows]).mean()
+
+    def test_what_cannot_fit_is_refused(self, train, labels):
+        problem, state, _ = labelled_state(train, labels, range(15))
+        strategy = MARGIN._replace(subsample=0.1)
+        message = "query_size is 9; expected at most the 8 rows that a subsample of 0.1 of 80 rows has"
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(partial(query, learner=LEARNER, strategy=strategy, query_size=9), KEY, state, problem)
+        settings = dict(learner=LEARNER, strategy=MARGIN, initial=RANDOM)
+        with pytest.raises(ValueError, match="num_initial is 6; expected at most the capacity of 5: raise it"):
+            init(KEY, problem, num_initial=6, capacity=5, **settings)

@@ -84,11 +84,18 @@ class TestNearest:
 
     @pytest.mark.parametrize("broken", [jnp.nan, jnp.inf, -jnp.inf])
     @pytest.mark.parametrize("width", [2, 30])
-    def test_what_is_not_finite_shows_in_x_and_is_passed_over_in_y(self, width, broken):
+    def test_what_is_not_finite_is_refused_outside_jit_and_inside_shows_in_x_and_is_passed_over_in_y(
+        self, width, broken
+    ):
         """Also in the first row of `x`, about which products are taken, and in one that is not included."""
         x = jnp.zeros((3, width)).at[:2, 0].set(broken)
         y = jnp.ones((40, width)).at[jnp.array([0, 1, 7]), 0].set(broken)
-        sq_distance, row = kernels.nearest(x, y.at[9].set(0.5), jnp.arange(40) > 0)
+        args = x, y.at[9].set(0.5), jnp.arange(40) > 0
+        with pytest.raises(ValueError, match="2 of 3 rows of x are NaN, infinite .* the first is row 0;"):
+            kernels.nearest(*args)
+        with pytest.raises(ValueError, match="3 of 40 rows of y are NaN, infinite .* the first is row 0;"):
+            kernels.nearest(jnp.zeros_like(x), *args[1:])
+        sq_distance, row = jax.jit(kernels.nearest)(*args)
         assert not jnp.isfinite(sq_distance[:2]).any()
         np.testing.assert_allclose(sq_distance[2], width / 4, rtol=1e-6)
         assert row[2] == 9

@@ -152,7 +152,10 @@ class TestDrawAndMatch:
             (dict(num=31, taken=jnp.arange(40) < 10), "31 rows asked for but only 30 of 40 are left"),
             (dict(threshold=0.0), "threshold is 0.0; expected a distance above 0"),
             (dict(threshold=float("nan")), "threshold is nan"),
-            (dict(clusters=jnp.arange(40) % 2), "clusters run from 0 to 1 but the distribution has 1, from 0"),
+            (
+                dict(clusters=jnp.arange(40) % 2),
+                "clusters run from 0 to 1, the first outside is row 1; expected 0 to 0: .* raise the number",
+            ),
         ],
     )
     def test_what_it_refuses(self, change, message):

@@ -2,16 +2,18 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import tensorstore as ts
 import test_farthest
 
 from latent_al import kernels, streaming
-from latent_al.streaming import k_center, stream
+from latent_al.streaming import k_center, selection, stream
 from latent_al.types import BadInput
 
 SIZE, WIDTH, CHUNK = 5000, 5, 700
@@ -39,6 +41,16 @@ class Made:
     def read(self, start, stop):
         self.rows_read += stop - start
         return self.threads.submit(lambda: self.latents[start:stop] + np.float32(0))
+
+
+class Future(NamedTuple):
+    """Rows that have come, in another type."""
+
+    rows: np.ndarray
+    dtype: str
+
+    def result(self):
+        return self.rows.astype(self.dtype)
 
 
 def on_disk(path, latents, chunk=CHUNK):
@@ -111,6 +123,89 @@ class TestTopK:
         function, key = getattr(streaming, pick), [jax.random.key(0)] * (pick == "random_partitions")
         with pytest.raises(BadInput, match=message):
             function(*key, jax.jit(score), Made(cloud("gaussian")), mark(0), 3, block_bytes=BLOCK_BYTES)
+
+    def test_a_block_with_fewer_rows_left_than_are_selected(self):
+        """The last row of the first block is left, and is selected once."""
+        taken = np.ones(SIZE, bool)
+        taken[[2 * CHUNK - 1, 2 * CHUNK, SIZE - 2, SIZE - 1]] = False
+        latents = cloud("gaussian")
+        rows = streaming.top_k(margin, Made(latents), taken, 4, block_bytes=BLOCK_BYTES)
+        assert rows.tolist() == kernels.top_k(margin(latents), jnp.array(taken), 4).tolist()
+
+
+LOWEST = np.finfo(np.float32).min
+SCORES = {
+    "infinite": np.float32([-np.inf, np.inf, 0, LOWEST]),
+    "zeros": np.float32([-0.0, 0, -0.0, -1]),
+    "float64": np.float64([0.25, -np.inf, 3, LOWEST]),
+    "float16": np.float16([0.25, -np.inf, 3, 60_000]),
+    "integers": np.int32([-3, 2**24, 0, 2**24]),
+    "bytes": np.uint8([3, 255, 0, 254]),
+    "marks": np.array([False, True, False, True]),
+}
+
+
+@pytest.mark.parametrize("pick", ["top_k", "random_partitions"])
+class TestTypes:
+    """Latents are the places of their scores in a table: blocks of any type come from a plain function."""
+
+    @pytest.mark.parametrize("kind", SCORES)
+    def test_scores_of_any_type_select_the_rows_of_the_kernel(self, monkeypatch, pick, kind):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        places = np.arange(500) * 7 % 4
+        source = Made(np.float32(places)[:, None])
+        taken = np.arange(500) % 3 == 0
+        key = [jax.random.key(0)] * (pick == "random_partitions")
+        args = lambda latents: SCORES[kind][np.asarray(latents)[:, 0].astype(int)]  # noqa: E731
+        rows = getattr(streaming, pick)(*key, args, source, taken, 200, block_bytes=4 * 70)
+        assert rows.dtype == np.int64
+        assert rows.tolist() == getattr(kernels, pick)(*key, SCORES[kind][places], taken, 200).tolist()
+
+    @pytest.mark.parametrize("bad", [np.finfo(np.float64).min, 1e300])
+    def test_scores_that_float32_does_not_hold_are_refused(self, monkeypatch, pick, bad):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        key = [jax.random.key(0)] * (pick == "random_partitions")
+        score = lambda latents: np.where(np.asarray(latents)[:, 0] == 80, bad, 0.5)  # noqa: E731
+        source = Made(np.arange(100, dtype=np.float32)[:, None])
+        with pytest.raises(BadInput, match="of rows 70 to 99 scores has float64 from .* scale the values"):
+            getattr(streaming, pick)(*key, score, source, np.zeros(100, bool), 3, block_bytes=4 * 70)
+
+    def test_masks_of_zeros_and_ones(self, monkeypatch, pick):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        key, taken = [jax.random.key(0)] * (pick == "random_partitions"), mark(400)
+        select = lambda taken: getattr(streaming, pick)(*key, tied, Made(cloud("gaussian")), taken, 30)  # noqa: E731
+        assert select(taken.astype(np.int64)).tolist() == select(taken).tolist()
+        with pytest.raises(BadInput, match="taken has int64 from 0 to 2; expected a mask, of True and False"):
+            select(2 * taken.astype(np.int64))
+
+
+class TestRowNumbers:
+    def test_are_int64(self):
+        source, taken, key = Made(cloud("gaussian")), mark(10), jax.random.key(0)
+        assert streaming.top_k(tied, source, taken, 3).dtype == np.int64
+        assert streaming.random_partitions(key, tied, source, taken, 3).dtype == np.int64
+        assert streaming.farthest_first(source, taken, 3).dtype == np.int64
+        assert streaming.farthest_first(source, mark(0), 1, first=np.int32(3)).dtype == np.int64
+
+    def test_beyond_int32(self, monkeypatch):
+        """The last block of a source of more rows than int32 numbers."""
+        first = 2**31 + 5
+        block = stream.Block(first, first + 3, (jnp.array([[1.0], [3.0], [2.0]]),))
+        monkeypatch.setattr(selection, "blocks", lambda source, block_bytes: [block])
+        monkeypatch.setattr(selection, "check_open", lambda source, taken, num: taken)
+        taken = np.broadcast_to(False, (first + 3,))
+        rows = streaming.top_k(lambda latents: latents[:, 0], Made(cloud("gaussian")), taken, 2)
+        assert rows.tolist() == [first + 1, first + 2]
+
+    def test_that_a_kernel_cannot_give_are_refused(self):
+        source = Made(cloud("gaussian"))
+        source.num_rows = 2**31
+        taken = np.broadcast_to(False, (2**31,))
+        with pytest.raises(BadInput, match="the source has 2147483648 rows; expected at most 2147483647"):
+            streaming.random_partitions(jax.random.key(0), tied, source, taken, 3)
+        shape = jax.ShapeDtypeStruct((2**31,), jnp.float32)
+        with pytest.raises(ValueError, match=r"scores has shape \(2147483648,\); expected at most 2147483647 rows"):
+            jax.eval_shape(lambda scores: kernels.top_k(scores, scores > 0, 3), shape)
 
 
 @pytest.mark.parametrize("num_taken, num", [(0, 7), (40, 100)])
@@ -200,10 +295,10 @@ class TestDensities:
         latents = cloud("gaussian")
         latents[1500, 2] = np.nan
         for name, num in (("cosine_density", 1), ("squared_euclidean_density", 1), ("kl_to_prior", 2)):
-            with pytest.raises(BadInput, match="some of rows 1400 to 2799 have no representativeness: NaN"):
+            with pytest.raises(BadInput, match="1 of rows 1400 to 2799 have no .* first is row 1500: NaN"):
                 getattr(streaming, name)(*[Made(latents)] * num, block_bytes=BLOCK_BYTES)
         latents[1500] = 0
-        with pytest.raises(BadInput, match="some of rows 1400 to 2799 .* zero without a direction"):
+        with pytest.raises(BadInput, match="1 of rows 1400 to 2799 .* row 1500: .* zero without a direction"):
             streaming.cosine_density(Made(latents), block_bytes=BLOCK_BYTES)
 
     def test_refuse_rows_that_are_all_equal(self):
@@ -267,6 +362,14 @@ class TestBlocks:
         with pytest.raises(BadInput, match=r"rows 0 to 4999 came as float32 \[5000, 5\]; expected float32 \[5000, 4\]"):
             next(streaming.blocks(source, block_bytes=2**20))
 
+    @pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])
+    def test_of_another_type_are_refused(self, monkeypatch, dtype):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        read = Made.read
+        monkeypatch.setattr(Made, "read", lambda self, start, stop: Future(read(self, start, stop).result(), dtype))
+        with pytest.raises(BadInput, match=rf"rows 0 to 4999 came as {dtype} .* expected float32 .*: convert them"):
+            streaming.closeness_to_origin(Made(cloud("gaussian")))
+
 
 class TestStore:
     def test_keeps_what_is_written(self, tmp_path):
@@ -314,7 +417,14 @@ class TestStore:
         with pytest.raises(BadInput, match=message):
             streaming.open_latents(tmp_path / "latents", num_rows, width)
 
-    @pytest.mark.parametrize("dtype, shape", [("float64", [20, 5]), ("float32", [20, 5, 1]), ("float32", [0, 5])])
+    @pytest.mark.parametrize(
+        "dtype, shape",
+        [
+            *[(dtype, [20, 5]) for dtype in ("float64", "float16", "uint8")],
+            ("float32", [20, 5, 1]),
+            ("float32", [0, 5]),
+        ],
+    )
     def test_of_another_type_or_rank_is_refused(self, tmp_path, dtype, shape):
         path = tmp_path / "latents"
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}

@@ -201,9 +201,11 @@ class TestProbabilities:
                 kernels.conditional_probabilities(sq_distances, perplexity=6.0),
             )
 
-    def test_nan_shows(self):
+    def test_nan_is_refused_outside_jit_and_shows_inside(self):
         points = jnp.array(points_of("typical")).at[3, 1].set(jnp.nan)
-        joint = kernels.joint_probabilities(points, perplexity=6.0)
+        with pytest.raises(ValueError, match="1 of 40 rows of points are NaN, .* the first is row 3;"):
+            kernels.joint_probabilities(points, perplexity=6.0)
+        joint = jax.jit(lambda points: kernels.joint_probabilities(points, perplexity=6.0))(points)
         assert jnp.isnan(joint[3]).all()
 
     def test_vmap_equals_singles(self):
@@ -302,9 +304,12 @@ class TestDivergence:
         assert (kernels.joint_probabilities(points, perplexity=3.0) == 0).sum() > 40
         assert jnp.isfinite(jax.grad(divergence)(points)).all()
 
-    def test_nan_shows(self):
+    def test_nan_is_refused_outside_jit_and_shows_inside(self):
         p, latents = neighbours_and_latents("typical")
-        assert jnp.isnan(kernels.tsne_divergence(jnp.array(p), jnp.array(latents).at[2, 1].set(jnp.nan)))
+        args = jnp.array(p), jnp.array(latents).at[2, 1].set(jnp.nan)
+        with pytest.raises(ValueError, match="1 of 30 rows of latents are NaN, .* the first is row 2;"):
+            kernels.tsne_divergence(*args)
+        assert jnp.isnan(jax.jit(kernels.tsne_divergence)(*args))
 
     def test_vmap_equals_singles(self):
         p, latents = neighbours_and_latents("typical", width=6)

@@ -102,5 +102,7 @@ def test_impossible_sizes_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="num_neighbours is 0; expected 1 or more"):
         typicality(points, clusters=clusters, included=included, num_neighbours=0)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=rf"clusters \({SIZE - 1},\) and included \({SIZE},\)"):
+    with pytest.raises(
+        ValueError, match=rf"points has shape \({SIZE}, 3\) and clusters \({SIZE - 1},\); expected .* one size of n"
+    ):
         typicality(points, clusters=clusters[1:], included=included, num_neighbours=3)

@@ -27,7 +27,7 @@ from latent_al.kernels.representativeness import (
     squared_closeness_to_origin,
     squared_euclidean_density,
 )
-from latent_al.kernels.representer import Explanation, explain, importance, representer_alphas, representer_values
+from latent_al.kernels.representer import Explanation, explain, ibal, importance, representer_alphas, representer_values
 from latent_al.kernels.sampling import Matches, draw_and_match, largest_remainder
 from latent_al.kernels.selection import greedy_diverse, nearest_to, random_partitions, subsample, top_k
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
@@ -55,6 +55,7 @@ __all__ = [
     "farthest_first",
     "gradient_embedding",
     "greedy_diverse",
+    "ibal",
     "importance",
     "jeffreys_density",
     "jeffreys_divergences",

@@ -1,123 +1,423 @@
-"""Checks of arguments outside `jit`, once for all kernels.
+"""Checks of the values of arguments, for all kernels.
 
-A check looks at values only where they are concrete. Under a caller's `jit` or `vmap` they are not, and there the
-caller makes sure of what is asked for. Values are looked at in NumPy, since a `jnp` sum of a concrete array is traced
-inside a caller's `jit`.
+A check is applied where the values are concrete. The device says whether it holds, in one program for all arguments;
+the host looks at the values only to word a refusal.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from latent_al.kernels._sharding import at_once, over_devices
+
+TOLERANCE = 1e-3
+"""By which the probabilities of a row may miss a sum of 1."""
+ROUNDING = 1e-5
+"""By which a probability may be below 0."""
 
 
-def is_concrete(*arrays: Any) -> bool:
+MAX_ROWS = 2**31 - 1
+"""Rows of a pool, at most: their numbers are int32, and so is the one that stands for a row that is missing."""
+
+
+class Check(NamedTuple):
+    """A condition on the values of one argument.
+
+    Attributes:
+        holds: from the array, and the arguments named in `beside`, to whether it holds.
+        refusal: from the name of the argument, its values and those arguments to the message.
+        beside: names of the other arguments that the condition reads.
+    """
+
+    holds: Callable[[Array, Mapping[str, Any]], Bool[Array, ""]]
+    refusal: Callable[[str, np.ndarray, Mapping[str, Any]], str]
+    beside: tuple[str, ...] = ()
+
+
+class Checked(NamedTuple):
+    """An array with the name of its argument, and a check of it."""
+
+    name: str
+    value: Array | np.ndarray
+    check: Check
+
+
+def is_concrete(*values: Any) -> bool:
     """Returns whether the values of all arrays can be looked at."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def check_values(checked: Sequence[Checked], arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError where a check does not hold; one that reads a traced value is left out."""
+    beside = [{name: arguments[name] for name in item.check.beside if name in arguments} for item in checked]
+    concrete = [pair for pair in zip(checked, beside, strict=True) if is_concrete(pair[0].value, pair[1])]
+    if not concrete:
+        return
+    with at_once():
+        if _all_hold(tuple(item.check for item, _ in concrete), [(item.value, others) for item, others in concrete]):
+            return
+        item, others = next(pair for pair in concrete if not _all_hold((pair[0].check,), [(pair[0].value, pair[1])]))
+    value, others = jax.device_get((item.value, others))
+    raise ValueError(item.check.refusal(item.name, np.asarray(value), others))
 
 
 def check_num(num: int, num_rows: int) -> None:
     """Raises ValueError where `num` is not in [1, num_rows]."""
     if not 1 <= num <= num_rows:
-        raise ValueError(f"num is {num}; expected at least 1 and at most the {num_rows} rows of the pool.")
+        raise ValueError(_no_num(num, num_rows))
 
 
-def check_rows_left(taken: Bool[Array, " n"], num: int, included: Bool[Array, " n"] | None = None) -> None:
-    """Raises ValueError where `num` is not in [1, rows left], or [1, rows left that are `included`]."""
-    check_num(num, len(taken))
-    if not is_concrete(taken, included):
-        return
-    is_left = ~jax.device_get(taken)
-    left = (is_left if included is None else is_left & jax.device_get(included)).sum()
-    if num > left:
-        raise ValueError(f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer.")
+def _no_num(num, num_rows):
+    return f"num is {num}; expected at least 1 and at most the {num_rows} rows of the pool."
 
 
-def check_scores(scores: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> None:
-    """Raises ValueError where `num` rows cannot be selected by these scores: of other lengths, or NaN."""
-    if scores.shape != taken.shape or taken.ndim != 1:
-        raise ValueError(f"scores have shape {scores.shape} and taken {taken.shape}; expected one of each a row.")
-    check_rows_left(taken, num)
-    if is_concrete(scores):
-        values = jax.device_get(scores)
-        if num_nan := (values != values).sum():
-            raise ValueError(f"{num_nan} of {len(values)} scores are NaN; look for NaN in what they were made from.")
-
-
-def check_finite(is_finite: Callable[..., Bool[Array, " n"]], *arrays: Array, kind: str, cure: str) -> None:
-    """Raises ValueError where `is_finite(*arrays)` is not True of all rows.
-
-    Args:
-        is_finite: tells of each row whether its square can be computed.
-        arrays: what `is_finite` takes.
-        kind: what a row is, in the plural.
-        cure: what to look at.
-    """
-    if not is_concrete(*arrays):
-        return
-    with jax.ensure_compile_time_eval():
-        bad = jax.device_get(~is_finite(*arrays))
-    if bad.any():
-        raise ValueError(
-            f"{bad.sum()} of {len(bad)} {kind} are NaN, infinite or too large to square, the first is row "
-            f"{bad.argmax()}; look for that in {cure}."
-        )
-
-
-def check_positive(name: str, value: Float[Array, ""] | float, expected: str) -> None:
-    """Raises ValueError where a scalar is not above 0; `expected` ends the message."""
-    if is_concrete(value) and not jax.device_get(value) > 0:
-        raise ValueError(f"{name} is {value}; expected {expected}")
-
-
-def check_weight(weight: Float[Array, ""] | float) -> None:
-    """Raises ValueError where the weight of a distance is negative or not finite."""
-    if is_concrete(weight) and not 0 <= float(jax.device_get(weight)) < float("inf"):
-        raise ValueError(f"weight is {weight}; expected 0 or more, and finite: look for a scale of 0 or NaN.")
-
-
-def check_lengths(**arrays: Shaped[Array, "..."]) -> None:
-    """Raises ValueError where the arrays, by their names, have different numbers of rows."""
-    if len({len(array) for array in arrays.values()}) > 1:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"the shapes are {shapes}; expected as many rows of each.")
-
-
-def check_clusters(clusters: Int[Array, " n"], num_clusters: int) -> None:
-    """Raises ValueError where cluster assignments are not in [0, num_clusters)."""
-    if is_concrete(clusters):
-        values = jax.device_get(clusters)
-        if values.min() < 0 or values.max() >= num_clusters:
-            raise ValueError(
-                f"clusters run from {values.min()} to {values.max()} but the distribution has {num_clusters}, from 0; "
-                "fit it to as many."
-            )
-
-
-def check_classes(probs: Float[Array, "n c"] | jax.ShapeDtypeStruct) -> None:
+def check_classes(probs: Array) -> None:
     """Raises ValueError where class probabilities are not of two classes or more."""
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise ValueError(f"probs has shape {probs.shape}; expected [rows, classes] with 2 classes or more.")
 
 
-def check_unit_cube(points: Float[Array, "n d"], unit_cube: bool) -> None:
-    """Raises ValueError where `unit_cube` says that coordinates lie in [0, 1], and one does not."""
-    if unit_cube and is_concrete(points):
-        values = jax.device_get(points)
-        if values.min() < 0 or values.max() > 1:
-            raise ValueError(
-                f"coordinates run from {values.min():g} to {values.max():g}; expected [0, 1] where unit_cube is set: "
-                "it is for pixels."
-            )
+def checks_of_type(kind: str, value: Array | np.ndarray) -> list[Check]:
+    """Returns the checks that the conversion of an argument to the type of its `kind` needs."""
+    is_integer = jnp.issubdtype(value.dtype, jnp.integer)
+    if kind == "real" and is_integer and value.dtype.itemsize >= 4:
+        return [EXACT]
+    if kind == "mask" and value.dtype != bool:
+        return [MASK]
+    if kind == "integer" and is_integer and jnp.iinfo(value.dtype).max > jnp.iinfo(jnp.int32).max:
+        return [ROW_NUMBERS]
+    return []
 
 
-def check_representativeness(values: Float[Array, " n"], cause: str) -> None:
-    """Raises ValueError where a row has no representativeness; `cause` is a likely reason."""
-    if is_concrete(values):
-        values = jax.device_get(values)
-        if num_nan := (values != values).sum():
-            raise ValueError(
-                f"{num_nan} of {len(values)} rows have no representativeness: {cause}, or NaN or infinite; "
-                "look at what the rows were made from, or choose another measure."
-            )
+def default_check(kind: str, value: Array | np.ndarray) -> list[Check]:
+    """Returns the check of an argument for which the kernel names none."""
+    if kind != "real" or not jnp.issubdtype(value.dtype, jnp.floating):
+        return []
+    return [SQUARABLE if value.ndim == 2 else FINITE]
+
+
+@partial(jax.jit, static_argnums=0)
+def _all_hold(checks, values):
+    def hold(values):
+        holds = [check.holds(value, beside) for check, (value, beside) in zip(checks, values, strict=True)]
+        return jnp.stack([jnp.asarray(verdict) for verdict in holds]).all()
+
+    arrays = [leaf for leaf in jax.tree.leaves(values) if isinstance(leaf, jax.Array)]
+    return over_devices(hold, values, [(array, ("",) * array.ndim) for array in arrays], [])
+
+
+def _real(value):
+    return value if value.dtype in (jnp.float32, jnp.float64) else value.astype(jnp.float32)
+
+
+def _of_rows(name, is_bad, what):
+    """Returns the beginning of a message: which rows of an argument are `what`."""
+    if not is_bad.ndim:
+        return f"{name} is {what}"
+    is_bad = is_bad.reshape(len(is_bad), -1).any(axis=1)
+    return f"{is_bad.sum()} of {len(is_bad)} rows of {name} are {what}, the first is row {is_bad.argmax()}"
+
+
+def _largest_exact(dtype):
+    return 2**53 if dtype.itemsize == 8 else 2**24
+
+
+def _is_exact(value, beside):
+    del beside
+    limit = _largest_exact(value.dtype)
+    return (value.max() <= limit) & (jnp.issubdtype(value.dtype, jnp.unsignedinteger) | (value.min() >= -limit))
+
+
+def _inexact(name, value, beside):
+    del beside
+    return (
+        f"{name} has {value.dtype} from {value.min()} to {value.max()}; expected integers of at most "
+        f"{_largest_exact(value.dtype)}, which floats hold exactly: scale them, or pass floats."
+    )
+
+
+EXACT = Check(_is_exact, _inexact)
+
+
+def _is_mask(value, beside):
+    del beside
+    return ((value == 0) | (value == 1)).all()
+
+
+def _no_mask(name, value, beside):
+    del beside
+    return f"{name} has {value.dtype} from {value.min()} to {value.max()}; expected a mask, of True and False."
+
+
+MASK = Check(_is_mask, _no_mask)
+
+
+def _has_row_numbers(value, beside):
+    del beside
+    limits = jnp.iinfo(jnp.int32)
+    is_signed = jnp.issubdtype(value.dtype, jnp.signedinteger)
+    return (value.max() <= limits.max) & (not is_signed or value.min() >= limits.min)
+
+
+def _no_row_numbers(name, value, beside):
+    del beside
+    return f"{name} runs from {value.min()} to {value.max()}; expected integers that fit into int32."
+
+
+ROW_NUMBERS = Check(_has_row_numbers, _no_row_numbers)
+
+
+def _is_finite(value, beside):
+    del beside
+    return jnp.abs(_real(value)).max() < jnp.inf
+
+
+def _not_finite(name, value, beside):
+    del beside
+    return f"{_of_rows(name, ~np.isfinite(value), 'NaN or infinite')}; look for that in what made it."
+
+
+FINITE = Check(_is_finite, _not_finite)
+"""No value is NaN or infinite."""
+
+
+def _is_squarable(value, beside):
+    del beside
+    value = _real(value)
+    return jnp.isfinite(16 * jnp.einsum("nd,nd->n", value, value)).all()
+
+
+def _not_squarable(name, value, beside):
+    del beside
+    dtype = np.float64 if value.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_bad = ~np.isfinite(16 * np.square(value.astype(dtype)).sum(axis=1, dtype=dtype))
+    return f"{_of_rows(name, is_bad, 'NaN, infinite or too large to square')}; look for that in what made it."
+
+
+SQUARABLE = Check(_is_squarable, _not_squarable)
+"""No row is NaN or infinite, or so long that a squared distance overflows."""
+
+
+def _is_number(value, beside):
+    del beside
+    return ~jnp.isnan(_real(value)).any()
+
+
+def _not_number(name, value, beside):
+    del beside
+    return f"{np.isnan(value).sum()} of {len(value)} {name} are NaN; look for NaN in what they were made from."
+
+
+NOT_NAN = Check(_is_number, _not_number)
+"""No value is NaN; infinite ones rank first or last."""
+
+
+def _probability_tolerance(dtype):
+    """Returns what types of fewer bits than float32 need: each probability is rounded before they are added."""
+    return max(TOLERANCE, float(jnp.finfo(dtype).eps)) if jnp.issubdtype(dtype, jnp.floating) else TOLERANCE
+
+
+def _are_probabilities(value, beside):
+    del beside
+    probs = _real(value)
+    return (probs.min() >= -ROUNDING) & (jnp.abs(probs.sum(axis=-1) - 1).max() <= _probability_tolerance(value.dtype))
+
+
+def _no_probabilities(name, value, beside):
+    del beside
+    probs = value.astype(np.float64)
+    sums = probs.sum(axis=-1)
+    is_good = (probs >= -ROUNDING).all(axis=-1) & (np.abs(sums - 1) <= _probability_tolerance(value.dtype))
+    row = int(is_good.argmin())
+    rows = _of_rows(name, ~is_good, "no probabilities")
+    return (
+        f"{rows}: it runs from {probs[row].min():g} to {probs[row].max():g} and "
+        f"sums to {sums[row]:g}; expected values in [0, 1] that sum to 1: logits? use jax.nn.softmax."
+    )
+
+
+PROBABILITIES = Check(_are_probabilities, _no_probabilities)
+"""The values of each row are in [0, 1] and sum to 1."""
+
+
+def _left(taken, beside):
+    included = beside.get("included")
+    left = taken == 0
+    return (left if included is None else left & (included != 0)).sum()
+
+
+def _num_asked(beside):
+    return len(beside["targets"]) if "targets" in beside else beside["num"]
+
+
+def _has_rows_left(taken, beside):
+    return _left(taken, beside) >= _num_asked(beside)
+
+
+def _too_few_left(name, taken, beside):
+    del name
+    left, num = _left(taken, beside), _num_asked(beside)
+    if num > len(taken):
+        return _no_num(num, len(taken))
+    return f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer."
+
+
+ROWS_LEFT = Check(_has_rows_left, _too_few_left, ("num", "targets", "included"))
+"""As many rows as are asked for are not taken."""
+
+
+def _is_row(value, beside):
+    return (value >= 0) & (value < len(beside["points"]))
+
+
+def _no_row(name, value, beside):
+    return f"{name} is {value}; expected a row of the pool, 0 to {len(beside['points']) - 1}."
+
+
+ROW = Check(_is_row, _no_row, ("points",))
+"""A row of `points`."""
+
+
+def _num_clusters(beside):
+    return beside["num_clusters"] if "num_clusters" in beside else len(beside["distribution"].centre)
+
+
+def _are_clusters(value, beside):
+    return (value.min() >= 0) & (value.max() < _num_clusters(beside))
+
+
+def _no_clusters(name, value, beside):
+    is_bad = (value < 0) | (value >= _num_clusters(beside))
+    return (
+        f"{name} run from {value.min()} to {value.max()}, the first outside is row {is_bad.argmax()}; expected 0 to "
+        f"{_num_clusters(beside) - 1}: give rows without a cluster one of their own, or raise the number of clusters."
+    )
+
+
+CLUSTERS = Check(_are_clusters, _no_clusters, ("num_clusters", "distribution"))
+"""Cluster assignments below the number of clusters."""
+
+
+def _are_labels(value, beside):
+    return value.max() < beside["probs"].shape[1]
+
+
+def _no_labels(name, value, beside):
+    classes = beside["probs"].shape[1]
+    return (
+        f"{name} run up to {value.max()}, first in row {(value >= classes).argmax()}, but probs has {classes} classes; "
+        f"expected labels below {classes}, and negative ones where there is none."
+    )
+
+
+LABELS = Check(_are_labels, _no_labels, ("probs",))
+"""Classes that `probs` has, or negative values."""
+
+
+def _has_labelled(value, beside):
+    return (value >= 0).sum() >= beside["num"]
+
+
+def _too_few_labelled(name, value, beside):
+    del name
+    return f"{beside['num']} examples asked for but only {(value >= 0).sum()} are labelled; ask for fewer."
+
+
+LABELLED = Check(_has_labelled, _too_few_labelled, ("num",))
+"""As many rows as are asked for have a label."""
+
+
+def positive(expected: str) -> Check:
+    """Returns the check that a scalar is above 0 and finite; `expected` ends the message."""
+
+    def is_positive(value, beside):
+        del beside
+        return (value > 0) & (_real(value) < jnp.inf)
+
+    return Check(is_positive, lambda name, value, beside: f"{name} is {value!s}; expected {expected}")
+
+
+def _is_weight(value, beside):
+    del beside
+    return (value >= 0) & (_real(value) < jnp.inf)
+
+
+def _no_weight(name, value, beside):
+    del beside
+    return f"{name} is {value!s}; expected 0 or more, and finite: look for a scale of 0 or NaN."
+
+
+WEIGHT = Check(_is_weight, _no_weight)
+"""A scalar in [0, inf)."""
+
+
+def _num_rows(beside):
+    return len(next(iter(beside.values())))
+
+
+def _is_perplexity(value, beside):
+    return (value >= 1) & (value < _num_rows(beside))
+
+
+def _no_perplexity(name, value, beside):
+    size = _num_rows(beside)
+    return (
+        f"{name} is {value!s} of {size} rows; expected [1, {size}): it counts the neighbours of a row; lower it, or "
+        "pass more rows."
+    )
+
+
+PERPLEXITY = Check(_is_perplexity, _no_perplexity, ("points", "sq_distances"))
+"""A number of neighbours that the rows have."""
+
+
+def _is_off_diagonal_finite(value, beside):
+    del beside
+    value = _real(value)
+    return jnp.abs(jnp.where(jnp.eye(len(value), dtype=bool), 0, value)).max() < jnp.inf
+
+
+def _off_diagonal_not_finite(name, value, beside):
+    return _not_finite(name, np.where(np.eye(len(value), dtype=bool), 0, value), beside)
+
+
+OFF_DIAGONAL = Check(_is_off_diagonal_finite, _off_diagonal_not_finite)
+"""No value of a square matrix is NaN or infinite, but on its diagonal."""
+
+
+def _is_in_cube(value, beside):
+    is_outside = (value.min() < 0) | (value.max() > 1)
+    return _is_squarable(value, {}) & ~(beside["unit_cube"] & is_outside)
+
+
+def _not_in_cube(name, value, beside):
+    if beside["unit_cube"] and np.isfinite(value).all():
+        return (
+            f"{name} run from {value.min():g} to {value.max():g}; expected [0, 1] where unit_cube is set: it is for "
+            "pixels."
+        )
+    return _not_squarable(name, value, beside)
+
+
+UNIT_CUBE = Check(_is_in_cube, _not_in_cube, ("unit_cube",))
+"""Values that can be squared, in [0, 1] where `unit_cube` says so."""
+
+
+def representative(cause: str) -> Check:
+    """Returns the check that each row has a representativeness; `cause` is a likely reason why not."""
+
+    def refusal(name, values, beside):
+        del name, beside
+        return (
+            f"{np.isnan(values).sum()} of {len(values)} rows have no representativeness, the first is row "
+            f"{np.isnan(values).argmax()}: {cause}, or too large or small for its square; look at what the rows were "
+            "made from, or choose another measure."
+        )
+
+    return Check(_is_number, refusal)

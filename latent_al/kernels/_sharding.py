@@ -1,33 +1,84 @@
 """Arrays whose rows may lie over several devices: the one module of the kernels that knows of devices.
 
-Where the caller has set a mesh that has an axis `POOL`, by `jax.set_mesh`, rows lie along that axis. The compiler
-partitions operations on all rows at once. Operations for which it would gather the rows, such as a sort or a loop over
-tiles, are applied shard by shard through `map_shards`. Without such a mesh, and inside a caller's own `shard_map`,
-there is one shard, which holds all rows.
+Where the axes of a mesh are Explicit, the types of the arrays say along which axis the rows lie. Where they are Auto,
+the rows lie along the axis `POOL` of the mesh that the caller has set by `jax.set_mesh`. The compiler partitions
+operations on all rows at once. Operations for which it would gather the rows, such as a sort or a loop over tiles, are
+applied shard by shard through `map_shards`. Without such an axis, and inside a caller's own `shard_map` over it, there
+is one shard, which holds all rows.
 
 A `vmap` over an axis that is itself sharded names it: `jax.vmap(..., spmd_axis_name="seeds")`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
 
+from latent_al.kernels import _loops
+
 POOL = "pool"
-"""The axis of the mesh along which the rows of the pool lie."""
+"""The axis along which the rows of the pool lie, unless the types of the arrays name another."""
 
 NUM_BLOCKS = 64
 """Blocks of rows whose sums are computed one by one: whole blocks in each shard where shards are a power of two."""
 
 
+_axis = ContextVar[str | tuple[str, ...]]("axis", default=POOL)
+
+
+def over_devices(
+    function: Callable[[PyTree], PyTree],
+    arrays: PyTree,
+    dims: Sequence[tuple[Shaped[Array, "..."], tuple[str, ...]]],
+    dims_returned: PyTree,
+) -> PyTree:
+    """Calls `function(arrays)`, in which the compiler may shard as it likes, where the axes of a mesh are Explicit.
+
+    Args:
+        function: of all arrays.
+        arrays: what it takes.
+        dims: the arrays, with the names of their dimensions.
+        dims_returned: lists of names of dimensions, in the structure of the result. What has the name of an argument's
+            dimension is sharded as that, and the rest is replicated.
+    """
+    context = jax.sharding.get_abstract_mesh()
+    mesh = _mesh_of([array for array, _ in dims])
+    axes = _axes_of_dims(dims)
+    out_specs = jax.tree.map(partial(_spec_of, axes), dims_returned, is_leaf=lambda value: isinstance(value, list))
+    if 0 < len(context.manual_axes) < len(context.axis_names):
+        return _on_whole_rows(function, arrays, out_specs)
+    if not mesh.explicit_axes:
+        return function(arrays)
+    run = jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out_specs)
+    token = _axis.set(axes.get("n", POOL))
+    try:
+        if context.empty:
+            with jax.sharding.use_abstract_mesh(mesh):
+                return run(arrays)
+        return run(arrays)
+    finally:
+        _axis.reset(token)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Executes what is called on concrete arrays, inside a caller's `jit` or `shard_map` too, where it is recorded."""
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
+        yield
+
+
 def num_shards() -> int:
     """Returns the number of shards, one for each device or group of devices: 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if POOL in mesh.manual_axes else mesh.shape.get(POOL, 1)
+    names = _names(_axis.get())
+    return 1 if set(names) & set(mesh.manual_axes) else prod(mesh.shape.get(name, 1) for name in names)
 
 
 def map_shards(
@@ -50,10 +101,11 @@ def map_shards(
 
     if shards == 1:
         return stacked(rows, *shared)
-    in_specs = PartitionSpec(POOL), *[PartitionSpec()] * len(shared)
+    along = PartitionSpec(_axis.get())
+    in_specs = along, *[PartitionSpec()] * len(shared)
     rows = jax.tree.map(lambda leaf: _padded(leaf, shards, fill), rows)
     # Without the check a loop may begin with what all shards share and go on with what belongs to one shard.
-    mapped = jax.shard_map(stacked, in_specs=in_specs, out_specs=PartitionSpec(POOL), check_vma=False)
+    mapped = jax.shard_map(stacked, in_specs=in_specs, out_specs=along, check_vma=False)
     return mapped(rows, *shared)
 
 
@@ -317,7 +369,7 @@ def _bisect(is_reached, low, high):
         reached = is_reached(middle)
         return _Bounds(jnp.where(reached, bounds.low, middle + 1), jnp.where(reached, middle, bounds.high))
 
-    return jax.lax.fori_loop(0, jnp.iinfo(low.dtype).bits, halve, _Bounds(low, high)).low
+    return _loops.fori_loop(0, jnp.iinfo(low.dtype).bits, halve, _Bounds(low, high)).low
 
 
 def _sums_of_pairs(function, left, right, tile):
@@ -331,7 +383,7 @@ def _sums_of_pairs(function, left, right, tile):
         values = function(left[i], right[j])
         return sums.at[i].add(values.sum(axis=1)).at[j].add(jnp.where(i == j, 0, values.sum(axis=0))), None
 
-    return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
+    return _loops.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
 
 
 def _sums_around(function, left, right, tile):
@@ -347,18 +399,78 @@ def _sums_around(function, left, right, tile):
         def compare(_, carry):
             sums, visiting = carry
             sums += jax.lax.map(lambda rows: function(rows, visiting).sum(axis=1), left)
-            return sums, jax.lax.ppermute(visiting, POOL, following)
+            return sums, jax.lax.ppermute(visiting, _axis.get(), following)
 
         def add_tile(sums, visiting):
-            return jax.lax.fori_loop(0, shards, compare, (sums, visiting))[0], None
+            return _loops.fori_loop(0, shards, compare, (sums, visiting))[0], None
 
-        return jax.lax.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
+        return _loops.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), right)[0].reshape(-1)[:size]
 
     return gather(map_shards(sums_of_shard, (left, right)), len(left))
 
 
 def _tiled(rows, num_tiles, size):
     return jnp.pad(rows, ((0, num_tiles * size - len(rows)), (0, 0))).reshape(num_tiles, size, -1)
+
+
+def _mesh_of(arrays):
+    """Returns the mesh with Explicit axes where there is one, otherwise that of the context."""
+    context = jax.sharding.get_abstract_mesh()
+    meshes = [mesh for mesh in (context, *(jax.typeof(array).sharding.mesh for array in arrays)) if not mesh.empty]
+    explicit = [mesh for mesh in meshes if mesh.explicit_axes]
+    if explicit and len(set(meshes)) > 1:
+        raise ValueError(
+            f"arrays or the program about them are on several meshes, {_described(meshes)}; expected one: place the "
+            "arrays on that of `jax.set_mesh`, and hand those that a `shard_map` needs to it as arguments."
+        )
+    return explicit[0] if explicit else context
+
+
+def _described(meshes):
+    descriptions = (
+        ", ".join(
+            f"{name}={size} {kind.name}" for (name, size), kind in zip(mesh.shape.items(), mesh.axis_types, strict=True)
+        )
+        for mesh in meshes
+    )
+    return " and ".join(f"({description})" for description in dict.fromkeys(descriptions))
+
+
+def _axes_of_dims(dims):
+    """Returns the axis along which each dimension is sharded, by its name."""
+    axes: dict[str, str | tuple[str, ...]] = {}
+    for array, names in dims:
+        for name, axis in zip(names, jax.typeof(array).sharding.spec, strict=True):
+            if axis is not None:
+                axes.setdefault(name, axis)
+    return axes
+
+
+def _on_whole_rows(function, arrays, out_specs):
+    """Calls the function where a caller's `shard_map` has left some axes of the mesh to the compiler.
+
+    A loop may end sooner in one shard than in another. What the compiler let move inside it would wait for all devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = jax.sharding.reshard(arrays, PartitionSpec()) if mesh.explicit_axes else arrays
+    values = jax.shard_map(function, in_specs=PartitionSpec(), out_specs=PartitionSpec())(whole)
+    return jax.sharding.reshard(values, out_specs) if mesh.explicit_axes else values
+
+
+def _spec_of(axes, names):
+    """Returns the sharding of an array whose dimensions have these names; an axis shards one dimension at most."""
+    spec = []
+    used: set[str] = set()
+    for name in names:
+        axis = axes.get(name)
+        is_free = axis is not None and not used & set(_names(axis))
+        spec.append(axis if is_free else None)
+        used |= set(_names(axis)) if is_free else set()
+    return PartitionSpec(*spec)
+
+
+def _names(axis):
+    return axis if isinstance(axis, tuple) else (axis,)
 
 
 def _global_rows(rows, size):

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import scan, while_loop
 from latent_al.kernels._random import draw_row
 from latent_al.kernels._sharding import blockwise_sum, segment_sum, take_row
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
@@ -30,8 +32,8 @@ class KMeans(NamedTuple):
 
 
 class _State(NamedTuple):
-    moves: Array | bool
-    num_steps: Array | int
+    moves: Array
+    num_steps: Array
     centres: Array
     members: Array
     clusters: Array
@@ -43,6 +45,7 @@ class _Clusters(NamedTuple):
     sizes: Array
 
 
+@kernel()
 def kmeans(key: PRNGKeyArray, points: Float[Array, "n d"], num_clusters: int, *, iterations: int = 100) -> KMeans:
     """Clusters the points: `lloyd` from the centres of `kmeans_plus_plus`.
 
@@ -50,11 +53,13 @@ def kmeans(key: PRNGKeyArray, points: Float[Array, "n d"], num_clusters: int, *,
         iterations: at most.
 
     Raises:
-        ValueError: `num_clusters` is not in [1, n], or `iterations` is below 1.
+        ValueError: `num_clusters` is not in [1, n], `iterations` is below 1, or a coordinate is NaN, infinite or too
+            large to square.
     """
     return lloyd(points, kmeans_plus_plus(key, points, num_clusters), iterations=iterations)
 
 
+@kernel()
 def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
     """Draws points that lie far apart: each in proportion to its squared distance to the nearest one before it.
 
@@ -62,12 +67,13 @@ def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -
     time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
 
     Raises:
-        ValueError: `num` is not in [1, n].
+        ValueError: `num` is not in [1, n], or a coordinate is NaN, infinite or too large to square.
     """
     _check_num_clusters(num, len(points))
     return _kmeans_plus_plus(key, points, num)
 
 
+@kernel()
 def lloyd(
     points: Float[Array, "n d"],
     centres: Float[Array, "k d"],
@@ -79,7 +85,8 @@ def lloyd(
 
     A centre without points moves instead to the point farthest from its centre, among points that share theirs, and
     takes it over; several such centres go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest`
-    says how exact the assignments are. Source: Lloyd, Least Squares Quantization in PCM, 1982.
+    says how exact the assignments are. Gradients are those at these assignments. Source: Lloyd, Least Squares
+    Quantization in PCM, 1982.
 
     Args:
         iterations: at most.
@@ -87,7 +94,8 @@ def lloyd(
             meaning.
 
     Raises:
-        ValueError: k is not in [1, n], or `iterations` is below 1.
+        ValueError: k is not in [1, n], `iterations` is below 1, the shapes differ, or a coordinate is NaN, infinite or
+            too large to square.
     """
     _check_num_clusters(len(centres), len(points))
     if iterations < 1:
@@ -95,7 +103,6 @@ def lloyd(
     return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if included is None else included)
 
 
-@partial(jax.jit, static_argnums=2)
 def _kmeans_plus_plus(key, points, num):
     uniforms = jax.random.uniform(key, (num, 2), points.dtype)
 
@@ -105,19 +112,19 @@ def _kmeans_plus_plus(key, points, num):
             values, value = column
             return total + (values - value) ** 2, None
 
-        return jax.lax.scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
+        return scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
 
     def draw(sq_distances, uniform):
         row = draw_row(jnp.where((sq_distances == 0).all(), 1, sq_distances), uniform)
         return jnp.minimum(sq_distances, sq_distances_to(row)), row
 
     first = draw_row(jnp.ones_like(points[:, 0]), uniforms[0])
-    further = jax.lax.scan(draw, sq_distances_to(first), uniforms[1:])[1]
+    further = scan(draw, sq_distances_to(first), uniforms[1:])[1]
     return points[jnp.concatenate([first[None], further])]
 
 
-@jax.jit
 def _lloyd(points, centres, iterations, included):
+    all_points, points, centres = points, jax.lax.stop_gradient(points), jax.lax.stop_gradient(centres)
     origin = points[:1]
     unassigned = jnp.full(len(points), -1, jnp.int32)
     # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
@@ -137,10 +144,10 @@ def _lloyd(points, centres, iterations, included):
             clusters,
         )
 
-    start = _State(True, 0, centres - origin, unassigned, unassigned)
-    state = jax.lax.while_loop(lambda state: state.moves, step, start)
-    centres = _means(points, state.centres + origin, state.members)
-    return KMeans(centres, state.clusters, _sq_distances(points, centres, state.clusters).sum())
+    start = _State(jnp.array(True), jnp.int32(0), centres - origin, unassigned, unassigned)
+    state = while_loop(lambda state: state.moves, step, start)
+    centres = _means(all_points, state.centres + origin, state.members)
+    return KMeans(centres, state.clusters, _sq_distances(all_points, centres, state.clusters).sum())
 
 
 def _sums(points, clusters, num):
@@ -174,7 +181,7 @@ def _filled(points, centres, clusters, included):
         )
 
     sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
-    return jax.lax.while_loop(lambda state: is_empty(state.sizes).any(), fill, _Clusters(centres, clusters, sizes))
+    return while_loop(lambda state: is_empty(state.sizes).any(), fill, _Clusters(centres, clusters, sizes))
 
 
 def _means(points, centres, clusters):

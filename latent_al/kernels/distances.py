@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import fori_loop
+
 BLOCK = 16
 """Rows of `y` that a step of `nearest` compares with each row of `x`, which stays in a register meanwhile."""
 
@@ -43,10 +46,14 @@ class _Best(NamedTuple):
     rows: Array
 
 
+@kernel()
 def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Returns the squared Euclidean distance of each pair of rows, in [0, inf).
 
     It takes one matrix product. The error is a rounding of the largest squared distance from the first row of `y`.
+
+    Raises:
+        ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
     x = x - y[:1]
     y = y - y[:1]
@@ -54,18 +61,22 @@ def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[A
     return _clamped(products)
 
 
-@jax.jit
+@kernel()
 def nearest(x: Float[Array, "n d"], y: Float[Array, "m d"], included: Bool[Array, " m"]) -> Nearest:
     """Finds the nearest included row of `y` to each row of `x`, by Euclidean distance.
 
-    Ties go to the lowest row. Where no row is included, the distance is inf and the row 0. A row of `y` that is not
-    finite is never the nearest, and a row of `x` that is NaN is at NaN. O(n m d) time, O((n + m) d) memory.
+    Ties go to the lowest row. Where no row is included, the distance is inf and the row 0. Inside a caller's `jit` a
+    row of `y` that is not finite is never the nearest, and a row of `x` that is NaN is at NaN. O(n m d) time,
+    O((n + m) d) memory.
 
     The distance comes from differences, and so does the choice up to 16 dimensions. Beyond, matrix products about the
     first row of `x` choose: the row may be farther than the nearest, by some 1e-6 of the largest squared distance from
     that first row.
+
+    Raises:
+        ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
-    rows = nearest_row(x)(y, included)
+    rows = nearest_row(jax.lax.stop_gradient(x))(jax.lax.stop_gradient(y), included)
     return Nearest(jnp.where(included[rows], ((x - y[rows]) ** 2).sum(axis=1), jnp.inf), rows)
 
 
@@ -89,7 +100,7 @@ def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[A
         shape = (layout.num_runs, len(x))
         start = _Best(jnp.full(shape, jnp.inf, x.dtype), jnp.zeros(shape, jnp.int32))
         # Of a single step XLA makes no loop, and compares again for each use of the row unless a barrier stands there.
-        best = jax.lax.optimization_barrier(jax.lax.fori_loop(0, layout.num_steps, step, start))
+        best = jax.lax.optimization_barrier(fori_loop(0, layout.num_steps, step, start))
         lowest = best.scores.min(axis=0)
         run_starts = layout.num_steps * layout.block * jnp.arange(layout.num_runs, dtype=jnp.int32)
         rows = jnp.where(best.scores == lowest[None, :], best.rows + run_starts[:, None], len(y)).min(axis=0)
@@ -98,6 +109,7 @@ def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[A
     return choose
 
 
+@kernel()
 def kl_divergences(
     mu_x: Float[Array, "n d"],
     log_sigma_x: Float[Array, "n d"],
@@ -108,6 +120,9 @@ def kl_divergences(
 
     It takes two matrix products, and errs by a rounding of the largest term: for pairs that nearly agree,
     `jeffreys_to_point` does not cancel.
+
+    Raises:
+        ValueError: the shapes differ, or a number is NaN, infinite or too large to square.
     """
     mu_x = mu_x - mu_y[:1]
     mu_y = mu_y - mu_y[:1]
@@ -117,27 +132,35 @@ def kl_divergences(
     return _clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + of_y[None, :]))
 
 
+@kernel()
 def jeffreys_divergences(
     mu_x: Float[Array, "n d"],
     log_sigma_x: Float[Array, "n d"],
     mu_y: Float[Array, "m d"],
     log_sigma_y: Float[Array, "m d"],
 ) -> Float[Array, "n m"]:
-    """Returns KL(x || y) + KL(y || x) in nats of each pair of Gaussians with diagonal covariance, in [0, inf)."""
+    """Returns KL(x || y) + KL(y || x) in nats of each pair of Gaussians with diagonal covariance, in [0, inf).
+
+    Raises:
+        ValueError: the shapes differ, or a number is NaN, infinite or too large to square.
+    """
     forward = kl_divergences(mu_x, log_sigma_x, mu_y, log_sigma_y)
     return forward + kl_divergences(mu_y, log_sigma_y, mu_x, log_sigma_x).T
 
 
+@kernel()
 def squared_euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """Returns the squared Euclidean distance of each row to one point, in [0, inf), without cancellation."""
     return ((points - point[None, :]) ** 2).sum(axis=1)
 
 
+@kernel()
 def euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """Returns the Euclidean distance of each row to one point, in [0, inf)."""
-    return jnp.sqrt(squared_euclidean_to_point(points, point))
+    return root(squared_euclidean_to_point(points, point))
 
 
+@kernel()
 def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
     """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
@@ -145,6 +168,7 @@ def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"])
     return jnp.clip(squared_euclidean_to_point(directions, point / jnp.linalg.norm(point)) / 4, 0, 1)
 
 
+@kernel()
 def jeffreys_to_point(
     points: tuple[Float[Array, "n d"], Float[Array, "n d"]], point: tuple[Float[Array, " d"], Float[Array, " d"]]
 ) -> Float[Array, " n"]:
@@ -161,12 +185,25 @@ def jeffreys_to_point(
     return 0.5 * ((ratio - 1 / ratio) ** 2 + gap**2 * (1 + 1 / ratio**2)).sum(axis=1)
 
 
+@jax.custom_jvp
+def root(squares: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the square root, with a gradient of 0 at 0: equal points do not move each other."""
+    return jnp.sqrt(squares)
+
+
+@root.defjvp
+def _change_of_root(primals, tangents):
+    values = root(*primals)
+    return values, jnp.where(values > 0, 0.5 / jnp.where(values > 0, values, 1), 0) * tangents[0]
+
+
 @jax.jit
 def finite_rows(points: Float[Array, "n d"]) -> Bool[Array, " n"]:
     """Marks rows without NaN whose squared distances to each other cannot overflow."""
     return jnp.isfinite(4 * (points**2).sum(axis=1))
 
 
+@kernel(is_compiled=False)
 def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Array]) -> Float[Array, ""]:
     """Returns twice the largest distance from the origin, which is N(0, I) for Gaussians.
 
@@ -175,7 +212,7 @@ def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Arr
     Args:
         distance: one of the distances above, from all rows to one point.
     """
-    origin = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), points)
+    origin = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), points)
     return 2 * distance(points, origin).max()
 
 

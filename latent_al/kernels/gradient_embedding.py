@@ -1,13 +1,14 @@
 """BADGE: rows that would change the last layer of a classifier much, and in directions that differ."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import check_finite, check_rows_left
+from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_num
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import scan
 from latent_al.kernels._random import draw_row
 from latent_al.kernels._sharding import take_row
 
@@ -18,6 +19,7 @@ class _Carry(NamedTuple):
     row: Array
 
 
+@kernel(probs=PROBABILITIES, taken=ROWS_LEFT)
 def badge(
     key: PRNGKeyArray,
     probs: Float[Array, "n c"],
@@ -35,7 +37,7 @@ def badge(
     No gradient [c f] is ever made: the products of two gradients are those of p - e times those of f. A distance is a
     difference of such products: it rounds by some 1e-6 of the squared lengths, and where the classifier is sure by as
     much as p does. O(num n (c + f)) time, memory for another `probs`. Inside a caller's `jit` rows that are not finite
-    come last.
+    come last, and n stands for each row that is missing.
 
     Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, Deep Batch Active Learning by Diverse, Uncertain Gradient
     Lower Bounds, 2020; github.com/JordanAsh/badge.
@@ -47,32 +49,10 @@ def badge(
         num: rows to select.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], the shapes differ, a gradient is NaN, infinite or too large to
-            square.
+        ValueError: `num` is not in [1, rows left], the shapes differ, a row is not of probabilities, or features are
+            NaN, infinite or too large to square.
     """
-    if probs.ndim != 2 or features.ndim != 2 or not probs.shape[:1] == features.shape[:1] == taken.shape:
-        raise ValueError(
-            f"probs have shape {probs.shape}, features {features.shape} and taken {taken.shape}; expected [n c], [n f] "
-            "and [n]."
-        )
-    check_rows_left(taken, num)
-    check_finite(_is_finite, probs, features, kind="gradients", cure="probs and features")
-    return _badge(key, probs, features, taken, num)
-
-
-def _is_finite(probs, features):
-    return jnp.isfinite(4 * _sq_lengths(probs, features))
-
-
-@jax.jit
-def _sq_lengths(probs, features):
-    is_likeliest = probs.argmax(axis=1)[:, None] == jnp.arange(probs.shape[1])[None, :]
-    # Not 1 - 2 p + sum of p^2, which cancels where the classifier is sure.
-    return jnp.where(is_likeliest, (1 - probs) ** 2, probs**2).sum(axis=1) * (features**2).sum(axis=1)
-
-
-@partial(jax.jit, static_argnums=4)
-def _badge(key, probs, features, taken, num):
+    check_num(num, len(taken))
     sq_lengths = _sq_lengths(probs, features)
     labels = probs.argmax(axis=1)
 
@@ -93,7 +73,14 @@ def _badge(key, probs, features, taken, num):
     first = _weights(sq_lengths, taken).argmax().astype(jnp.int32)
     uniforms = jax.random.uniform(key, (num - 1, 2), sq_lengths.dtype)
     start = _Carry(jnp.full_like(sq_lengths, jnp.inf), taken, first)
-    return jnp.concatenate([first[None], jax.lax.scan(draw, start, uniforms)[1]])
+    rows = jnp.concatenate([first[None], scan(draw, start, uniforms)[1]])
+    return jnp.where(jnp.arange(num) < (~taken).sum(), rows, len(taken))
+
+
+def _sq_lengths(probs, features):
+    is_likeliest = probs.argmax(axis=1)[:, None] == jnp.arange(probs.shape[1])[None, :]
+    # Not 1 - 2 p + sum of p^2, which cancels where the classifier is sure.
+    return jnp.where(is_likeliest, (1 - probs) ** 2, probs**2).sum(axis=1) * (features**2).sum(axis=1)
 
 
 def _weights(values, blocked):

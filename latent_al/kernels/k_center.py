@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
-from latent_al.kernels._checks import check_finite, check_rows_left, is_concrete
+from latent_al.kernels._checks import ROW, ROWS_LEFT, check_num
+from latent_al.kernels._kernel import kernel, without_gradient
+from latent_al.kernels._loops import fori_loop, while_loop
 from latent_al.kernels._sharding import MarkedRows, gather, map_shards, marked_rows, take_row, top_k
 from latent_al.kernels.distances import finite_rows, nearest, squared_euclidean_to_point
 
@@ -82,8 +84,9 @@ class _Scan(NamedTuple):
     sq_distances: Array
 
 
+@kernel(taken=ROWS_LEFT, first=ROW)
 def farthest_first(
-    points: Num[Array, "n d"],
+    points: Float[Array, "n d"],
     taken: Bool[Array, " n"],
     num: int,
     *,
@@ -93,8 +96,8 @@ def farthest_first(
     """Selects row by row the one farthest, by Euclidean distance, from all rows taken or selected: greedy k-center.
 
     Exact: distances are those of differences, which do not cancel. Ties go to the lowest row. O(n) memory besides the
-    points. Integers and floats of less than 32 bits are computed in float32. Inside a caller's `jit` rows that are not
-    finite come last.
+    points. Inside a caller's `jit` rows that are not finite come last, n stands for each row that is missing, and
+    `first` is clipped to the pool.
 
     Nearest distances only shrink as rows are selected. So a pass over the pool, of matrix products, gives an upper
     bound for each row; rows are selected among those of the largest bounds for as long as the best of them, exactly
@@ -113,58 +116,50 @@ def farthest_first(
         ValueError: `num` is not in [1, rows left], the shapes differ, `first` is no row, there are no dimensions, a
             coordinate is NaN, infinite or too large to square.
     """
-    return _traverse(points, taken, num, first, included).rows
+    return _farthest_first(points, taken, num, first, included).rows
 
 
-def cover(points: Num[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0) -> Cover:
+@kernel(taken=ROWS_LEFT, first=ROW)
+def cover(points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0) -> Cover:
     """Selects the rows of `farthest_first`, with the distance of each when selected, and assigns all rows to them.
 
-    `distances.nearest` says how exact `nearest` is.
+    `distances.nearest` says how exact `nearest` is. It has no gradient. A row that is missing has the distance -inf.
 
     Raises:
         ValueError: as `farthest_first`.
     """
-    traversed = _traverse(points, taken, num, first, None)
-    points = _as_float(points)
-    centres = points[traversed.rows]
-    return Cover(traversed.rows, jnp.sqrt(traversed.sq_distances), nearest(points, centres, jnp.ones(num, bool)).rows)
+    still = jax.lax.stop_gradient(points)
+    traversed = _farthest_first(still, taken, num, first, None)
+    is_there = traversed.rows < len(points)
+    centres = still[jnp.where(is_there, traversed.rows, 0)]
+    distances = jnp.where(is_there, jnp.sqrt(traversed.sq_distances), -jnp.inf)
+    return Cover(
+        traversed.rows,
+        without_gradient(distances, points, "cover: take the rows, and measure distances between them"),
+        nearest(still, centres, is_there).rows,
+    )
 
 
-def _traverse(points, taken, num, first, included):
-    shapes = {taken.shape, points.shape[:1]} | ({included.shape} if included is not None else set())
-    if points.ndim != 2 or len(shapes) > 1:
-        marks = f"taken {taken.shape}" if included is None else f"taken {taken.shape} and included {included.shape}"
-        raise ValueError(f"points have shape {points.shape}, {marks}; expected [n d], and [n] for marks of rows.")
-    if not points.shape[1]:
-        raise ValueError("points have no dimensions, and none lies apart; expected one or more.")
-    check_rows_left(taken, num, included)
-    if is_concrete(first) and not 0 <= int(first) < len(points):
-        raise ValueError(f"first is {first}; expected a row of the pool, 0 to {len(points) - 1}.")
-    check_finite(lambda points: finite_rows(_as_float(points)), points, kind="points", cure="what they were made from")
-    included = jnp.ones(taken.shape, bool) if included is None else included
-    return _farthest_first(_as_float(points), taken, num, first, included)
-
-
-def _as_float(points):
-    return points.astype(jnp.promote_types(points.dtype, jnp.float32))
-
-
-@partial(jax.jit, static_argnums=2)
 def _farthest_first(points, taken, num, first, included):
+    check_num(num, len(points))
+    included = jnp.ones_like(taken) if included is None else included
+    first = jnp.clip(first, 0, len(points) - 1)
     pool = _pool(points, taken)
     count = jnp.maximum(pool.taken.num_marked, 1)
+    is_first = (jnp.arange(len(points)) == first) & ~taken.any()
     upper = jnp.where(taken | ~included, -jnp.inf, jnp.where(pool.finite, jnp.inf, -1)).astype(points.dtype)
     state = _State(
-        upper.at[jnp.where(taken.any(), len(points), first)].set(-jnp.inf, mode="drop"),
-        jnp.full(num, first, jnp.int32),
+        jnp.where(is_first, -jnp.inf, upper),
+        jnp.full(num, len(points), jnp.int32).at[0].set(jnp.where(taken.any(), len(points), first)),
         jnp.full(num, jnp.inf, points.dtype),
         count,
         jnp.zeros_like(count),
         jnp.zeros_like(count),
     )
-    last = pool.taken.num_marked + num
+    num_left = (~taken & included).sum()
+    last = pool.taken.num_marked + jnp.minimum(num, num_left)
     if len(points) > SMALL:
-        state = jax.lax.while_loop(
+        state = while_loop(
             lambda state: (state.num_centres < last) & (state.stuck < PATIENCE), partial(_pass, pool, last), state
         )
     return _scan(pool, last, state)
@@ -220,7 +215,7 @@ def _pass(pool, last, state):
     place = distances.argmax()
     none = jnp.zeros_like(state.num_centres)
     start = _Candidates(distances, state.rows, state.sq_distances, none, place, distances[place])
-    end = jax.lax.while_loop(is_best, select, start)
+    end = while_loop(is_best, select, start)
     stuck = jnp.where(end.num_selected, 0, state.stuck + 1)
     upper = upper.at[rows].set(end.distances)
     return _State(upper, end.rows, end.sq_distances, state.num_centres + end.num_selected, state.num_centres, stuck)
@@ -240,7 +235,7 @@ def _bounded(pool, upper, selected, low, high):
         bounds = map_shards(partial(_bounds_of_rows, margin=pool.margin), rows, pool.origin, blocks, num_blocks)
         return gather(bounds, len(upper))
 
-    return jax.lax.fori_loop(0, -(-(high - low) // CENTRES), some, upper)
+    return fori_loop(0, -(-(high - low) // CENTRES), some, upper)
 
 
 def _bounds_of_rows(rows, origin, blocks, num_blocks, *, margin):
@@ -262,10 +257,10 @@ def _bounds_of_rows(rows, origin, blocks, num_blocks, *, margin):
             return jnp.minimum(bound, jnp.maximum(products.min(axis=1) + squares, 0) + error)
 
         bound = jax.lax.dynamic_slice_in_dim(upper, start, size)
-        bound = jax.lax.fori_loop(0, num_blocks, block, bound)
+        bound = fori_loop(0, num_blocks, block, bound)
         return jax.lax.dynamic_update_slice_in_dim(upper, bound, start, 0)
 
-    return jax.lax.fori_loop(0, -(-len(all_points) // size), tile, all_upper)
+    return fori_loop(0, -(-len(all_points) // size), tile, all_upper)
 
 
 def _measured(pool, columns, upper, selected, count):
@@ -297,9 +292,9 @@ def _measured(pool, columns, upper, selected, count):
             nearest = jnp.where(is_centre, jnp.minimum(carry.nearest, sq_distance), carry.nearest)
             return _Measured(jnp.where(places[:, None] == place[None, :], jnp.inf, carry.lower), nearest)
 
-        return jax.lax.while_loop(may_be_nearer, measure, _Measured(lower, nearest)).nearest
+        return while_loop(may_be_nearer, measure, _Measured(lower, nearest)).nearest
 
-    return jax.lax.fori_loop(0, -(-count // CENTRES), block, jnp.full_like(upper, jnp.inf))
+    return fori_loop(0, -(-count // CENTRES), block, jnp.full_like(upper, jnp.inf))
 
 
 def _scan(pool, last, state):
@@ -322,8 +317,8 @@ def _scan(pool, last, state):
         return towards(_centres(pool, state.rows, place[None])[0], distances)
 
     open_rows = jnp.where(state.upper < 0, state.upper, jnp.inf)
-    distances = jax.lax.fori_loop(0, jnp.where(state.num_centres < last, state.num_centres, 0), again, open_rows)
-    return jax.lax.fori_loop(state.num_centres, last, select, _Scan(distances, state.rows, state.sq_distances))
+    distances = fori_loop(0, jnp.where(state.num_centres < last, state.num_centres, 0), again, open_rows)
+    return fori_loop(state.num_centres, last, select, _Scan(distances, state.rows, state.sq_distances))
 
 
 def _at(pool, rows):

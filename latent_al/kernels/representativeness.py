@@ -12,15 +12,16 @@ neither can be seen, the first is NaN and the second is clipped.
 Source: Tonnaer (2017), section 3.4.2.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels._checks import check_representativeness, check_unit_cube
+from latent_al.kernels._checks import UNIT_CUBE, representative
+from latent_al.kernels._kernel import kernel
 from latent_al.kernels._sharding import column_sums, pairwise_row_sums
+from latent_al.kernels.distances import root
 
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
@@ -54,26 +55,29 @@ class _Gaps(NamedTuple):
     to_weighted: Array
 
 
+@kernel(points=UNIT_CUBE, result=representative("a row is zero, and has no direction"))
 def cosine_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
     """Returns the mean cosine similarity to all rows, as (1 + mean) / 2, or as it is where `unit_cube`.
 
     Raises:
         ValueError: a row is zero, NaN or infinite, or lies outside the unit cube.
     """
-    check_unit_cube(points, unit_cube)
-    return _checked(_cosine_density(points, unit_cube), "a row is zero, and has no direction")
+    return cosine_values(points, column_sums(unit_rows(points)) / len(points), unit_cube)
 
 
+@kernel(points=UNIT_CUBE, result=representative("all rows are equal"))
 def squared_euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
     """Returns one minus the mean squared Euclidean distance to all rows, scaled.
 
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
-    check_unit_cube(points, unit_cube)
-    return _checked(_squared_euclidean_density(points, unit_cube), "all rows are equal")
+    squares = _centred(points) ** 2
+    means = squares.sum(axis=1) + column_sums(squares).sum() / len(points)
+    return _reversed(means, points.shape[1] if unit_cube else None)
 
 
+@kernel(points=UNIT_CUBE, result=representative("all rows are equal"))
 def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
     """Returns one minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
 
@@ -82,10 +86,12 @@ def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
-    check_unit_cube(points, unit_cube)
-    return _checked(_euclidean_density(points, unit_cube), "all rows are equal")
+    factors = _factors(_centred(points))
+    sums = pairwise_row_sums(_distances, factors.left, factors.right, TILE)
+    return _reversed(sums[: len(points)] / len(points), points.shape[1] ** 0.5 if unit_cube else None)
 
 
+@kernel(points=UNIT_CUBE, result=representative("all rows compared are equal"))
 def euclidean_density_estimate(
     key: PRNGKeyArray, points: Float[Array, "n d"], *, fraction: float, unit_cube: bool = False
 ) -> Float[Array, " n"]:
@@ -100,50 +106,64 @@ def euclidean_density_estimate(
     """
     if not 0 < fraction <= 1 or len(points) < 2:
         raise ValueError(f"fraction is {fraction} of {len(points)} rows; expected a share in (0, 1] of 2 rows or more.")
-    check_unit_cube(points, unit_cube)
-    num = max(1, round(fraction * (len(points) - 1)))
-    return _checked(_euclidean_density_estimate(key, points, num, unit_cube), "all rows compared are equal")
+    n, d = points.shape
+    num = max(1, round(fraction * (n - 1)))
+    order = jax.random.permutation(key, n)
+    centred = _centred(points)
+    behind = jnp.arange(1, TILE + num)[None, :] - jnp.arange(TILE)[:, None]
+    used = (behind > 0) & (behind <= num)
+
+    def tile_sums(start):
+        # Tile by tile, since a shuffled copy of all points would have to move.
+        factors = _factors(centred[order[(start + jnp.arange(TILE + num)) % n]])
+        return jnp.where(used, _distances(factors.left[:TILE], factors.right[1:]), 0).sum(axis=1)
+
+    sums = jax.lax.map(tile_sums, jnp.arange(0, n, TILE)).reshape(-1)[:n]
+    means = jnp.zeros(n, points.dtype).at[order].set(sums / num * (n - 1) / n)
+    return _reversed(means, d**0.5 if unit_cube else None)
 
 
+@kernel(result=representative("all rows are equal"))
 def jeffreys_density(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Returns one minus the mean Jeffreys divergence to all Gaussians N(mu, diag(sigma^2)), over the largest such mean.
 
     Raises:
         ValueError: all rows are equal, or one is NaN or infinite.
     """
-    return _checked(_jeffreys_density(mu, log_sigma), "all rows are equal")
+    terms = jeffreys_terms(mu, log_sigma, mu[0], log_sigma[0])
+    means = jax.tree.map(lambda term: column_sums(term) / len(mu), terms)
+    spreads = jax.tree.map(lambda spread: column_sums(spread) / len(mu), jeffreys_spreads(terms, means))
+    return _reversed(mean_jeffreys(terms, means, spreads), None)
 
 
+@kernel(result=representative("all rows are N(0, I)"))
 def kl_to_prior(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Returns one minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value.
 
     Raises:
         ValueError: all rows are N(0, I), or one is NaN or infinite.
     """
-    return _checked(_kl_to_prior(mu, log_sigma), "all rows are N(0, I)")
+    return _reversed(kl_values(mu, log_sigma), None)
 
 
+@kernel(result=representative("all rows are zero"))
 def closeness_to_origin(points: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Returns one minus the Euclidean distance to the origin over its largest value.
 
     Raises:
         ValueError: all rows are zero, or one is NaN or infinite.
     """
-    return _checked(_closeness_to_origin(points), "all rows are zero")
+    return _reversed(root((points**2).sum(axis=1)), None)
 
 
+@kernel(result=representative("all rows are zero"))
 def squared_closeness_to_origin(points: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Returns one minus the squared Euclidean distance to the origin over its largest value.
 
     Raises:
         ValueError: all rows are zero, or one is NaN or infinite.
     """
-    return _checked(_squared_closeness_to_origin(points), "all rows are zero")
-
-
-@partial(jax.jit, static_argnums=1)
-def _cosine_density(x, unit_cube):
-    return cosine_values(x, column_sums(unit_rows(x)) / len(x), unit_cube)
+    return _reversed((points**2).sum(axis=1), None)
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -160,46 +180,6 @@ def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: b
     # Over a length that is too small or too large for its square the quotient would pass for a mean.
     has_direction = (norms > 0) & (norms < jnp.inf)
     return jnp.where(has_direction, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1), jnp.nan)
-
-
-@partial(jax.jit, static_argnums=1)
-def _squared_euclidean_density(x, unit_cube):
-    x = _centred(x)
-    squares = x**2
-    return _reversed(squares.sum(axis=1) + column_sums(squares).sum() / len(x), x.shape[1] if unit_cube else None)
-
-
-@partial(jax.jit, static_argnums=1)
-def _euclidean_density(x, unit_cube):
-    factors = _factors(_centred(x))
-    sums = pairwise_row_sums(_distances, factors.left, factors.right, TILE)
-    return _reversed(sums[: len(x)] / len(x), x.shape[1] ** 0.5 if unit_cube else None)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _euclidean_density_estimate(key, x, num, unit_cube):
-    n, d = x.shape
-    order = jax.random.permutation(key, n)
-    points = _centred(x)
-    behind = jnp.arange(1, TILE + num)[None, :] - jnp.arange(TILE)[:, None]
-    used = (behind > 0) & (behind <= num)
-
-    def tile_sums(start):
-        # Tile by tile, since a shuffled copy of all points would have to move.
-        factors = _factors(points[order[(start + jnp.arange(TILE + num)) % n]])
-        return jnp.where(used, _distances(factors.left[:TILE], factors.right[1:]), 0).sum(axis=1)
-
-    sums = jax.lax.map(tile_sums, jnp.arange(0, n, TILE)).reshape(-1)[:n]
-    means = jnp.zeros(n, x.dtype).at[order].set(sums / num * (n - 1) / n)
-    return _reversed(means, d**0.5 if unit_cube else None)
-
-
-@jax.jit
-def _jeffreys_density(mu, log_sigma):
-    terms = jeffreys_terms(mu, log_sigma, mu[0], log_sigma[0])
-    means = jax.tree.map(lambda term: column_sums(term) / len(mu), terms)
-    spreads = jax.tree.map(lambda spread: column_sums(spread) / len(mu), jeffreys_spreads(terms, means))
-    return _reversed(mean_jeffreys(terms, means, spreads), None)
 
 
 def jeffreys_terms(
@@ -244,24 +224,9 @@ def _gaps(terms, means):
     return _Gaps((terms.mu - means.mu[None, :]) ** 2, (terms.mu - weighted_mean[None, :]) ** 2)
 
 
-@jax.jit
-def _kl_to_prior(mu, log_sigma):
-    return _reversed(kl_values(mu, log_sigma), None)
-
-
 def kl_values(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Returns KL(N(mu, diag(sigma^2)) || N(0, I)) of each row, in nats, in [0, inf)."""
     return 0.5 * (jnp.expm1(2 * log_sigma) - 2 * log_sigma + mu**2).sum(axis=1)
-
-
-@jax.jit
-def _closeness_to_origin(mu):
-    return _reversed(jnp.linalg.norm(mu, axis=1), None)
-
-
-@jax.jit
-def _squared_closeness_to_origin(mu):
-    return _reversed((mu**2).sum(axis=1), None)
 
 
 def _reversed(distances, bound):
@@ -285,9 +250,4 @@ def _factors(x):
 def _distances(left, right):
     # `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU.
     squares = jnp.matmul(left, right.T, precision="highest")
-    return jnp.sqrt(jnp.where(squares < 0, 0, squares))
-
-
-def _checked(values, cause):
-    check_representativeness(values, cause)
-    return values
+    return root(jnp.where(squares < 0, 0, squares))

@@ -13,7 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent_al.kernels._checks import check_lengths, check_positive, is_concrete
+from latent_al.kernels._checks import LABELLED, LABELS, NOT_NAN, PROBABILITIES, check_num, positive
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels.selection import top_k
+
+L2 = positive("above 0: without it the last layer has no such decomposition.")
 
 
 class Explanation(NamedTuple):
@@ -32,6 +36,7 @@ class Explanation(NamedTuple):
     opposing_values: Float[Array, " num"]
 
 
+@kernel(probs=PROBABILITIES, labels=LABELS, l2=L2)
 def representer_alphas(
     probs: Float[Array, "n c"], labels: Int[Array, " n"], *, l2: Float[Array, ""] | float
 ) -> Float[Array, "n c"]:
@@ -43,15 +48,14 @@ def representer_alphas(
         l2: weight of the squared weights of the last layer, beside the mean loss; above 0; may be traced.
 
     Raises:
-        ValueError: l2 is not above 0, or the shapes differ.
+        ValueError: l2 is not above 0, the shapes differ, a row is not of probabilities, or a label is c or more.
     """
-    _check_l2(l2)
-    check_lengths(probs=probs, labels=labels)
-    is_labelled = labels >= 0
+    is_labelled = (labels >= 0) & (labels < probs.shape[1])
     errors = jax.nn.one_hot(labels, probs.shape[1], dtype=probs.dtype) - probs
     return jnp.where(is_labelled[:, None], errors, 0) / (2 * l2 * jnp.maximum(is_labelled.sum(), 1))
 
 
+@kernel()
 def representer_values(
     alphas: Float[Array, "n c"], features: Float[Array, "n f"], target: Float[Array, " f"]
 ) -> Float[Array, "n c"]:
@@ -63,18 +67,16 @@ def representer_values(
         target: features of the prediction.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a number is NaN or infinite.
     """
-    if alphas.shape[0] != features.shape[0] or features.shape[1:] != target.shape:
-        raise ValueError(
-            f"alphas have shape {alphas.shape}, features {features.shape} and target {target.shape}; expected [n c], "
-            "[n f] and [f]."
-        )
     return alphas * (features @ target)[:, None]
 
 
+@kernel(values=NOT_NAN, labels=LABELLED)
 def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> Explanation:
     """Selects the labelled examples of the largest and of the smallest values; ties go to the lowest row.
+
+    Inside a caller's `jit` NaN comes last, and n stands for each row that is missing.
 
     Args:
         values: of one class of one prediction, from `representer_values`.
@@ -82,19 +84,19 @@ def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> E
         num: examples of each kind.
 
     Raises:
-        ValueError: num is not in [1, labelled rows], or the shapes differ.
+        ValueError: num is not in [1, labelled rows], the shapes differ, or a value is NaN.
     """
-    if values.shape != labels.shape:
-        raise ValueError(f"values have shape {values.shape} and labels {labels.shape}; expected one of each a row.")
-    if not 1 <= num <= len(values):
-        raise ValueError(f"num is {num}; expected at least 1 and at most the {len(values)} rows.")
-    if is_concrete(labels) and num > (num_labelled := (jax.device_get(labels) >= 0).sum()):
-        raise ValueError(f"{num} examples asked for but only {num_labelled} are labelled; ask for fewer.")
-    supporting_values, supporting = jax.lax.top_k(jnp.where(labels >= 0, values, -jnp.inf), num)
-    opposing_values, opposing = jax.lax.top_k(jnp.where(labels >= 0, -values, -jnp.inf), num)
-    return Explanation(supporting, supporting_values, opposing, -opposing_values)
+    check_num(num, len(values))
+    supporting, opposing = (top_k(sign * values, labels < 0, num) for sign in (1, -1))
+    return Explanation(
+        supporting,
+        values.at[supporting].get(mode="fill"),
+        opposing,
+        values.at[opposing].get(mode="fill"),
+    )
 
 
+@kernel(probs=PROBABILITIES, l2=L2, num_labelled=positive("a count above 0."))
 def importance(
     probs: Float[Array, "n c"],
     features: Float[Array, "n f"],
@@ -106,7 +108,7 @@ def importance(
     """Returns the part that each row, if labelled, is expected to have in the logits of all labelled examples.
 
     IBAL(x_i) = sum_y p_iy alpha_iy|y (f_i . sum_t f_t), with alpha_iy|y = (1 - p_iy) / (2 l2 n): O(n (c + f)) time. The
-    rows of the smallest values are those whose label would disagree most with the labelled examples.
+    paper queries the rows of the smallest values: maximise `ibal`, and not this.
 
     Source: Pezeshkpour, Zhao and Singh (2020), equation 2.
 
@@ -118,16 +120,35 @@ def importance(
         l2: as in `representer_alphas`.
 
     Raises:
-        ValueError: l2 is not above 0, or the shapes differ.
+        ValueError: l2 or the number of labelled examples is not above 0, the shapes differ, a row is not of
+            probabilities, or a number is NaN or infinite.
     """
-    _check_l2(l2)
-    check_lengths(probs=probs, features=features)
-    if features.shape[1:] != labelled_sum.shape:
-        raise ValueError(
-            f"features have {features.shape[1]} columns and labelled_sum {labelled_sum.shape}; expected one width."
-        )
-    return (probs * (1 - probs)).sum(axis=1) / (2 * l2 * num_labelled) * (features @ labelled_sum)
+    return _importance(probs, features, labelled_sum) / (2 * l2 * num_labelled)
 
 
-def _check_l2(l2):
-    check_positive("l2", l2, "above 0: without it the last layer has no such decomposition.")
+@kernel(probs=PROBABILITIES)
+def ibal(
+    probs: Float[Array, "n c"], features: Float[Array, "n f"], *, labelled_sum: Float[Array, " f"]
+) -> Float[Array, " n"]:
+    """Returns the score that IBAL maximises: minus `importance`, without its factor 1 / (2 l2 n), which ranks no row.
+
+    Where features point away from those of the labelled examples it is positive, the more the less sure the classifier
+    is. Features of at least 0, such as those of a ReLU, never do: there the score is at most 0, and its largest values
+    are those of the rows of which the classifier is surest. Such a batch can be worse than one at random; use features
+    of both signs, or weigh the score with the distance to the labelled rows, as the paper does.
+
+    Source: Pezeshkpour, Zhao and Singh (2020), equation 2.
+
+    Args:
+        probs: class probabilities; each row sums to 1.
+        features: below the last layer.
+        labelled_sum: sum of the features of all labelled examples.
+
+    Raises:
+        ValueError: the shapes differ, a row is not of probabilities, or a number is NaN or infinite.
+    """
+    return -_importance(probs, features, labelled_sum)
+
+
+def _importance(probs, features, labelled_sum):
+    return (probs * (1 - probs)).sum(axis=1) * (features @ labelled_sum)

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import check_clusters, check_positive, check_rows_left
+from latent_al.kernels._checks import CLUSTERS, ROWS_LEFT, Check, check_num, positive
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import fori_loop, scan, while_loop
 from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
 from latent_al.kernels.distances import nearest, squared_euclidean_to_point
 
@@ -22,11 +24,26 @@ DRAWS_A_ROW = 100
 """Draws for each row asked of a cluster, after which rows still missing are selected whatever the threshold."""
 
 
+def _have_shares(sizes, beside):
+    return (sizes.min() >= 0) & (sizes.astype(jnp.float32).sum() < 2.0**31) & (sizes.sum() >= beside["num"])
+
+
+def _no_shares(name, sizes, beside):
+    return (
+        f"{name} run from {sizes.min()} to {sizes.max()} and sum to {sizes.sum(dtype=int)}, but num is "
+        f"{beside['num']}; expected sizes of 0 or more, and a sum of num or more, below 2**31."
+    )
+
+
+SIZES = Check(_have_shares, _no_shares, ("num",))
+"""Sizes that `num` can be shared among."""
+
+
 class Distribution(NamedTuple):
     """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
 
     The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] in each dimension. The values of an empty
-    cluster have no meaning.
+    cluster are zero.
     """
 
     centre: Float[Array, "c d"]
@@ -44,6 +61,11 @@ class Matches(NamedTuple):
 
     rows: Int[Array, " num"]
     is_within: Bool[Array, " num"]
+
+
+class _Quota(NamedTuple):
+    share: Array
+    remainder: Array
 
 
 class _Pool(NamedTuple):
@@ -69,6 +91,7 @@ class _Candidates(NamedTuple):
     keep: Array
 
 
+@kernel(clusters=CLUSTERS)
 def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
     """Fits to each cluster a uniform distribution from the smallest to the largest value of each dimension."""
 
@@ -80,6 +103,7 @@ def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clus
     return _by_cluster(fit, clusters, num_clusters, is_normal=False)
 
 
+@kernel(clusters=CLUSTERS)
 def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
     """Fits to each cluster a normal distribution with one mean and one standard deviation for all dimensions."""
 
@@ -92,6 +116,7 @@ def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clust
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
+@kernel(clusters=CLUSTERS)
 def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
     """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular."""
 
@@ -104,18 +129,38 @@ def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
 
+@kernel(sizes=SIZES)
 def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
     """Returns `num` in shares proportional to `sizes`, which sum to it exactly; no share is above its size.
 
-    Each share is the quota rounded down, and what is left goes to the largest remainders, as float32 has them.
+    Each share is the quota rounded down, and what is left goes to the largest remainders; ties go to the lowest place.
+    Quotas are computed in integers, without rounding. Inside a caller's `jit` the shares are `sizes` where those sum to
+    less than `num`.
+
+    Raises:
+        ValueError: a size is negative, or `num` is not in [0, sum of sizes], or the sum is 2**31 or more.
     """
-    quota = num * sizes.astype(jnp.float32) / sizes.sum()
-    share = jnp.minimum(jnp.floor(quota).astype(jnp.int32), sizes)
-    remainder = jnp.where(share < sizes, quota - share, -1)
-    rank = jnp.zeros_like(share).at[jnp.argsort(-remainder)].set(jnp.arange(share.size, dtype=share.dtype))
-    return share + (rank < num - share.sum())
+    sizes = jnp.maximum(sizes, 0).astype(jnp.uint32)
+    asked = jnp.minimum(num, sizes.sum(dtype=sizes.dtype))
+    total = jnp.maximum(sizes.sum(dtype=sizes.dtype), 1)
+
+    def add_bit(index, quota):
+        """Returns the quotas and remainders of another bit of `num`, from the highest on."""
+        bit = (asked >> (30 - index).astype(jnp.uint32)) & 1
+        doubled = 2 * quota.remainder
+        carried = (doubled >= total).astype(jnp.uint32)
+        remainder = doubled - carried * total + bit * sizes
+        is_full = (remainder >= total).astype(jnp.uint32)
+        return _Quota(2 * quota.share + carried + is_full, remainder - is_full * total)
+
+    none = jnp.zeros_like(sizes)
+    quota = fori_loop(0, 31, add_bit, _Quota(none, none))
+    order = jnp.argsort(-quota.remainder.astype(jnp.int32))
+    rank = none.at[order].set(jnp.arange(len(sizes), dtype=none.dtype))
+    return (quota.share + (rank < asked - quota.share.sum(dtype=asked.dtype))).astype(jnp.int32)
 
 
+@kernel(taken=ROWS_LEFT, clusters=CLUSTERS, threshold=positive("a distance above 0."))
 def draw_and_match(
     key: PRNGKeyArray,
     points: Float[Array, "n d"],
@@ -134,7 +179,8 @@ def draw_and_match(
     missing or the cluster has had a hundred draws for each row of its share; with `all_within`, a hundred in all and
     one more for each row. Rows that are missing then are the nearest ones left to further draws, however far.
 
-    O(draws n d) time and O(n d) memory.
+    Inside a caller's `jit` rows of clusters without a distribution are not selected, and n stands for each row that is
+    missing. O(draws n d) time and O(n d) memory.
 
     Args:
         taken: rows that may not be selected.
@@ -147,17 +193,13 @@ def draw_and_match(
 
     Raises:
         ValueError: `num` is not in [1, rows left], the threshold is not above 0, the shapes differ, a cluster has no
-            distribution.
+            distribution, or a number is NaN or infinite.
     """
-    if not len(points) == len(taken) == len(clusters):
-        raise ValueError(f"points, taken and clusters have {len(points)}, {len(taken)} and {len(clusters)} rows.")
-    check_positive("threshold", threshold, "a distance above 0.")
-    check_rows_left(taken, num)
-    check_clusters(clusters, len(distribution.centre))
+    check_num(num, len(taken))
+    taken = taken | (clusters < 0) | (clusters >= len(distribution.centre))
     return _draw_and_match(key, _Pool(points, taken, clusters), distribution, threshold, num, all_within)
 
 
-@partial(jax.jit, static_argnums=(4, 5))
 def _draw_and_match(key, pool, distribution, threshold, num, all_within):
     num_clusters = distribution.centre.shape[0]
     sizes = segment_sum((~pool.taken).astype(jnp.int32), pool.clusters, num_clusters)
@@ -186,11 +228,11 @@ def _draw_and_match(key, pool, distribution, threshold, num, all_within):
             rows = _nearest(draws, pool.points, (pool.clusters == cluster) & ~selected.blocked)[1]
             return _append(selected, _Candidates(rows, jnp.ones(1, bool)))
 
-        selected = jax.lax.while_loop(is_missing, attempt, _Attempts(0, jnp.int32(0), selected)).selected
-        return jax.lax.fori_loop(0, end[cluster] - selected.num_filled, give, selected), selected.num_filled
+        selected = while_loop(is_missing, attempt, _Attempts(0, jnp.int32(0), selected)).selected
+        return fori_loop(0, end[cluster] - selected.num_filled, give, selected), selected.num_filled
 
-    start = _Selected(jnp.int32(0), jnp.zeros(num, jnp.int32), pool.taken)
-    selected, matched = jax.lax.scan(fill, start, jnp.arange(num_clusters))
+    start = _Selected(jnp.int32(0), jnp.full(num, len(pool.taken), jnp.int32), pool.taken)
+    selected, matched = scan(fill, start, jnp.arange(num_clusters))
     place = jnp.arange(num)
     return Matches(selected.rows, place < matched[jnp.searchsorted(end, place, side="right")])
 
@@ -246,7 +288,11 @@ def _draw(key, distribution, cluster, count):
 
 
 def _by_cluster(fit, clusters, num_clusters, is_normal):
-    centre, factor = jax.lax.map(lambda cluster: fit(clusters == cluster), jnp.arange(num_clusters))
+    def fit_or_zero(cluster):
+        inside = clusters == cluster
+        return jax.tree.map(lambda leaf: jnp.where(inside.any(), leaf, 0), fit(inside))
+
+    centre, factor = jax.lax.map(fit_or_zero, jnp.arange(num_clusters))
     return Distribution(centre, factor, jnp.array(is_normal))
 
 

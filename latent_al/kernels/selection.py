@@ -1,12 +1,12 @@
-"""Rows selected by their scores: each function returns exactly `num` distinct rows, none of them taken.
+"""Rows selected by their scores: `num` distinct rows, none of them taken.
 
 `taken [n]` is True for rows that may not be selected. Outside `jit` a pool with fewer than `num` rows left and a score
-that is NaN are refused. Inside a caller's `jit` neither can be seen: there the caller makes sure that enough rows
-remain, and NaN counts as the lowest score.
+that is NaN are refused. Inside a caller's `jit` neither can be seen: there n stands for each row that is missing, after
+all that are left, and NaN counts as the lowest score. Rows are int32: a pool has fewer than 2**31.
 """
 
+import sys
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,26 +14,37 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels import _sharding
-from latent_al.kernels._checks import check_scores, check_weight
+from latent_al.kernels._checks import NOT_NAN, ROWS_LEFT, WEIGHT, check_num, is_concrete
+from latent_al.kernels._kernel import compiled, is_traced_here, kernel
+from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels.distances import squared_euclidean_to_point
 
 
 class _Carry(NamedTuple):
-    rows: Array
-    blocked: Array
-    nearest: Array
+    rows: Int[Array, " num"]
+    blocked: Bool[Array, " n"]
+    nearest: Float[Array, " n"]
+    first_nan: Int[Array, ""]
 
 
+class _Step(NamedTuple):
+    carry: _Carry
+    point: PyTree[Float[Array, " d"]]
+
+
+@kernel(scores=NOT_NAN, taken=ROWS_LEFT)
 def top_k(scores: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
     """Selects the `num` rows of the highest scores, best first; ties go to the lowest row.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
     """
-    check_scores(scores, taken, num)
-    return _sharding.top_k(_open_scores(scores, taken), num)[1]
+    check_num(num, len(taken))
+    values, rows = _sharding.top_k(_open_scores(scores, taken), num)
+    return jnp.where(values == -jnp.inf, len(taken), rows)
 
 
+@kernel(scores=NOT_NAN, taken=ROWS_LEFT)
 def random_partitions(
     key: PRNGKeyArray, scores: Float[Array, " n"], taken: Bool[Array, " n"], num: int
 ) -> Int[Array, " num"]:
@@ -44,14 +55,17 @@ def random_partitions(
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
     """
-    check_scores(scores, taken, num)
-    base, longer = jnp.divmod(taken.shape[0] - taken.sum(), num)
+    check_num(num, len(taken))
+    left = len(taken) - taken.sum()
+    base, longer = jnp.divmod(left, num)
     part = jnp.arange(num)
     # Draws are below zero, so that rows of padding come last, as do rows that are taken.
     draws = jnp.where(taken, -jnp.inf, -jax.random.uniform(key, taken.shape))
-    return _sharding.best_of_parts(_open_scores(scores, taken), draws, part * base + jnp.minimum(part, longer))
+    rows = _sharding.best_of_parts(_open_scores(scores, taken), draws, part * base + jnp.minimum(part, longer))
+    return jnp.where(part < left, rows, len(taken))
 
 
+@kernel(is_compiled=False, scores=NOT_NAN, taken=ROWS_LEFT, weight=WEIGHT)
 def greedy_diverse(
     scores: Float[Array, " n"],
     points: PyTree[Float[Array, "n d"]],
@@ -69,33 +83,45 @@ def greedy_diverse(
 
     Args:
         points: what `distance` takes, such as an array [n d], or a pair (mu, log_sigma).
-        distance: from all rows to one point, such as `distances.euclidean_to_point`.
+        distance: from all rows to one point, such as `distances.euclidean_to_point`. Outside `jit` a closure is called
+            for one row after the other; a function that can be imported is compiled with the loop.
         weight: of the distance, 0 or more; may be traced.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], scores, taken and points differ in length, a score is NaN, the
-            weight is negative or not finite.
+        ValueError: `num` is not in [1, rows left], the shapes differ, a score or a distance is NaN, the weight is
+            negative or not finite.
     """
-    check_scores(scores, taken, num)
-    sizes = [len(leaf) for leaf in jax.tree.leaves(points)]
-    if set(sizes) != {len(scores)}:
-        raise ValueError(f"points have {sizes} rows but scores {len(scores)}.")
-    check_weight(weight)
-    return _greedy_diverse(scores, points, taken, num, distance, weight)
+    check_num(num, len(taken))
+    by_closure = _greedy if is_traced_here() else _greedy_by_steps
+    select = _greedy_compiled if _is_importable(distance) else by_closure
+    carry = select(scores, points, taken, num, distance, weight)
+    if is_concrete(carry.first_nan) and carry.first_nan < len(taken):
+        raise ValueError(
+            f"the distance of row {carry.first_nan} to one that was selected is NaN; look for rows for which "
+            "`distance` has no value, such as zero vectors, which have no direction."
+        )
+    return carry.rows
 
 
+@kernel(taken=ROWS_LEFT)
 def nearest_to(
     points: Float[Array, "n d"], taken: Bool[Array, " n"], *, targets: Float[Array, "num d"]
 ) -> Int[Array, " num"]:
     """Selects for one target after the other the nearest row left, by Euclidean distance; ties go to the lowest row.
 
     Raises:
-        ValueError: there are more targets than rows left, the shapes differ, a coordinate is NaN.
+        ValueError: there are more targets than rows left, the shapes differ, a coordinate is NaN or infinite.
     """
-    check_scores(points.sum(axis=1), taken, len(targets))
-    return _nearest_to(points, taken, targets)
+    check_num(len(targets), len(taken))
+
+    def select(blocked, target):
+        row = _best_left(-squared_euclidean_to_point(points, target), blocked)
+        return blocked.at[row].set(True), row
+
+    return scan(select, taken, targets)[1]
 
 
+@kernel()
 def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], *, fraction: float) -> Bool[Array, " n"]:
     """Marks all rows but a random `fraction` of the pool as taken.
 
@@ -122,28 +148,81 @@ def subsample_size(num_rows: int, fraction: float) -> int:
     return max(1, round(fraction * num_rows))
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def _greedy_diverse(scores, points, taken, num, distance, weight):
-    def select(index, carry):
-        gains = jnp.where(index == 0, scores, scores + weight * carry.nearest)
-        row = _open_scores(gains, carry.blocked).argmax()
-        to_row = distance(points, jax.tree.map(lambda leaf: _sharding.take_row(leaf, row), points))
-        rows = carry.rows.at[index].set(row)
-        return _Carry(rows, carry.blocked.at[row].set(True), jnp.minimum(carry.nearest, to_row))
+def _greedy(
+    scores: Float[Array, " n"],
+    points: PyTree[Float[Array, "n d"]],
+    taken: Bool[Array, " n"],
+    num: int,
+    distance: Callable[[PyTree, PyTree], Float[Array, " n"]],
+    weight: Float[Array, ""] | float,
+) -> _Carry:
+    """Returns the selection; `distance` is called as the caller would, on arrays that lie as the caller's do."""
 
+    def select(index, step):
+        return _next_step(step.carry, distance(points, step.point), scores, points, weight, index)
+
+    return fori_loop(1, num, select, _first_step(scores, points, taken, num)).carry
+
+
+_greedy_compiled = compiled(_greedy)
+
+
+def _greedy_by_steps(scores, points, taken, num, distance, weight):
+    """Returns the same as `_greedy`, without a compilation for each new closure `distance`."""
+    step = _first_step(scores, points, taken, num)
+    for index in range(1, num):
+        step = _next_step(step.carry, distance(points, step.point), scores, points, weight, index)
+    return step.carry
+
+
+@compiled
+def _first_step(
+    scores: Float[Array, " n"], points: PyTree[Float[Array, "n d"]], taken: Bool[Array, " n"], num: int
+) -> _Step:
     nearest = jnp.full_like(scores, jnp.finfo(scores.dtype).max)
-    return jax.lax.fori_loop(0, num, select, _Carry(jnp.zeros(num, jnp.int32), taken, nearest)).rows
+    carry = _Carry(jnp.full(num, len(taken), jnp.int32), taken, nearest, jnp.int32(len(taken)))
+    return _with_best(carry, scores, points, 0)
 
 
-@jax.jit
-def _nearest_to(points, taken, targets):
-    def select(blocked, target):
-        row = _open_scores(-squared_euclidean_to_point(points, target), blocked).argmax().astype(jnp.int32)
-        return blocked.at[row].set(True), row
+@compiled
+def _next_step(
+    carry: _Carry,
+    to_row: Float[Array, " n"],
+    scores: Float[Array, " n"],
+    points: PyTree[Float[Array, "n d"]],
+    weight: Float[Array, ""] | float,
+    index: Int[Array, ""] | int,
+) -> _Step:
+    is_nan = jnp.isnan(to_row)
+    first_nan = jnp.where(is_nan.any(), is_nan.argmax().astype(jnp.int32), len(is_nan))
+    # A row without a distance comes last; a selected one that has none to any row changes nothing.
+    lowest = jnp.where(is_nan.all(), carry.nearest, -jnp.finfo(carry.nearest.dtype).max)
+    nearest = jnp.minimum(carry.nearest, jnp.where(is_nan, lowest, to_row))
+    carry = carry._replace(nearest=nearest, first_nan=jnp.minimum(carry.first_nan, first_nan))
+    return _with_best(carry, scores + weight * nearest, points, index)
 
-    return jax.lax.scan(select, taken, targets)[1]
+
+def _with_best(carry, gains, points, index):
+    row = _best_left(gains, carry.blocked)
+    carry = carry._replace(rows=carry.rows.at[index].set(row), blocked=carry.blocked.at[row].set(True))
+    return _Step(carry, jax.tree.map(lambda leaf: _sharding.take_row(leaf, row), points))
+
+
+def _is_importable(function):
+    """Returns whether a function is the same object each time that its module names it, unlike a closure."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    return getattr(module, getattr(function, "__qualname__", ""), None) is function
+
+
+def _best_left(scores, taken):
+    """Returns the row of the highest score, or n where all rows are taken."""
+    open_scores = _open_scores(scores, taken)
+    row = open_scores.argmax().astype(jnp.int32)
+    return jnp.where(taken.all(), len(taken), row)
 
 
 def _open_scores(scores, taken):
+    """Returns finite scores or inf of the rows left, and -inf of those taken; of one zero, since -0.0 sorts below."""
     lowest = jnp.finfo(scores.dtype).min
-    return jnp.where(taken, -jnp.inf, jnp.nan_to_num(scores, nan=lowest, neginf=lowest, posinf=jnp.inf))
+    scores = jnp.nan_to_num(scores, nan=lowest, neginf=lowest, posinf=jnp.inf)
+    return jnp.where(taken, -jnp.inf, jnp.where(scores == 0, 0, scores))

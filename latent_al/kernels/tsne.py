@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_al.kernels._checks import is_concrete
+from latent_al.kernels._checks import FINITE, OFF_DIAGONAL, PERPLEXITY
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import fori_loop
 from latent_al.kernels.distances import squared_euclidean_to_point
 
 NUM_STEPS = 11
@@ -34,6 +36,7 @@ class _Search(NamedTuple):
     last: Array
 
 
+@kernel(perplexity=PERPLEXITY)
 def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array, ""] | float) -> Float[Array, "n n"]:
     """Returns P: the mean of the conditional probabilities of a pair, either row given the other, over n.
 
@@ -43,12 +46,13 @@ def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array,
         perplexity: as for `conditional_probabilities`.
 
     Raises:
-        ValueError: `perplexity` is not in [1, n).
+        ValueError: `perplexity` is not in [1, n), or a coordinate is NaN, infinite or too large to square.
     """
-    _check_perplexity(perplexity, points.shape[0])
-    return _joint_probabilities(points, perplexity)
+    conditional = _conditional_probabilities(_squared_distances(points), perplexity)
+    return (conditional + conditional.T) / (2 * points.shape[0])
 
 
+@kernel(sq_distances=OFF_DIAGONAL, perplexity=PERPLEXITY)
 def conditional_probabilities(
     sq_distances: Float[Array, "n n"], *, perplexity: Float[Array, ""] | float
 ) -> Float[Array, "n n"]:
@@ -64,22 +68,25 @@ def conditional_probabilities(
         perplexity: exp(entropy in nats), the effective number of neighbours; may be traced.
 
     Raises:
-        ValueError: `perplexity` is not in [1, n).
+        ValueError: `perplexity` is not in [1, n), or a distance is NaN or infinite.
     """
-    _check_perplexity(perplexity, sq_distances.shape[0])
     return _conditional_probabilities(sq_distances, perplexity)
 
 
+@kernel()
 def student_t(latents: Float[Array, "n d"]) -> Float[Array, "n n"]:
     """Returns Q: 1 / (1 + squared distance), Student's t with one degree of freedom, over its sum.
 
     Raises:
-        ValueError: there are fewer than two rows.
+        ValueError: there are fewer than two rows, or a number is NaN, infinite or too large to square.
     """
     _check_pairs(latents)
-    return _student_t(latents)
+    sq_distances = _squared_distances(latents)
+    weights = jnp.where(_is_other(sq_distances), 1 / (1 + sq_distances), 0)
+    return weights / weights.sum()
 
 
+@kernel(p=FINITE)
 def tsne_divergence(p: Float[Array, "n n"], latents: Float[Array, "n d"]) -> Float[Array, ""]:
     """Returns KL(P || Q) in nats, at or above 0 but for roundings, where Q is `student_t(latents)`.
 
@@ -87,37 +94,18 @@ def tsne_divergence(p: Float[Array, "n n"], latents: Float[Array, "n d"]) -> Flo
         p: joint probabilities, with a diagonal of zero and a sum of 1.
 
     Raises:
-        ValueError: there are fewer than two rows.
+        ValueError: there are fewer than two rows, or a number is NaN, infinite or too large to square.
     """
     _check_pairs(latents)
-    return _tsne_divergence(p, latents)
-
-
-@jax.jit
-def _joint_probabilities(points, perplexity):
-    conditional = _conditional_probabilities(_squared_distances(points), perplexity)
-    return (conditional + conditional.T) / (2 * points.shape[0])
-
-
-@jax.jit
-def _conditional_probabilities(sq_distances, perplexity):
-    return jax.vmap(_calibrated, (0, 0, None))(sq_distances, _is_other(sq_distances), jnp.log(perplexity))
-
-
-@jax.jit
-def _student_t(latents):
-    sq_distances = _squared_distances(latents)
-    weights = jnp.where(_is_other(sq_distances), 1 / (1 + sq_distances), 0)
-    return weights / weights.sum()
-
-
-@jax.jit
-def _tsne_divergence(p, latents):
     sq_distances = _squared_distances(latents)
     log_p = jnp.log(jnp.where(p > 0, p, 1))
     log_weights = -jnp.log1p(sq_distances)
     # The gradient of a plain sum of weights would lose the squares of small ones.
     return (p * (log_p - log_weights)).sum() + jax.nn.logsumexp(log_weights, where=_is_other(sq_distances))
+
+
+def _conditional_probabilities(sq_distances, perplexity):
+    return jax.vmap(_calibrated, (0, 0, None))(sq_distances, _is_other(sq_distances), jnp.log(perplexity))
 
 
 def _calibrated(sq_distances, is_other, log_perplexity):
@@ -164,7 +152,7 @@ def _search(gaps, is_other, log_perplexity, reach):
         return _Search(jnp.where(abs(excess) < TOLERANCE, state.at, following), low, high, abs(excess))
 
     start = _Search(jnp.zeros_like(reach), -reach, reach, jnp.full_like(reach, jnp.inf))
-    return jax.lax.fori_loop(0, NUM_STEPS, step, start).at
+    return fori_loop(0, NUM_STEPS, step, start).at
 
 
 def _polished(gaps, is_other, log_perplexity, log_precision):
@@ -191,13 +179,11 @@ def _gaussian(gaps, is_other, log_precision):
 
 
 @jax.custom_jvp
-@jax.jit
 def _squared_distances(rows):
     return jax.vmap(squared_euclidean_to_point, (None, 0))(rows, rows)
 
 
 @_squared_distances.defjvp
-@jax.jit
 def _change_of_squared_distances(primals, tangents):
     (rows,) = primals
     (changes,) = tangents
@@ -205,7 +191,8 @@ def _change_of_squared_distances(primals, tangents):
     same_rows = jax.lax.optimization_barrier(rows)
 
     def half(row, change):
-        return 2 * ((row[None, :] - same_rows) * change[None, :]).sum(axis=1)
+        # Not twice the sum, which jax 0.10.2 computes wrongly on CPUs for a batch of more than 2**15 pairs.
+        return ((row[None, :] - same_rows) * (2 * change)[None, :]).sum(axis=1)
 
     halves = jax.vmap(half)(same_rows, changes)
     return _squared_distances(rows), halves + halves.T
@@ -213,14 +200,6 @@ def _change_of_squared_distances(primals, tangents):
 
 def _is_other(square):
     return ~jnp.eye(square.shape[0], dtype=bool)
-
-
-def _check_perplexity(perplexity, num_rows):
-    if is_concrete(perplexity) and not 1 <= jax.device_get(perplexity) < num_rows:
-        raise ValueError(
-            f"perplexity is {perplexity} of {num_rows} rows; expected [1, {num_rows}): it counts the neighbours of a "
-            "row; lower it, or pass more rows."
-        )
 
 
 def _check_pairs(latents):

@@ -3,16 +3,17 @@
 Source: Hacohen, Dekel and Weinshall, Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets, 2022.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_al.kernels._checks import check_rows_left
+from latent_al.kernels._checks import CLUSTERS, ROWS_LEFT, check_num
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels._sharding import segment_sum
-from latent_al.kernels.distances import squared_distances
+from latent_al.kernels.distances import root, squared_distances
 
 TILE = 256
 """Rows that are compared with as many other rows at a time."""
@@ -31,6 +32,7 @@ class _Counts(NamedTuple):
     left: Array
 
 
+@kernel()
 def typicality(
     points: Float[Array, "n d"], *, clusters: Int[Array, " n"], included: Bool[Array, " n"], num_neighbours: int
 ) -> Float[Array, " n"]:
@@ -42,17 +44,19 @@ def typicality(
     squared sizes, and O(n) memory.
 
     Args:
-        clusters: cluster assignments.
+        clusters: cluster assignments, any integers.
         included: rows that are, and have, neighbours.
         num_neighbours: at most.
 
     Raises:
-        ValueError: `num_neighbours` is below 1, or the shapes differ.
+        ValueError: `num_neighbours` is below 1, the shapes differ, or a coordinate is NaN, infinite or too large to
+            square.
     """
-    _check(points, clusters, included, num_neighbours)
-    return _typicality(points, clusters, included, num_neighbours)
+    _check_num_neighbours(num_neighbours)
+    return _typicality(points, clusters, included, num_neighbours, -(-len(points) // min(TILE, len(points))))
 
 
+@kernel(taken=ROWS_LEFT, clusters=CLUSTERS)
 def most_typical(
     points: Float[Array, "n d"],
     taken: Bool[Array, " n"],
@@ -66,8 +70,9 @@ def most_typical(
     """Selects row by row the most typical one left of the cluster with the fewest rows taken or selected.
 
     Among such clusters the largest comes first, then the lowest; ties of `typicality` go to the lowest row. Clusters of
-    fewer than `FEW_ROWS` come last of all, as they are outliers. O(num (n + k log k)) time besides `typicality` of the
-    clusters selected from, O(n) memory.
+    fewer than `FEW_ROWS` come last of all, as they are outliers. Inside a caller's `jit` rows of clusters outside the
+    range come after all others, by row, and n stands for each row that is missing. O(num (n + k log k)) time besides
+    `typicality` of the clusters selected from, O(n) memory.
 
     Args:
         taken: rows that may not be selected.
@@ -78,22 +83,57 @@ def most_typical(
         num_neighbours: as in `typicality`.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], the shapes differ, `num_neighbours` is below 1.
+        ValueError: `num` is not in [1, rows left], the shapes differ, `num_neighbours` is below 1, a cluster is outside
+            the range, or a coordinate is NaN, infinite or too large to square.
     """
-    check_rows_left(taken, num)
-    _check(points, clusters, included, num_neighbours)
-    return _most_typical(points, clusters, taken, included, num, num_clusters, num_neighbours)
+    check_num(num, len(taken))
+    _check_num_neighbours(num_neighbours)
+    is_in_range = (clusters >= 0) & (clusters < num_clusters)
+    clusters = jnp.where(is_in_range, clusters, num_clusters)
+
+    def count(rows):
+        return segment_sum(rows.astype(jnp.int32), clusters, num_clusters)
+
+    sizes = count(included)
+
+    def choose(counts, _):
+        cluster = jnp.lexsort((-sizes, counts.covered, sizes < FEW_ROWS, counts.left == 0))[0].astype(jnp.int32)
+        is_left = counts.left[cluster] > 0
+        counts = _Counts(counts.covered.at[cluster].add(1), counts.left.at[cluster].add(-1))
+        return counts, jnp.where(is_left, cluster, num_clusters)
+
+    chosen = scan(choose, _Counts(count(included & taken), count(~taken)), length=num)[1]
+    is_chosen = jnp.zeros(num_clusters + 1, bool).at[chosen].set(True).at[num_clusters].set(False)
+    included = included & is_chosen[clusters]
+    num_tiles = -(-included.sum(dtype=jnp.int32) // min(TILE, len(points)))
+    values = _typicality(points, clusters, included, num_neighbours, num_tiles)
+
+    def select(blocked, cluster):
+        is_open = ~blocked & (clusters == cluster)
+        row = jnp.where(is_open.any(), jnp.where(is_open, values, -1).argmax(), len(taken)).astype(jnp.int32)
+        return blocked.at[row].set(True), row
+
+    return scan(select, taken, chosen)[1]
 
 
-@partial(jax.jit, static_argnums=3)
-def _typicality(points, clusters, included, num_neighbours):
+def _typicality(points, clusters, included, num_neighbours, num_tiles):
     size = len(points)
     tile = min(TILE, size)
+    still = jax.lax.stop_gradient(points)
     # Cluster by cluster: a tile is compared with the clusters of its own rows, which lie about it.
     order = jnp.lexsort((clusters, ~included)).astype(jnp.int32)
     num_included = included.sum(dtype=jnp.int32)
     clusters = jnp.where(jnp.arange(size) < num_included, clusters[order], jnp.iinfo(clusters.dtype).max)
     offsets = jnp.arange(tile, dtype=jnp.int32)
+
+    @jax.checkpoint
+    def mean_closeness(points, rows, nearest):
+        distances = root(((points[nearest.rows] - points[rows][:, None]) ** 2).sum(axis=2))
+        is_neighbour = nearest.sq_distances < jnp.inf
+        count = is_neighbour.sum(axis=1)
+        total = jnp.where(is_neighbour, distances, 0).sum(axis=1)
+        closeness = jnp.where(total > 0, count / jnp.where(total > 0, total, 1), jnp.inf)
+        return jnp.where(count > 0, closeness, 0)
 
     def of_tile(index, values):
         places = jnp.minimum(index * tile, size - tile) + offsets
@@ -108,7 +148,7 @@ def _typicality(points, clusters, included, num_neighbours):
             comparable = (low + step * tile + offsets < high)[None, :]
             comparable &= tile_clusters[:, None] == clusters[candidates][None, :]
             comparable &= places[:, None] != candidates[None, :]
-            sq_distances = squared_distances(points[rows], points[order[candidates]])
+            sq_distances = squared_distances(still[rows], still[order[candidates]])
             sq_distances = jnp.where(comparable, sq_distances, jnp.inf)
             sq_distances = jnp.concatenate([nearest.sq_distances, sq_distances], axis=1)
             candidates = jnp.broadcast_to(order[candidates][None, :], (tile, tile))
@@ -118,43 +158,12 @@ def _typicality(points, clusters, included, num_neighbours):
 
         shape = (tile, min(num_neighbours, size))
         start = _Neighbours(jnp.full(shape, jnp.inf, points.dtype), jnp.zeros(shape, jnp.int32))
-        nearest = jax.lax.fori_loop(0, -(-(high - low) // tile), compare, start)
-        distances = jnp.sqrt(((points[nearest.rows] - points[rows][:, None]) ** 2).sum(axis=2))
-        is_neighbour = nearest.sq_distances < jnp.inf
-        count = is_neighbour.sum(axis=1)
-        total = jnp.where(is_neighbour, distances, 0).sum(axis=1)
-        return values.at[rows].set(jnp.where(count > 0, count / total, 0))
+        nearest = fori_loop(0, -(-(high - low) // tile), compare, start)
+        return values.at[rows].set(mean_closeness(points, rows, nearest))
 
-    return jax.lax.fori_loop(0, -(-num_included // tile), of_tile, jnp.zeros(size, points.dtype))
+    return fori_loop(0, num_tiles, of_tile, jnp.zeros(size, points.dtype))
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6))
-def _most_typical(points, clusters, taken, included, num, num_clusters, num_neighbours):
-    def count(rows):
-        return segment_sum(rows.astype(jnp.int32), clusters, num_clusters)
-
-    sizes = count(included)
-
-    def choose(counts, _):
-        cluster = jnp.lexsort((-sizes, counts.covered, sizes < FEW_ROWS, counts.left == 0))[0]
-        return _Counts(counts.covered.at[cluster].add(1), counts.left.at[cluster].add(-1)), cluster
-
-    chosen = jax.lax.scan(choose, _Counts(count(included & taken), count(~taken)), length=num)[1]
-    is_chosen = jnp.zeros(num_clusters, bool).at[chosen].set(True)
-    values = _typicality(points, clusters, included & is_chosen[clusters], num_neighbours)
-
-    def select(blocked, cluster):
-        row = jnp.where(blocked | (clusters != cluster), -1, values).argmax().astype(jnp.int32)
-        return blocked.at[row].set(True), row
-
-    return jax.lax.scan(select, taken, chosen)[1]
-
-
-def _check(points, clusters, included, num_neighbours):
-    if points.ndim != 2 or not points.shape[:1] == clusters.shape == included.shape:
-        raise ValueError(
-            f"points have shape {points.shape}, clusters {clusters.shape} and included {included.shape}; expected "
-            "[n d], [n] and [n]."
-        )
+def _check_num_neighbours(num_neighbours):
     if num_neighbours < 1:
         raise ValueError(f"num_neighbours is {num_neighbours}; expected 1 or more.")

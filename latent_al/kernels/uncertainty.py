@@ -1,5 +1,7 @@
 """Uncertainty of a classifier about each row: in [0, 1], 1 = most uncertain.
 
+Outside `jit` what is not a probability, such as a logit, is refused.
+
 Source: Settles, Active Learning Literature Survey (2009), section 3.1, scaled to [0, 1].
 """
 
@@ -10,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels._checks import check_classes
+from latent_al.kernels._checks import PROBABILITIES, check_classes, is_concrete
+from latent_al.kernels._kernel import compiled, kernel
+from latent_al.kernels._loops import scan
 
 
 class _TopTwo(NamedTuple):
@@ -19,36 +23,42 @@ class _TopTwo(NamedTuple):
 
 
 class _Totals(NamedTuple):
-    probs: Array
-    entropies: Array
+    probs: Float[Array, "n c"]
+    entropies: Float[Array, " n"]
 
 
+@kernel(probs=PROBABILITIES)
 def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """Returns one minus the largest class probability, in [0, 1 - 1/c].
 
     Args:
         probs: class probabilities; each row sums to 1.
+
+    Raises:
+        ValueError: fewer than two classes, or a row is not of probabilities.
     """
+    check_classes(probs)
     return 1 - probs.max(axis=1)
 
 
+@kernel(probs=PROBABILITIES)
 def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """Returns one minus the gap between the two largest class probabilities, in [0, 1].
+
+    Its gradient is that of the two largest; of equal ones, of the first.
 
     Args:
         probs: class probabilities; each row sums to 1.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: fewer than two classes, or a row is not of probabilities.
     """
     check_classes(probs)
-    none = jnp.array(-jnp.inf, probs.dtype)
-    # In one pass, without a copy of `probs` from which the largest are taken out.
-    operands = _TopTwo(probs, jnp.full_like(probs, none))
-    largest = jax.lax.reduce(operands, _TopTwo(none, none), _two_largest, (1,))
+    largest = _top_two(probs)
     return 1 - (largest.first - largest.second)
 
 
+@kernel(probs=PROBABILITIES)
 def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """Returns the predictive entropy over log(c), in [0, 1].
 
@@ -56,19 +66,19 @@ def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         probs: class probabilities; each row sums to 1.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: fewer than two classes, or a row is not of probabilities.
     """
-    check_classes(probs)
-    nats = jax.scipy.special.entr(probs).sum(axis=1)
-    return jnp.minimum(nats / jnp.log(probs.shape[1]), 1)
+    return _entropy(probs)
 
 
+@kernel(is_compiled=False)
 def mutual_information(
     key: PRNGKeyArray, predict: Callable[[PRNGKeyArray], Float[Array, "n c"]], *, num_draws: int
 ) -> Float[Array, " n"]:
     """Returns the mutual information of a row's class and the model over log(c), in [0, 1].
 
     It is the entropy of the mean prediction less the mean entropy. O(n c) memory: one model predicts after the other.
+    Outside `jit` nothing is compiled but what `predict` compiles.
     Source: Houlsby et al., Bayesian Active Learning for Classification and Preference Learning (2011).
 
     Args:
@@ -76,21 +86,71 @@ def mutual_information(
         num_draws: models to draw.
 
     Raises:
-        ValueError: fewer than two draws, or fewer than two classes.
+        ValueError: fewer than two draws, fewer than two classes, or a row is not of probabilities.
     """
     if num_draws < 2:
         raise ValueError(f"num_draws is {num_draws}; expected 2 or more: one model agrees with itself.")
     keys = jax.random.split(key, num_draws)
-    shape = jax.eval_shape(predict, keys[0])
-    check_classes(shape)
+    probs = predict(keys[0])
+    totals = _Totals(probs, entropy(probs))
+    if is_concrete(totals):
+        for index in range(1, num_draws):
+            probs = predict(keys[index])
+            totals = _added(totals, probs, entropy(probs))
+    else:
 
-    def add(totals, key):
-        probs = predict(key)
-        return _Totals(totals.probs + probs, totals.entropies + entropy(probs)), None
+        def add(totals, key):
+            probs = predict(key)
+            return _added(totals, probs, entropy(probs)), None
 
-    start = _Totals(jnp.zeros(shape.shape, shape.dtype), jnp.zeros(shape.shape[:1], shape.dtype))
-    totals = jax.lax.scan(add, start, keys)[0]
-    return jnp.clip(entropy(totals.probs / num_draws) - totals.entropies / num_draws, 0, 1)
+        totals = scan(add, totals, keys[1:])[0]
+    return _information(totals, num_draws)
+
+
+@compiled
+def _added(totals: _Totals, probs: Float[Array, "n c"], entropies: Float[Array, " n"]) -> _Totals:
+    return _Totals(totals.probs + probs, totals.entropies + entropies)
+
+
+@compiled
+def _information(totals: _Totals, num_draws: int) -> Float[Array, " n"]:
+    return jnp.clip(_entropy(totals.probs / num_draws) - totals.entropies / num_draws, 0, 1)
+
+
+def _entropy(probs):
+    check_classes(probs)
+    return jnp.minimum(_entr(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1)
+
+
+@jax.custom_jvp
+def _entr(probs):
+    return jax.scipy.special.entr(probs)
+
+
+@_entr.defjvp
+def _change_of_entr(primals, tangents):
+    (probs,) = primals
+    # A softmax that saturates has zeros, at which its own gradient is zero and the logarithm is not finite.
+    log_probs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
+    return _entr(probs), -(log_probs + 1) * tangents[0]
+
+
+@jax.custom_jvp
+def _top_two(probs):
+    """Returns the two largest of each row in one pass, without a copy from which the largest are taken out."""
+    none = jnp.array(-jnp.inf, probs.dtype)
+    return jax.lax.reduce(_TopTwo(probs, jnp.full_like(probs, none)), _TopTwo(none, none), _two_largest, (1,))
+
+
+@_top_two.defjvp
+def _change_of_top_two(primals, tangents):
+    (probs,) = primals
+    (changes,) = tangents
+    is_first = jnp.arange(probs.shape[1])[None, :] == probs.argmax(axis=1)[:, None]
+    others = jnp.where(is_first, -jnp.inf, probs)
+    is_second = jnp.arange(probs.shape[1])[None, :] == others.argmax(axis=1)[:, None]
+    changes = _TopTwo(jnp.where(is_first, changes, 0).sum(axis=1), jnp.where(is_second, changes, 0).sum(axis=1))
+    return _top_two(probs), changes
 
 
 def _two_largest(x, y):

@@ -1,8 +1,10 @@
 """Batches whose members lie apart: Tonnaer (2017), section 3.4.3."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -58,7 +60,9 @@ def greedy_diverse(
         represented = represent.measure(encoded) if beta else None
         if is_cosine:
             return represented, jnp.float32(1)
-        scale = distances.diameter(points_of(encoded.latents, encoded.log_sigma), distance=DISTANCES[distance])
+        # Inside `jit` nothing is refused: what has no distance is NaN, and is refused with all that is prepared.
+        diameter = jax.jit(partial(distances.diameter, distance=DISTANCES[distance]))
+        scale = diameter(points_of(encoded.latents, encoded.log_sigma))
         return represented, jnp.where(jnp.isfinite(scale), scale, jnp.nan)
 
     def query(key, pool, num):

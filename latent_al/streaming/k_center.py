@@ -1,5 +1,6 @@
 """Farthest-first traversal of latents that are read block by block, in few passes."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -71,10 +72,10 @@ def farthest_first(
         BadInput: `num` is not in [1, rows left], `first` is no row, a coordinate is NaN, infinite or too large to
             square, or what `stream.blocks` refuses.
     """
-    check_open(source, taken, num)
+    taken = check_open(source, taken, num)
     if not 0 <= first < source.num_rows:
         raise BadInput(f"first is {first}; expected a row of the pool, 0 to {source.num_rows - 1}.")
-    start = np.flatnonzero(taken) if taken.any() else np.array([first])
+    start = np.flatnonzero(taken) if taken.any() else np.array([operator.index(first)], np.int64)
     selected = [start[:0] if taken.any() else start]
     sq_distances = np.full(source.num_rows, np.inf, np.float32)
     sq_distances[start] = -np.inf

@@ -153,7 +153,9 @@ def _means(function: Callable, sources, statistics, block_bytes):
     totals = 0.0
     for block in blocks(*sources, block_bytes=block_bytes):
         sums = np.asarray(_block_sums(function, block.stop - block.start, block.latents, statistics), np.float64)
-        _check_finite(np.isfinite(sums).all(), block)
+        if not np.isfinite(sums).all():
+            _check_finite(np.stack(function(block.latents, statistics), axis=1), block)
+            raise BadInput(f"rows {block.start} to {block.stop - 1} are too large to be added; scale them.")
         totals = totals + sums
     return [jnp.asarray(mean, jnp.float32) for mean in totals / sources[0].num_rows]
 
@@ -162,9 +164,9 @@ def _values(function: Callable, sources, statistics, block_bytes):
     """Returns `function(latents, statistics)` [b] of the rows of all blocks [n]: one pass."""
     values = np.zeros(sources[0].num_rows, np.float32)
     for block in blocks(*sources, block_bytes=block_bytes):
-        block_values = np.asarray(_block_values(function, block.latents, statistics))[: block.stop - block.start]
-        _check_finite(np.isfinite(block_values).all(), block)
-        values[block.start : block.stop] = block_values
+        block_values = np.asarray(_block_values(function, block.latents, statistics))
+        _check_finite(block_values, block)
+        values[block.start : block.stop] = block_values[: block.stop - block.start]
     return values
 
 
@@ -180,11 +182,15 @@ def _block_values(function, latents, statistics):
     return function(latents, statistics)
 
 
-def _check_finite(is_finite, block):
-    if not is_finite:
+def _check_finite(values, block):
+    """Raises BadInput where a value [b ...] of the block's rows is not finite."""
+    values = values[: block.stop - block.start]
+    is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not is_finite.all():
         raise BadInput(
-            f"some of rows {block.start} to {block.stop - 1} have no representativeness: NaN, infinite or too large, "
-            "or zero without a direction; look at what they were made from, or choose another measure."
+            f"{(~is_finite).sum()} of rows {block.start} to {block.stop - 1} have no representativeness, the first is "
+            f"row {block.start + is_finite.argmin()}: NaN, infinite or too large, or zero without a direction; look at "
+            "what they were made from, or choose another measure."
         )
 
 

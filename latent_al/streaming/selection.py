@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from latent_al import kernels
+from latent_al.kernels._checks import MAX_ROWS, NOT_NAN
+from latent_al.kernels._kernel import kernel
 from latent_al.streaming.stream import Source, blocks, check_open
 from latent_al.types import BadInput, Key
 
@@ -28,12 +30,13 @@ def top_k(
         BadInput: `num` is not in [1, rows left], a score is NaN or not one of each row, or what `stream.blocks`
             refuses.
     """
-    check_open(source, taken, num)
+    taken = check_open(source, taken, num)
     best = jnp.full(num, -jnp.inf, jnp.float32)
     rows = np.zeros(num, np.int64)
     for block in blocks(source, block_bytes=block_bytes):
-        best, places = _best(best, _scores(score, block), block.filled(taken, True))
-        places = np.asarray(places)
+        scores = _padded(_scores(score, block), len(block.latents[0]))
+        best, places = _best(best, scores, block.filled(taken, True))
+        places = np.asarray(places, np.int64)
         rows = np.where(places < num, rows[np.minimum(places, num - 1)], block.start + places - num)
     return rows
 
@@ -56,34 +59,57 @@ def random_partitions(
         block_bytes: of a block of latents; by default as `stream.blocks` chooses.
 
     Raises:
-        BadInput: as `top_k`.
+        BadInput: there are more rows than a kernel takes, or as `top_k`.
     """
-    check_open(source, taken, num)
-    scores = np.zeros(source.num_rows, np.float32)
+    if source.num_rows > MAX_ROWS:
+        raise BadInput(
+            f"the source has {source.num_rows} rows; expected at most {MAX_ROWS} where partitions are drawn: use "
+            "top_k, or select in parts of the rows."
+        )
+    taken = check_open(source, taken, num)
+    scores: np.ndarray | None = None
     for block in blocks(source, block_bytes=block_bytes):
-        scores[block.start : block.stop] = _scores(score, block)[: block.stop - block.start]
-    return np.asarray(kernels.random_partitions(key, jnp.asarray(scores), jnp.asarray(taken), num))
+        values = _scores(score, block)
+        scores = np.zeros(source.num_rows, values.dtype) if scores is None else scores
+        scores[block.start : block.stop] = values
+    return np.asarray(kernels.random_partitions(key, jnp.asarray(scores), jnp.asarray(taken), num), np.int64)
 
 
 def _scores(score, block):
+    """Returns the scores of the rows of a block in the type that a kernel computes in."""
     (latents,) = block.latents
-    scores = score(latents)
+    scores = np.asarray(score(latents))
     if scores.shape != latents.shape[:1]:
         raise BadInput(f"the score of a block {latents.shape} has shape {scores.shape}; expected one of each row.")
-    is_nan = np.isnan(np.asarray(scores)[: block.stop - block.start])
+    scores = scores[: block.stop - block.start]
+    is_nan = np.isnan(scores)
     if is_nan.any():
         raise BadInput(
             f"{is_nan.sum()} scores of rows {block.start} to {block.stop - 1} are NaN, the first of row "
             f"{block.start + is_nan.argmax()}; look for NaN in what they were made from."
         )
+    try:
+        return np.asarray(_converted(scores))
+    except ValueError as error:
+        raise BadInput(f"of rows {block.start} to {block.stop - 1} {error}") from error
+
+
+@kernel(scores=NOT_NAN)
+def _converted(scores: Float[Array, " b"]) -> Float[Array, " b"]:
     return scores
+
+
+def _padded(scores, size):
+    return np.pad(scores, (0, size - len(scores)))
 
 
 @jax.jit
 def _best(best, scores, taken):
     """Returns the best scores so far and of the block, at minus infinity where there are too few, and their places."""
     # As in the kernel, the lowest score is above what is taken.
-    scores = jnp.concatenate([best, jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
+    scores = jnp.concatenate([best.astype(scores.dtype), jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
     taken = jnp.concatenate([best == -jnp.inf, taken])
     places = kernels.top_k(scores, taken, len(best))
-    return jnp.where(taken[places], -jnp.inf, scores[places]), places
+    # Places of rows that are missing are beyond the last.
+    is_missing = taken.at[places].get(mode="fill", fill_value=True)
+    return jnp.where(is_missing, -jnp.inf, scores.at[places].get(mode="clip")), places

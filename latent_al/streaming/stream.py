@@ -96,13 +96,24 @@ def rows_at(source: Source, rows: np.ndarray) -> Float[np.ndarray, "k d"]:
     return np.concatenate(latents)
 
 
-def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> None:
-    """Raises BadInput where `num` is not in [1, rows left], or `taken` not of one row each."""
+def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> Bool[np.ndarray, " n"]:
+    """Returns the mask as one of bool.
+
+    Raises:
+        BadInput: `num` is not in [1, rows left], or `taken` not a mask of one row each.
+    """
+    taken = np.asarray(taken)
     if taken.shape != (source.num_rows,):
         raise BadInput(f"taken has shape {taken.shape}; expected ({source.num_rows},), one of each row.")
+    if taken.dtype != bool and not np.isin(taken, (0, 1)).all():
+        raise BadInput(
+            f"taken has {taken.dtype} from {taken.min()} to {taken.max()}; expected a mask, of True and False."
+        )
+    taken = taken.astype(bool, copy=False)
     left = source.num_rows - np.count_nonzero(taken)
     if not 1 <= num <= left:
         raise BadInput(f"num is {num}; expected at least 1 and at most the {left} rows left of {source.num_rows}.")
+    return taken
 
 
 def _block_bytes(sources):
@@ -142,7 +153,7 @@ def _result(source, reading, start, stop):
     if rows.shape != (stop - start, source.width) or rows.dtype != np.float32:
         raise BadInput(
             f"rows {start} to {stop - 1} came as {rows.dtype} {list(rows.shape)}; expected float32 "
-            f"{[stop - start, source.width]}."
+            f"{[stop - start, source.width]}: convert them in `read`."
         )
     return rows
 
