@@ -33,6 +33,7 @@ types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
 
 bench: $(VENV)/peers
 	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/eager.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/densities.py
