@@ -155,15 +155,20 @@ class TestCover:
         (np.ones((4, 2)), np.zeros(4, bool), 0, 0, "num is 0"),
         (np.ones((4, 2)), np.array([True, True, False, False]), 3, 0, "3 rows asked for but only 2 of 4 are left"),
         (np.ones((4, 2)), np.zeros(4, bool), 1, 4, "first is 4; expected a row of the pool, 0 to 3"),
-        (np.ones((4, 0)), np.zeros(4, bool), 1, 0, "no dimensions"),
-        (np.array([[1.0], [np.nan], [np.inf]]), np.zeros(3, bool), 1, 0, "2 of 3 points are NaN, .* first is row 1"),
-        (np.array([[1.0], [2e19]]), np.zeros(2, bool), 1, 0, "1 of 2 points are .* too large to square"),
+        (np.ones((4, 0)), np.zeros(4, bool), 1, 0, r"points has shape \(4, 0\); expected \[n d\], and d > 0"),
+        (np.array([[1.0], [np.nan], [np.inf]]), np.zeros(3, bool), 1, 0, "2 of 3 rows of points are NaN, .* is row 1"),
+        (np.array([[1.0], [2e19]]), np.zeros(2, bool), 1, 0, "1 of 2 rows of points are .* too large to square"),
     ],
 )
 @pytest.mark.parametrize("function", [farthest_first, cover])
 def test_bad_input_is_refused(function, points, taken, num, first, message):
     with pytest.raises(ValueError, match=message):
         function(jnp.array(points, jnp.float32), jnp.array(taken), num, first=first)
+
+
+def test_a_first_that_is_no_row_is_refused_inside_jit_where_it_is_a_number():
+    with pytest.raises(ValueError, match="first is 4; expected a row of the pool, 0 to 3"):
+        jax.jit(lambda points: farthest_first(points, jnp.zeros(4, bool), 1, first=4))(jnp.ones((4, 2)))
 
 
 def test_one_program_serves_any_pool_of_one_shape():

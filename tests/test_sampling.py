@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -162,6 +163,15 @@ class TestDrawAndMatch:
         settings = dict(points=POINTS, taken=jnp.zeros(40, bool), num=5, distribution=fixed([0.0, 0.0, 0.0]))
         with pytest.raises(ValueError, match=message):
             draw(**settings | change)
+
+
+def test_clusters_in_bytes_that_are_more_than_a_byte_counts(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    clusters = 6 * jnp.arange(40)
+    small = sampling.normal(POINTS, clusters=clusters.astype(jnp.uint8), num_clusters=300)
+    np.testing.assert_array_equal(small.centre, sampling.normal(POINTS, clusters=clusters, num_clusters=300).centre)
+    with pytest.raises(ValueError, match="clusters run from 0 to 234, the first outside is row 39; expected 0 to 233"):
+        sampling.normal(POINTS, clusters=clusters.astype(jnp.uint8), num_clusters=234)
 
 
 def test_nearest_to_gives_each_target_a_row_of_its_own():

@@ -1,6 +1,6 @@
 """t-SNE's probabilities and divergence beside the slow obvious loop and scikit-learn."""
 
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -238,6 +238,10 @@ class TestProbabilities:
                 ValueError, match=rf"perplexity is {perplexity} of 10 rows; expected \[1, 10\).*lower it"
             ):
                 refused(jnp.eye(10), perplexity=perplexity)
+
+    def test_impossible_perplexity_is_refused_inside_jit_where_it_is_a_number(self):
+        with pytest.raises(ValueError, match=r"perplexity is 10.0 of 10 rows; expected \[1, 10\)"):
+            jax.jit(partial(kernels.joint_probabilities, perplexity=10.0))(jnp.eye(10))
 
 
 LATENTS = {

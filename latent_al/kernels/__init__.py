@@ -1,4 +1,7 @@
-"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`. Imports jax and jaxtyping only."""
+"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`.
+
+Imports jax and jaxtyping, and NumPy, which comes with them.
+"""
 
 from latent_al.kernels import (
     clustering,

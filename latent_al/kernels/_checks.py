@@ -29,14 +29,16 @@ class Check(NamedTuple):
     """A condition on the values of one argument.
 
     Attributes:
-        holds: from the array, and the arguments named in `beside`, to whether it holds.
+        holds: from the array, and the arguments named in `beside` and `shapes`, to whether it holds.
         refusal: from the name of the argument, its values and those arguments to the message.
         beside: names of the other arguments that the condition reads.
+        shapes: names of those of which it reads the shapes, which stand for them: they may be traced.
     """
 
     holds: Callable[[Array, Mapping[str, Any]], Bool[Array, ""]]
     refusal: Callable[[str, np.ndarray, Mapping[str, Any]], str]
     beside: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
 
 
 class Checked(NamedTuple):
@@ -54,7 +56,7 @@ def is_concrete(*values: Any) -> bool:
 
 def check_values(checked: Sequence[Checked], arguments: Mapping[str, Any]) -> None:
     """Raises ValueError where a check does not hold; one that reads a traced value is left out."""
-    beside = [{name: arguments[name] for name in item.check.beside if name in arguments} for item in checked]
+    beside = [_beside(item.check, arguments) for item in checked]
     concrete = [pair for pair in zip(checked, beside, strict=True) if is_concrete(pair[0].value, pair[1])]
     if not concrete:
         return
@@ -64,6 +66,11 @@ def check_values(checked: Sequence[Checked], arguments: Mapping[str, Any]) -> No
         item, others = next(pair for pair in concrete if not _all_hold((pair[0].check,), [(pair[0].value, pair[1])]))
     value, others = jax.device_get((item.value, others))
     raise ValueError(item.check.refusal(item.name, np.asarray(value), others))
+
+
+def _beside(check, arguments):
+    values = {name: arguments[name] for name in check.beside if name in arguments}
+    return values | {name: jax.tree.map(jnp.shape, arguments[name]) for name in check.shapes if name in arguments}
 
 
 def check_num(num: int, num_rows: int) -> None:
@@ -253,7 +260,7 @@ def _left(taken, beside):
 
 
 def _num_asked(beside):
-    return len(beside["targets"]) if "targets" in beside else beside["num"]
+    return beside["targets"][0] if "targets" in beside else beside["num"]
 
 
 def _has_rows_left(taken, beside):
@@ -268,28 +275,33 @@ def _too_few_left(name, taken, beside):
     return f"{num} rows asked for but only {left} of {len(taken)} are left; ask for fewer."
 
 
-ROWS_LEFT = Check(_has_rows_left, _too_few_left, ("num", "targets", "included"))
+ROWS_LEFT = Check(_has_rows_left, _too_few_left, ("num", "included"), shapes=("targets",))
 """As many rows as are asked for are not taken."""
 
 
+def _wide(value):
+    """Returns integers in a type that a size does not wrap in; `ROW_NUMBERS` refuses what this one wraps."""
+    return value.astype(jnp.int32)
+
+
 def _is_row(value, beside):
-    return (value >= 0) & (value < len(beside["points"]))
+    return (value >= 0) & (_wide(value) < beside["points"][0])
 
 
 def _no_row(name, value, beside):
-    return f"{name} is {value}; expected a row of the pool, 0 to {len(beside['points']) - 1}."
+    return f"{name} is {value}; expected a row of the pool, 0 to {beside['points'][0] - 1}."
 
 
-ROW = Check(_is_row, _no_row, ("points",))
+ROW = Check(_is_row, _no_row, shapes=("points",))
 """A row of `points`."""
 
 
 def _num_clusters(beside):
-    return beside["num_clusters"] if "num_clusters" in beside else len(beside["distribution"].centre)
+    return beside["num_clusters"] if "num_clusters" in beside else beside["distribution"].centre[0]
 
 
 def _are_clusters(value, beside):
-    return (value.min() >= 0) & (value.max() < _num_clusters(beside))
+    return (value.min() >= 0) & (_wide(value.max()) < _num_clusters(beside))
 
 
 def _no_clusters(name, value, beside):
@@ -300,23 +312,23 @@ def _no_clusters(name, value, beside):
     )
 
 
-CLUSTERS = Check(_are_clusters, _no_clusters, ("num_clusters", "distribution"))
+CLUSTERS = Check(_are_clusters, _no_clusters, ("num_clusters",), shapes=("distribution",))
 """Cluster assignments below the number of clusters."""
 
 
 def _are_labels(value, beside):
-    return value.max() < beside["probs"].shape[1]
+    return _wide(value.max()) < beside["probs"][1]
 
 
 def _no_labels(name, value, beside):
-    classes = beside["probs"].shape[1]
+    classes = beside["probs"][1]
     return (
         f"{name} run up to {value.max()}, first in row {(value >= classes).argmax()}, but probs has {classes} classes; "
         f"expected labels below {classes}, and negative ones where there is none."
     )
 
 
-LABELS = Check(_are_labels, _no_labels, ("probs",))
+LABELS = Check(_are_labels, _no_labels, shapes=("probs",))
 """Classes that `probs` has, or negative values."""
 
 
@@ -358,7 +370,7 @@ WEIGHT = Check(_is_weight, _no_weight)
 
 
 def _num_rows(beside):
-    return len(next(iter(beside.values())))
+    return next(iter(beside.values()))[0]
 
 
 def _is_perplexity(value, beside):
@@ -373,7 +385,7 @@ def _no_perplexity(name, value, beside):
     )
 
 
-PERPLEXITY = Check(_is_perplexity, _no_perplexity, ("points", "sq_distances"))
+PERPLEXITY = Check(_is_perplexity, _no_perplexity, shapes=("points", "sq_distances"))
 """A number of neighbours that the rows have."""
 
 
