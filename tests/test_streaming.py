@@ -185,7 +185,7 @@ class TestRowNumbers:
         assert streaming.top_k(tied, source, taken, 3).dtype == np.int64
         assert streaming.random_partitions(key, tied, source, taken, 3).dtype == np.int64
         assert streaming.farthest_first(source, taken, 3).dtype == np.int64
-        assert streaming.farthest_first(source, mark(0), 1, first=np.int32(3)).dtype == np.int64
+        assert streaming.farthest_first(source, mark(0), 1, first=3).dtype == np.int64
 
     def test_beyond_int32(self, monkeypatch):
         """The last block of a source of more rows than int32 numbers."""

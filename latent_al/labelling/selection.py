@@ -110,14 +110,16 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
 
 def uncertainty(probs: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
     """Returns how near the two most probable classes are, in [0, 1], 1 = equally probable; NaN without a classifier."""
-    return np.full(len(rows), np.nan) if probs is None else np.asarray(margin(jnp.asarray(probs[rows])))
+    if probs is None or not len(rows):
+        return np.full(len(rows), np.nan)
+    return np.asarray(margin(jnp.asarray(probs[rows])))
 
 
 def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns to how many of the `present` images each of `rows` is the nearest of all that have been asked."""
-    sites = np.concatenate([rows, np.setdiff1d(np.flatnonzero(asked), rows)])
-    if not len(sites):
+    if not len(rows):
         return np.zeros(0, int)
+    sites = np.concatenate([rows, np.setdiff1d(np.flatnonzero(asked), rows)])
     _, row = jax.jit(nearest)(jnp.asarray(latents[present]), jnp.asarray(latents[sites]), jnp.ones(len(sites), bool))
     return np.bincount(np.asarray(row), minlength=len(sites))[: len(rows)]
 
