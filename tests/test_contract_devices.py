@@ -97,9 +97,7 @@ CASES = {
 }
 SOME = ("badge", "cover", "euclidean_density", "greedy_diverse closure", "random_partitions", "squared_distances")
 """Together they pass through all that is done shard by shard, and take few seconds to compile."""
-over_some = pytest.mark.parametrize(
-    "case", [case if case in SOME else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
-)
+SLOW_BUT_SOME = [case if case in SOME else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 
 def mutual_information(key, probs):
@@ -122,12 +120,30 @@ def bound(case):
     return functools.partial(function, **settings), arrays
 
 
-def shifted(arrays, shift):
-    """Returns another pool of the same shapes, and another key."""
+def anything(leaf):
+    return True
+
+
+def nothing(leaf):
+    return False
+
+
+def is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def is_no_key(leaf):
+    return not is_key(leaf)
+
+
+def shifted(arrays, shift, varies=anything):
+    """Returns another pool of the same shapes, and another key, where the `shift` is not 0 and an array `varies`."""
 
     def shift_leaf(leaf):
+        if not shift or not varies(leaf):
+            return leaf
         if is_key(leaf):
-            return jax.random.fold_in(leaf, shift) if shift else leaf
+            return jax.random.fold_in(leaf, shift)
         axes = tuple(axis for axis, size in enumerate(leaf.shape) if size == N)
         return jnp.roll(leaf, (shift,) * len(axes), axes)
 
@@ -135,9 +151,14 @@ def shifted(arrays, shift):
 
 
 @functools.cache
-def on_one_device(case, shift=0):
-    function, arrays = bound(case)
-    return jax.tree.map(np.asarray, jax.jit(lambda arrays: function(**arrays))(shifted(arrays, shift)))
+def compiled(case):
+    function, _ = bound(case)
+    return jax.jit(lambda arrays: function(**arrays))
+
+
+@functools.cache
+def on_one_device(case, shift=0, varies=anything):
+    return jax.tree.map(np.asarray, compiled(case)(shifted(bound(case)[1], shift, varies)))
 
 
 def mesh_of(kind, **sizes):
@@ -153,10 +174,6 @@ def place(arrays, mesh, *axes):
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes[: leaf.ndim])))
 
     return jax.tree.map(place_leaf, arrays)
-
-
-def is_key(leaf):
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def assert_same(result, expected):
@@ -197,7 +214,7 @@ def test_explicit_axes_of_any_name(case, is_set):
     assert_sharded(result, "examples")
 
 
-@over_some
+@pytest.mark.parametrize("case", SLOW_BUT_SOME)
 def test_auto_axes(case):
     mesh = mesh_of(AUTO, pool=DEVICES)
     function, arrays = bound(case)
@@ -216,8 +233,14 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("is_compiled", [True, False], ids=["jit", "eager"])
-@pytest.mark.parametrize("label", MESHES)
+# Of eager calls the checks of values differ, and those most where dimensions are sharded too.
+WAYS = [(label, True) for label in MESHES] + [("explicit features", False)]
+SLOW_WAYS = [(label, False) for label in MESHES if label != "explicit features"]
+
+
+@pytest.mark.parametrize(
+    ("label", "is_compiled"), [*WAYS, *(pytest.param(*way, marks=pytest.mark.slow) for way in SLOW_WAYS)]
+)
 @pytest.mark.parametrize("case", SOME)
 def test_meshes_of_all_kinds(case, label, is_compiled):
     mesh, axes = MESHES[label]
@@ -230,87 +253,129 @@ def test_meshes_of_all_kinds(case, label, is_compiled):
 
 
 def in_shard_map(case, mesh, axis, varies):
-    """Returns the results of a caller's `shard_map` over the axis, and those of one device.
+    """Returns the results of a kernel in each shard of a caller's `shard_map` over one axis of the mesh.
 
     What `varies` is true of is another array in each shard; the rest is the same in all.
     """
     function, arrays = bound(case)
-    leaves, structure = jax.tree.flatten(arrays)
-    varying = [varies(leaf) for leaf in leaves]
-    shards = range(mesh.shape[axis])
-    all_shifted = [jax.tree.leaves(shifted(arrays, shift)) for shift in shards]
-    given = [
-        jnp.stack([each_shifted[at] for each_shifted in all_shifted]) if is_varying else leaf
-        for at, (leaf, is_varying) in enumerate(zip(leaves, varying, strict=True))
-    ]
-    specs = [PartitionSpec(axis if is_varying else None) for is_varying in varying]
-    specs = [spec if is_varying else PartitionSpec() for spec, is_varying in zip(specs, varying, strict=True)]
+    is_varying = jax.tree.map(varies, arrays)
+    specs = jax.tree.map(lambda varying: PartitionSpec(axis) if varying else PartitionSpec(), is_varying)
+    shards = [shifted(arrays, shift, varies) for shift in range(mesh.shape[axis])]
+    stacked = jax.tree.map(lambda varying, *leaves: jnp.stack(leaves) if varying else leaves[0], is_varying, *shards)
+    placed = jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), stacked, specs)
 
-    def of_shard(*leaves):
-        leaves = [leaf[0] if is_varying else leaf for leaf, is_varying in zip(leaves, varying, strict=True)]
-        result = function(**jax.tree.unflatten(structure, leaves))
-        return jax.tree.map(lambda leaf: leaf[None], result) if any(varying) else result
+    def of_shard(arrays):
+        result = function(**jax.tree.map(lambda varying, leaf: leaf[0] if varying else leaf, is_varying, arrays))
+        return result if varies is nothing else jax.tree.map(lambda leaf: leaf[None], result)
 
-    out_specs = PartitionSpec(axis) if any(varying) else PartitionSpec()
-    placed = [jax.device_put(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(given, specs, strict=True)]
-    mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=tuple(specs), out_specs=out_specs, axis_names={axis})
+    out_specs = PartitionSpec() if varies is nothing else PartitionSpec(axis)
+    mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=(specs,), out_specs=out_specs, axis_names={axis})
     with jax.set_mesh(mesh):
-        result = jax.jit(mapped)(*placed)
-    return jax.tree.map(np.asarray, result)
+        return jax.tree.map(np.asarray, jax.jit(mapped)(placed))
 
 
-def assert_same_in_shards(result, case, num_shards):
-    for shard in (0, num_shards - 1):
-        assert_same(jax.tree.map(lambda leaf, shard=shard: leaf[shard], result), on_one_device(case, shard))
+def assert_same_in_shards(result, case, varies=anything):
+    for shard in range(2):
+        of_shard = jax.tree.map(lambda leaf, shard=shard: np.asarray(leaf)[shard], result)
+        assert_same(of_shard, on_one_device(case, shard, varies))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_inside_a_shard_map_in_which_all_varies(case):
     mesh = jax.make_mesh((2,), ("parts",))
-    assert_same_in_shards(in_shard_map(case, mesh, "parts", lambda leaf: True), case, 2)
+    assert_same_in_shards(in_shard_map(case, mesh, "parts", anything), case)
 
 
-@over_some
+@pytest.mark.parametrize("case", SLOW_BUT_SOME)
 def test_inside_a_shard_map_in_which_nothing_varies(case):
     """The result does not vary either: `out_specs` may say so."""
     mesh = jax.make_mesh((2,), ("parts",))
-    assert_same(in_shard_map(case, mesh, "parts", lambda leaf: False), on_one_device(case))
+    assert_same(in_shard_map(case, mesh, "parts", nothing), on_one_device(case))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("varies", [is_key, pytest.param(is_no_key, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", [case for case in CASES if "key" in CASES[case]])
-def test_inside_a_shard_map_in_which_keys_vary(case):
-    """As in a run of several seeds on one pool."""
-    function, arrays = bound(case)
-    mesh = jax.make_mesh((2,), ("seeds",))
-    keys = jax.random.split(KEY, 2)
-
-    def of_seed(keys, rest):
-        return jax.tree.map(lambda leaf: leaf[None], function(key=keys[0], **rest))
-
-    rest = {name: value for name, value in arrays.items() if name != "key"}
-    specs = dict(in_specs=(PartitionSpec("seeds"), PartitionSpec()), out_specs=PartitionSpec("seeds"))
-    with jax.set_mesh(mesh):
-        placed = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("seeds")))
-        result = jax.tree.map(np.asarray, jax.jit(jax.shard_map(of_seed, mesh=mesh, **specs))(placed, rest))
-    for seed, key in enumerate(keys):
-        expected = jax.tree.map(np.asarray, jax.jit(lambda key: function(key=key, **rest))(key))
-        assert_same(jax.tree.map(lambda leaf, seed=seed: leaf[seed], result), expected)
+def test_inside_a_shard_map_in_which_keys_or_pools_vary(case, varies):
+    """As in a run of several seeds on one pool, and of one seed on several pools."""
+    mesh = jax.make_mesh((2,), ("parts",))
+    assert_same_in_shards(in_shard_map(case, mesh, "parts", varies), case, varies)
 
 
 @pytest.mark.parametrize("kind", [EXPLICIT, AUTO])
-@pytest.mark.parametrize("case", SOME)
+@pytest.mark.parametrize("case", [*SOME, "draw_and_match"])
 def test_inside_a_shard_map_over_one_axis_of_two(case, kind):
-    mesh = mesh_of(kind, parts=2, rest=4)
-    assert_same_in_shards(in_shard_map(case, mesh, "parts", lambda leaf: True), case, 2)
+    """Loops end apart in the two parts: one that waited inside its loop for the other would wait for ever."""
+    mesh = mesh_of(kind, parts=2, pool=4)
+    assert_same_in_shards(in_shard_map(case, mesh, "parts", anything), case)
 
 
+@pytest.mark.parametrize(("case", "axis"), [("top_k", None), ("entropy", "rows")])
+def test_rows_along_the_axis_that_a_shard_map_leaves(case, axis):
+    mesh = mesh_of(EXPLICIT, parts=2, rows=4)
+    function, arrays = bound(case)
+    shardings = []
+
+    def of_shard(arrays):
+        result = function(**arrays)
+        shardings.append(jax.typeof(result).sharding.spec)
+        return result
+
+    specs = dict(in_specs=PartitionSpec(), out_specs=PartitionSpec(), axis_names={"parts"})
+    with jax.set_mesh(mesh):
+        result = jax.jit(jax.shard_map(of_shard, mesh=mesh, **specs))(place(arrays, mesh, "rows"))
+    assert_same(result, on_one_device(case))
+    assert set(shardings) == {PartitionSpec(axis)}
+
+
+@pytest.mark.parametrize("rows", [None, "rows"])
 @pytest.mark.parametrize("case", SOME)
-def test_vmap_over_an_axis_that_is_sharded(case):
+def test_vmap_over_an_axis_that_is_sharded(case, rows):
     function, arrays = bound(case)
     mesh = mesh_of(EXPLICIT, seeds=2, rows=4)
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), shifted(arrays, 0), shifted(arrays, 1))
-    batch = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec("seeds"))), batch)
+
+    def place_both(*leaves):
+        has_rows = not is_key(leaves[0]) and leaves[0].shape[:1] == (N,)
+        spec = PartitionSpec("seeds", rows) if has_rows else PartitionSpec("seeds")
+        return jax.device_put(jnp.stack(leaves), NamedSharding(mesh, spec))
+
+    batch = jax.tree.map(place_both, shifted(arrays, 0), shifted(arrays, 1))
     with jax.set_mesh(mesh):
         result = jax.jit(jax.vmap(lambda arrays: function(**arrays)))(batch)
-    assert_same_in_shards(jax.tree.map(np.asarray, result), case, 2)
+    assert {jax.typeof(leaf).sharding.spec[0] for leaf in jax.tree.leaves(result)} == {"seeds"}
+    assert_same_in_shards(result, case)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["jit", "eager"])
+def test_distances_close_over_arrays_of_the_mesh(is_compiled):
+    def select(scores, points, taken, offsets):
+        def distance(points, point):
+            return jnp.abs(points - point[None, :]).sum(axis=1) + offsets
+
+        return kernels.greedy_diverse(scores, points, taken, NUM, distance=distance, weight=0.5)
+
+    arrays = (SCORES, POINTS, TAKEN, jnp.exp(SCORES))
+    placed = place(arrays, mesh_of(EXPLICIT, rows=DEVICES), "rows")
+    assert_same((jax.jit(select) if is_compiled else select)(*placed), np.asarray(select(*arrays)))
+
+
+def test_raw_keys_beside_explicit_axes():
+    placed = place(dict(scores=SCORES, taken=TAKEN), mesh_of(EXPLICIT, rows=DEVICES), "rows")
+    rows = kernels.random_partitions(jax.random.key_data(KEY), **placed, num=NUM)
+    assert_same(rows, on_one_device("random_partitions"))
+
+
+@pytest.mark.parametrize("top_k", [kernels.top_k, jax.jit(kernels.top_k, static_argnums=2)], ids=["eager", "jit"])
+def test_arrays_of_two_meshes_are_refused(top_k):
+    scores = place(SCORES, mesh_of(EXPLICIT, rows=DEVICES), "rows")
+    taken = place(TAKEN, mesh_of(EXPLICIT, examples=DEVICES), "examples")
+    with pytest.raises(ValueError, match=r"meshes, \(rows=8 Explicit\) and \(examples=8 Explicit\); expected one"):
+        top_k(scores, taken, NUM)
+
+
+def test_arrays_that_a_shard_map_closes_over_are_refused():
+    mesh = mesh_of(EXPLICIT, rows=DEVICES)
+    scores = place(SCORES, mesh, "rows")
+    specs = dict(in_specs=PartitionSpec(), out_specs=PartitionSpec())
+    mapped = jax.shard_map(lambda taken: kernels.top_k(scores, taken, NUM), mesh=mesh, **specs)
+    with pytest.raises(ValueError, match="hand those that a `shard_map` needs to it as arguments"):
+        jax.jit(mapped)(place(TAKEN, mesh, None))
