@@ -1,12 +1,15 @@
 """Arrays whose rows may lie over several devices: the one module of the kernels that knows of devices.
 
-Where the axes of a mesh are Explicit, the types of the arrays say along which axis the rows lie. Where they are Auto,
-the rows lie along the axis `POOL` of the mesh that the caller has set by `jax.set_mesh`. The compiler partitions
-operations on all rows at once. Operations for which it would gather the rows, such as a sort or a loop over tiles, are
-applied shard by shard through `map_shards`. Without such an axis, and inside a caller's own `shard_map` over it, there
-is one shard, which holds all rows.
+Where the axes of a mesh are Explicit, the types of the arrays say along which axis the rows lie, whatever its name.
+Where they are Auto, a traced array does not say so: the rows lie along the axis `POOL` of the mesh that the caller has
+set by `jax.set_mesh`. The compiler partitions operations on all rows at once. Operations for which it would gather the
+rows, such as a sort or a loop over tiles, are applied shard by shard through `map_shards`. Under an Auto axis of
+another name there is one shard, and the compiler gathers the rows: they are the same, and more moves.
 
-A `vmap` over an axis that is itself sharded names it: `jax.vmap(..., spmd_axis_name="seeds")`.
+Inside a caller's own `shard_map` each device selects among its own rows. Where that leaves some axes of the mesh to the
+compiler, rows along these are gathered first.
+
+A `vmap` over an Auto axis that is itself sharded names it: `jax.vmap(..., spmd_axis_name="seeds")`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
