@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from latent_al import kernels
@@ -132,13 +133,15 @@ def reference_entropy(probs):
     return -(probs * logs).sum(axis=1) / np.log(probs.shape[1])
 
 
-def verify_information(values, *, key):
-    draws = [np.asarray(draw_probs(key), float) for key in jax.random.split(key, 3)]
+def verify_information(values, *, logits, key):
+    draws = [np.asarray(draw_probs(key, logits), float) for key in jax.random.split(key, 3)]
     close(values, reference_entropy(np.mean(draws, axis=0)) - np.mean([reference_entropy(p) for p in draws], axis=0))
 
 
-def draw_probs(key):
-    return jax.nn.softmax(jax.random.normal(key, (N, C)))
+def draw_probs(key, logits):
+    """Returns the class probabilities of a model about the logits."""
+    logits = jnp.asarray(logits, float)
+    return jax.nn.softmax(logits + jax.random.normal(key, logits.shape, logits.dtype))
 
 
 def reversed_mean(means):
@@ -554,10 +557,11 @@ CASES = {
         ("points",),
     ),
     "mutual_information": Case(
-        lambda key: kernels.mutual_information(key, lambda key: draw_probs(key), num_draws=3),
-        {},
+        lambda key, logits: kernels.mutual_information(key, lambda key: draw_probs(key, logits), num_draws=3),
+        dict(logits=POINTS[:, :C]),
         verify_information,
-        (),
+        ("logits",),
+        ("logits",),
         is_random=True,
     ),
     "nearest": Case(

@@ -157,7 +157,7 @@ class TestTransformations:
         same(donated(jax.tree.map(jnp.copy, arrays))[0], single)
 
     def test_keys_raw_and_typed(self, name):
-        if not CASES[name].is_random or name == "mutual_information":
+        if not CASES[name].is_random:
             pytest.skip("takes no key")
         arrays = in_float32(name)
         same(run(name, arrays, jax.random.PRNGKey(3)), run(name, arrays, jax.random.key(3)))

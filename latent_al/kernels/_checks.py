@@ -19,8 +19,6 @@ TOLERANCE = 1e-3
 """By which the probabilities of a row may miss a sum of 1."""
 ROUNDING = 1e-5
 """By which a probability may be below 0."""
-
-
 MAX_ROWS = 2**31 - 1
 """Rows of a pool, at most: their numbers are int32, and so is the one that stands for a row that is missing."""
 
@@ -49,6 +47,14 @@ class Checked(NamedTuple):
     check: Check
 
 
+class _Condition(NamedTuple):
+    checked: Checked
+    beside: dict[str, Any]
+
+    def holds(self) -> bool:
+        return bool(_all_hold((self.checked.check,), [(self.checked.value, self.beside)]))
+
+
 def is_concrete(*values: Any) -> bool:
     """Returns whether the values of all arrays can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
@@ -56,16 +62,17 @@ def is_concrete(*values: Any) -> bool:
 
 def check_values(checked: Sequence[Checked], arguments: Mapping[str, Any]) -> None:
     """Raises ValueError where a check does not hold; one that reads a traced value is left out."""
-    beside = [_beside(item.check, arguments) for item in checked]
-    concrete = [pair for pair in zip(checked, beside, strict=True) if is_concrete(pair[0].value, pair[1])]
-    if not concrete:
+    conditions = [_Condition(item, _beside(item.check, arguments)) for item in checked]
+    conditions = [condition for condition in conditions if is_concrete(condition.checked.value, condition.beside)]
+    if not conditions:
         return
     with at_once():
-        if _all_hold(tuple(item.check for item, _ in concrete), [(item.value, others) for item, others in concrete]):
+        checks = tuple(condition.checked.check for condition in conditions)
+        if _all_hold(checks, [(condition.checked.value, condition.beside) for condition in conditions]):
             return
-        item, others = next(pair for pair in concrete if not _all_hold((pair[0].check,), [(pair[0].value, pair[1])]))
-    value, others = jax.device_get((item.value, others))
-    raise ValueError(item.check.refusal(item.name, np.asarray(value), others))
+        broken = next(condition for condition in conditions if not condition.holds())
+    value, beside = jax.device_get((broken.checked.value, broken.beside))
+    raise ValueError(broken.checked.check.refusal(broken.checked.name, np.asarray(value), beside))
 
 
 def _beside(check, arguments):

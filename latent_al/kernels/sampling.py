@@ -118,7 +118,10 @@ def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clust
 
 @kernel(clusters=CLUSTERS)
 def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular."""
+    """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular.
+
+    The factor has no gradient where that matrix has equal eigenvalues, as that of a single row.
+    """
 
     def fit(inside):
         mean = column_sums(jnp.where(inside[:, None], points, 0)) / _size(inside)

@@ -147,8 +147,8 @@ def _change_of_top_two(primals, tangents):
     (probs,) = primals
     (changes,) = tangents
     is_first = jnp.arange(probs.shape[1])[None, :] == probs.argmax(axis=1)[:, None]
-    others = jnp.where(is_first, -jnp.inf, probs)
-    is_second = jnp.arange(probs.shape[1])[None, :] == others.argmax(axis=1)[:, None]
+    without_first = jnp.where(is_first, -jnp.inf, probs)
+    is_second = jnp.arange(probs.shape[1])[None, :] == without_first.argmax(axis=1)[:, None]
     changes = _TopTwo(jnp.where(is_first, changes, 0).sum(axis=1), jnp.where(is_second, changes, 0).sum(axis=1))
     return _top_two(probs), changes
 
