@@ -322,6 +322,26 @@ class TestDegenerate:
             assert kernels.top_k(jnp.array([0.0, -0.0, 0.0]), taken, 3).tolist() == [0, 1, 2]
             assert kernels.top_k(jnp.array([-0.0, 0.0, -0.0]), taken, 3).tolist() == [0, 1, 2]
 
+    def test_lowest_finite_score_is_above_minus_infinity(self):
+        lowest = np.finfo(np.float32).min
+        scores, taken = np.array([-np.inf, lowest, 1.0], np.float32), np.zeros(3, bool)
+        assert kernels.top_k(scores, taken, 3).tolist() == [2, 1, 0]
+
+    def test_shares_up_to_the_largest_sum(self):
+        largest = 2**31 - 1
+        assert kernels.largest_remainder(np.array([largest - 1, 1]), largest - 1).tolist() == [largest - 2, 1]
+        for sizes, num in (([largest, 1], 2), ([3, 4], -1), ([3, 4], 8)):
+            with pytest.raises(ValueError, match=f"sum to {sum(sizes)}, but num is {num}; expected"):
+                kernels.largest_remainder(np.array(sizes), num)
+        with pytest.raises(ValueError, match="num is -1; expected 0 or more"):
+            jax.jit(lambda sizes: kernels.largest_remainder(sizes, -1))(np.array([3, 4]))
+
+    def test_numbers_beyond_int32(self):
+        with pytest.raises(ValueError, match="num is 2147483648; expected an integer of at most 2147483647"):
+            kernels.top_k(np.zeros(3), np.zeros(3, bool), 2**31)
+        with pytest.raises(ValueError, match="clusters has int64 .* number rows, clusters and classes from 0"):
+            kernels.sampling.normal(POINTS, clusters=np.full(N, 2**40), num_clusters=2)
+
     def test_one_row(self):
         point, open_row = jnp.ones((1, D)), jnp.zeros(1, bool)
         probs = jnp.full((1, C), 1 / C)
@@ -410,6 +430,20 @@ class TestProbabilities:
         gradient = jax.grad(lambda logits: run(name, dict(probs=jax.nn.softmax(logits))).sum())(logits)
         assert jnp.isfinite(gradient).all()
         assert not gradient[0].any()
+
+
+def test_gradient_of_mutual_information_has_no_infinite_parts():
+    probs = jnp.float32(PROBS)
+
+    def information(probs):
+        def predict(key):
+            return jnp.where(jax.random.bernoulli(key), probs, probs[:, ::-1])
+
+        return kernels.mutual_information(jax.random.key(0), predict, num_draws=4).sum()
+
+    with jax.debug_nans(True), jax.debug_infs(True):
+        gradient = jax.grad(information)(probs)
+    np.testing.assert_allclose(gradient, jax.jacfwd(information)(probs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("density", [kernels.euclidean_density, None])

@@ -180,7 +180,10 @@ def _has_row_numbers(value, beside):
 
 def _no_row_numbers(name, value, beside):
     del beside
-    return f"{name} runs from {value.min()} to {value.max()}; expected integers that fit into int32."
+    return (
+        f"{name} runs from {value.min()} to {value.max()}; expected integers that int32 holds: number rows, clusters "
+        "and classes from 0, and keep other ids outside."
+    )
 
 
 ROW_NUMBERS = Check(_has_row_numbers, _no_row_numbers)

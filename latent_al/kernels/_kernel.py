@@ -227,7 +227,11 @@ def _static(name, value, annotation):
             f"{name} is traced; expected a Python {annotation.__name__}, since shapes depend on it: close over it, or "
             "name it in the static_argnames of `jit`."
         )
-    return operator.index(value) if annotation is int else annotation(value)
+    if annotation is not int:
+        return annotation(value)
+    if not -MAX_ROWS <= operator.index(value) <= MAX_ROWS:
+        raise ValueError(f"{name} is {value}; expected an integer of at most {MAX_ROWS}, which int32 holds.")
+    return operator.index(value)
 
 
 def _array(name, spec, value):
@@ -246,9 +250,11 @@ def _array(name, spec, value):
         narrowed = values.astype(dtype)
     same = np.isfinite(narrowed) == np.isfinite(values) if dtype.kind == "f" else narrowed == values
     if not same.all():
+        cure = "scale the values, or set jax_enable_x64"
+        if spec.kind == "integer":
+            cure = "number rows, clusters and classes from 0, and keep other ids outside"
         raise ValueError(
-            f"{name} has {values.dtype} from {values.min()} to {values.max()}, which {dtype} does not hold; scale the "
-            "values, or set jax_enable_x64."
+            f"{name} has {values.dtype} from {values.min()} to {values.max()}, which {dtype} does not hold; {cure}."
         )
     return _concrete(narrowed)
 

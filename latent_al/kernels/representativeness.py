@@ -81,7 +81,8 @@ def squared_euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = 
 def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -> Float[Array, " n"]:
     """Returns one minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
 
-    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size.
+    Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size. There is
+    a gradient, and no second derivative: it would be of the distance of a row to itself.
 
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.

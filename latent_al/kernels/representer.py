@@ -76,7 +76,8 @@ def representer_values(
 def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> Explanation:
     """Selects the labelled examples of the largest and of the smallest values; ties go to the lowest row.
 
-    Inside a caller's `jit` NaN comes last, and n stands for each row that is missing.
+    Inside a caller's `jit` NaN ranks with what is infinitely far from the kind, and n stands for each row that is
+    missing.
 
     Args:
         values: of one class of one prediction, from `representer_values`.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import CLUSTERS, ROWS_LEFT, Check, check_num, positive
+from latent_al.kernels._checks import CLUSTERS, MAX_ROWS, ROWS_LEFT, Check, check_num, positive
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan, while_loop
 from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
@@ -25,13 +25,16 @@ DRAWS_A_ROW = 100
 
 
 def _have_shares(sizes, beside):
-    return (sizes.min() >= 0) & (sizes.astype(jnp.float32).sum() < 2.0**31) & (sizes.sum() >= beside["num"])
+    # A sum below 3e9 in floats, which round, does not wrap in uint32, which is exact.
+    total = sizes.astype(jnp.uint32).sum(dtype=jnp.uint32)
+    has_room = (sizes.astype(jnp.float32).sum() < 3e9) & (total <= MAX_ROWS)
+    return (sizes.min() >= 0) & has_room & (beside["num"] >= 0) & (total >= beside["num"])
 
 
 def _no_shares(name, sizes, beside):
     return (
         f"{name} run from {sizes.min()} to {sizes.max()} and sum to {sizes.sum(dtype=int)}, but num is "
-        f"{beside['num']}; expected sizes of 0 or more, and a sum of num or more, below 2**31."
+        f"{beside['num']}; expected sizes of 0 or more, which sum to less than 2**31, and num in [0, sum]."
     )
 
 
@@ -143,6 +146,8 @@ def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
     Raises:
         ValueError: a size is negative, or `num` is not in [0, sum of sizes], or the sum is 2**31 or more.
     """
+    if num < 0:
+        raise ValueError(f"num is {num}; expected 0 or more.")
     sizes = jnp.maximum(sizes, 0).astype(jnp.uint32)
     asked = jnp.minimum(num, sizes.sum(dtype=sizes.dtype))
     total = jnp.maximum(sizes.sum(dtype=sizes.dtype), 1)

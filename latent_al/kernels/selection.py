@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels import _sharding
@@ -224,5 +225,7 @@ def _best_left(scores, taken):
 def _open_scores(scores, taken):
     """Returns finite scores or inf of the rows left, and -inf of those taken; of one zero, since -0.0 sorts below."""
     lowest = jnp.finfo(scores.dtype).min
-    scores = jnp.nan_to_num(scores, nan=lowest, neginf=lowest, posinf=jnp.inf)
+    # The lowest finite score is above one of -inf, which takes its place.
+    finite = jnp.maximum(scores, np.nextafter(lowest, lowest.dtype.type(0)))
+    scores = jnp.where(scores > -jnp.inf, finite, lowest)
     return jnp.where(taken, -jnp.inf, jnp.where(scores == 0, 0, scores))

@@ -122,17 +122,9 @@ def _entropy(probs):
     return jnp.minimum(_entr(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1)
 
 
-@jax.custom_jvp
 def _entr(probs):
-    return jax.scipy.special.entr(probs)
-
-
-@_entr.defjvp
-def _change_of_entr(primals, tangents):
-    (probs,) = primals
-    # A softmax that saturates has zeros, at which its own gradient is zero and the logarithm is not finite.
-    log_probs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
-    return _entr(probs), -(log_probs + 1) * tangents[0]
+    """Returns -p log(p), with a finite gradient at the zeros of a softmax that saturates, whose own is zero there."""
+    return -probs * jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
 
 
 @jax.custom_jvp

@@ -16,6 +16,9 @@ from latent_al.types import BadInput, Key
 Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
 """From the latents of a block to the score of each row by itself; jitted."""
 
+MISSING = -1
+"""Stands for a row until so many have been seen."""
+
 
 def top_k(
     score: Score, source: Source, taken: Bool[np.ndarray, " n"], num: int, *, block_bytes: int | None = None
@@ -31,13 +34,14 @@ def top_k(
             refuses.
     """
     taken = check_open(source, taken, num)
-    best = jnp.full(num, -jnp.inf, jnp.float32)
-    rows = np.zeros(num, np.int64)
+    best = jnp.zeros(num, jnp.float32)
+    rows = np.full(num, MISSING, np.int64)
     for block in blocks(source, block_bytes=block_bytes):
         scores = _padded(_scores(score, block), len(block.latents[0]))
-        best, places = _best(best, scores, block.filled(taken, True))
+        best, places = _best(best, rows == MISSING, scores, block.filled(taken, True))
         places = np.asarray(places, np.int64)
         rows = np.where(places < num, rows[np.minimum(places, num - 1)], block.start + places - num)
+        rows[places == num + len(scores)] = MISSING
     return rows
 
 
@@ -104,12 +108,8 @@ def _padded(scores, size):
 
 
 @jax.jit
-def _best(best, scores, taken):
-    """Returns the best scores so far and of the block, at minus infinity where there are too few, and their places."""
-    # As in the kernel, the lowest score is above what is taken.
-    scores = jnp.concatenate([best.astype(scores.dtype), jnp.maximum(scores, jnp.finfo(scores.dtype).min)])
-    taken = jnp.concatenate([best == -jnp.inf, taken])
-    places = kernels.top_k(scores, taken, len(best))
-    # Places of rows that are missing are beyond the last.
-    is_missing = taken.at[places].get(mode="fill", fill_value=True)
-    return jnp.where(is_missing, -jnp.inf, scores.at[places].get(mode="clip")), places
+def _best(best, is_missing, scores, taken):
+    """Returns the best scores so far and of the block, and their places, which are beyond the last where too few are."""
+    scores = jnp.concatenate([best.astype(scores.dtype), scores])
+    places = kernels.top_k(scores, jnp.concatenate([is_missing, taken]), len(best))
+    return scores.at[places].get(mode="clip"), places
