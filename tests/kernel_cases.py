@@ -7,12 +7,53 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from kernel_references import (
+    NUM,
+    C,
+    D,
+    K,
+    N,
+    close,
+    closeness,
+    conditional,
+    divergence,
+    draw_probs,
+    equal,
+    farthest,
+    gaps,
+    jeffreys,
+    reference_entropy,
+    reversed_mean,
+    shares,
+    student,
+    verify_alphas,
+    verify_badge,
+    verify_cosine,
+    verify_cover,
+    verify_diverse,
+    verify_explanation,
+    verify_ibal,
+    verify_importance,
+    verify_information,
+    verify_kmeans,
+    verify_matches,
+    verify_multi_normal,
+    verify_nearest,
+    verify_nearest_to,
+    verify_normal,
+    verify_open,
+    verify_partitions,
+    verify_probabilities,
+    verify_seeds,
+    verify_subsample,
+    verify_top_k,
+    verify_typical,
+    verify_uniform,
+    verify_with,
+)
 
 from latent_al import kernels
 from latent_al.kernels import distances, sampling
-
-N, D, C, K, NUM = 24, 4, 3, 3, 6
-"""Rows, dimensions, classes, clusters and rows asked for; rows can be shared among eight devices."""
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.integers(0, 6, (N, D)).astype(float)
@@ -74,270 +115,6 @@ def in_float64(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def close(actual, expected):
-    np.testing.assert_allclose(np.asarray(actual, float), expected, rtol=2e-5, atol=2e-5)
-
-
-def equal(actual, expected):
-    np.testing.assert_array_equal(actual, expected)
-
-
-def gaps(x, y):
-    return ((x[:, None].astype(float) - y[None].astype(float)) ** 2).sum(axis=2)
-
-
-def verify_open(rows, taken, num=NUM):
-    """Distinct rows that are not taken."""
-    rows = np.asarray(rows)
-    assert rows.shape == (num,)
-    assert len(set(rows.tolist())) == num
-    assert not np.asarray(taken)[rows].any()
-
-
-def verify_top_k(rows, *, scores, taken):
-    order = [row for row in np.argsort(-scores.astype(float), kind="stable") if not taken[row]]
-    equal(rows, order[:NUM])
-
-
-def verify_partitions(rows, *, scores, taken):
-    verify_open(rows, taken)
-    assert scores[np.asarray(rows)].astype(float).max() == scores[~taken].astype(float).max()
-
-
-def verify_diverse(rows, *, scores, points, taken, weight):
-    nearest, expected = np.zeros(N), []
-    for step in range(NUM):
-        gains = np.where(taken, -np.inf, scores.astype(float) + float(weight) * nearest)
-        gains[expected] = -np.inf
-        expected.append(int(gains.argmax()))
-        to_row = np.sqrt(gaps(points, points[expected[-1:]])[:, 0])
-        nearest = to_row if step == 0 else np.minimum(nearest, to_row)
-    equal(rows, expected)
-
-
-def verify_nearest_to(rows, *, points, taken, targets):
-    blocked, expected = taken.copy(), []
-    for target in targets:
-        expected.append(int(np.where(blocked, np.inf, gaps(points, target[None])[:, 0]).argmin()))
-        blocked[expected[-1]] = True
-    equal(rows, expected)
-
-
-def verify_subsample(marked, *, taken):
-    assert marked[taken].all()
-    assert (~marked).sum() == N // 2
-
-
-def reference_entropy(probs):
-    logs = np.log(np.where(probs > 0, probs, 1))
-    return -(probs * logs).sum(axis=1) / np.log(probs.shape[1])
-
-
-def verify_information(values, *, logits, key):
-    draws = [np.asarray(draw_probs(key, logits), float) for key in jax.random.split(key, 3)]
-    close(values, reference_entropy(np.mean(draws, axis=0)) - np.mean([reference_entropy(p) for p in draws], axis=0))
-
-
-def draw_probs(key, logits):
-    """Returns the class probabilities of a model about the logits."""
-    logits = jnp.asarray(logits, float)
-    return jax.nn.softmax(logits + jax.random.normal(key, logits.shape, logits.dtype))
-
-
-def reversed_mean(means):
-    return 1 - means / means.max()
-
-
-def jeffreys(mu_x, log_x, mu_y, log_y):
-    def kl(mu_x, log_x, mu_y, log_y):
-        spread = np.exp(2 * log_x[:, None]) + (mu_x[:, None] - mu_y[None]) ** 2
-        return (0.5 * spread * np.exp(-2 * log_y[None]) - 0.5 + log_y[None] - log_x[:, None]).sum(axis=2)
-
-    mu_x, log_x, mu_y, log_y = (np.asarray(values, float) for values in (mu_x, log_x, mu_y, log_y))
-    return kl(mu_x, log_x, mu_y, log_y), kl(mu_x, log_x, mu_y, log_y) + kl(mu_y, log_y, mu_x, log_x).T
-
-
-def verify_cosine(values, *, points):
-    units = points.astype(float) / np.sqrt((points.astype(float) ** 2).sum(axis=1, keepdims=True))
-    close(values, (1 + (units @ units.T).mean(axis=1)) / 2)
-
-
-def farthest(points, taken, first):
-    nearest = np.where(taken.any(), gaps(points, points[taken]).min(axis=1, initial=np.inf), np.inf)
-    rows, distances = [], []
-    for _ in range(NUM):
-        measured = np.where(taken, -1, nearest)
-        measured[rows] = -1
-        row = first if not taken.any() and not rows else int(measured.argmax())
-        rows.append(row)
-        distances.append(nearest[row])
-        nearest = np.minimum(nearest, gaps(points, points[[row]])[:, 0])
-    return rows, np.sqrt(distances)
-
-
-def verify_cover(cover, *, points, taken):
-    rows, radii = farthest(points, taken, 2)
-    equal(cover.rows, rows)
-    close(cover.distances, radii)
-    close(gaps(points, points[rows]).min(axis=1), gaps(points, points[rows])[np.arange(N), cover.nearest])
-
-
-def verify_kmeans(result, *, points, **rest):
-    points = points.astype(float)
-    for cluster in range(K):
-        close(result.centres[cluster], points[np.asarray(result.clusters) == cluster].mean(axis=0))
-    sq_distances = gaps(points, np.asarray(result.centres, float))
-    close(sq_distances.min(axis=1), sq_distances[np.arange(N), result.clusters])
-    close(result.inertia, sq_distances.min(axis=1).sum())
-
-
-def verify_seeds(centres, *, points):
-    centres = np.asarray(centres, float)
-    assert (gaps(centres, points) == 0).any(axis=1).all()
-    assert len(np.unique(centres, axis=0)) == min(K, len(np.unique(points.astype(float), axis=0)))
-
-
-def verify_nearest(result, *, x, y, included):
-    sq_distances = np.where(included[None], gaps(x, y), np.inf)
-    close(result.sq_distances, sq_distances.min(axis=1))
-    equal(result.rows, sq_distances.argmin(axis=1))
-
-
-def verify_badge(rows, *, probs, features, taken):
-    verify_open(rows, taken)
-    errors = probs.astype(float) - np.eye(C)[probs.astype(float).argmax(axis=1)]
-    lengths = (errors**2).sum(axis=1) * (features.astype(float) ** 2).sum(axis=1)
-    np.testing.assert_allclose(lengths[rows[0]], lengths[~taken].max(), rtol=1e-5)
-
-
-def verify_alphas(alphas, *, probs, labels, l2):
-    errors = np.eye(C)[labels] - probs.astype(float)
-    close(alphas, np.where((labels >= 0)[:, None], errors, 0) / (2 * float(l2) * (labels >= 0).sum()))
-
-
-def verify_explanation(result, *, values, labels):
-    values = values.astype(float)
-    rows = np.flatnonzero(labels >= 0)
-    equal(result.supporting, rows[np.argsort(-values[rows], kind="stable")][:NUM])
-    equal(result.opposing, rows[np.argsort(values[rows], kind="stable")][:NUM])
-    close(result.supporting_values, values[np.asarray(result.supporting)])
-    close(result.opposing_values, values[np.asarray(result.opposing)])
-
-
-def parts(probs, features, labelled_sum):
-    return (probs.astype(float) * (1 - probs.astype(float))).sum(axis=1) * (features.astype(float) @ labelled_sum)
-
-
-def verify_importance(values, *, probs, features, labelled_sum, num_labelled, l2):
-    close(values, parts(probs, features, labelled_sum) / (2 * float(l2) * int(num_labelled)))
-
-
-def verify_ibal(values, *, probs, features, labelled_sum):
-    close(values, -parts(probs, features, labelled_sum))
-
-
-def shares(sizes, num):
-    total = sum(map(int, sizes))
-    exact = [int(size) * num for size in sizes]
-    result = [value // total for value in exact]
-    order = sorted(range(len(sizes)), key=lambda place: (-(exact[place] % total), place))
-    for place in order[: num - sum(result)]:
-        result[place] += 1
-    return result
-
-
-def verify_matches(matches, *, points, taken, clusters, threshold):
-    verify_open(matches.rows, taken)
-    left = np.bincount(clusters[~taken], minlength=K)
-    equal(np.bincount(clusters[np.asarray(matches.rows)], minlength=K), shares(left, NUM))
-
-
-def conditional(sq_distances, perplexity):
-    result = np.zeros((N, N))
-    for row in range(N):
-        others = np.arange(N) != row
-        gap = sq_distances[row, others] - sq_distances[row, others].min()
-        low, high = -50.0, 50.0
-        for _ in range(100):
-            middle = (low + high) / 2
-            weights = np.exp(-np.exp(middle) * gap)
-            weights /= weights.sum()
-            nats = -(weights * np.log(np.where(weights > 0, weights, 1))).sum()
-            low, high = (middle, high) if nats > np.log(perplexity) else (low, middle)
-        result[row, others] = weights
-    return result
-
-
-def verify_probabilities(values, expected):
-    np.testing.assert_allclose(values, expected, atol=2e-4)
-
-
-def student(latents):
-    weights = 1 / (1 + gaps(latents, latents))
-    np.fill_diagonal(weights, 0)
-    return weights / weights.sum()
-
-
-def divergence(p, latents):
-    q = student(latents)
-    return (p * (np.log(np.where(p > 0, p, 1)) - np.log(np.where(q > 0, q, 1)))).sum()
-
-
-def closeness(points, clusters, included, num_neighbours):
-    values = np.zeros(N)
-    for row in np.flatnonzero(included):
-        others = np.flatnonzero(included & (clusters == clusters[row]) & (np.arange(N) != row))
-        nearest = np.sort(np.sqrt(gaps(points[[row]], points[others])[0]))[:num_neighbours]
-        if len(nearest):
-            values[row] = np.inf if nearest.sum() == 0 else 1 / nearest.mean()
-    return values
-
-
-def verify_typical(rows, *, points, taken, clusters, included):
-    values, blocked, expected = closeness(points, clusters, included, 4), taken.copy(), []
-    sizes = np.bincount(clusters[included], minlength=K)
-    covered = np.bincount(clusters[included & taken], minlength=K)
-    for _ in range(NUM):
-        left = np.bincount(clusters[~blocked], minlength=K)
-        cluster = min(range(K), key=lambda k: (left[k] == 0, sizes[k] < 5, covered[k], -sizes[k], k))
-        row = int(np.where(blocked | (clusters != cluster), -1, values).argmax())
-        expected.append(row)
-        blocked[row] = True
-        covered[cluster] += 1
-    equal(rows, expected)
-
-
-def verify_uniform(fitted, *, points, clusters):
-    for cluster in range(K):
-        inside = points[clusters == cluster].astype(float)
-        close(fitted.centre[cluster], (inside.min(axis=0) + inside.max(axis=0)) / 2)
-        close(fitted.factor[cluster], np.diag(inside.max(axis=0) - inside.min(axis=0)) / 2)
-
-
-def verify_normal(fitted, *, points, clusters):
-    for cluster in range(K):
-        inside = points[clusters == cluster].astype(float)
-        close(fitted.centre[cluster], np.full(D, inside.mean()))
-        close(fitted.factor[cluster], inside.std() * np.eye(D))
-
-
-def verify_multi_normal(fitted, *, points, clusters):
-    for cluster in range(K):
-        inside = points[clusters == cluster].astype(float)
-        close(fitted.centre[cluster], inside.mean(axis=0))
-        factor = np.asarray(fitted.factor[cluster], float)
-        np.testing.assert_allclose(factor @ factor.T, np.cov(inside.T, bias=True), atol=1e-4)
-
-
-def verify_with(reference):
-    """Returns a `verify` that compares with a function of the arrays in float64."""
-
-    def verify(values, **arrays):
-        close(values, reference(**{name: np.asarray(array, float) for name, array in arrays.items()}))
-
-    return verify
-
-
 def scalar(value):
     return np.array(value)
 
@@ -353,10 +130,18 @@ SQ_DISTANCES = gaps(POINTS, POINTS)
 P = 1 - np.eye(N)
 P /= P.sum()
 FEATURES = dict(probs=PROBS, features=POINTS)
+MATCHED = dict(**POOL, clusters=CLUSTERS, centre=POINTS[:K], factor=np.stack([np.eye(D)] * K), threshold=scalar(1.5))
 
 
-def _fitted(points, clusters):
-    return sampling.normal(points, clusters=clusters, num_clusters=K)
+def match(key, points, taken, clusters, centre, factor, threshold, all_within=False):
+    distribution = sampling.Distribution(centre, factor, True)
+    settings = dict(clusters=clusters, distribution=distribution, threshold=threshold, all_within=all_within)
+    return kernels.draw_and_match(key, points, taken, NUM, **settings)
+
+
+def diverse_by_closure(scores, points, taken, weight):
+    settings = dict(distance=lambda x, y: jnp.abs(x - y[None]).sum(axis=1), weight=weight)
+    return kernels.greedy_diverse(scores, points, taken, NUM, **settings)
 
 
 CASES = {
@@ -394,17 +179,8 @@ CASES = {
         refusal="no gradient of cover",
     ),
     "draw_and_match": Case(
-        lambda key, points, taken, clusters, threshold: kernels.draw_and_match(
-            key,
-            points,
-            taken,
-            NUM,
-            clusters=clusters,
-            distribution=_fitted(points, clusters),
-            threshold=threshold,
-            all_within=False,
-        ),
-        POOL | dict(clusters=CLUSTERS, threshold=scalar(1.5)),
+        match,
+        MATCHED,
         verify_matches,
         ("points",),
         scalars=("threshold",),
@@ -558,7 +334,7 @@ CASES = {
     ),
     "mutual_information": Case(
         lambda key, logits: kernels.mutual_information(key, lambda key: draw_probs(key, logits), num_draws=3),
-        dict(logits=POINTS[:, :C]),
+        dict(logits=VARIED[:, :C]),
         verify_information,
         ("logits",),
         ("logits",),
@@ -680,3 +456,39 @@ CASES = {
         partial(sampling.multi_normal, num_clusters=K), IN_CLUSTERS, verify_multi_normal, ("points",), ("points",)
     ),
 }
+
+VARIANTS = {
+    "draw_and_match all within": Case(partial(match, all_within=True), MATCHED, verify_matches, (), is_random=True),
+    "farthest_first of included": Case(
+        partial(kernels.farthest_first, num=NUM), POOL | dict(included=INCLUDED), verify_open, ()
+    ),
+    "greedy_diverse closure": Case(diverse_by_closure, CASES["greedy_diverse"].arrays, verify_open, ()),
+    "largest_remainder of rows": Case(
+        partial(kernels.largest_remainder, num=NUM), dict(sizes=np.arange(N) % 5), verify_open, ()
+    ),
+    "nearest of rows": Case(kernels.nearest, dict(x=POINTS[::2], y=POINTS, included=INCLUDED), verify_nearest, ()),
+}
+"""Other ways through the same kernels, which lie otherwise on several devices."""
+
+ROWS = {name: case for name, case in CASES.items() if not case.gradient and "taken" in case.arrays and case.reals}
+"""Kernels that select rows."""
+ROWS_AND_COVER = ROWS | {"cover": CASES["cover"]}
+CLUSTERED = [name for name, case in CASES.items() if "clusters" in case.arrays and name != "typicality"]
+"""Kernels that count clusters; typicality only compares their ids, which may be any integers."""
+INFINITE = {"nearest", "cover", "typicality"}
+"""Kernels whose documented results may be infinite."""
+
+
+def run(name, arrays, key=None):
+    case = CASES[name]
+    key = jax.random.key(0) if key is None else key
+    return case.call(*([key] if case.is_random else []), **arrays)
+
+
+def rows_of(result):
+    return getattr(result, "rows", result)
+
+
+def in_float32(name):
+    """Returns the arrays as a caller has them: of JAX, in float32."""
+    return jax.tree.map(jnp.asarray, cast(CASES[name], np.float32))

@@ -14,17 +14,25 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_cases import CASES, NUM, POINTS, PROBS, TAKEN, C, D, N, cast, in_float64
+from kernel_cases import (
+    CASES,
+    CLUSTERED,
+    INFINITE,
+    POINTS,
+    PROBS,
+    ROWS_AND_COVER,
+    TAKEN,
+    cast,
+    in_float32,
+    in_float64,
+    run,
+)
+from kernel_references import NUM, D, N
 
 from latent_al import kernels
 
 TYPES = ("uint8", "float64")
 MORE_TYPES = ("bool", "bfloat16", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32")
-ROWS = {name: case for name, case in CASES.items() if not case.gradient and "taken" in case.arrays and case.reals}
-"""Kernels that select rows."""
-ROWS_AND_COVER = ROWS | {"cover": CASES["cover"]}
-INFINITE = {"nearest", "cover", "typicality"}
-"""Kernels whose documented results may be infinite."""
 over_cases = pytest.mark.parametrize("name", CASES)
 
 
@@ -32,24 +40,9 @@ def dtype_of(name):
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def run(name, arrays, key=None):
-    case = CASES[name]
-    key = jax.random.key(0) if key is None else key
-    return case.call(*([key] if case.is_random else []), **arrays)
-
-
-def rows_of(result):
-    return getattr(result, "rows", result)
-
-
 def verify(name, result, arrays):
     rest = dict(key=jax.random.key(0)) if name == "mutual_information" else {}
     CASES[name].verify(jax.tree.map(np.asarray, result), **in_float64(arrays), **rest)
-
-
-def in_float32(name):
-    """Returns the arrays as a caller has them: of JAX, in float32."""
-    return jax.tree.map(jnp.asarray, cast(CASES[name], np.float32))
 
 
 def same(actual, expected):
@@ -58,31 +51,66 @@ def same(actual, expected):
 
 PAGE = """# What the tests check of every kernel
 
-`python tests/test_contract.py > docs/contract.md` writes this page from the cases of the tests. Every kernel passes:
+`python tests/test_contract.py > docs/contract.md` writes this page from the cases of `tests/kernel_cases.py`, which
+`tests/test_contract.py`, `tests/test_contract_refusals.py` and `tests/test_contract_devices.py` run.
 
-- values beside a float64 reference, for arrays of NumPy and of JAX of the types {types};
-- `jit`, `vmap`, `scan`, donated buffers, raw and typed keys, and the same without `jit` (`disable_jit`);
-- strict promotion of types, `debug_nans`, and `debug_infs`, but for documented infinite results ({infinite});
-- gradients beside forward derivatives and central differences, for the arguments named in the table;
-- refusals outside `jit` of empty arrays, of NaN and infinite numbers by row, of logits, of indices out of range and of
-  more rows than are left; inside `jit` rows are distinct and open, and n stands for each that is missing;
-- no compilation in a second eager call of the same shapes;
-- eight devices with Explicit and Auto axes of any name, and a caller's `shard_map` with its default checks.
+- **Types**: values beside a float64 reference, for arrays of NumPy and of JAX of the types {types}; and arguments that
+  take them.
+- **Transformed**: `jit`, `vmap`, `scan` and donated buffers give what a plain call gives, and a second plain call
+  compiles nothing.
+- **Modes**: `disable_jit`, strict promotion of types, `debug_nans` and, but where infinite results are documented,
+  `debug_infs`.
+- **Keys**: raw and typed.
+- **Differentiable**: arguments with a gradient, beside `jacfwd` and central differences.
+- **Traced scalars**: may be traced and batched.
+- **Refused**: outside `jit`, with the row: NaN and infinite numbers; logits; indices out of range; more rows than are
+  left; and empty arrays, inside `jit` too.
+- **Inside `jit`**: what of those refusals a caller's `jit` returns.
+- **Sharded**: on eight devices with Explicit and Auto axes of any name, and in a caller's `shard_map` with its default
+  checks; and how the result lies.
 
-| Kernel | Gradient for | Traced scalars | Sharded |
-| --- | --- | --- | --- |
+| Kernel | Types | Transformed | Modes | Keys | Differentiable | Traced scalars | Refused | Inside `jit` | Sharded |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+
+
+def names_of(names, otherwise):
+    return ", ".join(f"`{name}`" for name in names) or otherwise
+
+
+def _inside(case, selects_rows):
+    if selects_rows:
+        return "distinct open rows, then n"
+    return "NaN where there is no value" if case.reals else "-"
+
+
+def row_of_table(name):
+    """Returns the cells of a kernel: what is checked of it, "-" where there is nothing to check."""
+    case = CASES[name]
+    is_of_rows = not case.gradient and bool(case.reals)
+    refused = ["empty"] + ["not finite"] * bool(case.reals) + ["logits"] * ("probs" in case.reals)
+    refused += ["indices"] * (name in CLUSTERED or name in ("farthest_first", "representer_alphas"))
+    refused += ["too few rows"] * (name in ROWS_AND_COVER or name == "explain")
+    results = jax.eval_shape(lambda arrays: run(name, arrays), in_float32(name))
+    lies = {"along the rows" if leaf.shape[:1] == (N,) else "replicated" for leaf in jax.tree.leaves(results)}
+    return (
+        f"`{name}`",
+        names_of(case.reals, "-"),
+        "yes",
+        "all but `debug_infs`" if name in INFINITE else "all",
+        "both" if case.is_random else "-",
+        "refused" if case.refusal else names_of(case.gradient, "rows are constants" if is_of_rows else "-"),
+        names_of(case.scalars, "-"),
+        ", ".join(refused),
+        _inside(case, name in ROWS_AND_COVER or name == "explain"),
+        " or ".join(sorted(lies)),
+    )
 
 
 def table():
     """Returns the page of the docs."""
-    infinite = ", ".join(f"`{name}`" for name in sorted(INFINITE))
-    page = PAGE.format(types=", ".join((*TYPES, *MORE_TYPES)), infinite=infinite)
-    for name, case in sorted(CASES.items()):
-        gradient = ", ".join(f"`{argument}`" for argument in case.gradient) or "none, rows are constants"
-        gradient = "refused" if case.refusal else gradient if case.reals else "none"
-        page += f"| `{name}` | {gradient} | {', '.join(f'`{scalar}`' for scalar in case.scalars)} | yes |\n"
-    return page
+    rows = [f"| {' | '.join(row_of_table(name))} |\n" for name in sorted(CASES)]
+    return PAGE.format(types=", ".join((*TYPES, *MORE_TYPES))) + "".join(rows)
 
 
 def test_the_page_of_the_docs_is_up_to_date():
@@ -260,178 +288,6 @@ def test_a_fresh_closure_compiles_nothing(caplog):
     chex.assert_trees_all_equal(jax.jit(select)(2.0), first)
 
 
-class TestDegenerate:
-    @over_cases
-    def test_empty_arrays_are_refused(self, name):
-        arrays = in_float32(name)
-        for each, array in arrays.items():
-            if array.ndim:
-                with pytest.raises(
-                    ValueError, match=r"has shape \(.*0.*\); expected|expected at least 1|one size of|sum"
-                ):
-                    run(name, arrays | {each: array[:0]})
-
-    @pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
-    @over_cases
-    def test_numbers_that_are_not_finite(self, name, value):
-        """They are refused by row outside jit; inside, rows are distinct and open."""
-        case = CASES[name]
-        arrays = in_float32(name)
-        for each in case.reals:
-            if each in ("scores", "values") and np.isinf(value):
-                continue
-            place = (5, *[1] * (arrays[each].ndim - 1)) if arrays[each].shape[0] > 5 else (2,) * arrays[each].ndim
-            bad = arrays | {each: arrays[each].at[place].set(value)}
-            with pytest.raises(ValueError, match=f"(row {place[0]}|{each} are NaN)"):
-                run(name, bad)
-            if name in ROWS_AND_COVER:
-                case_rows = np.asarray(rows_of(jax.jit(partial(run, name))(bad)))
-                assert len(set(case_rows.tolist())) == NUM
-                assert not TAKEN[case_rows].any()
-
-    @pytest.mark.parametrize("left", [0, 1, 3])
-    @pytest.mark.parametrize("name", ROWS_AND_COVER)
-    def test_too_few_rows_left(self, name, left):
-        """Refused outside jit; inside, and under a bare vmap, n stands for what is missing."""
-        arrays = in_float32(name)
-        arrays["taken"] = jnp.ones(N, bool).at[jnp.arange(left) * 3 + 2].set(False)
-        with pytest.raises(ValueError, match=f"{NUM} rows asked for but only {left} of {N} are left"):
-            run(name, arrays)
-        batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), arrays)
-        for rows in (
-            rows_of(jax.jit(partial(run, name))(arrays)),
-            *rows_of(jax.vmap(partial(run, name))(batch)),
-        ):
-            assert sorted(rows.tolist()) == [*(np.arange(left) * 3 + 2), *[N] * (NUM - left)]
-            assert rows[left:].tolist() == [N] * (NUM - left)
-
-    @pytest.mark.parametrize("name", ROWS_AND_COVER)
-    def test_duplicates_and_ties(self, name):
-        arrays = in_float32(name)
-        arrays |= {each: jnp.ones_like(arrays[each]) for each in ("points", "scores", "features") if each in arrays}
-        if "probs" in arrays:
-            arrays["probs"] = jnp.full_like(arrays["probs"], 1 / C)
-        rows = np.asarray(rows_of(run(name, arrays)))
-        assert len(set(rows.tolist())) == NUM
-        assert not TAKEN[rows].any()
-        if not CASES[name].is_random and name != "most_typical":
-            assert rows.tolist() == np.flatnonzero(~TAKEN)[:NUM].tolist()
-
-    def test_signs_of_zero_tie(self):
-        for taken in (np.zeros(3, bool), jnp.zeros(3, bool)):
-            assert kernels.top_k(jnp.array([0.0, -0.0, 0.0]), taken, 3).tolist() == [0, 1, 2]
-            assert kernels.top_k(jnp.array([-0.0, 0.0, -0.0]), taken, 3).tolist() == [0, 1, 2]
-
-    def test_lowest_finite_score_is_above_minus_infinity(self):
-        lowest = np.finfo(np.float32).min
-        scores, taken = np.array([-np.inf, lowest, 1.0], np.float32), np.zeros(3, bool)
-        assert kernels.top_k(scores, taken, 3).tolist() == [2, 1, 0]
-
-    def test_shares_up_to_the_largest_sum(self):
-        largest = 2**31 - 1
-        assert kernels.largest_remainder(np.array([largest - 1, 1]), largest - 1).tolist() == [largest - 2, 1]
-        for sizes, num in (([largest, 1], 2), ([3, 4], -1), ([3, 4], 8)):
-            with pytest.raises(ValueError, match=f"sum to {sum(sizes)}, but num is {num}; expected"):
-                kernels.largest_remainder(np.array(sizes), num)
-        with pytest.raises(ValueError, match="num is -1; expected 0 or more"):
-            jax.jit(lambda sizes: kernels.largest_remainder(sizes, -1))(np.array([3, 4]))
-
-    def test_numbers_beyond_int32(self):
-        with pytest.raises(ValueError, match="num is 2147483648; expected an integer of at most 2147483647"):
-            kernels.top_k(np.zeros(3), np.zeros(3, bool), 2**31)
-        with pytest.raises(ValueError, match="clusters has int64 .* number rows, clusters and classes from 0"):
-            kernels.sampling.normal(POINTS, clusters=np.full(N, 2**40), num_clusters=2)
-
-    def test_one_row(self):
-        point, open_row = jnp.ones((1, D)), jnp.zeros(1, bool)
-        probs = jnp.full((1, C), 1 / C)
-        assert kernels.farthest_first(point, open_row, 1).tolist() == [0]
-        assert kernels.cover(point, open_row, 1).nearest.tolist() == [0]
-        assert kernels.top_k(jnp.ones(1), open_row, 1).tolist() == [0]
-        assert kernels.badge(jax.random.key(0), probs, point, open_row, 1).tolist() == [0]
-        assert kernels.nearest_to(point, open_row, targets=point).tolist() == [0]
-        assert kernels.kmeans(jax.random.key(0), point, 1).inertia == 0
-        assert kernels.nearest(point, point, jnp.ones(1, bool)).rows.tolist() == [0]
-        one = dict(clusters=jnp.zeros(1, jnp.int32), included=jnp.ones(1, bool), num_neighbours=3)
-        assert kernels.typicality(point, **one).tolist() == [0]
-        assert kernels.most_typical(point, open_row, 1, num_clusters=1, **one).tolist() == [0]
-        with pytest.raises(ValueError, match="1 of 1 rows have no representativeness"):
-            kernels.euclidean_density(point)
-        with pytest.raises(ValueError, match="1 rows have no pairs"):
-            kernels.student_t(point)
-
-
-class TestIndices:
-    @pytest.mark.parametrize("cluster", [-1, 3, 2**20])
-    @pytest.mark.parametrize("name", ["most_typical", "draw_and_match"])
-    def test_clusters_out_of_range(self, name, cluster):
-        arrays = in_float32(name)
-        arrays["clusters"] = arrays["clusters"].at[jnp.array([1, 2, 8])].set(cluster)
-        with pytest.raises(ValueError, match=r"clusters run from .*, the first outside is row 1; expected 0 to 2"):
-            run(name, arrays)
-        fitted = kernels.sampling.normal(jnp.float32(POINTS), clusters=jnp.arange(N) % 3, num_clusters=3)
-
-        def inside(arrays):
-            if name == "most_typical":
-                return run(name, arrays)
-            return kernels.draw_and_match(
-                jax.random.key(0), num=NUM, distribution=fitted, all_within=False, **arrays
-            ).rows
-
-        rows = np.asarray(jax.jit(inside)(arrays))
-        assert len(set(rows.tolist())) == NUM
-        assert not TAKEN[rows].any()
-        assert not set(rows.tolist()) & {1, 2, 8}
-
-    def test_labels_beyond_the_classes(self):
-        arrays = in_float32("representer_alphas")
-        arrays["labels"] = arrays["labels"].at[4].set(C)
-        with pytest.raises(ValueError, match=f"labels run up to {C}, first in row 4, but probs has {C} classes"):
-            run("representer_alphas", arrays)
-        assert not jax.jit(partial(run, "representer_alphas"))(arrays)[4].any()
-
-    @pytest.mark.parametrize("first", [-5, N, 2**30])
-    def test_a_first_row_beyond_the_pool(self, first):
-        points, taken = jnp.float32(POINTS), jnp.zeros(N, bool)
-        with pytest.raises(ValueError, match=f"first is {first}; expected a row of the pool, 0 to {N - 1}"):
-            kernels.farthest_first(points, taken, NUM, first=first)
-        rows = jax.jit(lambda first: kernels.farthest_first(points, taken, NUM, first=first))(first)
-        assert rows[0] == np.clip(first, 0, N - 1)
-        assert len(set(rows.tolist())) == NUM
-
-    def test_unlabelled_rows_explain_nothing(self):
-        values, labels = jnp.array([3.0, jnp.nan, 1.0]), jnp.array([0, 1, -1])
-        with pytest.raises(ValueError, match="1 of 3 values are NaN"):
-            kernels.explain(values, labels, 2)
-        result = jax.jit(lambda *arrays: kernels.explain(*arrays, 3))(values, labels)
-        assert result.supporting.tolist() == [0, 1, 3]
-        assert result.opposing.tolist() == [0, 1, 3]
-
-
-class TestProbabilities:
-    @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "probs" in case.reals])
-    def test_logits_are_refused(self, name):
-        arrays = in_float32(name)
-        for row in ([2.0, -1.0, 0.0], [0.5, 0.6, 0.1], [0.2, 0.2, 0.2]):
-            bad = arrays | dict(probs=arrays["probs"].at[3].set(jnp.array(row)))
-            with pytest.raises(ValueError, match=r"row 3: .*logits\? use jax.nn.softmax"):
-                run(name, bad)
-
-    @pytest.mark.parametrize("name", ["least_confident", "margin", "entropy"])
-    def test_other_shapes_are_refused(self, name):
-        with pytest.raises(ValueError, match=r"probs has shape \(2, 3, 4\); expected \[n c\]"):
-            run(name, dict(probs=jnp.full((2, 3, 4), 0.25)))
-        with pytest.raises(ValueError, match="2 classes or more"):
-            run(name, dict(probs=jnp.ones((4, 1))))
-
-    @pytest.mark.parametrize("name", ["least_confident", "margin", "entropy"])
-    def test_gradient_at_saturated_and_tied_rows(self, name):
-        logits = jnp.array([[200.0, 0, 0], [0, 0, 0], [1, 1, 0]])
-        gradient = jax.grad(lambda logits: run(name, dict(probs=jax.nn.softmax(logits))).sum())(logits)
-        assert jnp.isfinite(gradient).all()
-        assert not gradient[0].any()
-
-
 def test_gradient_of_mutual_information_has_no_infinite_parts():
     probs = jnp.float32(PROBS)
 
@@ -469,19 +325,6 @@ def test_rows_are_constants_for_gradients():
     marks = np.zeros(N)
     marks[np.asarray(kernels.farthest_first(points, taken, NUM))] = 1
     np.testing.assert_array_equal(jax.grad(total)(points), np.repeat(marks[:, None], D, axis=1))
-
-
-def test_weights_and_scalars_out_of_range():
-    arrays = in_float32("greedy_diverse")
-    for weight in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match=r"weight is .*; expected 0 or more"):
-            run("greedy_diverse", arrays | dict(weight=weight))
-    for name, scalar in (("representer_alphas", "l2"), ("importance", "num_labelled"), ("draw_and_match", "threshold")):
-        with pytest.raises(ValueError, match=f"{scalar} is 0"):
-            run(name, in_float32(name) | {scalar: 0})
-    for value in (0.5, N, np.nan):
-        with pytest.raises(ValueError, match=f"perplexity is {value}"):
-            run("joint_probabilities", in_float32("joint_probabilities") | dict(perplexity=value))
 
 
 def test_least_importance_of_positive_features_is_that_of_sure_rows():

@@ -4,120 +4,33 @@ Results are those of one device: rows to the last one, floats to a rounding.
 """
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from kernel_cases import CASES, POINTS, SCORES, TAKEN, VARIANTS, cast
+from kernel_references import NUM, N
 
 from latent_al import kernels
-from latent_al.kernels import distances, sampling
 
-# No two dimensions have one size, and eight devices divide the rows.
-N, M, D, C, NUM = 24, 8, 4, 6, 5
 DEVICES = 8
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
-
 KEY = jax.random.key(3)
-NORMAL = np.random.default_rng(0).normal(size=(N + M, 2 * D)).astype(np.float32)
-POINTS, LOG_SIGMA = jnp.asarray(NORMAL[:N, :D]), jnp.asarray(NORMAL[:N, D:] / 4)
-OTHERS, LOG_SIGMA_OTHERS = jnp.asarray(NORMAL[N:, :D]), jnp.asarray(NORMAL[N:, D:] / 4)
-PROBS = jax.nn.softmax(2 * jax.random.normal(KEY, (N, C)))
-SCORES = jnp.asarray(NORMAL[:N].sum(axis=1))
-TAKEN = jnp.arange(N) % 7 == 3
-CLUSTERS = jnp.arange(N) * 5 % 2
-LABELS = jnp.where(jnp.arange(N) % 3 == 1, jnp.arange(N) % C, -1)
-INCLUDED = jnp.arange(N) % 11 != 5
-SQ_DISTANCES = jnp.asarray(((NORMAL[:N, None, :D] - NORMAL[None, :N, :D]) ** 2).sum(axis=2))
-JOINT = jnp.where(jnp.eye(N, dtype=bool), 0, 1 / (N * (N - 1)))
-DISTRIBUTION = sampling.Distribution(OTHERS[:2], jnp.stack([jnp.eye(D)] * 2), jnp.array(True))
-GAUSSIANS = dict(mu_x=POINTS, log_sigma_x=LOG_SIGMA, mu_y=OTHERS, log_sigma_y=LOG_SIGMA_OTHERS)
-GAUSSIAN = dict(mu=POINTS, log_sigma=LOG_SIGMA)
-TO_POINT = dict(points=POINTS, point=POINTS[2])
-BY_CLUSTER = dict(points=POINTS, clusters=CLUSTERS, num_clusters=2)
-EXPECTED = dict(probs=PROBS, features=POINTS, labelled_sum=OTHERS[0])
-MATCHED = dict(key=KEY, points=POINTS, taken=TAKEN, num=NUM, clusters=CLUSTERS, distribution=DISTRIBUTION)
-TYPICAL = dict(points=POINTS, clusters=CLUSTERS, num_neighbours=3)
-SELECTED = dict(scores=SCORES, points=POINTS, taken=TAKEN, num=NUM, weight=0.5)
-
-CASES = {
-    "badge": dict(key=KEY, probs=PROBS, features=POINTS, taken=TAKEN, num=NUM),
-    "closeness_to_origin": dict(points=POINTS),
-    "conditional_probabilities": dict(sq_distances=SQ_DISTANCES, perplexity=5.0),
-    "cosine_density": dict(points=POINTS),
-    "cover": dict(points=POINTS, taken=TAKEN, num=NUM),
-    "diameter": dict(points=POINTS, distance=distances.euclidean_to_point),
-    "draw_and_match": dict(threshold=0.8, all_within=False, **MATCHED),
-    "draw_and_match all within": dict(threshold=1.5, all_within=True, **MATCHED),
-    "entropy": dict(probs=PROBS),
-    "euclidean_density": dict(points=POINTS),
-    "euclidean_density_estimate": dict(key=KEY, points=POINTS, fraction=0.3),
-    "euclidean_to_point": TO_POINT,
-    "explain": dict(values=SCORES, labels=LABELS, num=3),
-    "farthest_first": dict(points=POINTS, taken=TAKEN, num=NUM, included=INCLUDED),
-    "greedy_diverse": dict(distance=distances.euclidean_to_point, **SELECTED),
-    "greedy_diverse closure": dict(distance=lambda x, y: jnp.abs(x - y[None]).sum(axis=1), **SELECTED),
-    "half_cosine_to_point": TO_POINT,
-    "ibal": EXPECTED,
-    "importance": dict(num_labelled=3, l2=0.1, **EXPECTED),
-    "jeffreys_density": GAUSSIAN,
-    "jeffreys_divergences": GAUSSIANS,
-    "jeffreys_to_point": dict(points=(POINTS, LOG_SIGMA), point=(POINTS[2], LOG_SIGMA[2])),
-    "joint_probabilities": dict(points=POINTS, perplexity=5.0),
-    "kl_divergences": GAUSSIANS,
-    "kl_to_prior": GAUSSIAN,
-    "kmeans": dict(key=KEY, points=POINTS, num_clusters=3, iterations=5),
-    "kmeans_plus_plus": dict(key=KEY, points=POINTS, num=3),
-    "largest_remainder": dict(sizes=jnp.arange(N) % 5, num=NUM),
-    "least_confident": dict(probs=PROBS),
-    "lloyd": dict(points=POINTS, centres=OTHERS[:3], iterations=5),
-    "margin": dict(probs=PROBS),
-    "most_typical": dict(taken=TAKEN, num=NUM, included=INCLUDED | ~TAKEN, num_clusters=2, **TYPICAL),
-    "multi_normal": BY_CLUSTER,
-    "mutual_information": dict(key=KEY, probs=PROBS),
-    "nearest": dict(x=POINTS, y=OTHERS, included=jnp.arange(M) != 2),
-    "nearest of rows": dict(x=OTHERS, y=POINTS, included=INCLUDED),
-    "nearest_to": dict(points=POINTS, taken=TAKEN, targets=OTHERS[:NUM]),
-    "normal": BY_CLUSTER,
-    "random_partitions": dict(key=KEY, scores=SCORES, taken=TAKEN, num=NUM),
-    "representer_alphas": dict(probs=PROBS, labels=LABELS, l2=0.1),
-    "representer_values": dict(alphas=PROBS, features=POINTS, target=OTHERS[0]),
-    "squared_closeness_to_origin": dict(points=POINTS),
-    "squared_distances": dict(x=POINTS, y=OTHERS),
-    "squared_euclidean_density": dict(points=POINTS),
-    "squared_euclidean_to_point": TO_POINT,
-    "student_t": dict(latents=POINTS),
-    "subsample": dict(key=KEY, taken=TAKEN, fraction=0.3),
-    "top_k": dict(scores=SCORES, taken=TAKEN, num=NUM),
-    "tsne_divergence": dict(p=JOINT, latents=POINTS),
-    "typicality": dict(included=INCLUDED, **TYPICAL),
-    "uniform": BY_CLUSTER,
-}
+ALL = CASES | VARIANTS
 SOME = ("badge", "cover", "euclidean_density", "greedy_diverse closure", "random_partitions", "squared_distances")
 """Together they pass through all that is done shard by shard, and take few seconds to compile."""
-SLOW_BUT_SOME = [case if case in SOME else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+SLOW_BUT_SOME = [case if case in SOME else pytest.param(case, marks=pytest.mark.slow) for case in ALL]
 
 
-def mutual_information(key, probs):
-    """Draws models about the probabilities, which the prediction closes over."""
-
-    def predict(key):
-        return jax.nn.softmax(jnp.log(probs) + jax.random.normal(key, (C,))[None, :], axis=1)
-
-    return kernels.mutual_information(key, predict, num_draws=3)
-
-
-def bound(case):
+def bound(name):
     """Returns the kernel as a function of its arrays alone, and these."""
-    name = case.split()[0]
-    modules = (kernels, distances, sampling)
-    function = next(getattr(module, name) for module in modules if hasattr(module, name))
-    function = mutual_information if name == "mutual_information" else function
-    arrays = {name: value for name, value in CASES[case].items() if isinstance(jax.tree.leaves(value)[0], jax.Array)}
-    settings = {name: value for name, value in CASES[case].items() if name not in arrays}
-    return functools.partial(function, **settings), arrays
+    case = ALL[name]
+    arrays = jax.tree.map(jnp.asarray, cast(case, np.float32))
+    if not case.is_random:
+        return case.call, arrays
+    return lambda key, **rest: case.call(key, **rest), arrays | dict(key=KEY)
 
 
 def anything(leaf):
@@ -191,16 +104,10 @@ def assert_sharded(result, axis):
         assert tuple(jax.typeof(leaf).sharding.spec) == expected[: leaf.ndim]
 
 
-def test_each_kernel_has_a_case():
-    exports = {name for name in kernels.__all__ if isinstance(getattr(kernels, name), types.FunctionType)}
-    public = {name for name in vars(distances) if name.endswith("_to_point")} | {"diameter"}
-    assert exports | public | {"uniform", "normal", "multi_normal"} == {case.split()[0] for case in CASES}
-
-
 @pytest.mark.parametrize(
     "is_set", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["set_mesh and jit", "eager"]
 )
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALL)
 def test_explicit_axes_of_any_name(case, is_set):
     mesh = mesh_of(EXPLICIT, examples=DEVICES)
     function, arrays = bound(case)
@@ -280,7 +187,7 @@ def assert_same_in_shards(result, case, varies=anything):
         assert_same(of_shard, on_one_device(case, shard, varies))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ALL)
 def test_inside_a_shard_map_in_which_all_varies(case):
     mesh = jax.make_mesh((2,), ("parts",))
     assert_same_in_shards(in_shard_map(case, mesh, "parts", anything), case)
@@ -294,7 +201,7 @@ def test_inside_a_shard_map_in_which_nothing_varies(case):
 
 
 @pytest.mark.parametrize("varies", [is_key, pytest.param(is_no_key, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", [case for case in CASES if "key" in CASES[case]])
+@pytest.mark.parametrize("case", [name for name, case in ALL.items() if case.is_random])
 def test_inside_a_shard_map_in_which_keys_or_pools_vary(case, varies):
     """As in a run of several seeds on one pool, and of one seed on several pools."""
     mesh = jax.make_mesh((2,), ("parts",))
@@ -353,29 +260,29 @@ def test_distances_close_over_arrays_of_the_mesh(is_compiled):
 
         return kernels.greedy_diverse(scores, points, taken, NUM, distance=distance, weight=0.5)
 
-    arrays = (SCORES, POINTS, TAKEN, jnp.exp(SCORES))
+    arrays = jnp.float32(SCORES), jnp.float32(POINTS), jnp.array(TAKEN), jnp.exp(jnp.float32(SCORES))
     placed = place(arrays, mesh_of(EXPLICIT, rows=DEVICES), "rows")
     assert_same((jax.jit(select) if is_compiled else select)(*placed), np.asarray(select(*arrays)))
 
 
 def test_raw_keys_beside_explicit_axes():
-    placed = place(dict(scores=SCORES, taken=TAKEN), mesh_of(EXPLICIT, rows=DEVICES), "rows")
+    placed = place(dict(scores=jnp.float32(SCORES), taken=jnp.array(TAKEN)), mesh_of(EXPLICIT, rows=DEVICES), "rows")
     rows = kernels.random_partitions(jax.random.key_data(KEY), **placed, num=NUM)
     assert_same(rows, on_one_device("random_partitions"))
 
 
 @pytest.mark.parametrize("top_k", [kernels.top_k, jax.jit(kernels.top_k, static_argnums=2)], ids=["eager", "jit"])
 def test_arrays_of_two_meshes_are_refused(top_k):
-    scores = place(SCORES, mesh_of(EXPLICIT, rows=DEVICES), "rows")
-    taken = place(TAKEN, mesh_of(EXPLICIT, examples=DEVICES), "examples")
+    scores = place(jnp.float32(SCORES), mesh_of(EXPLICIT, rows=DEVICES), "rows")
+    taken = place(jnp.array(TAKEN), mesh_of(EXPLICIT, examples=DEVICES), "examples")
     with pytest.raises(ValueError, match=r"meshes, \(rows=8 Explicit\) and \(examples=8 Explicit\); expected one"):
         top_k(scores, taken, NUM)
 
 
 def test_arrays_that_a_shard_map_closes_over_are_refused():
     mesh = mesh_of(EXPLICIT, rows=DEVICES)
-    scores = place(SCORES, mesh, "rows")
+    scores = place(jnp.float32(SCORES), mesh, "rows")
     specs = dict(in_specs=PartitionSpec(), out_specs=PartitionSpec())
     mapped = jax.shard_map(lambda taken: kernels.top_k(scores, taken, NUM), mesh=mesh, **specs)
     with pytest.raises(ValueError, match="hand those that a `shard_map` needs to it as arguments"):
-        jax.jit(mapped)(place(TAKEN, mesh, None))
+        jax.jit(mapped)(place(jnp.array(TAKEN), mesh, None))

@@ -5,7 +5,7 @@ the host looks at the values only to word a refusal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -96,23 +96,25 @@ def check_classes(probs: Array) -> None:
         raise ValueError(f"probs has shape {probs.shape}; expected [rows, classes] with 2 classes or more.")
 
 
-def checks_of_type(kind: str, value: Array | np.ndarray) -> list[Check]:
+@cache
+def checks_of_type(kind: str, dtype: Any) -> tuple[Check, ...]:
     """Returns the checks that the conversion of an argument to the type of its `kind` needs."""
-    is_integer = jnp.issubdtype(value.dtype, jnp.integer)
-    if kind == "real" and is_integer and value.dtype.itemsize >= 4:
-        return [EXACT]
-    if kind == "mask" and value.dtype != bool:
-        return [MASK]
-    if kind == "integer" and is_integer and jnp.iinfo(value.dtype).max > jnp.iinfo(jnp.int32).max:
-        return [ROW_NUMBERS]
-    return []
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    if kind == "real" and is_integer and dtype.itemsize >= 4:
+        return (EXACT,)
+    if kind == "mask" and dtype != jnp.bool_:
+        return (MASK,)
+    if kind == "integer" and is_integer and jnp.iinfo(dtype).max > jnp.iinfo(jnp.int32).max:
+        return (ROW_NUMBERS,)
+    return ()
 
 
-def default_check(kind: str, value: Array | np.ndarray) -> list[Check]:
-    """Returns the check of an argument for which the kernel names none."""
-    if kind != "real" or not jnp.issubdtype(value.dtype, jnp.floating):
-        return []
-    return [SQUARABLE if value.ndim == 2 else FINITE]
+@cache
+def default_checks(kind: str, dtype: Any, num_dims: int) -> tuple[Check, ...]:
+    """Returns the checks of an argument for which the kernel names none."""
+    if kind != "real" or not jnp.issubdtype(dtype, jnp.floating):
+        return ()
+    return (SQUARABLE if num_dims == 2 else FINITE,)
 
 
 @partial(jax.jit, static_argnums=0)

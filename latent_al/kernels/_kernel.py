@@ -28,7 +28,15 @@ import numpy as np
 from jaxtyping import Array
 
 from latent_al.kernels import _sharding
-from latent_al.kernels._checks import MAX_ROWS, Check, Checked, check_values, checks_of_type, default_check
+from latent_al.kernels._checks import (
+    MAX_ROWS,
+    Check,
+    Checked,
+    check_values,
+    checks_of_type,
+    default_checks,
+    is_concrete,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +69,7 @@ def kernel(
     Args:
         is_compiled: whether the function is compiled as a whole. One that calls a function of the caller's is not: it
             would be compiled anew for each closure.
-        result: check of what the function returns.
+        result: check of what the function returns, if it is compiled.
         checks: of arguments, by their names, in place of the one that numbers are finite.
     """
 
@@ -69,7 +77,7 @@ def kernel(
         signature = inspect.signature(function)
         types = {name: parameter.annotation for name, parameter in signature.parameters.items()}
         specs = {name: _specs(annotation) for name, annotation in types.items()}
-        run = _compiled(function, signature) if is_compiled else _typed(function, specs)
+        run = _compiled(function, signature, result) if is_compiled else _typed(function, specs)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -84,8 +92,11 @@ def kernel(
             with jax.numpy_dtype_promotion("standard"):
                 check_values([check for item in named for check in _checked(item, checks.get(item.name))], arguments)
                 values = run(**arguments)
-                if result is not None:
-                    check_values([Checked("result", values, result)], {})
+            if result is None:
+                return values
+            values, is_good = values
+            if is_concrete(is_good) and not is_good:
+                raise ValueError(result.refusal("result", np.asarray(values), {}))
             return values
 
         return call
@@ -122,7 +133,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _compiled(function, signature):
+def _compiled(function, signature, result=None):
+    """Returns the compiled function, whose program also returns whether a check `result` holds."""
     specs = {name: _specs(parameter.annotation) for name, parameter in signature.parameters.items()}
     returned = _specs(signature.return_annotation)
     static = [name for name, spec in specs.items() if spec is None]
@@ -135,12 +147,14 @@ def _compiled(function, signature):
         def inside(arrays):
             token = _is_inside.set(True)
             try:
-                return typed(**arguments | (arrays if has_gradient else jax.lax.stop_gradient(arrays)))
+                values = typed(**arguments | (arrays if has_gradient else jax.lax.stop_gradient(arrays)))
             finally:
                 _is_inside.reset(token)
+            return values if result is None else (values, result.holds(values, {}))
 
         dims = [(item.value, item.spec.dims) for item in _named(arrays, specs) if item.spec.kind != "key"]
         dims_returned = jax.tree.map(lambda spec: list(spec.dims), returned, is_leaf=_is_spec)
+        dims_returned = dims_returned if result is None else (dims_returned, [])
         return _sharding.over_devices(inside, arrays, dims, dims_returned)
 
     run.__name__ = run.__qualname__ = function.__name__
@@ -245,7 +259,7 @@ def _array(name, spec, value):
         raise TypeError(f"{name} has {values.dtype}; expected {expected}.")
     dtype = jax.dtypes.canonicalize_dtype(values.dtype)
     if dtype == values.dtype:
-        return _concrete(value)
+        return _concrete(values)
     with np.errstate(over="ignore"):
         narrowed = values.astype(dtype)
     same = np.isfinite(narrowed) == np.isfinite(values) if dtype.kind == "f" else narrowed == values
@@ -267,23 +281,25 @@ def _one_key(name, value):
 
 
 def _concrete(values):
-    if jax.sharding.get_abstract_mesh().manual_axes:
-        # An array would lie on the mesh as it is outside the caller's `shard_map`, and not be let in.
+    if not values.ndim or jax.sharding.get_abstract_mesh().manual_axes:
+        # JAX hands scalars to a program fastest as they are. An array would lie on the mesh as it is outside the
+        # caller's `shard_map`, and not be let in.
         return np.asarray(values)
     # Inside a caller's `jit` this would be traced otherwise.
     with jax.ensure_compile_time_eval():
         return jnp.asarray(values)
 
 
+@functools.cache
 def _is_of_kind(dtype, kind):
     is_float = jnp.issubdtype(dtype, jnp.floating) and kind != "integer"
     return is_float or dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)
 
 
 def _checked(item, check):
-    value_checks = default_check(item.spec.kind, item.value) if check is None else [check]
-    all_checks = checks_of_type(item.spec.kind, item.value) + value_checks
-    return [Checked(item.name, item.value, condition) for condition in all_checks]
+    kind, dtype = item.spec.kind, item.value.dtype
+    of_values = default_checks(kind, dtype, item.value.ndim) if check is None else (check,)
+    return [Checked(item.name, item.value, condition) for condition in checks_of_type(kind, dtype) + of_values]
 
 
 def _check_shapes(named):

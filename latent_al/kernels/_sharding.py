@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree, Shaped
 
@@ -32,6 +33,7 @@ POOL = "pool"
 NUM_BLOCKS = 64
 """Blocks of rows whose sums are computed one by one: whole blocks in each shard where shards are a power of two."""
 
+NO_MESH = AbstractMesh((), ())
 
 _axis = ContextVar[str | tuple[str, ...]]("axis", default=POOL)
 
@@ -39,7 +41,7 @@ _axis = ContextVar[str | tuple[str, ...]]("axis", default=POOL)
 def over_devices(
     function: Callable[[PyTree], PyTree],
     arrays: PyTree,
-    dims: Sequence[tuple[Shaped[Array, "..."], tuple[str, ...]]],
+    dims: Sequence[tuple[Shaped[Array | np.ndarray, "..."], tuple[str, ...]]],
     dims_returned: PyTree,
 ) -> PyTree:
     """Calls `function(arrays)`, in which the compiler may shard as it likes, where the axes of a mesh are Explicit.
@@ -73,7 +75,7 @@ def over_devices(
 @contextmanager
 def at_once() -> Iterator[None]:
     """Executes what is called on concrete arrays, inside a caller's `jit` or `shard_map` too, where it is recorded."""
-    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(NO_MESH):
         yield
 
 

@@ -25,7 +25,6 @@ class _Carry(NamedTuple):
     rows: Int[Array, " num"]
     blocked: Bool[Array, " n"]
     nearest: Float[Array, " n"]
-    first_nan: Int[Array, ""]
 
 
 class _Step(NamedTuple):
@@ -96,10 +95,10 @@ def greedy_diverse(
     by_closure = _greedy if is_traced_here() else _greedy_by_steps
     select = _greedy_compiled if _is_importable(distance) else by_closure
     carry = select(scores, points, taken, num, distance, weight)
-    if is_concrete(carry.first_nan) and carry.first_nan < len(taken):
+    if is_concrete(carry.nearest) and (first := _first_without_distance(carry.nearest)) < len(taken):
         raise ValueError(
-            f"the distance of row {carry.first_nan} to one that was selected is NaN; look for rows for which "
-            "`distance` has no value, such as zero vectors, which have no direction."
+            f"the distance of row {first} to one that was selected is NaN; look for rows for which `distance` has no "
+            "value, such as zero vectors, which have no direction."
         )
     return carry.rows
 
@@ -181,8 +180,7 @@ def _first_step(
     scores: Float[Array, " n"], points: PyTree[Float[Array, "n d"]], taken: Bool[Array, " n"], num: int
 ) -> _Step:
     nearest = jnp.full_like(scores, jnp.finfo(scores.dtype).max)
-    carry = _Carry(jnp.full(num, len(taken), jnp.int32), taken, nearest, jnp.int32(len(taken)))
-    return _with_best(carry, scores, points, 0)
+    return _with_best(_Carry(jnp.full(num, len(taken), jnp.int32), taken, nearest), scores, points, 0)
 
 
 @compiled
@@ -194,13 +192,24 @@ def _next_step(
     weight: Float[Array, ""] | float,
     index: Int[Array, ""] | int,
 ) -> _Step:
-    is_nan = jnp.isnan(to_row)
-    first_nan = jnp.where(is_nan.any(), is_nan.argmax().astype(jnp.int32), len(is_nan))
-    # A row without a distance comes last; a selected one that has none to any row changes nothing.
-    lowest = jnp.where(is_nan.all(), carry.nearest, -jnp.finfo(carry.nearest.dtype).max)
-    nearest = jnp.minimum(carry.nearest, jnp.where(is_nan, lowest, to_row))
-    carry = carry._replace(nearest=nearest, first_nan=jnp.minimum(carry.first_nan, first_nan))
-    return _with_best(carry, scores + weight * nearest, points, index)
+    row = carry.rows[index - 1]
+    # A row without a distance comes last; a selected one that has none, not even to itself, moves no other.
+    has_none = jnp.isnan(_sharding.take_row(to_row, row))
+    is_marked = jnp.isnan(to_row) & (~has_none | (jnp.arange(len(to_row)) == row))
+    nearest = jnp.where(to_row < carry.nearest, to_row, carry.nearest)
+    nearest = jnp.where(is_marked, _lowest(to_row), nearest)
+    return _with_best(carry._replace(nearest=nearest), scores + weight * nearest, points, index)
+
+
+@compiled
+def _first_without_distance(nearest: Float[Array, " n"]) -> Int[Array, ""]:
+    """Returns the first row that `_next_step` has found to have no distance to one selected, or n."""
+    is_marked = nearest == _lowest(nearest)
+    return jnp.where(is_marked.any(), is_marked.argmax().astype(jnp.int32), len(nearest))
+
+
+def _lowest(values):
+    return jnp.finfo(values.dtype).min
 
 
 def _with_best(carry, gains, points, index):
@@ -224,7 +233,7 @@ def _best_left(scores, taken):
 
 def _open_scores(scores, taken):
     """Returns finite scores or inf of the rows left, and -inf of those taken; of one zero, since -0.0 sorts below."""
-    lowest = jnp.finfo(scores.dtype).min
+    lowest = _lowest(scores)
     # The lowest finite score is above one of -inf, which takes its place.
     finite = jnp.maximum(scores, np.nextafter(lowest, lowest.dtype.type(0)))
     scores = jnp.where(scores > -jnp.inf, finite, lowest)

@@ -109,7 +109,7 @@ def _padded(scores, size):
 
 @jax.jit
 def _best(best, is_missing, scores, taken):
-    """Returns the best scores so far and of the block, and their places, which are beyond the last where too few are."""
+    """Returns the best scores so far and of the block, and their places, beyond the last where none is left."""
     scores = jnp.concatenate([best.astype(scores.dtype), scores])
     places = kernels.top_k(scores, jnp.concatenate([is_missing, taken]), len(best))
     return scores.at[places].get(mode="clip"), places

@@ -1,0 +1,272 @@
+"""Slow references in float64 NumPy, with which the results of kernels are compared."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+N, D, C, K, NUM = 24, 4, 6, 3, 5
+"""Rows, dimensions, classes, clusters and rows asked for: eight devices divide the rows, two the dimensions."""
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(np.asarray(actual, float), expected, rtol=2e-5, atol=2e-5)
+
+
+def equal(actual, expected):
+    np.testing.assert_array_equal(actual, expected)
+
+
+def gaps(x, y):
+    return ((x[:, None].astype(float) - y[None].astype(float)) ** 2).sum(axis=2)
+
+
+def verify_open(rows, taken, num=NUM):
+    """Distinct rows that are not taken."""
+    rows = np.asarray(rows)
+    assert rows.shape == (num,)
+    assert len(set(rows.tolist())) == num
+    assert not np.asarray(taken)[rows].any()
+
+
+def verify_top_k(rows, *, scores, taken):
+    order = [row for row in np.argsort(-scores.astype(float), kind="stable") if not taken[row]]
+    equal(rows, order[:NUM])
+
+
+def verify_partitions(rows, *, scores, taken):
+    verify_open(rows, taken)
+    assert scores[np.asarray(rows)].astype(float).max() == scores[~taken].astype(float).max()
+
+
+def verify_diverse(rows, *, scores, points, taken, weight):
+    nearest, expected = np.zeros(N), []
+    for step in range(NUM):
+        gains = np.where(taken, -np.inf, scores.astype(float) + float(weight) * nearest)
+        gains[expected] = -np.inf
+        expected.append(int(gains.argmax()))
+        to_row = np.sqrt(gaps(points, points[expected[-1:]])[:, 0])
+        nearest = to_row if step == 0 else np.minimum(nearest, to_row)
+    equal(rows, expected)
+
+
+def verify_nearest_to(rows, *, points, taken, targets):
+    blocked, expected = taken.copy(), []
+    for target in targets:
+        expected.append(int(np.where(blocked, np.inf, gaps(points, target[None])[:, 0]).argmin()))
+        blocked[expected[-1]] = True
+    equal(rows, expected)
+
+
+def verify_subsample(marked, *, taken):
+    assert marked[taken].all()
+    assert (~marked).sum() == N // 2
+
+
+def reference_entropy(probs):
+    logs = np.log(np.where(probs > 0, probs, 1))
+    return -(probs * logs).sum(axis=1) / np.log(probs.shape[1])
+
+
+def verify_information(values, *, logits, key):
+    draws = [np.asarray(draw_probs(key, logits), float) for key in jax.random.split(key, 3)]
+    close(values, reference_entropy(np.mean(draws, axis=0)) - np.mean([reference_entropy(p) for p in draws], axis=0))
+
+
+def draw_probs(key, logits):
+    """Returns the class probabilities of a model about the logits."""
+    logits = jnp.asarray(logits, float)
+    return jax.nn.softmax(logits + jax.random.normal(key, logits.shape, logits.dtype))
+
+
+def reversed_mean(means):
+    return 1 - means / means.max()
+
+
+def jeffreys(mu_x, log_x, mu_y, log_y):
+    def kl(mu_x, log_x, mu_y, log_y):
+        spread = np.exp(2 * log_x[:, None]) + (mu_x[:, None] - mu_y[None]) ** 2
+        return (0.5 * spread * np.exp(-2 * log_y[None]) - 0.5 + log_y[None] - log_x[:, None]).sum(axis=2)
+
+    mu_x, log_x, mu_y, log_y = (np.asarray(values, float) for values in (mu_x, log_x, mu_y, log_y))
+    return kl(mu_x, log_x, mu_y, log_y), kl(mu_x, log_x, mu_y, log_y) + kl(mu_y, log_y, mu_x, log_x).T
+
+
+def verify_cosine(values, *, points):
+    units = points.astype(float) / np.sqrt((points.astype(float) ** 2).sum(axis=1, keepdims=True))
+    close(values, (1 + (units @ units.T).mean(axis=1)) / 2)
+
+
+def farthest(points, taken, first):
+    nearest = np.where(taken.any(), gaps(points, points[taken]).min(axis=1, initial=np.inf), np.inf)
+    rows, distances = [], []
+    for _ in range(NUM):
+        measured = np.where(taken, -1, nearest)
+        measured[rows] = -1
+        row = first if not taken.any() and not rows else int(measured.argmax())
+        rows.append(row)
+        distances.append(nearest[row])
+        nearest = np.minimum(nearest, gaps(points, points[[row]])[:, 0])
+    return rows, np.sqrt(distances)
+
+
+def verify_cover(cover, *, points, taken):
+    rows, radii = farthest(points, taken, 2)
+    equal(cover.rows, rows)
+    close(cover.distances, radii)
+    close(gaps(points, points[rows]).min(axis=1), gaps(points, points[rows])[np.arange(N), cover.nearest])
+
+
+def verify_kmeans(result, *, points, **rest):
+    points = points.astype(float)
+    for cluster in range(K):
+        close(result.centres[cluster], points[np.asarray(result.clusters) == cluster].mean(axis=0))
+    sq_distances = gaps(points, np.asarray(result.centres, float))
+    close(sq_distances.min(axis=1), sq_distances[np.arange(N), result.clusters])
+    close(result.inertia, sq_distances.min(axis=1).sum())
+
+
+def verify_seeds(centres, *, points):
+    centres = np.asarray(centres, float)
+    assert (gaps(centres, points) == 0).any(axis=1).all()
+    assert len(np.unique(centres, axis=0)) == min(K, len(np.unique(points.astype(float), axis=0)))
+
+
+def verify_nearest(result, *, x, y, included):
+    sq_distances = np.where(included[None], gaps(x, y), np.inf)
+    close(result.sq_distances, sq_distances.min(axis=1))
+    equal(result.rows, sq_distances.argmin(axis=1))
+
+
+def verify_badge(rows, *, probs, features, taken):
+    verify_open(rows, taken)
+    errors = probs.astype(float) - np.eye(C)[probs.astype(float).argmax(axis=1)]
+    lengths = (errors**2).sum(axis=1) * (features.astype(float) ** 2).sum(axis=1)
+    np.testing.assert_allclose(lengths[rows[0]], lengths[~taken].max(), rtol=1e-5)
+
+
+def verify_alphas(alphas, *, probs, labels, l2):
+    errors = np.eye(C)[labels] - probs.astype(float)
+    close(alphas, np.where((labels >= 0)[:, None], errors, 0) / (2 * float(l2) * (labels >= 0).sum()))
+
+
+def verify_explanation(result, *, values, labels):
+    values = values.astype(float)
+    rows = np.flatnonzero(labels >= 0)
+    equal(result.supporting, rows[np.argsort(-values[rows], kind="stable")][:NUM])
+    equal(result.opposing, rows[np.argsort(values[rows], kind="stable")][:NUM])
+    close(result.supporting_values, values[np.asarray(result.supporting)])
+    close(result.opposing_values, values[np.asarray(result.opposing)])
+
+
+def parts(probs, features, labelled_sum):
+    return (probs.astype(float) * (1 - probs.astype(float))).sum(axis=1) * (features.astype(float) @ labelled_sum)
+
+
+def verify_importance(values, *, probs, features, labelled_sum, num_labelled, l2):
+    close(values, parts(probs, features, labelled_sum) / (2 * float(l2) * int(num_labelled)))
+
+
+def verify_ibal(values, *, probs, features, labelled_sum):
+    close(values, -parts(probs, features, labelled_sum))
+
+
+def shares(sizes, num):
+    total = sum(map(int, sizes))
+    exact = [int(size) * num for size in sizes]
+    result = [value // total for value in exact]
+    order = sorted(range(len(sizes)), key=lambda place: (-(exact[place] % total), place))
+    for place in order[: num - sum(result)]:
+        result[place] += 1
+    return result
+
+
+def verify_matches(matches, *, taken, clusters, **rest):
+    verify_open(matches.rows, taken)
+    left = np.bincount(clusters[~taken], minlength=K)
+    equal(np.bincount(clusters[np.asarray(matches.rows)], minlength=K), shares(left, NUM))
+
+
+def conditional(sq_distances, perplexity):
+    result = np.zeros((N, N))
+    for row in range(N):
+        others = np.arange(N) != row
+        gap = sq_distances[row, others] - sq_distances[row, others].min()
+        low, high = -50.0, 50.0
+        for _ in range(100):
+            middle = (low + high) / 2
+            weights = np.exp(-np.exp(middle) * gap)
+            weights /= weights.sum()
+            nats = -(weights * np.log(np.where(weights > 0, weights, 1))).sum()
+            low, high = (middle, high) if nats > np.log(perplexity) else (low, middle)
+        result[row, others] = weights
+    return result
+
+
+def verify_probabilities(values, expected):
+    np.testing.assert_allclose(values, expected, atol=2e-4)
+
+
+def student(latents):
+    weights = 1 / (1 + gaps(latents, latents))
+    np.fill_diagonal(weights, 0)
+    return weights / weights.sum()
+
+
+def divergence(p, latents):
+    q = student(latents)
+    return (p * (np.log(np.where(p > 0, p, 1)) - np.log(np.where(q > 0, q, 1)))).sum()
+
+
+def closeness(points, clusters, included, num_neighbours):
+    values = np.zeros(N)
+    for row in np.flatnonzero(included):
+        others = np.flatnonzero(included & (clusters == clusters[row]) & (np.arange(N) != row))
+        nearest = np.sort(np.sqrt(gaps(points[[row]], points[others])[0]))[:num_neighbours]
+        if len(nearest):
+            values[row] = np.inf if nearest.sum() == 0 else 1 / nearest.mean()
+    return values
+
+
+def verify_typical(rows, *, points, taken, clusters, included):
+    values, blocked, expected = closeness(points, clusters, included, 4), taken.copy(), []
+    sizes = np.bincount(clusters[included], minlength=K)
+    covered = np.bincount(clusters[included & taken], minlength=K)
+    for _ in range(NUM):
+        left = np.bincount(clusters[~blocked], minlength=K)
+        cluster = min(range(K), key=lambda k: (left[k] == 0, sizes[k] < 5, covered[k], -sizes[k], k))
+        row = int(np.where(blocked | (clusters != cluster), -1, values).argmax())
+        expected.append(row)
+        blocked[row] = True
+        covered[cluster] += 1
+    equal(rows, expected)
+
+
+def verify_uniform(fitted, *, points, clusters):
+    for cluster in range(K):
+        inside = points[clusters == cluster].astype(float)
+        close(fitted.centre[cluster], (inside.min(axis=0) + inside.max(axis=0)) / 2)
+        close(fitted.factor[cluster], np.diag(inside.max(axis=0) - inside.min(axis=0)) / 2)
+
+
+def verify_normal(fitted, *, points, clusters):
+    for cluster in range(K):
+        inside = points[clusters == cluster].astype(float)
+        close(fitted.centre[cluster], np.full(D, inside.mean()))
+        close(fitted.factor[cluster], inside.std() * np.eye(D))
+
+
+def verify_multi_normal(fitted, *, points, clusters):
+    for cluster in range(K):
+        inside = points[clusters == cluster].astype(float)
+        close(fitted.centre[cluster], inside.mean(axis=0))
+        factor = np.asarray(fitted.factor[cluster], float)
+        np.testing.assert_allclose(factor @ factor.T, np.cov(inside.T, bias=True), atol=1e-4)
+
+
+def verify_with(reference):
+    """Returns a `verify` that compares with a function of the arrays in float64."""
+
+    def verify(values, **arrays):
+        close(values, reference(**{name: np.asarray(array, float) for name, array in arrays.items()}))
+
+    return verify
