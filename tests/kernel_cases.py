@@ -130,7 +130,7 @@ SQ_DISTANCES = gaps(POINTS, POINTS)
 P = 1 - np.eye(N)
 P /= P.sum()
 FEATURES = dict(probs=PROBS, features=POINTS)
-MATCHED = dict(**POOL, clusters=CLUSTERS, centre=POINTS[:K], factor=np.stack([np.eye(D)] * K), threshold=scalar(1.5))
+MATCHED = dict(**POOL, clusters=CLUSTERS, centre=POINTS[:K], factor=np.stack([np.eye(D)] * K), threshold=scalar(6.0))
 
 
 def match(key, points, taken, clusters, centre, factor, threshold, all_within=False):
