@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latent_al import kernels
@@ -13,7 +13,7 @@ from latent_al.kernels import distances
 
 TYPES = [np.dtype(name) for name in ("bool", "int8", "uint8", "int32", "float16", "float32", "float64")]
 TYPES.append(np.dtype(ml_dtypes.bfloat16))
-FEW_SIZES, ANY_SIZE = st.sampled_from((1, 3, 8)), st.integers(1, 16)
+FEW_SIZES, MORE_SIZES = st.sampled_from((1, 3, 8)), st.sampled_from((1, 2, 5, 13))
 LEVELS = (0.0, -0.0, 1.0, 2.0, 3.0, -1.0)
 SPECIAL = (np.nan, np.inf, -np.inf)
 
@@ -133,11 +133,17 @@ def test_right_rows_or_a_refusal(select, pool):
     check(select, pool)
 
 
+@pytest.fixture
+def no_programs():
+    """Without the programs of earlier tests, of which one process holds some thousands."""
+    jax.clear_caches()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("select", [*SELECTIONS, select_matched], ids=lambda select: select.__name__)
-@settings(max_examples=600, deadline=None)
-@given(pools(ANY_SIZE))
-def test_right_rows_or_a_refusal_at_random(select, pool):
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pools(MORE_SIZES))
+def test_right_rows_or_a_refusal_at_random(no_programs, select, pool):
     check(select, pool)
 
 
