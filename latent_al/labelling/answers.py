@@ -36,7 +36,8 @@ class Answer(NamedTuple):
         id: of the image, as in the manifest.
         label: the class; None where the annotator skipped the image.
         annotator: empty where the file names none.
-        time: of the answer, ISO 8601 in UTC with microseconds; empty where the file has none.
+        time: of the answer, ISO 8601 with microseconds: in UTC where the file names a zone, otherwise as it stands
+            there, without a zone; empty where the file has none.
         source: the file, below the workdir.
         row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
             image, which has no rows.
@@ -101,9 +102,8 @@ def read_answers(workdir: Path, table: pd.DataFrame, classes: Sequence[str]) -> 
     """Reads every file below `labels/`, and every `rounds/*/queries.csv`, in sorted order.
 
     A refused row leaves the rest of its file standing. A label "?" is a skip in each form. Labels lose blanks around
-    them and are brought to Unicode's composed form, so that what looks alike is one class. Times without a zone are
-    UTC. Where one file answers twice for an image and an annotator, the newest counts; without times a contradiction is
-    refused.
+    them and are brought to Unicode's composed form, so that what looks alike is one class. Where one file answers twice
+    for an image and an annotator, the newest counts; without times a contradiction is refused.
 
     Args:
         workdir: of the job.
@@ -134,14 +134,14 @@ def read_answers(workdir: Path, table: pd.DataFrame, classes: Sequence[str]) -> 
 
 
 def to_utc(text: str) -> str:
-    """Returns a time in ISO 8601 as the log has it: in UTC, with microseconds; without a zone it is taken as UTC.
+    """Returns a time in ISO 8601 as the log has it: with microseconds, and in UTC where it names its zone.
 
     Raises:
         BadInput: no such time.
     """
     try:
         time = datetime.fromisoformat(text)
-        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        time = time.astimezone(UTC) if time.tzinfo else time
     except (ValueError, OverflowError) as error:
         raise BadInput(f"time {text!r}; expected ISO 8601, as 2026-11-20T11:32:49Z; correct or empty it.") from error
     return time.isoformat(timespec="microseconds")

@@ -4,7 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,13 @@ from latent_al.labelling.answers import Answer, Refusal, to_utc
 from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
-LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was")
-"""The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces."""
+LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was", "stated")
+"""The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces.
+
+`time` orders the answers; `stated` is the time in the file, empty where it has none.
+"""
+OLD_LOG = LOG[:-1]
+"""The columns of logs before `stated`, in which `time` stands for it."""
 
 _CURE = "the log was changed by another program: put back a copy of it; it is left as it is, and nothing was added."
 
@@ -27,12 +32,14 @@ class Accepted(NamedTuple):
         log: every answer so far, in the order of reading.
         num_new: how many answers this reading added that say something new.
         changes: for each label that another one replaces, a line for a person.
+        notes: lines for a person about answers that lose to others, and about whose they are.
         refused: new answers that could not be taken.
     """
 
     log: pd.DataFrame
     num_new: int
     changes: list[str]
+    notes: list[str]
     refused: list[Refusal]
 
 
@@ -41,6 +48,15 @@ class _Newest(NamedTuple):
 
     time: str
     label: str | None
+
+
+class _Rows(NamedTuple):
+    """Rows to append to the log, and lines for a person."""
+
+    rows: list[tuple[str, ...]]
+    num_new: int
+    changes: list[str]
+    notes: list[str]
 
 
 class Labels(NamedTuple):
@@ -62,8 +78,10 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
 
     An answer with a time is new where the log has none of the same image, annotator, time and label, whatever its file;
     one without where the same source last said otherwise of that image by that annotator. All class folders are one
-    source. So no file counts twice, and no old one overrules a newer. Where a file gives no time, that of this reading
-    is logged.
+    source. So no file counts twice, and no old one overrules a newer.
+
+    An answer takes its place by its time where that names its zone and is not ahead of this computer's clock. Otherwise
+    it comes after all that the log holds, since it is newly read.
 
     Args:
         workdir: of the job.
@@ -76,27 +94,21 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
     """
     path = workdir / "labels.csv"
     log = _read_log(path)
-    num_before = num_said(log)
     fresh, refused = _split(_new(log, _bound(log, answers)), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
     names = table["file_name"].str.replace("\r", "\\r")
-    rows, changes = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)))
-    if rows:
-        log = pd.concat([log, pd.DataFrame(rows, columns=LOG)], ignore_index=True)
+    to_person = _people([*log["annotator"], *(answer.annotator for answer in fresh)])
+    added = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)), to_person)
+    notes = [*added.notes, *_about_names(log, fresh)]
+    if added.rows:
+        log = pd.concat([log, pd.DataFrame(added.rows, columns=LOG)], ignore_index=True)
         write_csv(path, log)
-    return Accepted(log, num_said(log) - num_before, changes, refused)
+    return Accepted(log, added.num_new, added.changes, notes, refused)
 
 
-def num_said(log: pd.DataFrame) -> int:
-    """Counts the answers of the log that differ from the newest before them by that annotator, about that image."""
-    newest = {}
-    num = 0
-    for image, annotator, time, label in log[["id", "annotator", "time", "label"]].itertuples(index=False):
-        before = newest.get((image, annotator), _Newest("", None))
-        num += label != before.label
-        if time > before.time:
-            newest[image, annotator] = _Newest(time, label)
-    return num
+def num_answered(log: pd.DataFrame) -> int:
+    """Counts the images that each annotator has answered, which no correction changes."""
+    return len(log["id"].str.cat(log["annotator"].map(_people(log["annotator"])), sep="\n").unique())
 
 
 def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
@@ -108,8 +120,10 @@ def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
 def resolve(log: pd.DataFrame) -> Labels:
     """Returns the label of each image: that of most annotators, with the newest answer of each.
 
-    The newest is the latest by time, then by place in the log. Skips do not vote.
+    The newest is the latest by time, then by place in the log. Skips do not vote. Answers without a name are those of
+    the annotator who is named, as long as there is one only.
     """
+    log = log.assign(annotator=log["annotator"].map(_people(log["annotator"])))
     newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
     votes = {image: Counter() for image in sorted(newest["id"])}
     for image, label in zip(newest["id"], newest["label"], strict=True):
@@ -137,7 +151,9 @@ def _read_log(path):
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read ({error}); {_CURE}") from error
     header = ",".join(next(iter(rows), []))
-    if header != ",".join(LOG):
+    if header == ",".join(OLD_LOG):
+        rows = [[*cells, cells[OLD_LOG.index("time")]] if len(cells) == len(OLD_LOG) else cells for cells in rows]
+    elif header != ",".join(LOG):
         raise BadInput(f"{path} row 1: found {header!r}, expected {','.join(LOG)}; {_CURE}")
     for row, cells in enumerate(rows[1:], 2):
         _check_row(path, row, cells)
@@ -166,11 +182,33 @@ def _bound(log, answers):
         yield answer._replace(id=meant.get((answer.source, name), answer.id)) if name else answer
 
 
+def _people(annotators):
+    """Returns the person whom each name stands for: no name for the only annotator who has one, if there is one."""
+    people = {name: name for name in annotators}
+    named = people.keys() - {""}
+    return people | {"": next(iter(named)) if len(named) == 1 else ""}
+
+
+def _about_names(log, fresh):
+    """Returns a note where answers without a name no longer belong to the only annotator who is named."""
+    before = {*log["annotator"]}
+    names = before | {answer.annotator for answer in fresh}
+    named = sorted(names - {""})
+    if "" not in names or len(named) < 2 or (len(before - {""}) > 1 and all(answer.annotator for answer in fresh)):
+        return []
+    return [
+        f"answers without a name now count as those of one more annotator, beside {', '.join(named)}: write your name "
+        "into a column annotator to say whose they are."
+    ]
+
+
 def _new(log, answers):
     """Yields the answers that the log does not have yet."""
     keys = zip(map(_speaker, log["source"], log["row"]), log["id"], log["annotator"], strict=True)
     last = dict(zip(keys, log["label"], strict=True))
-    timed = set(zip(log["id"], log["annotator"], log["time"], log["label"], strict=True))
+    # Earlier logs have a zone at every time.
+    stated = [*log["stated"], *log["stated"].str.removesuffix("+00:00")]
+    timed = set(zip([*log["id"]] * 2, [*log["annotator"]] * 2, stated, [*log["label"]] * 2, strict=True))
     for answer in answers:
         said = answer.label or ""
         if answer.time:
@@ -205,26 +243,57 @@ def _split(answers, table):
     return fresh, refused
 
 
-def _to_rows(log, answers, names):
-    """Returns the rows to append, and a line for each label that another one replaces."""
+def _to_rows(log, answers, names, to_person):
+    """Returns the rows to append, and lines about labels that others replace, and about answers that lose to others."""
     newest = {}
     for image, annotator, time, label in log[["id", "annotator", "time", "label"]].itertuples(index=False):
-        before = newest.get((image, annotator), _Newest("", ""))
+        before = newest.get((image, to_person[annotator]), _Newest("", ""))
         if time >= before.time:
-            newest[image, annotator] = _Newest(time, label)
+            newest[image, to_person[annotator]] = _Newest(time, label)
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    rows = []
-    changes = []
+    added = _Rows([], 0, [], _about_clocks(answers, now))
+    num_new = 0
     for answer in answers:
-        name = names[answer.id]
-        said = _Newest(answer.time or now, answer.label or "")
-        before = newest.get((answer.id, answer.annotator), _Newest("", ""))
+        name, key = names[answer.id], (answer.id, to_person[answer.annotator])
+        before = newest.get(key, _Newest("", None))
+        said = _Newest(_place(answer.time, before.time, now), answer.label or "")
         is_newer = said.time >= before.time
+        num_new += said.label != before.label
         was = before.label if is_newer and before.label != said.label else ""
+        where = f"({answer.source}{f', row {answer.row}' if answer.row else ''})"
         if was:
-            row = f", row {answer.row}" if answer.row else ""
-            changes.append(f"{name}: {was} -> {answer.label or 'skipped'} ({answer.source}{row})")
+            added.changes.append(f"{name}: {was} -> {answer.label or 'skipped'} {where}")
         if is_newer:
-            newest[answer.id, answer.annotator] = said
-        rows.append((answer.id, name, said.label, answer.annotator, said.time, answer.source, str(answer.row), was))
-    return rows, changes
+            newest[key] = said
+        elif said.label != before.label:
+            added.notes.append(
+                f"{name}: {answer.label or 'skipped'} {where} of {said.time} is older than "
+                f"{before.label or 'skipped'} of {before.time}, which stays."
+            )
+        cells = (said.label, answer.annotator, said.time, answer.source, str(answer.row), was or "", answer.time)
+        added.rows.append((answer.id, name, *cells))
+    return added._replace(num_new=num_new)
+
+
+def _about_clocks(answers, now):
+    ahead = [answer for answer in answers if _is_timed(answer.time) and answer.time > now]
+    if not ahead:
+        return []
+    return [
+        f"{len(ahead)} answers have times ahead of this computer's clock, the first {ahead[0].time} in "
+        f"{ahead[0].source}: they count as given now; set the clock that is wrong."
+    ]
+
+
+def _is_timed(stated):
+    return stated.endswith("+00:00")
+
+
+def _place(stated, newest, now):
+    """Returns the time that orders an answer, from the one that it states and the newest of its annotator and image."""
+    is_trusted = _is_timed(stated) and stated <= now
+    place = stated if is_trusted else now
+    # The clock may have been ahead when the newest was read.
+    if newest and place <= newest and (not is_trusted or newest > now):
+        return (datetime.fromisoformat(newest) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+    return place

@@ -20,7 +20,7 @@ class State(NamedTuple):
 
     classes: names; `masks.classes` are their numbers.
     past: the content of `round.json` of each round.
-    num_answers: answers in `labels.csv` that said something new.
+    num_answers: images that each annotator has answered: a correction asks no new round.
     """
 
     table: pd.DataFrame
@@ -34,7 +34,7 @@ class State(NamedTuple):
     def is_waiting(self) -> bool:
         """Tells whether there is nothing to do: no answer since the last round, which left some open or all asked."""
         status = self.masks
-        if not self.past or self.num_answers != self.past[-1]["num_answers"]:
+        if not self.past or self.num_answers > self.past[-1]["num_answers"]:
             return False
         return bool((status.open | status.tied).any() or not (status.candidates | status.unasked_audit).any())
 
@@ -48,11 +48,13 @@ class Taken(NamedTuple):
 
     num_new: answers that say something new.
     changes: a line for each label that another one replaces.
+    notes: lines about answers that lose to others, and about whose they are.
     refused: rows and files that could not be used.
     """
 
     num_new: int
     changes: list[str]
+    notes: list[str]
     refused: list[Refusal]
 
 
@@ -107,8 +109,8 @@ def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: in
     share = _read_audit(workdir / "audit.json")["share"]
     audit = np.array([selection.uniform(image, seed) < share for image in table.id])
     status = _status(table, labels, names, audit, past)
-    state = State(table, labels, status, names, past, ledger.num_said(accepted.log))
-    return state, Taken(accepted.num_new, accepted.changes, refused)
+    state = State(table, labels, status, names, past, ledger.num_answered(accepted.log))
+    return state, Taken(accepted.num_new, accepted.changes, accepted.notes, refused)
 
 
 def _check_classes(names, labels):

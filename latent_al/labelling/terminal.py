@@ -43,6 +43,7 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
     `is_fixed`: whether the classes are those of the config.
     """
     lines = [f"Changed: {line}" for line in taken.changes]
+    lines += [f"Note: {line}" for line in taken.notes]
     lines += [f"Refused: {_where(refusal)}: {refusal.reason}" for refusal in taken.refused[:5]]
     if len(taken.refused) > 5:
         lines.append(f"Refused: {len(taken.refused) - 5} more, listed in {workdir / 'refused.csv'}.")
