@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from latent_al.labelling.answers import Answer, read_answers, to_utc
+from latent_al.labelling.classes import ClassNames
 from latent_al.runtime.files import write_csv
 
 TIME = "2026-11-20T11:32:49.013519Z"
@@ -44,6 +45,10 @@ def short(image, label, **more):
     return dict(latent_al_id=image, choice=label, annotator=1, annotation_id=9, updated_at=TIME) | more
 
 
+def names(classes=()):
+    return ClassNames(classes, {}, is_fixed=bool(classes))
+
+
 @pytest.fixture
 def read(tmp_path):
     """Reads one label file of this content."""
@@ -53,7 +58,7 @@ def read(tmp_path):
         if isinstance(content, list | dict):
             content = json.dumps(content)
         (tmp_path / "labels" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_answers(tmp_path, TABLE, classes)
+        return read_answers(tmp_path, TABLE, names(classes))
 
     return read
 
@@ -76,7 +81,7 @@ def test_our_queries_filled_in_place(tmp_path):
     (tmp_path / "rounds/000").mkdir(parents=True)
     table = pd.DataFrame(dict(id=IDS, file_name=NAMES, rank=range(4), label=["=x", " cat ", "?", ""]))
     write_csv(tmp_path / "rounds/000/queries.csv", table)
-    answers, refusals = read_answers(tmp_path, TABLE, [])
+    answers, refusals = read_answers(tmp_path, TABLE, names())
     assert not refusals
     assert answers == [
         Answer(IDS[0], "=x", "", "", "rounds/000/queries.csv", 2),
@@ -86,10 +91,10 @@ def test_our_queries_filled_in_place(tmp_path):
 
 
 def test_a_table_by_file_name_counts_rows_as_a_spreadsheet_does(read):
-    table = 'label,file_name\nNA,\'=b.png\n\n2,"sub/""c"",1\n.png"\n3,other\n1,a b.png\n'
+    table = 'label,file_name\nNaCl,\'=b.png\n\n2,"sub/""c"",1\n.png"\n3,other\n1,a b.png\n'
     found = read(table)
     assert [(answer.id, answer.label, answer.row) for answer in found[0]] == [
-        (IDS[1], "NA", 2),
+        (IDS[1], "NaCl", 2),
         (IDS[2], "2", 4),
         (IDS[0], "1", 6),
     ]
@@ -231,9 +236,9 @@ def test_images_in_class_folders(tmp_path):
     for name in ["1/renamed", "cat/.hidden", "dog/x.json.partial"]:
         (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "labels" / name).write_bytes(PICTURE)
-    assert read_answers(tmp_path, TABLE, []) == ([Answer(IDS[0], "1", "", "", "labels/1/renamed", 0)], [])
+    assert read_answers(tmp_path, TABLE, names()) == ([Answer(IDS[0], "1", "", "", "labels/1/renamed", 0)], [])
     (tmp_path / "labels/dog/copy.png").write_bytes(PICTURE)
-    answers, refusals = read_answers(tmp_path, TABLE, [])
+    answers, refusals = read_answers(tmp_path, TABLE, names())
     assert not answers
     assert [refusal.source for refusal in refusals] == ["labels/1/renamed", "labels/dog/copy.png"]
 
@@ -257,7 +262,7 @@ def test_labels_that_look_alike_are_one_class(read):
 def test_a_name_that_had_two_contents_means_the_old_one(tmp_path, read):
     table = pd.DataFrame(dict(id=["new", "old"], file_name=["a", "a"], status=["present", "changed"]))
     read("file_name,label\na,cat\n")
-    assert [answer.id for answer in read_answers(tmp_path, table, [])[0]] == ["old"]
+    assert [answer.id for answer in read_answers(tmp_path, table, names())[0]] == ["old"]
 
 
 def test_times_are_utc_where_they_name_a_zone():
@@ -271,7 +276,7 @@ def test_real_exports_of_label_studio(tmp_path):
         pytest.skip("LATENT_AL_TEST_DATA is not set to a folder beside fixtures/label_studio")
     (tmp_path / "labels").symlink_to(folder)
     table = pd.DataFrame(dict(id=["img_0", "img_1"], file_name=["0", "1"], status="present"))
-    answers, refusals = read_answers(tmp_path, table, ["cat", "dog"])
+    answers, refusals = read_answers(tmp_path, table, names(["cat", "dog"]))
     assert {(answer.id, answer.label, answer.annotator) for answer in answers} == {
         ("img_0", "cat", "1"),
         ("img_1", None, "1"),

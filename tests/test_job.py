@@ -50,6 +50,10 @@ def test_changes_skips_and_ties(plain):
     assert f"Changed: {name}: green -> red (labels/b.csv, row 2)" in said
     assert said.count("Changed:") == 1
     assert "1 new answers: 2 labelled, 0 of 0 of the audit slice, 2 open, 0 tied, 1 skipped." in said
+    assert "Only corrections since round 001." in said
+    (workdir / "labels/e.csv").write_text(by("ann", "red").format(queries.id[1]))
+    _, said = plain()
+    assert "1 new answers: 3 labelled, 0 of 0 of the audit slice, 1 open, 0 tied, 1 skipped." in said
     assert len(queries_of(workdir, 2)) == 1
     assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
     _, said = plain()
@@ -75,6 +79,21 @@ def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
     draw(tmp_path / "images", range(9, 10))
     with pytest.raises(BadInput, match=r"1 of 10 images have no row in .*index.csv, the first is '09.png'"):
         plain()
+
+
+def test_new_classes_are_told_at_once_and_renamed_for_good(plain):
+    workdir, _ = plain()
+    answer(workdir, 0, lambda query: ["red", "Red ", "rad"][int(query.rank)])
+    _, said = plain()
+    assert "New classes: rad, red.\n" in said
+    assert "Note: rad has one image only" in said
+    assert record_of(workdir, 1)["counts"] == {"rad": 1, "red": 2}
+    answer(workdir, 1, lambda query: ["rad", "blue", "blue"][int(query.rank)])
+    _, said = plain(rename={"rad": "red"})
+    assert "Changed: rad is merged into red: 1 images.\n" in said
+    assert record_of(workdir, 2)["counts"] == {"blue": 2, "red": 4}
+    _, said = plain()
+    assert "rad" not in said
 
 
 def test_a_class_that_is_not_in_the_list(plain):
@@ -108,7 +127,7 @@ def test_a_class_that_is_not_in_the_list(plain):
             r"config.strategy.gamma: \(0.1, 0.5\); expected a float",
         ),
         (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
-        (dict(classes=("a", "b\uffff")), "rename the class"),
+        (dict(classes=("a", "b\uffff")), "another control character, .*; remove it"),
         (dict(query_size=0), "config.query_size: 0; expected an int, 1 or more: images asked for in a round"),
         (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
         (dict(data__size=None), "config.data.size: not set; expected a tuple of 2 ints: height and width"),

@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from latent_al.labelling import ledger
 from latent_al.labelling.answers import Answer, Refusal
-from latent_al.labelling.ledger import LOG, accept, num_answered, resolve, write_refused
+from latent_al.labelling.classes import ClassNames
+from latent_al.labelling.ledger import LOG, accept, num_answered, read_log, write_refused
 from latent_al.runtime.files import read_csv
 from latent_al.types import BadInput
 
@@ -14,6 +16,10 @@ TABLE = pd.DataFrame(dict(id=["a", "b", "c"], file_name=NAMES, status="present")
 
 def at(hour):
     return f"2026-11-20T{hour:02d}:00:00.000000+00:00"
+
+
+def resolve(log):
+    return ledger.resolve(log, ClassNames((), {}, is_fixed=False))
 
 
 def answer(label, id="b", annotator="", time="", source="labels/x.csv", row=2):
@@ -27,7 +33,7 @@ def hear(tmp_path):
 
     def hear(*answers, table=TABLE):
         before = path.read_bytes() if path.exists() else b""
-        accepted = accept(tmp_path, answers, table)
+        accepted = accept(tmp_path, read_log(tmp_path), answers, table, ClassNames((), {}, is_fixed=False))
         assert (path.read_bytes() if path.exists() else b"").startswith(before)
         return accepted
 
@@ -204,7 +210,8 @@ def test_a_log_without_stated_times_goes_on(tmp_path, hear):
     log = accepted.log.drop(columns="stated")
     path = tmp_path / "labels.csv"
     log.to_csv(path, index=False)
-    accepted = accept(tmp_path, [answer("cat", time=at(1)[:-6]), answer("dog", "c"), answer("cow", "a")], TABLE)
+    answers = [answer("cat", time=at(1)[:-6]), answer("dog", "c"), answer("cow", "a")]
+    accepted = accept(tmp_path, read_log(tmp_path), answers, TABLE, ClassNames((), {}, is_fixed=False))
     assert accepted.num_new == 1
     assert accepted.log["label"].tolist() == ["cat", "dog", "cow"]
     assert tuple(accepted.log.columns) == LOG

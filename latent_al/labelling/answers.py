@@ -2,18 +2,18 @@
 
 import codecs
 import csv
-import difflib
 import hashlib
 import io
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from latent_al.labelling.classes import ClassNames, clean, of_several
 from latent_al.runtime.files import unguard
 from latent_al.types import BadInput
 
@@ -22,7 +22,6 @@ KEYS = ("latent_al_id", "id", "file_name")
 LABELS = ("label", "choice")
 CONTROL = "choice"
 """The name of the control in our labelling configuration."""
-SKIPPED = "?"
 FORMS = (
     "a CSV with latent_al_id, id or file_name, and label or choice, separated by , ; | or tab; "
     "an export of Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
@@ -62,11 +61,11 @@ class Refusal(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """The images that answers may be of, and the classes: name without blanks -> name; empty where any may come."""
+    """The images that answers may be of, by id and by file name, and the classes."""
 
     ids: frozenset[str]
     by_name: dict[str, str]
-    classes: dict[str, str]
+    classes: ClassNames
 
 
 class _Said(NamedTuple):
@@ -98,19 +97,19 @@ class _Read(NamedTuple):
     refusals: list[Refusal]
 
 
-def read_answers(workdir: Path, table: pd.DataFrame, classes: Sequence[str]) -> tuple[list[Answer], list[Refusal]]:
+def read_answers(workdir: Path, table: pd.DataFrame, classes: ClassNames) -> tuple[list[Answer], list[Refusal]]:
     """Reads every file below `labels/`, and every `rounds/*/queries.csv`, in sorted order.
 
-    A refused row leaves the rest of its file standing. A label "?" is a skip in each form. Labels lose blanks around
-    them and are brought to Unicode's composed form, so that what looks alike is one class. Where one file answers twice
-    for an image and an annotator, the newest counts; without times a contradiction is refused.
+    A refused row leaves the rest of its file standing. A label "?" is a skip in each form. What looks alike is
+    one class; what is a word for nothing, or a list of classes, is refused. Where one file answers twice for an image
+    and an annotator, the newest counts; without times a contradiction is refused.
 
     Args:
         workdir: of the job.
         table: `id` and `file_name` of every image ever scanned, and `status`: present, changed or removed.
-        classes: the labels that may be given; empty where any may.
+        classes: the names that labels may have, or have had so far; new ones are added.
     """
-    pool = _Pool(frozenset(table["id"]), _by_name(table), {_clean(name): name for name in classes})
+    pool = _Pool(frozenset(table["id"]), _by_name(table), classes)
     answers = []
     refusals = []
     images = []
@@ -130,7 +129,8 @@ def read_answers(workdir: Path, table: pd.DataFrame, classes: Sequence[str]) -> 
             answers += read.answers
             refusals += read.refusals
     in_folders = _settle(images)
-    return answers + in_folders.answers, refusals + in_folders.refusals
+    single = _without_lists(answers + in_folders.answers, classes)
+    return single.answers, refusals + in_folders.refusals + single.refusals
 
 
 def to_utc(text: str) -> str:
@@ -183,9 +183,9 @@ def _hash(path):
 
 def _of_image(image, source, pool):
     folder = PurePosixPath(source).parent
-    if folder == PurePosixPath("labels") or not _clean(folder.name):
+    if folder == PurePosixPath("labels") or not clean(folder.name):
         raise BadInput("is an image outside of a folder named for its class; move it to labels/CLASS/.")
-    return Answer(image, _to_class(folder.name, pool.classes), "", "", source, 0)
+    return Answer(image, pool.classes.read(folder.name), "", "", source, 0)
 
 
 def _recognise(path):
@@ -367,7 +367,7 @@ def _check(file, source, pool):
     for image, (row, key, content) in zip(ids, file.rows, strict=True):
         try:
             said = file.parse(content)
-            if said.label is not None and _clean(said.label) == "":
+            if said.label is not None and clean(said.label) == "":
                 continue
             if not isinstance(image, str) or image not in pool.ids:
                 raise BadInput(f"{file.key} {key!r} is not of this pool; correct it, or remove the row.")
@@ -379,30 +379,21 @@ def _check(file, source, pool):
 
 
 def _to_answer(image, said, source, row, file_name, pool):
-    label = None if said.label is None else _to_class(said.label, pool.classes)
+    label = None if said.label is None else pool.classes.read(said.label)
     return Answer(image, label, _escape(said.annotator), said.time and to_utc(said.time), source, row, file_name)
 
 
-def _clean(label):
-    if not isinstance(label, str):
-        raise BadInput(f"has the label {label!r}; expected text; put it in quotes.")
-    return unicodedata.normalize("NFC", label.strip())
-
-
-def _to_class(label, classes):
-    """Returns the class as `classes` spells it, or None of a skip."""
-    label = _clean(label)
-    if label == SKIPPED:
-        return None
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in label):
-        raise BadInput(f"label {label!r} holds a line break or another control character; remove it.")
-    if classes and label not in classes:
-        near = difflib.get_close_matches(label, classes, 1, cutoff=0)[0]
-        raise BadInput(
-            f"label {label!r} is not a class; the nearest is {near!r}; expected one of {', '.join(classes)}; "
-            "correct it, or add it to the classes."
-        )
-    return classes.get(label, label)
+def _without_lists(answers, classes):
+    """Returns the answers whose label is one class, and refuses those that list several."""
+    single = _Read([], [])
+    for answer in answers:
+        several = of_several(answer.label or "", classes)
+        if several:
+            reason = f"label {answer.label!r} lists {len(several)} classes; expected one; keep one."
+            single.refusals.append(Refusal(answer.source, answer.row, reason))
+        else:
+            single.answers.append(answer)
+    return single
 
 
 def _settle(answers):

@@ -1,8 +1,10 @@
 """The schema of a labelling job's config: each key with its type, its default or none, and one line of help."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
+from pydantic import Field
 
 from latent_al.encoders import TRAINED
 from latent_al.encoders.precomputed import precomputed
@@ -53,6 +55,8 @@ class LabellingJob(Settings):
     """Images drawn at random that are labelled only to measure accuracy."""
     classes: tuple[str, ...] = ()
     """The labels that may come; by default any."""
+    rename: Mapping[str, str] = Field(default_factory=dict)
+    """From names of classes to what they are to be called; the name of another class merges the two."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

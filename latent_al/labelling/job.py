@@ -13,6 +13,7 @@ from latent_al.data.store import Store
 from latent_al.encoders import Encoder, build_encoder
 from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask
+from latent_al.labelling.classes import SKIPPED, clean, fold
 from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import check_shapes
@@ -71,11 +72,13 @@ def _run(config, folder, parts):
     print(scan.summary(scanned))
     set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
     encoded = _encode(parts.encoder, scanned, folder / "encoder")
-    state, taken = take_labels(folder, scanned, classes=tuple(config.classes), seed=config.seed)
+    state, taken = take_labels(
+        folder, scanned, classes=tuple(config.classes), rename=dict(config.rename), seed=config.seed
+    )
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
     if state.is_waiting:
-        print(f"No new labels since round {len(state.past) - 1:03d}.")
+        print(terminal.waiting(state, taken))
     else:
         asked = ask(config, parts.initial, parts.strategy, state, encoded)
         print(terminal.report(asked.record, _publish(config, folder, scanned, state, encoded, asked)))
@@ -107,8 +110,8 @@ def _build(config, folder) -> Parts:
 
 
 def _check_classes(classes):
-    names = [name.strip() if isinstance(name, str) else "" for name in classes]
-    if len(set(names)) < len(names) or len(names) == 1 or {"", "?"} & set(names):
+    names = [clean(name) for name in classes]
+    if len(set(map(fold, names))) < len(names) or len(names) == 1 or {"", SKIPPED} & set(names):
         raise BadInput(
             f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
             "none of them empty or ?."

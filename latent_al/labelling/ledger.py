@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from latent_al.labelling.answers import Answer, Refusal, to_utc
+from latent_al.labelling.classes import ClassNames
 from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
@@ -73,7 +74,9 @@ class Labels(NamedTuple):
     tied: dict[str, str]
 
 
-def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Accepted:
+def accept(
+    workdir: Path, log: pd.DataFrame, answers: Sequence[Answer], table: pd.DataFrame, classes: ClassNames
+) -> Accepted:
     """Appends the new answers to `labels.csv`, in one write that succeeds as a whole or changes nothing.
 
     An answer with a time is new where the log has none of the same image, annotator, time and label, whatever its file;
@@ -85,24 +88,24 @@ def accept(workdir: Path, answers: Sequence[Answer], table: pd.DataFrame) -> Acc
 
     Args:
         workdir: of the job.
-        answers: of `read_answers`, with the same `table`.
+        log: of `read_log`.
+        answers: of `read_answers`, with the same `table` and `classes`.
         table: `id`, `file_name` and `status` of every image ever scanned.
+        classes: spell the labels of the log as they are spelt now.
 
     Raises:
-        BadInput: `labels.csv` is not as it was written; it is left as it is.
         OSError: the log cannot be written; it is as before.
     """
-    path = workdir / "labels.csv"
-    log = _read_log(path)
-    fresh, refused = _split(_new(log, _bound(log, answers)), table)
+    spelt = _spelt(log, classes)
+    fresh, refused = _split(_new(spelt, _bound(log, answers)), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
     names = table["file_name"].str.replace("\r", "\\r")
     to_person = _people([*log["annotator"], *(answer.annotator for answer in fresh)])
-    added = _to_rows(log, fresh, dict(zip(table["id"], names, strict=True)), to_person)
+    added = _to_rows(spelt, fresh, dict(zip(table["id"], names, strict=True)), to_person)
     notes = [*added.notes, *_about_names(log, fresh)]
     if added.rows:
         log = pd.concat([log, pd.DataFrame(added.rows, columns=LOG)], ignore_index=True)
-        write_csv(path, log)
+        write_csv(workdir / "labels.csv", log)
     return Accepted(log, added.num_new, added.changes, notes, refused)
 
 
@@ -117,13 +120,13 @@ def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
     write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}))
 
 
-def resolve(log: pd.DataFrame) -> Labels:
+def resolve(log: pd.DataFrame, classes: ClassNames) -> Labels:
     """Returns the label of each image: that of most annotators, with the newest answer of each.
 
     The newest is the latest by time, then by place in the log. Skips do not vote. Answers without a name are those of
     the annotator who is named, as long as there is one only.
     """
-    log = log.assign(annotator=log["annotator"].map(_people(log["annotator"])))
+    log = _spelt(log, classes).assign(annotator=log["annotator"].map(_people(log["annotator"])))
     newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
     votes = {image: Counter() for image in sorted(newest["id"])}
     for image, label in zip(newest["id"], newest["label"], strict=True):
@@ -141,7 +144,17 @@ def _spell(count):
     return ", ".join(f"{label} {num}" for label, num in sorted(count.items(), key=lambda vote: (-vote[1], vote[0])))
 
 
-def _read_log(path):
+def _spelt(log, classes):
+    return log.assign(label=[classes.spell(label) if label else "" for label in log["label"]])
+
+
+def read_log(workdir: Path) -> pd.DataFrame:
+    """Reads `labels.csv`: every answer so far, in the order of reading.
+
+    Raises:
+        BadInput: it is not as it was written; it is left as it is.
+    """
+    path = workdir / "labels.csv"
     # Not by `read_csv`, which fills up a row that was cut off.
     if not path.exists():
         return pd.DataFrame(columns=LOG, dtype=str)

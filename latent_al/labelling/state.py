@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import pandas as pd
 
 from latent_al.labelling import ledger, rounds, selection
 from latent_al.labelling.answers import Refusal, read_answers
+from latent_al.labelling.classes import ClassNames, read_renames
+from latent_al.labelling.classes import rename as rename_classes
 from latent_al.labelling.scan import Scan
 from latent_al.runtime.files import write_json
 from latent_al.types import UNLABELLED, BadInput
@@ -84,13 +87,16 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial
     write_json(path, dict(num=num, share=draws[num] if num else 0.0))
 
 
-def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: int) -> tuple[State, Taken]:
+def take_labels(
+    workdir: Path, scan: Scan, *, classes: tuple[str, ...], rename: Mapping[str, str], seed: int
+) -> tuple[State, Taken]:
     """Reads the answers in `labels/` and `rounds/`, and returns the state of the job with them.
 
     Args:
         workdir: of the job.
         scan: of the folder.
         classes: the names that labels may have; empty where any may come.
+        rename: from names of classes to what they are to be called.
         seed: of the audit slice.
 
     Raises:
@@ -98,26 +104,50 @@ def take_labels(workdir: Path, scan: Scan, *, classes: tuple[str, ...], seed: in
     """
     table = scan.table
     names_too = pd.concat([table, scan.duplicates.assign(status="present")])
-    answers, refused = read_answers(workdir, names_too, classes)
-    accepted = ledger.accept(workdir, answers, table)
+    log = ledger.read_log(workdir)
+    renamed = _rename(workdir, log, classes, rename) if rename else []
+    spellings = _class_names(workdir, log, classes)
+    answers, refused = read_answers(workdir, names_too, spellings)
+    accepted = ledger.accept(workdir, log, answers, table, spellings)
     refused = [*refused, *accepted.refused]
     ledger.write_refused(workdir, refused)
-    labels = ledger.resolve(accepted.log)
-    past = rounds.past_rounds(workdir)
+    labels = ledger.resolve(accepted.log, spellings)
+    past = [_respelt(record, spellings) for record in rounds.past_rounds(workdir)]
     names = list(classes) or sorted(set(labels.labels.values()))
     _check_classes(names, labels)
     share = _read_audit(workdir / "audit.json")["share"]
     audit = np.array([selection.uniform(image, seed) < share for image in table.id])
     status = _status(table, labels, names, audit, past)
     state = State(table, labels, status, names, past, ledger.num_answered(accepted.log))
-    return state, Taken(accepted.num_new, accepted.changes, accepted.notes, refused)
+    return state, Taken(accepted.num_new, renamed + accepted.changes, accepted.notes, refused)
+
+
+def _class_names(workdir, log, classes):
+    renames = read_renames(workdir)
+    return ClassNames(classes or [label for label in log["label"] if label], renames, is_fixed=bool(classes))
+
+
+def _rename(workdir, log, classes, wanted):
+    labels = ledger.resolve(log, _class_names(workdir, log, classes)).labels
+    return rename_classes(workdir, wanted, Counter(labels.values()))
+
+
+def _respelt(record, spellings):
+    """Returns a round's record with the names that classes have now."""
+    spelt = dict(classes=list(dict.fromkeys(map(spellings.spell, record["classes"]))))
+    if "predicted" in record:
+        spelt |= dict(predicted={image: spellings.spell(name) for image, name in record["predicted"].items()})
+    return record | spelt
 
 
 def _check_classes(names, labels):
     counts = Counter(labels.labels.values())
     missing = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
     if missing:
-        raise BadInput(f"config.classes leaves out what has been labelled: {missing}; add it, or leave classes empty.")
+        raise BadInput(
+            f"config.classes leaves out what has been labelled: {missing}; add it, rename it by config.rename, or "
+            "leave classes empty."
+        )
 
 
 def _read_audit(path):

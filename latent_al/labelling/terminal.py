@@ -1,9 +1,11 @@
 """Texts of the job for the terminal: what it has read, how good the predictions are, and what to do next."""
 
+from collections import Counter
 from pathlib import Path
 
 from latent_al.encoders import Forecast
 from latent_al.labelling import scan
+from latent_al.labelling.classes import warnings
 from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
@@ -49,11 +51,19 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
         lines.append(f"Refused: {len(taken.refused) - 5} more, listed in {workdir / 'refused.csv'}.")
     if state.past:
         lines.append(f"{taken.num_new} new answers: {_counts(state)}.")
-        before = {name for record in state.past for name in record["classes"]}
-        new = [name for name in state.classes if name not in before]
-        if new and before and not is_fixed:
-            lines.append(f"New classes: {', '.join(new)}.")
+    before = {name for record in state.past for name in record["classes"]}
+    new = [name for name in state.classes if name not in before]
+    if new and not is_fixed:
+        lines.append(f"New classes: {', '.join(new)}.")
+    if taken.num_new:
+        lines += [f"Note: {line}" for line in warnings(Counter(state.labels.labels.values()))]
     return lines
+
+
+def waiting(state: State, taken: Taken) -> str:
+    """Tells why no new round is asked."""
+    what = "Only corrections" if taken.num_new else "No new labels"
+    return f"{what} since round {len(state.past) - 1:03d}."
 
 
 def report(record: dict, folder: Path) -> str:

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from latent_al.labelling.answers import read_answers
+from latent_al.labelling.classes import ClassNames
 from latent_al.labelling.label_studio import labelling_config, tasks
 from latent_al.runtime.files import write_json
 
@@ -239,7 +240,7 @@ def test_what_people_said_comes_back(server, project, table, answered, tmp_path,
     assert status == 200
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / f"export.{'csv' if kind == 'CSV' else 'json'}").write_bytes(content)
-    answers, refusals = read_answers(tmp_path, table, CLASSES)
+    answers, refusals = read_answers(tmp_path, table, ClassNames(CLASSES, {}, is_fixed=True))
     assert refusals == []
     expected = answered if kind == "JSON" else [each for each in answered if each[1] is not None]
     assert len(expected) == (61 if kind == "JSON" else 49)
