@@ -53,12 +53,12 @@ def names(classes=()):
 def read(tmp_path):
     """Reads one label file of this content."""
 
-    def read(content, classes=(), name="x"):
+    def read(content, classes=(), name="x", **settings):
         (tmp_path / "labels").mkdir(exist_ok=True)
         if isinstance(content, list | dict):
             content = json.dumps(content)
         (tmp_path / "labels" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_answers(tmp_path, TABLE, names(classes))
+        return read_answers(tmp_path, TABLE, names(classes), **settings)
 
     return read
 
@@ -107,7 +107,7 @@ def test_delimiters_and_encodings(read, mark, encoding):
     text = f"file_name{mark} label {mark}rank\r\n é.png\r\né.png{mark}Löwe, ; |\r\n"
     if mark != "\t":
         text = text.replace("Löwe, ; |", '"Löwe, ; |"')
-    assert labels(read(text.encode(encoding))) == [(IDS[3], "Löwe, ; |")]
+    assert labels(read(text.encode(encoding), encoding="cp1252")) == [(IDS[3], "Löwe, ; |")]
 
 
 def test_label_studio_csv(read):
@@ -142,7 +142,7 @@ def test_label_studio_json(read):
     [
         ([choice("cat", control="kind")], "'kind'"),
         ([choice("cat", kind="taxonomy")], "'taxonomy'"),
-        ([choice("cat"), choice("x", control="why", kind="textarea")], "'textarea'"),
+        ([choice("x", control="why", kind="textarea")], "'textarea'"),
         ([choice("cat", "dog")], "'cat', 'dog'"),
         ([choice(1)], "label 1"),
         ([choice("ca\nt")], r"'ca\\nt'"),
@@ -184,13 +184,15 @@ def test_a_json_min_of_another_control_names_its_keys(read):
         ({"a": 1}, "no list of tasks"),
         ('[{"data": 1},\n {"da', "line 2 column 3"),
         ("[" * 100_000, "export it again"),
-        (b"PK\x03\x04 \0 archive", "neither text nor an image of this pool"),
+        (b"GIF \0 another image", "neither text nor an image of this pool"),
         ("", "first line is ''"),
-        ("file_name,class\na,b\n", "'file_name,class'"),
+        ("file_name,kind\na,b\n", "'file_name,kind'"),
+        (b"PK\x03\x04 a table", "save the table as CSV UTF-8"),
+        ("id,label\n\xe9,1\n".encode("cp1252"), "--config.encoding=cp1252, cp1250, cp1251, gbk"),
         ("id,label,choice\n", "label, choice"),
         ("id,id,label\n", "id, id"),
         (f'id,label\n{IDS[0]},cat\n{IDS[1]},"dog\n', "row 3"),
-        (b"id,label\n\x81\n", "not text"),
+        (b"id,label\n\x81\n", "not text in UTF-8"),
         ("id,label\nx,cat\ny,dog\n", "labels of other images"),
         ([task("x", annotation(choice("cat")))], "labels of other images"),
         ([short(None, "cat")], "labels of other images"),
@@ -263,6 +265,57 @@ def test_a_name_that_had_two_contents_means_the_old_one(tmp_path, read):
     table = pd.DataFrame(dict(id=["new", "old"], file_name=["a", "a"], status=["present", "changed"]))
     read("file_name,label\na,cat\n")
     assert [answer.id for answer in read_answers(tmp_path, table, names())[0]] == ["old"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "File_Name,Class\na b.png,cat\n",
+        "\n \nfilename,label\na b.png,cat\n",
+        "sep=;\nimage;label\na b.png;cat\n",
+        '{"file_name": "a b.png", "label": "cat"}\n{"file_name": "\u00e9.png", "label": null}\n',
+        [dict(file_name="a b.png", label="cat"), dict(file_name="other.png", label="")],
+        "path,label\nphotos/a%20b.png,cat\n".encode("utf-16-le"),
+        [task(None, annotation(choice("cat"))) | dict(data=dict(image="/data/upload/3/0fa12b3c-a_b.png"))],
+        [task(None, annotation(choice("cat"))) | dict(data=dict(picture="/data/local-files/?d=photos/a%20b.png"))],
+        "annotation_id,annotator,choice,id,image\n1,,cat,7,/data/upload/3/0fa12b3c-a_b.png\n",
+        [task(IDS[0], annotation(choice("cat"), choice("why", control="comment", kind="textarea")))],
+    ],
+)
+def test_tables_that_people_have(read, content):
+    (answer,), refusals = read(content, root_name="photos")
+    assert not refusals
+    assert (answer.id, answer.label) == (IDS[0], "cat")
+
+
+def test_the_row_is_that_of_the_spreadsheet(read):
+    row, reason = refused(read("sep=,\n\nfile_name,label\na b.png,cat\nx,dog\n"), kept=1)
+    assert row == 5
+    assert reason.startswith("'x' is not of this pool, where an image is '=b.png', or means several")
+
+
+def test_what_is_marked_as_ground_truth_stands_alone(read):
+    marked = annotation(choice("dog"), by=2) | dict(ground_truth=True)
+    (answer,), _ = read([task(IDS[0], annotation(choice("cat")), marked)])
+    assert (answer.label, answer.annotator) == ("dog", "ground truth")
+
+
+def test_lists_of_classes_are_refused(read):
+    found = read('file_name,label\na b.png,"cat,dog"\n=b.png,cat\n\u00e9.png,dog\n')
+    row, reason = refused(found, kept=2)
+    assert (row, reason) == (2, "label 'cat,dog' lists 2 classes; expected one; keep one.")
+
+
+def test_files_of_other_programs_are_passed_over(read):
+    assert read(b"\0", name="Thumbs.db") == read("[x]", name="desktop.ini") == ([], [])
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "cp1250", "cp1251"])
+def test_other_encodings_are_refused_until_they_are_named(read, encoding):
+    name = {"gbk": "\u72d7", "shift_jis": "\u732b", "cp1250": "ko\u010dka", "cp1251": "\u043a\u043e\u0442"}[encoding]
+    content = f"file_name,label\na b.png,{name}\n".encode(encoding)
+    assert "is not text in UTF-8 or UTF-16" in refused(read(content))[1]
+    assert labels(read(content, encoding=encoding)) == [(IDS[0], name)]
 
 
 def test_times_are_utc_where_they_name_a_zone():

@@ -96,6 +96,30 @@ def test_new_classes_are_told_at_once_and_renamed_for_good(plain):
     assert "rad" not in said
 
 
+def test_queries_that_are_gone_are_written_again(plain):
+    workdir, _ = plain()
+    answer(workdir, 0, lambda query: "red" if query.rank == "0" else "")
+    before = queries_of(workdir, 0)
+    path = workdir / "rounds/000/queries.csv"
+
+    plain()
+    path.unlink()
+    _, said = plain()
+    assert f"Note: {path} was gone and is there again" in said
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfid,file_name,rank,reason,label\n")
+    again = queries_of(workdir, 0)
+    assert again[["id", "file_name", "rank", "reason"]].equals(before[["id", "file_name", "rank", "reason"]])
+    assert record_of(workdir, 1)["num_labels"] == 1
+
+
+def test_a_copy_of_a_round_by_another_program_is_named(plain):
+    workdir, _ = plain()
+    copy = workdir / "rounds/000 (conflicted copy)"
+    copy.mkdir()
+    with pytest.raises(BadInput, match="a program for synchronising folders made; put answers that it has into"):
+        plain()
+
+
 def test_a_class_that_is_not_in_the_list(plain):
     classes = ("red", "green")
     workdir, _ = plain(classes=classes)

@@ -205,6 +205,13 @@ def test_a_lone_annotator_corrects_without_a_name(hear):
     assert hear(answer("cow", "c", annotator="bob", time=at(4))).notes == []
 
 
+def test_ground_truth_wins_over_all(hear):
+    said = [answer("cat", annotator=name, time=at(1)) for name in ("anna", "bob", "carl")]
+    accepted = hear(*said, answer("dog", annotator="ground truth", time=at(0)))
+    assert accepted.notes == ["1 new labels are marked as ground truth, and win over all others."]
+    assert resolve(accepted.log) == ({"b": "dog"}, set(), {})
+
+
 def test_a_log_without_stated_times_goes_on(tmp_path, hear):
     accepted = hear(answer("cat", time=at(1)), answer("dog", "c"))
     log = accepted.log.drop(columns="stated")

@@ -14,6 +14,7 @@ require(
     "orbax",
     "pandas",
     "PIL",
+    "pydantic",
     "scipy",
     "sklearn",
     "statsmodels",

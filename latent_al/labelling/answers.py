@@ -1,31 +1,20 @@
 """Reads the labels that people have given from files of many forms, recognised by their content."""
 
-import codecs
-import csv
 import hashlib
-import io
-import json
 import unicodedata
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from latent_al.data.file_names import FileNames
 from latent_al.labelling.classes import ClassNames, clean, of_several
-from latent_al.runtime.files import unguard
+from latent_al.labelling.tables import read_rows
 from latent_al.types import BadInput
 
-KEYS = ("latent_al_id", "id", "file_name")
-"""Columns that name the image; the first that a table has. Label Studio has ids of its own, named `id`."""
-LABELS = ("label", "choice")
-CONTROL = "choice"
-"""The name of the control in our labelling configuration."""
-FORMS = (
-    "a CSV with latent_al_id, id or file_name, and label or choice, separated by , ; | or tab; "
-    "an export of Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
-)
+NO_ANSWERS = frozenset({"thumbs.db", "desktop.ini"})
+"""Files that Windows leaves in folders, as names are compared."""
 
 
 class Answer(NamedTuple):
@@ -40,7 +29,7 @@ class Answer(NamedTuple):
         source: the file, below the workdir.
         row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
             image, which has no rows.
-        file_name: by which the file names the image; empty where it has its id.
+        file_name: of the image that the file names; empty where it has its id.
     """
 
     id: str
@@ -65,31 +54,15 @@ class _Pool(NamedTuple):
 
     ids: frozenset[str]
     by_name: dict[str, str]
+    names: FileNames
     classes: ClassNames
 
 
-class _Said(NamedTuple):
-    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip."""
+class _Image(NamedTuple):
+    """An image by its id, and its file name where that is what names it."""
 
-    label: Any
-    annotator: str
-    time: str
-
-
-class _Rows(NamedTuple):
-    """The rows of a file: (row, image, content); `parse` makes `_Said` of the content.
-
-    The image is an id, or a name where `key` is `file_name`.
-    """
-
-    key: str
-    rows: list[tuple[int, Any, Any]]
-    parse: Callable[[Any], _Said]
-
-
-class _Cells(NamedTuple):
-    by_column: dict[str, str]
-    is_wide: bool
+    id: str
+    file_name: str
 
 
 class _Read(NamedTuple):
@@ -97,7 +70,9 @@ class _Read(NamedTuple):
     refusals: list[Refusal]
 
 
-def read_answers(workdir: Path, table: pd.DataFrame, classes: ClassNames) -> tuple[list[Answer], list[Refusal]]:
+def read_answers(
+    workdir: Path, table: pd.DataFrame, classes: ClassNames, *, root_name: str = "", encoding: str = "utf-8"
+) -> tuple[list[Answer], list[Refusal]]:
     """Reads every file below `labels/`, and every `rounds/*/queries.csv`, in sorted order.
 
     A refused row leaves the rest of its file standing. A label "?" is a skip in each form. What looks alike is
@@ -108,8 +83,11 @@ def read_answers(workdir: Path, table: pd.DataFrame, classes: ClassNames) -> tup
         workdir: of the job.
         table: `id` and `file_name` of every image ever scanned, and `status`: present, changed or removed.
         classes: the names that labels may have, or have had so far; new ones are added.
+        root_name: of the folder of the images, which may precede their names.
+        encoding: of text that is neither UTF-8 nor UTF-16.
     """
-    pool = _Pool(frozenset(table["id"]), _by_name(table), classes)
+    by_name = _by_name(table)
+    pool = _Pool(frozenset(table["id"]), by_name, FileNames(by_name, root_name), classes)
     answers = []
     refusals = []
     images = []
@@ -120,7 +98,7 @@ def read_answers(workdir: Path, table: pd.DataFrame, classes: ClassNames) -> tup
             if image in pool.ids:
                 images.append(_of_image(image, source, pool))
                 continue
-            read = _check(_recognise(path), source, pool)
+            read = _check(read_rows(path, encoding), source, pool)
         except BadInput as error:
             refusals.append(Refusal(source, None, str(error)))
         except OSError as error:
@@ -160,7 +138,8 @@ def _list(workdir):
 
 
 def _is_meant(path):
-    return not any(part.startswith(".") for part in path.parts) and path.suffix != ".partial"
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return not is_hidden and path.suffix != ".partial" and path.name.casefold() not in NO_ANSWERS
 
 
 def _is_folder(path):
@@ -188,199 +167,58 @@ def _of_image(image, source, pool):
     return Answer(image, pool.classes.read(folder.name), "", "", source, 0)
 
 
-def _recognise(path):
-    with path.open("rb") as file:
-        start = file.read(4096)
-    # Not read as a whole: what lies here by mistake may be larger than memory.
-    if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise BadInput(
-            f"is neither text nor an image of this pool; expected {FORMS}. "
-            "An image that was edited or saved anew is another one: put the original there."
-        )
-    text = _decode(path.read_bytes())
-    return _from_json(text) if text.lstrip().startswith(("[", "{")) else _from_csv(text)
-
-
-def _decode(content):
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encodings = ["utf-16"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            return content.decode(encoding)
-        except UnicodeDecodeError as error:
-            reason = error
-    raise BadInput(f"is not text ({reason}); expected UTF-8, UTF-16 or Windows-1252; save it as UTF-8.")
-
-
-def _from_csv(text):
-    delimiter = next((mark for mark in ",;\t|" if _is_header(_header(text, mark))), None)
-    if delimiter is None:
-        start = text.split("\n", 1)[0].strip()[:200]
-        raise BadInput(f"its first line is {start!r}; expected {FORMS}.")
-    header = _header(text, delimiter)
-    key = next(name for name in KEYS if name in header)
-    label = _only([name for name in header if name in LABELS])
-    for name in (key, "annotator", "updated_at"):
-        _only([name] * max(1, header.count(name)))
-    rows = []
-    try:
-        for row, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
-            named = dict(zip(header, map(unguard, cells), strict=False))
-            # A spreadsheet may leave out empty cells at the end of a row.
-            rows.append((row, named.get(key, "").strip(), _Cells(named, any(cells[len(header) :]))))
-    except csv.Error as error:
-        raise BadInput(f"row {len(rows) + 1}: {error}; a quote may be open: close it, or export again.") from error
-    return _Rows(key, rows[1:], lambda cells: _of_cells(cells, label))
-
-
-def _header(text, delimiter):
-    try:
-        first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return []
-    return [name.strip() for name in first]
-
-
-def _is_header(names):
-    return not set(KEYS).isdisjoint(names) and not set(LABELS).isdisjoint(names)
-
-
-def _only(names):
-    if len(names) > 1:
-        raise BadInput(f"has {len(names)} columns {', '.join(names)}; expected one; remove the other.")
-    return names[0]
-
-
-def _of_cells(cells, label):
-    if cells.is_wide:
-        raise BadInput("has more cells than the header; put quotes around a cell that holds the delimiter.")
-    row = cells.by_column
-    choice = row.get(label, "")
-    if choice.lstrip().startswith('{"choices"'):
-        raise BadInput(f"has several labels: {choice}; expected one; keep one.")
-    return _Said(choice, row.get("annotator", "").strip(), row.get("updated_at", "").strip())
-
-
-def _from_json(text):
-    try:
-        tasks = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"is JSON that breaks off or is broken: {error}; export it again.") from error
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise BadInput(f"is JSON, but no list of tasks; expected {FORMS}.")
-    if not tasks or any("data" in task for task in tasks):
-        return _from_export(tasks)
-    if any("latent_al_id" in task for task in tasks):
-        return _from_min(tasks)
-    raise BadInput(f"its first task has {_names(tasks[0])}, expected data or latent_al_id; expected {FORMS}.")
-
-
-def _from_export(tasks):
-    rows = [
-        (row, _part(task, "data", dict).get("latent_al_id"), annotation)
-        for row, task in enumerate(tasks, 1)
-        for annotation in _part(task, "annotations", list)
-    ]
-    if not rows:
-        raise BadInput(
-            f"holds no annotations in its {len(tasks)} tasks, so it may be the file to import; "
-            "label in Label Studio, then put its export here."
-        )
-    return _Rows("latent_al_id", rows, _of_annotation)
-
-
-def _of_annotation(annotation):
-    if not isinstance(annotation, dict):
-        raise BadInput(f"has the annotation {annotation!r}; expected a whole one; export as JSON again.")
-    person = _to_text(annotation.get("completed_by"))
-    time = _to_text(annotation.get("updated_at"))
-    if annotation.get("was_cancelled"):
-        return _Said(None, person, time)
-    choices = [choice for result in _part(annotation, "result", list) for choice in _choices(result)]
-    return _Said(_single(choices), person, time)
-
-
-def _choices(result):
-    control = result.get("from_name") if isinstance(result, dict) else None
-    kind = result.get("type") if isinstance(result, dict) else None
-    if control != CONTROL or kind != "choices":
-        raise BadInput(
-            f"has a result of control {control!r} of type {kind!r}; expected {CONTROL!r} of type 'choices'; "
-            "set up the project with our labelling_config.xml."
-        )
-    return _part(_part(result, "value", dict), "choices", list)
-
-
-def _from_min(tasks):
-    annotated = [task for task in tasks if task.get("annotation_id") is not None]
-    if annotated and not any(CONTROL in task for task in tasks):
-        raise BadInput(
-            f"has {len(annotated)} annotations, but no {CONTROL!r} in any; the first has {_names(annotated[0])}; "
-            f"name the control {CONTROL!r}, as our labelling_config.xml does."
-        )
-    return _Rows("latent_al_id", [(row, task.get("latent_al_id"), task) for row, task in enumerate(tasks, 1)], _of_task)
-
-
-def _of_task(task):
-    choice = task.get(CONTROL, "")
-    if isinstance(choice, dict):
-        choice = _single(_part(choice, "choices", list))
-    return _Said(choice, _to_text(task.get("annotator")), _to_text(task.get("updated_at")))
-
-
-def _part(tree, name, kind):
-    """Returns `tree[name]`, or an empty `kind` where that is of another kind."""
-    value = tree.get(name)
-    return value if isinstance(value, kind) else kind()
-
-
-def _names(task):
-    return ", ".join(map(repr, task))
-
-
-def _single(choices):
-    if len(choices) > 1:
-        raise BadInput(f"has {len(choices)} labels: {_names(choices)}; expected one; keep one.")
-    return choices[0] if choices else ""
-
-
-def _to_text(value):
-    """Returns a time as text, or a person, whom Label Studio tells by a number, by a name or by several things."""
-    if isinstance(value, dict):
-        value = value.get("email") or value.get("id")
-    return "" if value is None else str(value).strip()
-
-
 def _check(file, source, pool):
     """Returns the answers of a file, and refuses its rows that are of no image or no class, or all of it."""
-    ids = [pool.by_name.get(key) if file.key == "file_name" else key for _, key, _ in file.rows]
-    if ids and not any(isinstance(image, str) and image in pool.ids for image in ids):
+    images = [_find(texts, pool) for _, texts, _ in file.rows]
+    if images and not any(images):
         reason = (
-            f"labels of other images: no {file.key} of its {len(ids)} rows is of this pool, the first is "
-            f"{file.rows[0][1]!r}; move the file to the workdir that it belongs to."
+            f"labels of other images: none of its {len(images)} rows is of this pool, the first is of "
+            f"{_spell(file.rows[0][1])}, and an image here is {_example(pool)}; move the file to the workdir that it "
+            "belongs to, or correct the names."
         )
         return _Read([], [Refusal(source, None, reason)])
     answers = []
     refusals = []
-    for image, (row, key, content) in zip(ids, file.rows, strict=True):
+    for image, (row, texts, content) in zip(images, file.rows, strict=True):
         try:
             said = file.parse(content)
             if said.label is not None and clean(said.label) == "":
                 continue
-            if not isinstance(image, str) or image not in pool.ids:
-                raise BadInput(f"{file.key} {key!r} is not of this pool; correct it, or remove the row.")
-            answers.append(_to_answer(image, said, source, row, key if file.key == "file_name" else "", pool))
+            if image is None:
+                raise BadInput(
+                    f"{_spell(texts)} is not of this pool, where an image is {_example(pool)}, or means several; "
+                    "correct it, or remove the row."
+                )
+            answers.append(_to_answer(image, said, source, row, pool))
         except BadInput as error:
             refusals.append(Refusal(source, row, str(error)))
     settled = _settle(answers)
     return _Read(settled.answers, refusals + settled.refusals)
 
 
-def _to_answer(image, said, source, row, file_name, pool):
+def _find(texts, pool):
+    """Returns the image that a row names by its id or else its file name, or None."""
+    texts = [text for text in texts if isinstance(text, str) and text]
+    by_id = next((text for text in texts if text in pool.ids), None)
+    if by_id is not None:
+        return _Image(by_id, "")
+    names = (pool.names.find(text) for text in texts)
+    name = next((name for name in names if name is not None), None)
+    return None if name is None else _Image(pool.by_name[name], name)
+
+
+def _spell(texts):
+    return repr(next((text for text in texts if text not in (None, "")), ""))
+
+
+def _example(pool):
+    return repr(min(pool.by_name, default=""))
+
+
+def _to_answer(image, said, source, row, pool):
     label = None if said.label is None else pool.classes.read(said.label)
-    return Answer(image, label, _escape(said.annotator), said.time and to_utc(said.time), source, row, file_name)
+    time = said.time and to_utc(said.time)
+    return Answer(image.id, label, _escape(said.annotator), time, source, row, image.file_name)
 
 
 def _without_lists(answers, classes):

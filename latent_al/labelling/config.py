@@ -57,6 +57,8 @@ class LabellingJob(Settings):
     """The labels that may come; by default any."""
     rename: Mapping[str, str] = Field(default_factory=dict)
     """From names of classes to what they are to be called; the name of another class merges the two."""
+    encoding: str = "utf-8"
+    """Of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

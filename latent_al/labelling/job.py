@@ -73,7 +73,13 @@ def _run(config, folder, parts):
     set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
     encoded = _encode(parts.encoder, scanned, folder / "encoder")
     state, taken = take_labels(
-        folder, scanned, classes=tuple(config.classes), rename=dict(config.rename), seed=config.seed
+        folder,
+        scanned,
+        classes=tuple(config.classes),
+        rename=dict(config.rename),
+        root_name=Path(data.root).resolve().name,
+        encoding=config.encoding,
+        seed=config.seed,
     )
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from latent_al.labelling.answers import CONTROL
+from latent_al.labelling.tables import CONTROL
 from latent_al.types import BadInput
 
 IMAGE = "image"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from latent_al.labelling.answers import Answer, Refusal, to_utc
 from latent_al.labelling.classes import ClassNames
+from latent_al.labelling.tables import GROUND_TRUTH
 from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
@@ -102,7 +103,7 @@ def accept(
     names = table["file_name"].str.replace("\r", "\\r")
     to_person = _people([*log["annotator"], *(answer.annotator for answer in fresh)])
     added = _to_rows(spelt, fresh, dict(zip(table["id"], names, strict=True)), to_person)
-    notes = [*added.notes, *_about_names(log, fresh)]
+    notes = [*added.notes, *_about_names(log, fresh), *_about_truth(fresh)]
     if added.rows:
         log = pd.concat([log, pd.DataFrame(added.rows, columns=LOG)], ignore_index=True)
         write_csv(workdir / "labels.csv", log)
@@ -124,10 +125,12 @@ def resolve(log: pd.DataFrame, classes: ClassNames) -> Labels:
     """Returns the label of each image: that of most annotators, with the newest answer of each.
 
     The newest is the latest by time, then by place in the log. Skips do not vote. Answers without a name are those of
-    the annotator who is named, as long as there is one only.
+    the annotator who is named, as long as there is one only. What is marked as ground truth wins.
     """
     log = _spelt(log, classes).assign(annotator=log["annotator"].map(_people(log["annotator"])))
     newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
+    is_truth = (newest["annotator"] == GROUND_TRUTH) & (newest["label"] != "")
+    newest = newest[is_truth | ~newest["id"].isin(newest["id"][is_truth])]
     votes = {image: Counter() for image in sorted(newest["id"])}
     for image, label in zip(newest["id"], newest["label"], strict=True):
         if label:
@@ -198,16 +201,21 @@ def _bound(log, answers):
 def _people(annotators):
     """Returns the person whom each name stands for: no name for the only annotator who has one, if there is one."""
     people = {name: name for name in annotators}
-    named = people.keys() - {""}
+    named = people.keys() - {"", GROUND_TRUTH}
     return people | {"": next(iter(named)) if len(named) == 1 else ""}
+
+
+def _about_truth(fresh):
+    num = sum(answer.annotator == GROUND_TRUTH for answer in fresh)
+    return [f"{num} new labels are marked as ground truth, and win over all others."] if num else []
 
 
 def _about_names(log, fresh):
     """Returns a note where answers without a name no longer belong to the only annotator who is named."""
-    before = {*log["annotator"]}
-    names = before | {answer.annotator for answer in fresh}
-    named = sorted(names - {""})
-    if "" not in names or len(named) < 2 or (len(before - {""}) > 1 and all(answer.annotator for answer in fresh)):
+    before = {*log["annotator"]} - {GROUND_TRUTH}
+    added = {answer.annotator for answer in fresh} - {GROUND_TRUTH}
+    named = sorted((before | added) - {""})
+    if "" not in before | added or len(named) < 2 or (len(before - {""}) > 1 and "" not in added):
         return []
     return [
         f"answers without a name now count as those of one more annotator, beside {', '.join(named)}: write your name "

@@ -25,6 +25,11 @@ def past_rounds(workdir: Path) -> list[dict[str, Any]]:
     folders = sorted(path for path in (workdir / "rounds").glob("[0-9]*") if path.is_dir())
     records = []
     for index, folder in enumerate(folders):
+        if not folder.name.isdigit():
+            raise BadInput(
+                f"{folder} is no round, but perhaps a copy that a program for synchronising folders made; put answers "
+                f"that it has into {workdir / 'labels'}, and remove it."
+            )
         if folder.name != f"{index:03d}":
             raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
         try:
@@ -65,9 +70,9 @@ def publish(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_csv(partial / "queries.csv", queries.drop(columns="confidence").assign(label=""))
+    _write_queries(partial, queries.drop(columns="confidence"))
     if predictions is not None:
-        write_csv(partial / "predictions.csv", predictions)
+        write_csv(partial / "predictions.csv", predictions, for_spreadsheets=True)
     if len(queries):
         sheets.contact_sheet(images, _captions(queries), partial / "contact_sheet.png")
     sheets.latent_map(marked.latents, marked.groups, partial / "map.png")
@@ -77,6 +82,25 @@ def publish(
     write_json(partial / "round.json", record)
     put_in_place(partial, folder)
     return folder
+
+
+def restore_queries(workdir: Path) -> list[str]:
+    """Writes each `queries.csv` that is gone again, from the tasks of its round, and returns a line about it."""
+    lines = []
+    for folder in sorted((workdir / "rounds").glob("[0-9]*")):
+        path = folder / "label_studio.json"
+        if (folder / "queries.csv").exists() or not path.exists():
+            continue
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+        columns = {"id": "latent_al_id", "file_name": "file_name", "rank": "rank", "reason": "reason"}
+        rows = [{column: task["data"][name] for column, name in columns.items()} for task in tasks]
+        _write_queries(folder, pd.DataFrame(rows, columns=list(columns)))
+        lines.append(f"{folder / 'queries.csv'} was gone and is there again, without labels; those read before stay.")
+    return lines
+
+
+def _write_queries(folder, queries):
+    write_csv(folder / "queries.csv", queries.assign(label=""), for_spreadsheets=True)
 
 
 def originals(

@@ -88,7 +88,14 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial
 
 
 def take_labels(
-    workdir: Path, scan: Scan, *, classes: tuple[str, ...], rename: Mapping[str, str], seed: int
+    workdir: Path,
+    scan: Scan,
+    *,
+    classes: tuple[str, ...],
+    rename: Mapping[str, str],
+    root_name: str,
+    encoding: str,
+    seed: int,
 ) -> tuple[State, Taken]:
     """Reads the answers in `labels/` and `rounds/`, and returns the state of the job with them.
 
@@ -97,17 +104,20 @@ def take_labels(
         scan: of the folder.
         classes: the names that labels may have; empty where any may come.
         rename: from names of classes to what they are to be called.
+        root_name: of the folder of the images.
+        encoding: of label files that are neither UTF-8 nor UTF-16.
         seed: of the audit slice.
 
     Raises:
         BadInput: a log or a round that cannot be read.
     """
     table = scan.table
+    restored = rounds.restore_queries(workdir)
     names_too = pd.concat([table, scan.duplicates.assign(status="present")])
     log = ledger.read_log(workdir)
     renamed = _rename(workdir, log, classes, rename) if rename else []
     spellings = _class_names(workdir, log, classes)
-    answers, refused = read_answers(workdir, names_too, spellings)
+    answers, refused = read_answers(workdir, names_too, spellings, root_name=root_name, encoding=encoding)
     accepted = ledger.accept(workdir, log, answers, table, spellings)
     refused = [*refused, *accepted.refused]
     ledger.write_refused(workdir, refused)
@@ -119,7 +129,7 @@ def take_labels(
     audit = np.array([selection.uniform(image, seed) < share for image in table.id])
     status = _status(table, labels, names, audit, past)
     state = State(table, labels, status, names, past, ledger.num_answered(accepted.log))
-    return state, Taken(accepted.num_new, renamed + accepted.changes, accepted.notes, refused)
+    return state, Taken(accepted.num_new, renamed + accepted.changes, restored + accepted.notes, refused)
 
 
 def _class_names(workdir, log, classes):

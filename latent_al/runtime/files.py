@@ -51,10 +51,11 @@ def write_json(path: Path, tree: dict | list) -> None:
     write_atomically(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: pd.DataFrame, *, for_spreadsheets: bool = False) -> None:
     """Writes `table` as `write_atomically` does.
 
-    Text that may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again.
+    Text that may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again. Spreadsheets
+    take a table for UTF-8 only where it begins with the mark of it.
     """
     text = {
         name: column.astype(object).map(_guard)
@@ -65,12 +66,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     returns = any("\r" in cell for column in text.values() for cell in column if isinstance(cell, str))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     written = table.assign(**text).to_csv(index=False, float_format="%.6f", lineterminator="\n", quoting=quoting)
-    write_atomically(path, written)
+    write_atomically(path, written.encode("utf-8-sig" if for_spreadsheets else "utf-8"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Returns a table of `write_csv`, every cell as text, empty where there was none."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").map(unguard)
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").map(unguard)
 
 
 def unguard(cell: str) -> str:

@@ -1,0 +1,258 @@
+"""Reads files of labels of many forms, recognised by their content: which image each row names, and what it says."""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latent_al.runtime.files import unguard
+from latent_al.types import BadInput
+
+IMAGES = ("latent_al_id", "id", "file_name", "filename", "file", "image", "path")
+"""Columns that may name the image; Label Studio has ids of its own, named `id`."""
+LABELS = ("label", "choice", "class")
+CONTROL = "choice"
+"""The name of the control in our labelling configuration."""
+GROUND_TRUTH = "ground truth"
+"""The annotator of what is marked so, whose answers win."""
+FORMS = (
+    "a CSV, JSON lines or a JSON list with latent_al_id, id or file_name, and label, choice or class; an export of "
+    "Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
+)
+
+
+class Said(NamedTuple):
+    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip."""
+
+    label: Any
+    annotator: str
+    time: str
+
+
+class Rows(NamedTuple):
+    """The rows of a file: (row, what may name the image, content); `parse` makes `Said` of the content."""
+
+    rows: list[tuple[int, list[Any], Any]]
+    parse: Callable[[Any], Said]
+
+
+class _Cells(NamedTuple):
+    by_column: dict[str, str]
+    is_wide: bool
+
+
+def read_rows(path: Path, encoding: str) -> Rows:
+    """Returns the rows of a file; `encoding` is of text that is neither UTF-8 nor UTF-16.
+
+    Raises:
+        BadInput: the file has no form that is read, or is broken.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise BadInput("is a spreadsheet or an archive; save the table as CSV UTF-8, and put that here.")
+    wide = _wide_encoding(start)
+    # Not read as a whole: what lies here by mistake may be larger than memory.
+    if b"\0" in start and wide is None:
+        raise BadInput(
+            f"is neither text nor an image of this pool; expected {FORMS}. "
+            "An image that was edited or saved anew is another one: put the original there."
+        )
+    text = _decode(path.read_bytes(), wide, encoding)
+    return _from_json(text) if text.lstrip().startswith(("[", "{")) else _from_csv(text)
+
+
+def _wide_encoding(start):
+    """Returns the form of UTF-16 that a file begins with, by its mark or by the zeros of its ASCII letters, or None."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = [start[first::2].count(0) for first in (0, 1)]
+    if max(zeros) > len(start) // 4 and min(zeros) == 0:
+        return "utf-16-be" if zeros[0] else "utf-16-le"
+    return None
+
+
+def _decode(content, wide, encoding):
+    try:
+        return content.decode(wide or "utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = error
+    if wide is None and encoding != "utf-8":
+        try:
+            return content.decode(encoding)
+        except (UnicodeDecodeError, LookupError) as error:
+            reason = error
+    raise BadInput(
+        f"is not text in UTF-8 or UTF-16 ({reason}); save it as CSV UTF-8, or name its encoding, such as "
+        "--config.encoding=cp1252, cp1250, cp1251, gbk or shift_jis."
+    )
+
+
+def _from_csv(text):
+    lines = text.splitlines(keepends=True)
+    # Of a spreadsheet, which may say by which mark cells are separated.
+    num_skipped = next((place for place, line in enumerate(lines) if not _is_preamble(line)), 0)
+    text = "".join(lines[num_skipped:])
+    delimiter = next((mark for mark in ",;\t|" if _is_header(_header(text, mark))), None)
+    if delimiter is None:
+        start = text.split("\n", 1)[0].strip()[:200]
+        raise BadInput(f"its first line is {start!r}; expected {FORMS}.")
+    header = _header(text, delimiter)
+    label = _only([name for name in header if name in LABELS])
+    images = [name for name in IMAGES if name in header]
+    for name in (*images, "annotator", "updated_at"):
+        _only([name] * max(1, header.count(name)))
+    rows = []
+    try:
+        for row, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
+            named = dict(zip(header, map(unguard, cells), strict=False))
+            # A spreadsheet may leave out empty cells at the end of a row.
+            content = _Cells(named, any(cells[len(header) :]))
+            rows.append((row + num_skipped, [named.get(name, "").strip() for name in images], content))
+    except csv.Error as error:
+        row = len(rows) + 1 + num_skipped
+        raise BadInput(f"row {row}: {error}; a quote may be open: close it, or export again.") from error
+    return Rows(rows[1:], lambda cells: _of_cells(cells, label))
+
+
+def _is_preamble(line):
+    return not line.strip() or line.strip().casefold().removeprefix("sep=") in (",", ";", "|", "\t", "")
+
+
+def _header(text, delimiter):
+    try:
+        first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
+    return [name.strip().casefold() for name in first]
+
+
+def _is_header(names):
+    return not set(IMAGES).isdisjoint(names) and not set(LABELS).isdisjoint(names)
+
+
+def _only(names):
+    if len(names) > 1:
+        raise BadInput(f"has {len(names)} columns {', '.join(names)}; expected one; remove the other.")
+    return names[0]
+
+
+def _of_cells(cells, label):
+    if cells.is_wide:
+        raise BadInput("has more cells than the header; put quotes around a cell that holds the delimiter.")
+    row = cells.by_column
+    choice = row.get(label, "")
+    if choice.lstrip().startswith('{"choices"'):
+        raise BadInput(f"has several labels: {choice}; expected one; keep one.")
+    return Said(choice, row.get("annotator", "").strip(), row.get("updated_at", "").strip())
+
+
+def _from_json(text):
+    try:
+        tasks = _load(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"is JSON that breaks off or is broken: {error}; export it again.") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise BadInput(f"is JSON, but no list of tasks; expected {FORMS}.")
+    if not tasks or any("data" in task for task in tasks):
+        return _from_export(tasks)
+    tasks = [{name.strip().casefold(): value for name, value in task.items()} for task in tasks]
+    if any(not set(IMAGES).isdisjoint(task) for task in tasks):
+        return _from_list(tasks)
+    raise BadInput(f"its first task has {_names(tasks[0])}, expected data or latent_al_id; expected {FORMS}.")
+
+
+def _load(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2 or not all(line.lstrip().startswith("{") for line in lines):
+            raise
+        return [json.loads(line) for line in lines]
+
+
+def _from_export(tasks):
+    rows = []
+    for row, task in enumerate(tasks, 1):
+        data = _part(task, "data", dict)
+        images = [data.get("latent_al_id"), *(value for name, value in data.items() if name != "latent_al_id")]
+        annotations = _part(task, "annotations", list)
+        marked = [part for part in annotations if isinstance(part, dict) and part.get("ground_truth")]
+        rows += [(row, images, annotation) for annotation in marked or annotations]
+    if not rows:
+        raise BadInput(
+            f"holds no annotations in its {len(tasks)} tasks, so it may be the file to import; "
+            "label in Label Studio, then put its export here."
+        )
+    return Rows(rows, _of_annotation)
+
+
+def _of_annotation(annotation):
+    if not isinstance(annotation, dict):
+        raise BadInput(f"has the annotation {annotation!r}; expected a whole one; export as JSON again.")
+    person = GROUND_TRUTH if annotation.get("ground_truth") else _to_text(annotation.get("completed_by"))
+    time = _to_text(annotation.get("updated_at"))
+    if annotation.get("was_cancelled"):
+        return Said(None, person, time)
+    return Said(_single(_choices(_part(annotation, "result", list))), person, time)
+
+
+def _choices(results):
+    """Returns what was chosen in our control; other controls beside it, such as a comment, say nothing of the class."""
+    described = [result if isinstance(result, dict) else {} for result in results]
+    ours = [result for result in described if (result.get("from_name"), result.get("type")) == (CONTROL, "choices")]
+    if described and not ours:
+        control, kind = described[0].get("from_name"), described[0].get("type")
+        raise BadInput(
+            f"has a result of control {control!r} of type {kind!r}, and no choice of a class; expected {CONTROL!r} of "
+            "type 'choices'; set up the project with our labelling_config.xml."
+        )
+    return [choice for result in ours for choice in _part(_part(result, "value", dict), "choices", list)]
+
+
+def _from_list(tasks):
+    annotated = [task for task in tasks if task.get("annotation_id") is not None]
+    if annotated and not any(CONTROL in task for task in tasks):
+        raise BadInput(
+            f"has {len(annotated)} annotations, but no {CONTROL!r} in any; the first has {_names(annotated[0])}; "
+            f"name the control {CONTROL!r}, as our labelling_config.xml does."
+        )
+    if not any(name in task for task in tasks for name in LABELS):
+        raise BadInput(f"its first task has {_names(tasks[0])}, but no label; expected {FORMS}.")
+    rows = [(row, [task.get(name) for name in IMAGES], task) for row, task in enumerate(tasks, 1)]
+    return Rows(rows, _of_task)
+
+
+def _of_task(task):
+    choice = next((task[name] for name in LABELS if name in task), "")
+    if isinstance(choice, dict):
+        choice = _single(_part(choice, "choices", list))
+    choice = "" if choice is None else choice
+    return Said(choice, _to_text(task.get("annotator")), _to_text(task.get("updated_at")))
+
+
+def _part(tree, name, kind):
+    """Returns `tree[name]`, or an empty `kind` where that is of another kind."""
+    value = tree.get(name)
+    return value if isinstance(value, kind) else kind()
+
+
+def _names(task):
+    return ", ".join(map(repr, task))
+
+
+def _single(choices):
+    if len(choices) > 1:
+        raise BadInput(f"has {len(choices)} labels: {_names(choices)}; expected one; keep one.")
+    return choices[0] if choices else ""
+
+
+def _to_text(value):
+    """Returns a time as text, or a person, whom Label Studio tells by a number, by a name or by several things."""
+    if isinstance(value, dict):
+        value = value.get("email") or value.get("id")
+    return "" if value is None else str(value).strip()
