@@ -275,6 +275,7 @@ def test_a_name_that_had_two_contents_means_the_old_one(tmp_path, read):
         "sep=;\nimage;label\na b.png;cat\n",
         '{"file_name": "a b.png", "label": "cat"}\n{"file_name": "\u00e9.png", "label": null}\n',
         [dict(file_name="a b.png", label="cat"), dict(file_name="other.png", label="")],
+        '{"file_name": "a b.png", "label": "cat"}\n',
         "path,label\nphotos/a%20b.png,cat\n".encode("utf-16-le"),
         [task(None, annotation(choice("cat"))) | dict(data=dict(image="/data/upload/3/0fa12b3c-a_b.png"))],
         [task(None, annotation(choice("cat"))) | dict(data=dict(picture="/data/local-files/?d=photos/a%20b.png"))],

@@ -167,7 +167,9 @@ def _from_json(text):
 
 def _load(text):
     try:
-        return json.loads(text)
+        tree = json.loads(text)
+        # JSON lines of one line.
+        return [tree] if isinstance(tree, dict) and not set(IMAGES).isdisjoint(tree) else tree
     except ValueError:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2 or not all(line.lstrip().startswith("{") for line in lines):
