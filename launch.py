@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 import jax
 from absl import app, flags, logging
 
-from latent_al.experiment.command_line import load_config, parse_config, run, split_overrides
+from latent_al.experiment.command_line import load_config, parse_config, recall, run, split_overrides
 from latent_al.experiment.describe import describe
 from latent_al.runtime.processes import end_together, join
 from latent_al.runtime.workdir import keep_compiled
@@ -40,22 +40,26 @@ def main(overrides, argv):
     if len(argv) > 1:
         sys.exit(f"launch.py: unknown arguments {argv[1:]}; flags begin with --.")
     logging.set_verbosity(logging.WARNING)
+    workdir = WORKDIR.value or f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
     try:
         config = load_config(CONFIG.value, overrides)
+        if "job" in config:
+            overrides = recall(workdir) | overrides
+            config = load_config(CONFIG.value, overrides)
         parsed = parse_config(config)
     except (BadInput, ModuleNotFoundError) as error:
         sys.exit(f"launch.py: {error}")
     if DESCRIBE.value:
         print(describe(parsed, config, overrides))
         return
-    workdir = WORKDIR.value or f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
     keep_compiled(Path(workdir) / "compiled")
     # Accelerators would multiply in fewer bits than a CPU unless told.
     jax.config.update("jax_default_matmul_precision", parsed.precision)
     with end_together(workdir):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
-        run(config, workdir, encoders_dir=ENCODERS.value, command=shlex.join(["python", *sys.argv]))
+        command = shlex.join(["python", *sys.argv])
+        run(config, workdir, encoders_dir=ENCODERS.value, command=command, overrides=overrides)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Calls of the labelling job that train no encoder: on embeddings that people have, and what no job can use."""
 
+import shutil
+
 import filelock
 import numpy as np
 import pytest
-from test_labelling import answer, call, configure, draw, queries_of, record_of
+from test_labelling import ROOT, answer, call, configure, draw, queries_of, record_of
 
+from latent_al.experiment.command_line import load_config, recall
+from latent_al.experiment.command_line import run as run_command
 from latent_al.labelling import run
 from latent_al.runtime.files import read_csv
 from latent_al.types import BadInput
@@ -94,6 +98,26 @@ def test_new_classes_are_told_at_once_and_renamed_for_good(plain):
     assert record_of(workdir, 2)["counts"] == {"blue": 2, "red": 4}
     _, said = plain()
     assert "rad" not in said
+
+
+def test_settings_of_the_first_call_need_not_be_given_again(plain, tmp_path, capsys):
+    workdir, _ = plain()
+    shutil.rmtree(workdir)
+    encoder = dict(name="precomputed", latents=str(tmp_path / "latents.npy"), index=str(tmp_path / "index.csv"))
+    first = {"data.root": str(tmp_path / "images"), "encoder": repr(encoder), "audit": "0", "num_initial": "3"}
+    config = str(ROOT / "configs/folder.py:smoke")
+    settings = dict(encoders_dir=None, command="")
+    assert recall(str(workdir)) == {}
+    run_command(load_config(config, first), str(workdir), **settings, overrides=first | {"rename": "{}"})
+    assert recall(str(workdir)) == first
+    assert "Settings of earlier calls: --config.data.root=" in capsys.readouterr().out
+    again = recall(str(workdir)) | {"query_size": "2"}
+    run_command(load_config(config, again), str(workdir), **settings, overrides=again)
+    assert "No new labels since round 000." in capsys.readouterr().out
+    assert recall(str(workdir)) == again
+    (workdir / "settings.json").write_text("[")
+    with pytest.raises(BadInput, match="settings.json cannot be read .* give all settings again"):
+        recall(str(workdir))
 
 
 def test_queries_that_are_gone_are_written_again(plain):

@@ -3,6 +3,7 @@
 import ast
 import copy
 import difflib
+import json
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.run import run_experiment
 from latent_al.experiment.schema import Settings, unknown
 from latent_al.results.formatting import format_table
+from latent_al.runtime.files import write_json
 from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput
 
 PREFIX = "--config."
+SETTINGS = "settings.json"
+"""What the command line of a labelling job has set so far."""
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -72,7 +76,26 @@ def parse_config(config: ConfigDict) -> Settings:
     return parse_labelling(config)
 
 
-def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: str) -> None:
+def recall(workdir: str) -> dict[str, str]:
+    """Returns the keys that earlier calls of a labelling job have set in this workdir, and tells them.
+
+    Raises:
+        BadInput: the file that keeps them is not as it was written.
+    """
+    path = Path(workdir) / SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        overrides = {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); remove it, and give all settings again.") from error
+    print("Settings of earlier calls:", " ".join(f"{PREFIX}{key}={value}" for key, value in overrides.items()))
+    return overrides
+
+
+def run(
+    config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: str, overrides: Mapping[str, str]
+) -> None:
     """Runs the experiment or the labelling job that a config describes, and prints what a person wants to know of it.
 
     Args:
@@ -80,6 +103,7 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: 
         workdir: the folder of this one run.
         encoders_dir: of trained encoders that experiments share; None for that of the workdir.
         command: as it was given, for the report of an experiment.
+        overrides: the keys that the command line sets, which a labelling job keeps for its next call.
 
     Raises:
         BadInput: whatever cannot be used, with the cure.
@@ -88,6 +112,9 @@ def run(config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: 
         from latent_al import labelling
 
         labelling.run(config, workdir)
+        # Classes are renamed once.
+        kept = {key: value for key, value in overrides.items() if key.split(".")[0] != "rename"}
+        write_json(Path(workdir) / SETTINGS, kept)
         return
     summary = run_experiment(config, workdir, encoders_dir=encoders_dir, command=command)
     if not is_first():
