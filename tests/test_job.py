@@ -120,6 +120,17 @@ def test_settings_of_the_first_call_need_not_be_given_again(plain, tmp_path, cap
         recall(str(workdir))
 
 
+def test_a_classifier_that_diverges_names_the_cure_and_loses_nothing(plain):
+    workdir, _ = plain()
+    answer(workdir, 0, lambda query: ["red", "blue", "red"][int(query.rank)])
+    with pytest.raises(BadInput, match="the classifier has diverged: .* lower its learning_rate in config.classifier"):
+        plain(classifier__learning_rate=1e30)
+    assert len(read_csv(workdir / "labels.csv")) == 3
+    assert not (workdir / "rounds/001").exists()
+    plain()
+    assert record_of(workdir, 1)["num_labels"] == 3
+
+
 def test_queries_that_are_gone_are_written_again(plain):
     workdir, _ = plain()
     answer(workdir, 0, lambda query: "red" if query.rank == "0" else "")

@@ -52,7 +52,7 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
             chosen = selection.choose_next(key_choose, learner, strategy, encoded, masks, num)
             record |= _measured(key_compare, config.query_size, learner, state, encoded, chosen.probs)
     except ValueError as error:
-        raise BadInput(f"strategy {name!r}: {error}") from error
+        raise BadInput(f"round {index:03d}, strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
     audit = np.flatnonzero(masks.unasked_audit | (masks.audit & masks.tied))
     # In random order: an annotator who stops half-way has labelled a random part of the slice, not its first folders.

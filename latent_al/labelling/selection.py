@@ -101,6 +101,11 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
     state = loop.start(jnp.asarray(queried), len(labelled), problem, strategy=strategy)
     state, _ = jax.jit(partial(loop.fit, learner=learner))(key_fit, state, problem)
     _, probs = jax.jit(learner.predict)(state.params, jnp.asarray(encoded.latents))
+    if not jnp.isfinite(probs).all():
+        raise ValueError(
+            "the classifier has diverged: its probabilities are NaN or infinite; lower its learning_rate in "
+            "config.classifier, and give the same command again."
+        )
     if not eligible.num:
         return Chosen(np.zeros(0, int), np.asarray(probs))
     query = partial(loop.query, learner=learner, strategy=strategy, query_size=eligible.num)
