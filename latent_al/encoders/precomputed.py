@@ -1,21 +1,32 @@
 """The encoder that reads embeddings made elsewhere, by the order of their rows or by an index of names."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from latent_al.data.images import Stream
 from latent_al.encoders.protocol import Encoder, Encodings
 from latent_al.models.train import BLOCK
-from latent_al.runtime.files import read_csv
+from latent_al.runtime.files import expand, read_csv, write_csv
 from latent_al.runtime.processes import share
 from latent_al.types import BadInput, Data, Encoded
 
 COLUMNS = ("id", "file_name")
 """Either names the rows of an index."""
+FINGERPRINTS = "embeddings.csv"
+"""The file with a fingerprint of each image's embedding."""
+SAVES = {
+    ".csv": "pandas.read_csv({0!r}).to_numpy()",
+    ".parquet": "pandas.read_parquet({0!r}).to_numpy()",
+    ".pt": "torch.load({0!r}).numpy()",
+    ".pth": "torch.load({0!r}).numpy()",
+}
+"""Suffix of a file of another kind -> the array that it holds, in Python."""
 
 
 class Index(NamedTuple):
@@ -30,7 +41,8 @@ def precomputed(
 ) -> Encoder:
     """Returns the encoder that reads embeddings [n d] from `.npy` files, one row an image.
 
-    Rows are in the order of the data source; or an index names them, and rows beyond the images do no harm. A file of
+    Rows are in the order of the data source; or an index names them, and rows beyond the images do no harm. The files
+    may move: they are known by their content. A file of
     float32 in the order of the source is read as it is needed: of several processes each reads the rows of its devices.
 
     Args:
@@ -41,16 +53,20 @@ def precomputed(
         test: the file for the test images, in their order; None where there are none.
 
     Raises:
-        BadInput: a missing or broken file, another shape or length, images without an embedding, values that are NaN or
-            infinite; no index for a pool that may grow.
+        BadInput: a missing or broken file, one that is no `.npy`, another shape or length, images without an embedding,
+            or with another one than before, values that are NaN or infinite; no index for a pool that may grow.
     """
+    latents, index, validation, test = (
+        path if path is None else str(expand(path, f"the encoder's {name}"))
+        for name, path in (("latents", latents), ("index", index), ("validation", validation), ("test", test))
+    )
 
     def read_train(data):
         embeddings = _open(latents, "training", data.train.images, has_index=index is not None)
         return embeddings, None if index is None else read_index(index, latents, len(embeddings))
 
     def encode(data, folder, mesh=None):
-        del folder, mesh
+        del mesh
         embeddings, index_read = read_train(data)
         held_out = [
             Encoded(_checked(path, _open_held_out(path, name, split.images, embeddings.shape[1])), None)
@@ -59,7 +75,10 @@ def precomputed(
         if index_read is None:
             return Encodings(Encoded(_checked(latents, embeddings), None), *held_out)
         rows = find_rows(index_read, data, index)
-        return Encodings(Encoded(_checked(latents, embeddings[rows], rows, data.ids), None), *held_out)
+        rows_read = _checked(latents, embeddings[rows], rows, data.ids)
+        if isinstance(data.train.images, Stream):
+            check_fingerprints(folder / FINGERPRINTS, data.ids, rows_read, latents)
+        return Encodings(Encoded(rows_read, None), *held_out)
 
     def shapes(data):
         embeddings, _ = read_train(data)
@@ -120,6 +139,38 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
     return np.array([row_of[name] for name in names], int)
 
 
+def check_fingerprints(path: Path, ids: np.ndarray, embeddings: np.ndarray, source: str) -> None:
+    """Keeps a fingerprint of each image's embedding, or checks that it is the one kept, wherever the file has moved.
+
+    Args:
+        path: of the table of fingerprints; images that it lacks are added.
+        ids: of the images.
+        embeddings: [n d], float32.
+        source: the file of the embeddings, for the message.
+
+    Raises:
+        BadInput: an image has another embedding than before; the table cannot be read.
+    """
+    prints = [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in embeddings]
+    table = pd.DataFrame(dict(id=ids, fingerprint=prints))
+    try:
+        kept = read_csv(path).set_index("id").fingerprint if path.exists() else pd.Series(dtype=str)
+    except (AttributeError, KeyError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
+    before = table.id.map(kept)
+    differing = before.notna() & (before != table.fingerprint)
+    if differing.any():
+        raise BadInput(
+            f"{source} has another embedding than before for {differing.sum():,} of {before.notna().sum():,} images, "
+            f"the first is {table.id[differing].iloc[0]}; give the embeddings that this job was begun with, or choose "
+            "another --workdir."
+        )
+    if before.isna().any():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gone = kept[~kept.index.isin(table.id)].rename_axis("id").reset_index(name="fingerprint")
+        write_csv(path, pd.concat([gone, table], ignore_index=True))
+
+
 def _open(path, name, images, *, has_index=False, width=None):
     if not has_index and isinstance(images, Stream):
         raise BadInput(
@@ -130,7 +181,10 @@ def _open(path, name, images, *, has_index=False, width=None):
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read as .npy ({error}); give the {name} embeddings [n d].") from error
+        cure = f"{_to_save(path)}, " if Path(path).suffix in SAVES and Path(path).exists() else ""
+        raise BadInput(f"{path} cannot be read as .npy ({error}); {cure}give the {name} embeddings [n d].") from error
+    if not isinstance(embeddings, np.ndarray):
+        raise BadInput(f"{path} is an archive; expected a .npy file: {_to_save(path, embeddings)}.")
     wanted = "n" if has_index else len(images)
     if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or wanted not in ("n", len(embeddings)):
         raise BadInput(
@@ -140,6 +194,14 @@ def _open(path, name, images, *, has_index=False, width=None):
     if width not in (None, embeddings.shape[1]):
         raise BadInput(f"{path} has {embeddings.shape[1]} columns but latents {width}; embed all splits alike.")
     return embeddings
+
+
+def _to_save(path, archive=None):
+    """Returns the call that writes what a file of another kind holds as `.npy`."""
+    names = [] if archive is None else [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
+    array = f"numpy.load({path!r})[{names[0]!r}]" if names else SAVES.get(Path(path).suffix, SAVES[".pt"]).format(path)
+    also = f", or another of its arrays {names}" if len(names) > 1 else ""
+    return f"numpy.save({str(Path(path).with_suffix('.npy'))!r}, {array}){also}"
 
 
 def _open_held_out(path, name, images, width):

@@ -12,6 +12,8 @@ from latent_al.types import BadInput, differences
 
 FORMAT = 2
 """The format of a workdir. It rises with each change after which a workdir that was begun cannot be continued."""
+MOVING = {"precomputed": ("latents", "index", "validation", "test")}
+"""Name of a spec -> those of its settings that are paths of files known by their content."""
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
 
@@ -78,6 +80,8 @@ def check_begun(folder: Path, config: dict[str, Any], data_digest: str) -> None:
 def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     """Keeps `identity` and the format in the workdir's `config.json`, or checks that they are what is kept there.
 
+    Files that are known by their content may move: their paths are not compared.
+
     Raises:
         BadInput: they are not; the file is not JSON.
     """
@@ -88,7 +92,7 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
         return
     kept = _read_kept(path)
     _check_format(kept, folder)
-    differing = differences(kept, wanted, "there", "now")
+    differing = differences(_without_paths(kept), _without_paths(wanted), "there", "now")
     if differing:
         raise BadInput(
             f"workdir {folder} holds another experiment ({'; '.join(differing)}); "
@@ -114,6 +118,13 @@ def pin(path: Path, digest: str, what: str) -> None:
         raise BadInput(f"{what} has changed since this workdir was begun; restore it or choose another --workdir.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, digest)
+
+
+def _without_paths(tree):
+    if not isinstance(tree, dict):
+        return tree
+    moving = MOVING.get(str(tree.get("name")), ())
+    return {key: _without_paths(value) for key, value in tree.items() if key not in moving}
 
 
 def _read_kept(path):
