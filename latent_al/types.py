@@ -255,12 +255,15 @@ def _is_installed(module):
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:
-    """Returns the differences of two trees of JSON in words, one a leaf; `name` and `other_name` say which is which."""
+    """Returns the differences of two trees of JSON in words, one a leaf; `name` and `other_name` say which is which.
+
+    None is the same as absent: a tree that was kept before there was such a key differs in nothing.
+    """
     one, other = _flatten(one), _flatten(other)
     return [
         f"{key}: {name} {one.get(key, 'absent')}, {other_name} {other.get(key, 'absent')}"
         for key in sorted(one.keys() | other.keys())
-        if one.get(key, "absent") != other.get(key, "absent")
+        if one.get(key) != other.get(key)
     ]
 
 

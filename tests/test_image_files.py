@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latent_al.data.image_files import UnusableImage, decode, read_content
+from latent_al.data.image_files import Reading, UnusableImage, decode, read_content
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
@@ -54,11 +54,11 @@ def over_white(colours, alpha):
 def check(content, expected, tolerance=0):
     """The pixels in the file's own depth of colour, in grey the weighted mean of the three."""
     expected = np.asarray(expected, float).reshape(*np.shape(expected)[:2], -1)
-    found = decode(content, None, 3)
+    found = decode(content, Reading(None, 3))
     assert (found.height, found.width) == expected.shape[:2]
     np.testing.assert_allclose(found.pixels, np.broadcast_to(expected, found.pixels.shape), atol=tolerance)
     grey = expected @ [0.299, 0.587, 0.114] if expected.shape[2] == 3 else expected[..., 0]
-    np.testing.assert_allclose(decode(content, None, 1).pixels[..., 0], grey, atol=tolerance + 1)
+    np.testing.assert_allclose(decode(content, Reading(None, 1)).pixels[..., 0], grey, atol=tolerance + 1)
 
 
 class TestDecode:
@@ -90,7 +90,7 @@ class TestDecode:
     def test_alpha_is_over_white(self, kind):
         content = encode(np.dstack([RGB, ALPHA]), kind, **dict(lossless=True, exact=True) if kind == "WEBP" else {})
         check(content, over_white(RGB, ALPHA), tolerance=1)
-        assert (decode(content, None, 3).pixels[ALPHA == 0] == 255).all()
+        assert (decode(content, Reading(None, 3)).pixels[ALPHA == 0] == 255).all()
 
     def test_grey_with_alpha_is_over_white(self):
         check(encode(np.dstack([GREY, ALPHA]), "PNG"), over_white(GREY, ALPHA), tolerance=1)
@@ -124,7 +124,7 @@ class TestDecode:
             check(encode(RGB, kind, exif=exif), turn(RGB))
             check(encode(DEEP, kind, exif=exif), turn(DEEP >> 8))
         wide = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((80, 81), np.uint8))
-        found = decode(encode(wide, "JPEG", exif=exif), (2, 2), 1)
+        found = decode(encode(wide, "JPEG", exif=exif), Reading((2, 2), 1))
         assert (found.height, found.width) == turn(wide).shape
         whole = Image.fromarray(turn(wide)).resize((2, 2), Image.Resampling.LANCZOS)
         np.testing.assert_allclose(found.pixels[..., 0], np.asarray(whole), atol=2)
@@ -133,7 +133,7 @@ class TestDecode:
         fine = Image.fromarray(RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((500, 400))
         content = encode(fine, "JPEG", quality=95)
         whole = Image.open(io.BytesIO(content)).resize((30, 20), Image.Resampling.LANCZOS)
-        difference = np.abs(decode(content, (20, 30), 3).pixels - np.asarray(whole, float))
+        difference = np.abs(decode(content, Reading((20, 30), 3)).pixels - np.asarray(whole, float))
         assert difference.mean() < 1.5
 
     @pytest.mark.parametrize(
@@ -144,19 +144,21 @@ class TestDecode:
             (encode(RGB, "PNG")[:60], "cannot be decoded"),
             (encode(RGB, "JPEG")[:-40], "cannot be decoded.*truncated"),
             (encode(np.float32(GREY), "TIFF"), "floats, whose range is unknown"),
-            (encode(DEEP.astype(np.int32) * 9, "TIFF"), "expected 0 to 65535"),
             (encode(-DEEP.astype(np.int32), "TIFF"), "pixels run from -"),
-            (encode_png(None, 8, 2, shape=(20_000, 20_000)), r"400000000 pixels\) exceeds limit"),
+            (
+                encode_png(None, 8, 2, shape=(20_000, 20_000)),
+                "pixels are more than the limit of 89,478,485; .* raise config.data.max_megapixels",
+            ),
         ],
     )
     def test_refused(self, content, reason):
         with pytest.raises(UnusableImage, match=reason):
-            decode(content, (4, 4), 3)
+            decode(content, Reading((4, 4), 3))
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     def test_refused_where_pillow_only_warns(self):
-        with pytest.raises(UnusableImage, match=r"100000000 pixels\) exceeds limit of 89478485"):
-            decode(encode_png(None, 8, 2, shape=(10_000, 10_000)), (4, 4), 3)
+        with pytest.raises(UnusableImage, match="100,000,000 pixels are more than the limit of 89,478,485"):
+            decode(encode_png(None, 8, 2, shape=(10_000, 10_000)), Reading((4, 4), 3))
 
     def test_a_huge_file_is_refused_unread(self, tmp_path):
         with (tmp_path / "a.bmp").open("wb") as file:

@@ -1,6 +1,5 @@
 """Folders of images that grow, shrink, change and are bad, and the store of their pixels."""
 
-import dataclasses
 import os
 import shutil
 
@@ -191,7 +190,7 @@ class TestForecast:
 
     def test_a_disk_without_room(self, root, workdir):
         planned = plan(str(root), workdir, size=(4, 4), channels=1)
-        planned = dataclasses.replace(planned, size=(4, 10**16))
+        planned.store.image_shape = (4, 10**16, 1)
         for name in planned.new:
             (root / name).unlink()
         with pytest.raises(BadInput, match=r"4 new images need [\d,]+ bytes in .*work, but its disk has [\d,]+ free"):
@@ -219,7 +218,10 @@ class TestRefused:
         for folder, message in [
             (tmp_path / "none", "not a directory"),
             (tmp_path / "empty", r"no image files in .*empty \(0 others"),
-            (tmp_path / "text", r"1 others, 1 that cannot be used; the first is 'b.png': it is a symbolic link"),
+            (
+                tmp_path / "text",
+                r"1 others; not read: 1 .txt; 1 that cannot be used; the first is 'b.png': it is a symbolic link",
+            ),
             (workdir, "not a directory"),
         ]:
             with pytest.raises(BadInput, match=message):
@@ -273,7 +275,7 @@ def test_store_rows(tmp_path):
     store = Store(tmp_path / "pool", (2, 3, 1))
     pixels = RNG.integers(0, 256, (9, 2, 3, 1), dtype=np.uint8)
     table = pd.DataFrame(dict(id=[f"sha256:{row}" for row in range(9)], file_name="=a", height=2, width=3))
-    table = table.assign(bytes=10**12, modified_ns=1_785_519_462_123_456_789 + np.arange(9))
+    table = table.assign(bytes=10**12, modified_ns=1_785_519_462_123_456_789 + np.arange(9), bits=8, one_colour=0)
     for start, stop in ((0, 4), (4, 8), (8, 9)):
         store.append(table[start:stop], pixels[start:stop])
     for each in (store, Store(tmp_path / "pool", (2, 3, 1))):

@@ -13,7 +13,7 @@ from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
 from latent_al.data.idx import idx
 from latent_al.data.image_folder import image_folder
-from latent_al.data.images import Mapped
+from latent_al.data.images import Images, Mapped
 from latent_al.data.mnist import mnist
 from latent_al.data.npz import npz
 from latent_al.data.poses import poses
@@ -79,6 +79,16 @@ def digest(data: Data) -> str:
     return sha.hexdigest()
 
 
+def rows_of_one_colour(images: Images) -> np.ndarray:
+    """Returns the rows of images all of whose pixels are equal."""
+    block = max(1, PIXELS // math.prod(images.shape[1:]))
+    rows = [np.zeros(0, int)]
+    for start in range(0, len(images), block):
+        some = np.asarray(images[start : start + block])
+        rows.append(start + np.flatnonzero((some == some[:, :1, :1]).all(axis=(1, 2, 3))))
+    return np.concatenate(rows)
+
+
 def _check_split(name, split, image_shape, num_classes):
     images, labels = split
     if images.shape[1:] != image_shape:
@@ -138,6 +148,11 @@ def _check_classes(data):
     if data.num_classes < 2:
         raise BadInput(f"the labels show {data.num_classes} class; a classifier needs 2 or more.")
     missing = sorted(set(range(data.num_classes)) - set(data.train.labels.tolist()))
+    splits = (data.train, data.validation, data.test)
+    if missing == [0] and not any((split.labels == 0).any() for split in splits if split.labels is not None):
+        raise BadInput(
+            f"labels run from 1 to {data.num_classes - 1}; expected classes that start at 0: subtract 1 from each."
+        )
     if missing:
         raise BadInput(
             f"training labels show {data.num_classes - len(missing)} of {data.num_classes} classes; none of class "

@@ -5,16 +5,19 @@ from scipy.ndimage import affine_transform
 
 from latent_al.types import BadInput, Data, Split
 
+CHANNELS = 4
+"""Of an image, at most, where it is told from one whose channels come first."""
 
-def to_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
-    """Scales images [n h w] or [n h w c], unsigned integers or floats, to [0, 1] by the largest value of their type.
+
+def to_split(images: np.ndarray, labels: np.ndarray | None, bits: int | None = None) -> Split:
+    """Scales images [n h w] or [n h w c], unsigned integers or floats, to [0, 1] as `scaled` does.
 
     Labels are classes where they are whole numbers, and angles in degrees where they are floats.
 
     Raises:
         BadInput: another number of axes, another type, labels that are not numbers.
     """
-    images = scaled(with_channels(np.asarray(images)))
+    images = scaled(with_channels(np.asarray(images)), bits)
     return Split(images, None if labels is None else to_labels(labels))
 
 
@@ -28,15 +31,27 @@ def with_channels(images: np.ndarray) -> np.ndarray:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise BadInput(f"images have shape {images.shape}; expected [n h w] or [n h w c].")
+    if images.shape[1] <= CHANNELS < min(images.shape[2:]):
+        raise BadInput(
+            f"images have shape {images.shape}, whose channels come first, [n c h w]; expected [n h w c]: write "
+            "np.moveaxis(images, 1, -1) into the file."
+        )
     if images.dtype.kind not in "ufb":
         raise BadInput(f"images have type {images.dtype}; expected unsigned integers, or floats in [0, 1].")
     return images
 
 
-def scaled(pixels: np.ndarray) -> np.ndarray:
-    """Returns pixels as float32: unsigned integers over the largest of their type, floats as they are."""
+def scaled(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
+    """Returns pixels as float32: unsigned integers over the largest of their `bits`, floats as they are.
+
+    Args:
+        pixels: of any shape.
+        bits: of more than eight that levels have; higher ones become 1. None for all those of their type.
+    """
     if pixels.dtype.kind == "u":
-        pixels = pixels / np.float32(np.iinfo(pixels.dtype).max)
+        is_deep = bits is not None and pixels.dtype.itemsize > 1
+        highest = 2**bits - 1 if is_deep else np.iinfo(pixels.dtype).max
+        pixels = np.minimum(pixels, highest) / np.float32(highest)
     return pixels.astype(np.float32, copy=False)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from latent_al.data.arrays import assemble, to_split
+from latent_al.runtime.files import expand
 from latent_al.types import BadInput, Data
 
 
@@ -23,7 +24,7 @@ def idx(*, root: str, num_validation: int) -> Data:
     Raises:
         BadInput: no directory, no training images, a truncated or foreign file, two files for one part.
     """
-    folder = Path(root)
+    folder = expand(root, "config.data.root")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the IDX files.")
     train = _find(folder, "train-images")

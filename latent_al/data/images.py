@@ -39,13 +39,14 @@ class Stream(Images, Protocol):
 class Mapped:
     """Images [n h w c] in a file of plain pixels, like a NumPy array of float32 in [0, 1].
 
-    A slice is still on disk; rows by number, and `np.asarray` of all, are read and scaled as `arrays.scaled` has it.
+    A slice is still on disk; rows by number, and `np.asarray` of all, are read and scaled as `arrays.scaled` has it,
+    with `bits`.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, on_disk: np.ndarray):
-        self.on_disk = on_disk
+    def __init__(self, on_disk: np.ndarray, bits: int | None = None):
+        self.on_disk, self.bits = on_disk, bits
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,13 +58,15 @@ class Mapped:
     def __getitem__(self, index: Any):
         pixels = self.on_disk[index]
         indices = index if isinstance(index, tuple) else (index,)
-        return Mapped(pixels) if all(isinstance(index, slice) for index in indices) else scaled(pixels)
+        if all(isinstance(index, slice) for index in indices):
+            return Mapped(pixels, self.bits)
+        return scaled(pixels, self.bits)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None):
-        return np.array(scaled(self.on_disk), dtype, copy=copy)
+        return np.array(scaled(self.on_disk, self.bits), dtype, copy=copy)
 
     def reshape(self, *shape: int) -> "Mapped":
-        return Mapped(self.on_disk.reshape(shape))
+        return Mapped(self.on_disk.reshape(shape), self.bits)
 
 
 def digest_arrays(arrays: list[np.ndarray | Mapped]) -> str:

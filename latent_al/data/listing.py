@@ -2,22 +2,64 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from latent_al.data.image_files import SUFFIXES
+from latent_al.data.image_files import SUFFIXES, is_image
+from latent_al.runtime.files import expand
 from latent_al.types import BadInput
 
 THREADS = 4
 GROUP = 16
 """Files that a thread reads at a time: to hand over each small image by itself would halve the speed."""
 
+MENTIONED = 8
+"""Suffixes and folders that a line names."""
+
 Item = TypeVar("Item")
 
 
+PASSED_OVER = {
+    "$recycle.bin",
+    "#recycle",
+    "@eadir",
+    "__macosx",
+    "__pycache__",
+    "lost+found",
+    "system volume information",
+}
+"""Folders that systems and programs make beside what people put there, in lower case; so are all that are hidden."""
+PNG_INSTEAD = "save them as PNG"
+FRAMES = "take frames out of them"
+DEVELOP = "develop them as JPEG or TIFF"
+UNPACK = "unpack them"
+CURES = {
+    ".heic": "pip install pillow-heif",
+    ".heif": "pip install pillow-heif",
+    ".hif": "pip install pillow-heif",
+    ".avif": "pip install 'pillow>=11.3'",
+    ".svg": PNG_INSTEAD,
+    ".svgz": PNG_INSTEAD,
+    ".pdf": PNG_INSTEAD,
+    ".exr": f"{PNG_INSTEAD}, of 8 or 16 bits",
+    ".hdr": f"{PNG_INSTEAD}, of 8 or 16 bits",
+    ".dcm": f"{PNG_INSTEAD}, of 16 bits, as pydicom reads them",
+    ".dicom": f"{PNG_INSTEAD}, of 16 bits, as pydicom reads them",
+    ".nii": f"{PNG_INSTEAD}, a slice each",
+    ".npy": f"{PNG_INSTEAD}, or read them with the source npz",
+    ".npz": f"{PNG_INSTEAD}, or read them with the source npz",
+    ".jxl": PNG_INSTEAD,
+    ".xcf": PNG_INSTEAD,
+} | dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), DEVELOP)
+CURES |= dict.fromkeys((".avi", ".mkv", ".mov", ".mp4", ".mpg", ".webm"), FRAMES)
+CURES |= dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), UNPACK)
+"""Suffix of files that may hold images, but are not read -> what makes them readable."""
+
+
 class ImageFile(NamedTuple):
-    """A file with an image's suffix, before it is read.
+    """An image's file, by its suffix or else by its first bytes, before it is read.
 
     name: the path below the folder, with slashes.
     num_bytes: its length.
@@ -34,18 +76,21 @@ class Listing(NamedTuple):
 
     files: the image files, sorted by name.
     rejected: (name, reason) of files and folders that cannot be used, sorted.
-    num_other: how many files have no image's suffix.
+    others: suffix -> how many files with it are no images; the empty suffix where a name has none.
+    passed_over: folders that are hidden, or that no person has made, sorted.
     """
 
     files: list[ImageFile]
     rejected: list[tuple[str, str]]
-    num_other: int
+    others: dict[str, int]
+    passed_over: list[str]
 
 
 def list_images(root: str | Path | None, *, without: Path | None = None) -> Listing:
-    """Lists the image files of a folder and of its sub-folders; reads none.
+    """Lists the image files of a folder and of its sub-folders; reads the first bytes of those without a suffix alone.
 
-    Hidden files are passed over. Links are not followed, but listed as rejected.
+    Hidden files are passed over, and so are folders that are hidden or in `PASSED_OVER`. Links are not followed, but
+    listed as rejected.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.
@@ -56,16 +101,34 @@ def list_images(root: str | Path | None, *, without: Path | None = None) -> List
     """
     if root is None:
         raise BadInput("no folder of images is named; set config.data.root to it.")
-    folder = Path(root)
+    folder = expand(root, "config.data.root")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the images.")
     listing = _list(folder.resolve(), None if without is None else without.resolve())
     if not listing.files:
+        others = "; ".join([f"{sum(listing.others.values())} others", *not_read(listing)])
         raise BadInput(
-            f"no image files in {folder} ({listing.num_other} others, {len(listing.rejected)} that cannot be used"
+            f"no image files in {folder} ({others}; {len(listing.rejected)} that cannot be used"
             f"{first_of(listing.rejected)}); set config.data.root to a folder of images that Pillow reads."
         )
     return listing
+
+
+def not_read(listing: Listing) -> list[str]:
+    """Returns a line with the files that are no images, by suffix, and one with the folders that were passed over."""
+    lines = []
+    if listing.others:
+        counts = sorted(listing.others.items(), key=lambda item: (item[0] not in CURES, -item[1], item[0]))
+        words = [
+            f"{num:,} {suffix or 'without a suffix'}" + (f" ({CURES[suffix]})" if suffix in CURES else "")
+            for suffix, num in counts
+        ]
+        rest = [f"{len(words) - MENTIONED} more kinds"] if len(words) > MENTIONED else []
+        lines.append("not read: " + ", ".join(words[:MENTIONED] + rest))
+    if listing.passed_over:
+        rest = f" and {len(listing.passed_over) - MENTIONED} more" if len(listing.passed_over) > MENTIONED else ""
+        lines.append(f"passed over: {', '.join(listing.passed_over[:MENTIONED])}{rest}")
+    return lines
 
 
 def first_of(rejected: list[tuple[str, str]]) -> str:
@@ -92,7 +155,7 @@ def read_in_threads(read: Callable[[str], Item], names: Sequence[str], *, ahead:
 
 
 def _list(folder, without):
-    files, rejected, num_other = [], [], 0
+    files, rejected, others, passed_over = [], [], Counter(), []
     pending = [(folder, "")]
     while pending:
         where, above = pending.pop()
@@ -102,13 +165,17 @@ def _list(folder, without):
             if reason is not None:
                 rejected.append((name, reason))
             elif entry.is_dir(follow_symlinks=False):
-                if entry.path != str(without):
+                if _is_passed_over(entry):
+                    passed_over.append(f"{name}/")
+                elif entry.path != str(without):
                     pending.append((entry.path, f"{name}/"))
-            elif not _has_suffix(entry):
-                num_other += 1
-            else:
+            elif entry.name.startswith("."):
+                continue
+            elif _may_be_image(entry):
                 _add_file(entry, name, files, rejected)
-    return Listing(sorted(files), sorted(rejected), num_other)
+            else:
+                others[_suffix(entry)] += 1
+    return Listing(sorted(files), sorted(rejected), dict(others), sorted(passed_over))
 
 
 def _add_file(entry, name, files, rejected):
@@ -122,7 +189,7 @@ def _add_file(entry, name, files, rejected):
 def _entries(where, above, rejected):
     try:
         with os.scandir(where) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return list(entries)
     except OSError as error:
         rejected.append((above.rstrip("/") or ".", f"the folder cannot be read ({error.strerror})"))
         return []
@@ -132,11 +199,25 @@ def _text(name):
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def _suffix(entry):
+    return os.path.splitext(entry.name)[1].lower()
+
+
 def _has_suffix(entry):
-    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+    return _suffix(entry) in SUFFIXES
+
+
+def _may_be_image(entry):
+    return _has_suffix(entry) or (not _suffix(entry) and entry.is_file(follow_symlinks=False) and is_image(entry.path))
+
+
+def _is_passed_over(entry):
+    return entry.name.startswith(".") or entry.name.lower() in PASSED_OVER
 
 
 def _why_not(entry):
+    if _is_passed_over(entry):
+        return None
     if entry.is_symlink():
         return "it is a symbolic link, which is not followed; put what it leads to in its place"
     is_dir = entry.is_dir(follow_symlinks=False)

@@ -1,16 +1,18 @@
 """One NumPy archive, or a folder of NumPy files, with the array names that Keras uses."""
 
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
 from latent_al.data.arrays import assemble, to_labels, to_split, with_channels
+from latent_al.data.depth import find_bits
 from latent_al.data.images import Mapped
+from latent_al.runtime.files import expand
+from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, Data, Split
 
 
-def npz(*, root: str, num_validation: int) -> Data:
+def npz(*, root: str, num_validation: int, depth: int | None = None) -> Data:
     """Reads `x_train` [n h w] or [n h w c], and where present `y_train`, and `x_` and `y_` of validation and test.
 
     Labels [n] are classes where they are whole numbers, and angles in degrees in [0, 360) where they are floats.
@@ -21,18 +23,25 @@ def npz(*, root: str, num_validation: int) -> Data:
     Args:
         root: the `.npz` file, or the folder.
         num_validation: rows held out of `x_train`; 0 where the file has `x_validation`.
+        depth: bits of integers that are stored with more than eight; by default as many as the highest of all images
+            takes.
 
     Raises:
         BadInput: no such file, not a whole archive, no `x_train`, pickled objects, labels of another length.
     """
-    path = Path(root)
+    path = expand(root, "config.data.root")
     arrays = _read_folder(path) if path.is_dir() else _read_archive(path)
     if "x_train" not in arrays:
         raise BadInput(f"{path} has arrays {sorted(arrays)} but no x_train; name the training images x_train.")
+    images = [array for name, array in arrays.items() if name in ("x_train", "x_test", "x_validation")]
+    bits = find_bits(images, depth)
+    if bits is not None and is_first():
+        source = "as config.data.depth says" if depth is not None else "which config.data.depth overrules"
+        print(f"Depth: levels are read as {bits} bits, {source}.", flush=True)
     return assemble(
-        _split(arrays, "train", stays=path.is_dir()),
-        _split(arrays, "test"),
-        validation=_split(arrays, "validation"),
+        _split(arrays, "train", bits, stays=path.is_dir()),
+        _split(arrays, "test", bits),
+        validation=_split(arrays, "validation", bits),
         num_validation=num_validation,
     )
 
@@ -57,7 +66,7 @@ def _read_archive(path):
         raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error
 
 
-def _split(arrays, name, *, stays=False):
+def _split(arrays, name, bits, *, stays=False):
     if f"x_{name}" not in arrays:
         return None
     images = with_channels(arrays[f"x_{name}"])
@@ -67,5 +76,5 @@ def _split(arrays, name, *, stays=False):
             f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
         )
     if stays:
-        return Split(Mapped(images), None if labels is None else to_labels(labels))
-    return to_split(images, labels)
+        return Split(Mapped(images, bits), None if labels is None else to_labels(labels))
+    return to_split(images, labels, bits)

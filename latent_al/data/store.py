@@ -12,8 +12,10 @@ from jaxtyping import UInt8
 from latent_al.runtime.files import read_csv, replacing, write_csv
 from latent_al.types import BadInput
 
-COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns"]
+COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns", "bits", "one_colour"]
 """The columns of a shard's table, which describes its images as they were when scanned."""
+LATER = ["bits", "one_colour"]
+"""Columns that shards of earlier versions lack; they read as zeros."""
 SHARD, SHARD_BYTES = 1024, 2**26
 """Images of a shard, and its bytes, at most: as much again is read ahead."""
 OPEN_MAPS = 256
@@ -148,4 +150,5 @@ class Store:
 
 
 def _typed(table):
+    table = table.assign(**{name: "0" for name in LATER if name not in table.columns})
     return table[COLUMNS].astype(dict.fromkeys(COLUMNS[2:], np.int64))

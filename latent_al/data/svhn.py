@@ -1,12 +1,11 @@
 """Cropped digits of SVHN in grey, from TensorFlow Datasets or their own files (ufldl.stanford.edu/housenumbers)."""
 
-from pathlib import Path
-
 import numpy as np
 from scipy.io import loadmat
 
 from latent_al.data.arrays import assemble
 from latent_al.data.tfds import tfds
+from latent_al.runtime.files import expand
 from latent_al.types import BadInput, Data, Split
 
 
@@ -31,7 +30,8 @@ def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data
         return data._replace(
             train=_grey_split(data.train), validation=_grey_split(data.validation), test=_grey_split(data.test)
         )
-    train = _find_train(Path(root))
+    root = expand(root, "config.data.root")
+    train = _find_train(root)
     test = train.with_name("test_32x32.mat")
     return assemble(
         _read(train),

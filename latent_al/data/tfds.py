@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from latent_al.data.arrays import assemble, to_split
+from latent_al.runtime.files import expand
 from latent_al.runtime.processes import after_the_first
 from latent_al.types import BadInput, Data, Split, require
 
@@ -72,6 +73,7 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
         BadInput: the set is not prepared and TFDS or TensorFlow not installed, the name is unknown, the set cannot be
             downloaded, has no images with class labels, or has images of several sizes.
     """
+    data_dir = None if data_dir is None else str(expand(data_dir, "config.data.data_dir"))
     with after_the_first():
         folder = _find_prepared(dataset, data_dir) or _prepare(dataset, data_dir)
     prepared = _describe(folder, dataset)

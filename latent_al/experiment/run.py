@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from latent_al.data import digest, load
+from latent_al.data import digest, load, rows_of_one_colour
 from latent_al.data.images import digest_arrays
 from latent_al.encoders import TRAINED, Encodings, build_encoder
 from latent_al.experiment.build import build_arms, capacity, measure_latents, place_encodings, prepare_arm
@@ -24,6 +24,7 @@ from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
 from latent_al.runtime.mesh import gather, gather_on_first, make_mesh
+from latent_al.runtime.noise import noise_to_file
 from latent_al.runtime.processes import after_the_first, agree, is_first
 from latent_al.runtime.workdir import begun_with, check_begun, check_format, open_workdir, pin
 from latent_al.strategies.sampling import Clustered
@@ -53,7 +54,7 @@ def run_experiment(
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     wanted = config.seeds_at_once or begun_with(Path(workdir))
     mesh = make_mesh(config.mesh, _seed_blocks(config.num_seeds, wanted or config.num_seeds))
-    data = load(config.data)
+    data = _load(config.data, Path(workdir))
     _check_budget(config, data)
     _check_reach(config, data)
     encoders = {name: build_encoder(spec, data.train.images.shape[1:]) for name, spec in config.encoders.items()}
@@ -78,6 +79,7 @@ def run_experiment(
         _pin(folder, name, splits)
         encodings[name], placed[name] = splits, place_encodings(splits, mesh)
         stats = measure_latents(placed[name].train, len(data.ids), mesh)
+        _check_latents(name, stats, data)
         for arm in arms.values():
             if arm.encoder == name:
                 prepared[arm.name] = prepare_arm(arm, placed[name].train, stats)
@@ -100,6 +102,29 @@ class _Session(NamedTuple):
     diagnostics: dict[str, Diagnostic]
     folder: Path
     test_every_round: bool
+
+
+def _load(spec, workdir):
+    source = spec
+    while "source" in source:
+        source = source["source"]
+    if source["name"] != "image_folder":
+        return load(spec)
+    with noise_to_file(workdir / "warnings.log"):
+        return load(spec)
+
+
+def _check_latents(name, stats, data):
+    if not stats.is_constant or stats.num_rows < 2:
+        return
+    plain = rows_of_one_colour(data.train.images)
+    why = "choose another encoder"
+    if len(plain):
+        why = (
+            f"{len(plain):,} of {len(data.ids):,} training images have one colour, the first is {data.ids[plain[0]]}: "
+            "look at the files, and where they are deeper than they look, set config.data.depth"
+        )
+    raise BadInput(f"all {stats.num_rows:,} latents of encoder {name!r} are equal; {why}.")
 
 
 def _check_budget(config, data):

@@ -9,7 +9,7 @@ from pydantic import Field
 from latent_al.encoders import TRAINED
 from latent_al.encoders.precomputed import precomputed
 from latent_al.experiment.config import Precision, Strategy
-from latent_al.experiment.schema import Count, CountOrZero, Int, Settings, Table, checked, parse
+from latent_al.experiment.schema import Count, CountOrZero, Float, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
@@ -27,6 +27,10 @@ class Folder(Settings):
     """Height and width that every image is resized to."""
     channels: Int
     """1 for grey, 3 for colour."""
+    depth: Int | None = None
+    """Bits of levels in files that have more than eight; by default as many as the highest of all files takes."""
+    max_megapixels: Float | None = None
+    """The largest image that is read, in millions of pixels; by default 89."""
 
 
 @checked

@@ -19,6 +19,7 @@ from latent_al.labelling.state import State, set_audit_aside, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_csv
+from latent_al.runtime.noise import noise_to_file
 from latent_al.runtime.workdir import check_format, check_identity
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.needs import check_needs, stats_of_shapes
@@ -64,8 +65,17 @@ def run(config: ConfigDict, workdir: str) -> None:
 def _run(config, folder, parts):
     check_format(folder)
     data = config.data
-    plan = scan.plan(data.root, folder, size=tuple(data.size), channels=data.channels)
+    plan = scan.plan(
+        data.root,
+        folder,
+        size=tuple(data.size),
+        channels=data.channels,
+        depth=data.depth,
+        max_megapixels=data.max_megapixels,
+    )
     check_identity(folder, _identity(config))
+    for line in plan.remarks:
+        print(line)
     if plan.new:
         print(terminal.to_scan(scan.forecast(plan)))
     scanned = scan.scan(plan)
@@ -87,7 +97,7 @@ def _run(config, folder, parts):
         print(terminal.waiting(state, taken))
     else:
         asked = ask(config, parts.initial, parts.strategy, state, encoded)
-        print(terminal.report(asked.record, _publish(config, folder, scanned, state, encoded, asked)))
+        print(terminal.report(asked.record, _publish(folder, scanned, state, encoded, asked)))
         state = _after(state, asked)
     _write_progress(folder, state.past)
     print(terminal.next_steps(folder, state))
@@ -145,24 +155,28 @@ def _encode(encoder: Encoder, scanned, folder) -> Encoded:
     expected = encoder.forecast(data, folder)
     if expected is not None:
         print(terminal.forecast(expected))
-    return encoder.encode(data, folder).train
+    encoded = encoder.encode(data, folder).train
+    scan.check_latents(np.asarray(encoded.latents), scanned.table)
+    return encoded
 
 
-def _publish(config, folder, scanned, state: State, encoded, asked: Asked):
-    root, table = Path(config.data.root), scanned.table.iloc[asked.rows]
+def _publish(folder, scanned, state: State, encoded, asked: Asked):
+    root, table = scanned.plan.root, scanned.table.iloc[asked.rows]
     pixels = (scanned.store[row] for row in asked.rows.tolist())
     masks, picked = state.masks, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=masks.labelled, open=masks.open & ~masks.audit, audit=masks.audit)
     marks = {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
-    return rounds.publish(
-        folder,
-        asked.record,
-        queries=asked.queries,
-        predictions=asked.predictions,
-        images=rounds.originals(root, table, pixels, config.data.channels),
-        marked=sheets.Marked(encoded.latents, marks | picked),
-        root_name=root.resolve().name,
-    )
+    # The files are read again for the contact sheet.
+    with noise_to_file(folder / scan.NOISE):
+        return rounds.publish(
+            folder,
+            asked.record,
+            queries=asked.queries,
+            predictions=asked.predictions,
+            images=rounds.originals(root, table, pixels, scanned.plan.reading),
+            marked=sheets.Marked(encoded.latents, marks | picked),
+            root_name=root.resolve().name,
+        )
 
 
 def _after(state: State, asked: Asked) -> State:

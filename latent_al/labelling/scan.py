@@ -1,9 +1,11 @@
 """Finds the images of a folder, once each by their content, and what came, went and changed since the last scan."""
 
 import hashlib
+import json
+import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,16 +14,23 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from latent_al.data.image_files import UnusableImage, check_shape, decode, read_content
-from latent_al.data.listing import first_of, list_images, read_in_threads
+from latent_al.data.depth import check_depth, describe, survey
+from latent_al.data.image_files import Depth, Reading, UnusableImage, check_shape, decode, pixel_limit, read_content
+from latent_al.data.image_folder import SPLITS
+from latent_al.data.listing import Listing, first_of, list_images, not_read, read_in_threads
 from latent_al.data.store import COLUMNS, Store, shard_rows
-from latent_al.runtime.files import read_csv, write_csv
+from latent_al.runtime.files import expand, read_csv, write_csv, write_json
+from latent_al.runtime.noise import noise_to_file
 from latent_al.types import BadInput, Data, Split
 
 PLACE = ["file_name", "bytes", "modified_ns"]
 """The columns that tell, without reading it, that a file is as it was."""
+NOISE, DEPTH = "warnings.log", "depth.json"
+"""The files of the workdir with what libraries print, and with the depth of the pool."""
 ROW_BYTES = 200
 """Bytes of an image in the tables, about."""
+EARLIER_BITS = 16
+"""The depth of all deep images in workdirs that have no `depth.json`."""
 
 
 class Forecast(NamedTuple):
@@ -44,22 +53,20 @@ class Plan:
     Attributes:
         root: the folder.
         workdir: where the shards and the tables go.
-        size: (height, width) that every image is resized to.
-        channels: 1 for grey, 3 for colour.
+        reading: how every image is read.
         store: the images that earlier scans have read.
-        files: `PLACE` of each file with an image's suffix, sorted by name, and its `id`, empty where it is to be read.
-        rejected: (file name, reason) of all that will not be read.
-        num_other: how many files have no image's suffix.
+        files: `PLACE` of each image file, sorted by name, and its `id`, empty where it is to be read.
+        listing: of the folder.
+        remarks: what is to be said before the files are read, a line each.
     """
 
     root: Path
     workdir: Path
-    size: tuple[int, int]
-    channels: int
+    reading: Reading
     store: Store
     files: pd.DataFrame
-    rejected: list[tuple[str, str]]
-    num_other: int
+    listing: Listing
+    remarks: list[str]
 
     @property
     def new(self) -> list[str]:
@@ -71,14 +78,15 @@ class Scan(NamedTuple):
     """The images of a folder, in the order of the store.
 
     table: as `manifest.csv`: id; file_name, where the image is or was; status; height and width in its file, upright;
-        bytes; modified_ns; copies, how many files hold these very bytes.
+        bytes; modified_ns; copies, how many files hold these very bytes; bits, that its levels were read with; and
+        one_colour, 1 where all its pixels are equal. These two are 0 of images that an earlier version has read.
         status is `present`; `changed` where its file is there, but with other content, which is an image of its own; or
         `removed`.
     store: their pixels.
     duplicates: as `duplicates.csv`: the further files of an image, and the file that stands for it.
     rejected: as `rejected.csv`: files that could not be used, and why.
     num_new, num_removed, num_changed: since the last scan that came to its end.
-    num_other: files without an image's suffix.
+    plan: that was carried out.
     """
 
     table: pd.DataFrame
@@ -88,7 +96,7 @@ class Scan(NamedTuple):
     num_new: int
     num_removed: int
     num_changed: int
-    num_other: int
+    plan: Plan
 
 
 class _Read(NamedTuple):
@@ -110,29 +118,44 @@ def check_size(size: tuple[int, int] | None, channels: int) -> None:
     check_shape(size, channels)
 
 
-def plan(root: str | None, workdir: Path, *, size: tuple[int, int] | None, channels: int) -> Plan:
-    """Lists the files of a folder and of its sub-folders; decodes none.
+def plan(
+    root: str | None,
+    workdir: Path,
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    depth: int | None = None,
+    max_megapixels: float | None = None,
+) -> Plan:
+    """Lists the files of a folder and of its sub-folders; decodes those alone that have more than eight bits a level.
 
-    Hidden files are passed over, and so is the workdir where it lies in the folder. Links are not followed, but listed
-    as rejected. Files that are as the last scan saw them, by name, length and time of change, are not read again.
+    The depth of these is found at the first scan that meets one, and kept in `depth.json` for good. Hidden files and
+    folders are passed over, and so is the workdir where it lies in the folder. Links are not followed, but listed as
+    rejected. Files that are as the last scan saw them, by name, length and time of change, are not read again.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.
         workdir: where earlier scans have left their tables and shards, and this one will.
         size: (height, width) that every image is resized to.
         channels: 1 for grey, 3 for colour.
+        depth: bits of levels in files that have more than eight; None to find them.
+        max_megapixels: the largest image that is read, in millions of pixels; None for 89.
 
     Raises:
-        BadInput: no folder, no image files in it, no size, or shards of another size or damaged.
+        BadInput: no folder, no image files in it, no size, shards of another size or damaged, or images that were read
+            with another depth.
     """
     check_size(size, channels)
-    if root is not None and workdir.is_dir() and Path(root).resolve() == workdir.resolve():
+    folder = None if root is None else expand(root, "config.data.root")
+    if folder is not None and workdir.is_dir() and folder.resolve() == workdir.resolve():
         raise BadInput(f"{root} is both config.data.root and --workdir; choose another --workdir.")
-    listing = list_images(root, without=workdir)
+    reading = Reading(tuple(size), channels, check_depth(depth), pixel_limit(max_megapixels))
+    listing = list_images(folder, without=workdir)
     store = Store(workdir / "pool", (*size, channels))
     table = pd.DataFrame(listing.files, columns=PLACE).astype({"file_name": str})
     table = table.merge(_seen_before(workdir, store), how="left", on=PLACE).fillna({"id": ""})
-    return Plan(Path(root), workdir, tuple(size), channels, store, table, listing.rejected, listing.num_other)
+    unread = Plan(folder, workdir, reading, store, table, listing, [*not_read(listing), *_splits_in(folder, listing)])
+    return _with_depth(unread)
 
 
 def forecast(plan: Plan) -> Forecast:
@@ -144,10 +167,11 @@ def forecast(plan: Plan) -> Forecast:
     new = plan.new
     sample = np.random.default_rng(0).choice(new, min(32, len(new)), replace=False).tolist() if new else []
     start = time.perf_counter()
-    for _ in _read_all(plan, sample):
-        pass
+    with noise_to_file(plan.workdir / NOISE):
+        for _ in _read_all(plan, sample):
+            pass
     seconds = (time.perf_counter() - start) * len(new) / max(len(sample), 1)
-    needed = len(new) * (plan.size[0] * plan.size[1] * plan.channels + ROW_BYTES)
+    needed = len(new) * (math.prod(plan.store.image_shape) + ROW_BYTES)
     there = next(path for path in (plan.workdir, *plan.workdir.resolve().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
     if free < needed:
@@ -170,7 +194,7 @@ def scan(plan: Plan) -> Scan:
     """
     plan.workdir.mkdir(parents=True, exist_ok=True)
     files, unreadable = _add_new(plan)
-    rejected = pd.DataFrame(sorted([*plan.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
+    rejected = pd.DataFrame(sorted([*plan.listing.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
     write_csv(plan.workdir / "rejected.csv", rejected)
     if files.empty:
         raise BadInput(
@@ -202,8 +226,12 @@ def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
 
 
 def summary(scan: Scan) -> str:
-    """Returns one line for the terminal with the counts of a scan; what is new only where not everything is."""
-    num_present = int((scan.table.status == "present").sum())
+    """Returns the counts of a scan for the terminal; what is new only where not everything is.
+
+    A second line names images of one colour.
+    """
+    is_present = scan.table.status == "present"
+    num_present = int(is_present.sum())
     num_new = scan.num_new if scan.num_new < len(scan.table) else 0
     counts = [
         (num_present, "images", ""),
@@ -212,12 +240,99 @@ def summary(scan: Scan) -> str:
         (num_new, "new since the last scan", ""),
         (scan.num_removed, "removed", ""),
         (scan.num_changed, "changed", ""),
-        (scan.num_other, "other files", ""),
+        (sum(scan.plan.listing.others.values()), "other files", ""),
     ]
     phrases = [
         f"{num:,} {what[:-1] if num == 1 and what.endswith('s') else what}{where}" for num, what, where in counts if num
     ]
-    return ", ".join(phrases)
+    lines = [", ".join(phrases)]
+    plain = scan.table.file_name[is_present & (scan.table.one_colour == 1)]
+    if len(plain):
+        lines.append(
+            f"of one colour: {len(plain):,} of them, the first is {plain.iloc[0]} (one_colour in manifest.csv)"
+        )
+    return "\n".join(lines)
+
+
+def check_latents(latents: np.ndarray, table: pd.DataFrame) -> None:
+    """Checks that the latents [n d] of a scan's table differ.
+
+    Raises:
+        BadInput: they are all equal; it names images of one colour, where there are some, as the reason.
+    """
+    if len(latents) < 2 or np.ptp(latents, axis=0).any():
+        return
+    plain = table.file_name[table.one_colour == 1]
+    why = "choose another encoder"
+    if len(plain):
+        why = (
+            f"{len(plain):,} of {len(table):,} images have one colour, the first is {plain.iloc[0]} (one_colour in "
+            "manifest.csv): look at the files, and where they are deeper than they look, set config.data.depth in "
+            "another --workdir"
+        )
+    raise BadInput(f"all {len(latents):,} latents are equal; {why}.")
+
+
+def _splits_in(folder, listing):
+    """Returns a line where sub-folders have the names of splits: a pool has no splits, so that all of them join it."""
+    tops = {file.name.split("/")[0] for file in listing.files if "/" in file.name}
+    splits = sorted(f"{top}/" for top in tops if top.lower() in SPLITS)
+    if not splits:
+        return []
+    return [
+        f"in the pool are all images, those of {', '.join(splits)} too; to leave out what you test on, set "
+        f"config.data.root to {folder / splits[-1]}"
+    ]
+
+
+def _with_depth(plan):
+    """Returns the plan with the depth of the pool, which it keeps for later scans.
+
+    Raises:
+        BadInput: images of the pool have been read with another depth.
+    """
+    path, names, depth = plan.workdir / DEPTH, plan.new, plan.reading.depth
+    kept = _read_depth(path)
+    if kept is not None:
+        if depth is not None and depth != kept:
+            raise BadInput(
+                f"depth is {depth.bits}, but the images in {plan.workdir} were read with {kept.bits} bits; leave "
+                "config.data.depth as it was, or choose another --workdir."
+            )
+        return replace(plan, reading=plan.reading._replace(depth=kept))
+    is_of_earlier_version = len(plan.store) > 0 and not path.exists()
+    with noise_to_file(plan.workdir / NOISE) as terminal:
+        names = plan.files.file_name.tolist() if is_of_earlier_version else names
+        progress = partial(_progress, what="looking for deep images", num=len(names), terminal=terminal)
+        surveyed = survey(plan.root, names, plan.reading.max_pixels, progress)
+    if surveyed is not None:
+        depth = depth or surveyed.depth
+        if is_of_earlier_version and depth.bits != EARLIER_BITS:
+            raise BadInput(
+                f"{plan.workdir} was begun by a version that read all deep images as {EARLIER_BITS} bits, but theirs "
+                f"go up to {surveyed.highest:,}, which are {depth.bits}; choose another --workdir to read them so, or "
+                f"set config.data.depth={EARLIER_BITS} to go on as before."
+            )
+        plan = replace(plan, remarks=[*plan.remarks, describe(surveyed, depth)])
+    if names:
+        plan.workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, dict(bits=surveyed and depth.bits, is_set=bool(surveyed and depth.is_set)))
+    return replace(plan, reading=plan.reading._replace(depth=depth))
+
+
+def _read_depth(path):
+    """Returns the depth that an earlier scan kept; None where it met no deep image, or there was no such scan."""
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return None if kept["bits"] is None else Depth(int(kept["bits"]), bool(kept["is_set"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
+
+
+def _progress(items, what, num, terminal):
+    return tqdm(items, total=num, desc=what, unit="", disable=not num, file=terminal)
 
 
 def _read_table(path, columns):
@@ -252,33 +367,34 @@ def _read_all(plan, names):
 
 def _read(plan, stored, name):
     try:
-        content, modified_ns = read_content(plan.root / name)
+        content, modified_ns = read_content(plan.root / name, plan.reading.max_pixels)
         identity = f"sha256:{hashlib.sha256(content).hexdigest()[:32]}"
         row = dict(id=identity, file_name=name, bytes=len(content), modified_ns=modified_ns)
         if identity in stored:
             return _Read(row, None, None)
-        pixels, height, width = decode(content, plan.size, plan.channels)
+        image = decode(content, plan.reading)
     except UnusableImage as error:
         return _Read(dict(file_name=name), None, str(error))
-    return _Read(row | dict(height=height, width=width), pixels, None)
+    row |= dict(height=image.height, width=image.width, bits=image.bits, one_colour=int(image.is_one_colour))
+    return _Read(row, image.pixels, None)
 
 
 def _add_new(plan):
     """Adds the new images to the store; returns (id and `PLACE` of every readable file, the others with a reason)."""
     readable, unreadable, batch = [], [], []
     seen = set(plan.store.rows.id)
-    new = plan.new
-    for read in tqdm(_read_all(plan, new), total=len(new), desc="reading images", unit="", disable=not new):
-        if read.reason is not None:
-            unreadable.append((read.row["file_name"], read.reason))
-            continue
-        readable.append([read.row[name] for name in ["id", *PLACE]])
-        if read.row["id"] not in seen:
-            seen.add(read.row["id"])
-            batch.append(read)
-        if len(batch) == shard_rows(plan.store.image_shape):
-            _append(plan.store, batch)
-            batch = []
+    with noise_to_file(plan.workdir / NOISE) as terminal:
+        for read in _progress(_read_all(plan, plan.new), "reading images", len(plan.new), terminal):
+            if read.reason is not None:
+                unreadable.append((read.row["file_name"], read.reason))
+                continue
+            readable.append([read.row[name] for name in ["id", *PLACE]])
+            if read.row["id"] not in seen:
+                seen.add(read.row["id"])
+                batch.append(read)
+            if len(batch) == shard_rows(plan.store.image_shape):
+                _append(plan.store, batch)
+                batch = []
     if batch:
         _append(plan.store, batch)
     kept = plan.files.loc[plan.files.id != "", ["id", *PLACE]]
@@ -300,15 +416,15 @@ def _compare(plan, files, previous, rejected):
     is_elsewhere = last.file_name.isin(files.file_name)
     status = pd.Series(np.select([copies > 0, is_elsewhere], ["present", "changed"], "removed"))
     before = rows.id.map(previous.set_index("id").status)
-    table = rows[["id", "height", "width"]].join(last[PLACE]).assign(status=status, copies=copies)
+    table = rows[["id", "height", "width", "bits", "one_colour"]].join(last[PLACE]).assign(status=status, copies=copies)
     duplicates = files[again].assign(same_as=files.id[again].map(here.file_name))
     return Scan(
-        table[["id", "file_name", "status", "height", "width", "bytes", "modified_ns", "copies"]],
+        table[["id", "file_name", "status", "height", "width", "bytes", "modified_ns", "copies", "bits", "one_colour"]],
         plan.store,
         duplicates[["id", "file_name", "same_as", "bytes", "modified_ns"]].reset_index(drop=True),
         rejected,
         num_new=int(before.isna().sum()),
         num_removed=int(((status == "removed") & (before != "removed")).sum()),
         num_changed=int(((status == "changed") & (before != "changed")).sum()),
-        num_other=plan.num_other,
+        plan=plan,
     )

@@ -11,10 +11,28 @@ from typing import BinaryIO
 
 import pandas as pd
 
+from latent_al.types import BadInput
+
 _START, _FORMULA = "(^|[;,|\t\r\n])", "(?=[-=+@\t\r'])"
 """Where a spreadsheet may begin a cell, whatever its separator, and how a cell begins that it may take for a formula,
 or that already has the apostrophe which guards one.
 """
+
+
+def expand(path: str | Path, setting: str) -> Path:
+    """Returns a path of a config with its `~` and its variables, such as `$HOME`, expanded.
+
+    Raises:
+        BadInput: it is empty, or names a variable that is not set; `setting` is the key to change.
+    """
+    text = os.fspath(path)
+    if not text.strip():
+        raise BadInput(f"{setting} is empty; set it to a path, which may be . for the current folder.")
+    expanded = Path(os.path.expanduser(os.path.expandvars(text)))
+    unset = re.search(r"\$\{?\w+\}?", str(expanded))
+    if unset and not expanded.exists():
+        raise BadInput(f"{setting} is {text}, but the variable {unset.group()} is not set; set it, or write the path.")
+    return expanded
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -166,6 +166,11 @@ def digest_by_share(array: np.ndarray) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
+def highest_of_all(number: int) -> int:
+    """Returns the highest of the whole numbers that the processes have."""
+    return number if jax.process_count() == 1 else max(map(int, _exchange(str(number))))
+
+
 def is_first() -> bool:
     """Returns whether this process, of those that run together, is the one that writes."""
     return jax.process_index() == 0
