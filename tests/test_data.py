@@ -1,6 +1,7 @@
 """Every source on small real files in its format, and every way in which such files are bad."""
 
 import gzip
+import shutil
 import struct
 import tracemalloc
 
@@ -13,6 +14,7 @@ from PIL import Image
 from latent_al import data
 from latent_al.data import digest, load
 from latent_al.data.arrays import to_split
+from latent_al.runtime.files import expand
 from latent_al.runtime.mesh import gather_on_first
 from latent_al.types import BadInput
 
@@ -240,6 +242,8 @@ class TestNpz:
             (dict(x_train=np.full((20, 5, 6), np.inf)), "NaN, infinite or outside"),
             (dict(x_train=np.full((20, 5, 6), 255.0)), r"outside \[0, 1\], the first is row 0"),
             (dict(x_train=np.zeros((20, 5, 6), int)), "images have type int64"),
+            (dict(x_train=np.zeros((20, 3, 5, 6), np.uint8)), r"whose channels come first, \[n c h w\].*np.moveaxis"),
+            (dict(y_train=np.arange(20) % 3 + 1, y_test=np.ones(10, int)), "labels run from 1 to 3; .* subtract 1"),
             (dict(x_train=np.zeros((20, 30), np.uint8)), r"shape \(20, 30\); expected \[n h w\]"),
             (
                 dict(x_test=np.zeros((10, 6, 6), np.uint8)),
@@ -251,6 +255,23 @@ class TestNpz:
         np.savez(tmp_path / "a.npz", **(arrays | change))
         with pytest.raises(BadInput, match=message):
             load_npz(tmp_path / "a.npz")
+
+    def test_depth(self, tmp_path, arrays, capsys):
+        for name in ("x_train", "x_test"):
+            arrays[name] = arrays[name].astype(np.uint16)
+        arrays["x_test"][0, 0, 0] = 300
+        np.savez(tmp_path / "a.npz", **arrays)
+        for path in ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"):
+            np.save(tmp_path / path, arrays[path.removesuffix(".npy")])
+        for root in (tmp_path / "a.npz", tmp_path):
+            data = load_npz(root, 0)
+            expected = (arrays["x_train"] / np.float32(511))[..., None]
+            np.testing.assert_array_equal(np.asarray(data.train.images), expected)
+            assert np.asarray(data.test.images).max() == np.float32(300 / 511)
+            assert capsys.readouterr().out == "Depth: levels are read as 9 bits, which config.data.depth overrules.\n"
+        data = load(dict(name="npz", root=str(tmp_path), num_validation=0, depth=8))
+        np.testing.assert_array_equal(np.asarray(data.train.images), (arrays["x_train"] / np.float32(255))[..., None])
+        assert np.asarray(data.test.images).max() == 1
 
     @pytest.mark.parametrize("num_validation", [-1, 20, 21])
     def test_bad_hold_out(self, tmp_path, arrays, num_validation):
@@ -333,6 +354,88 @@ class TestImageFolder:
             self.load(root)
         assert len(self.load(root, skip_broken=True).train.images) == 6
 
+    @pytest.mark.parametrize("train, validation, test", [("train", "val", "test"), ("Train", "VALID", "Testing")])
+    def test_splits_in_any_case(self, root, train, validation, test, capsys):
+        for split, change in ((validation, 10), (test, 20)):
+            shutil.copytree(root / "cat", root / split / "cat")
+            shutil.copytree(root / "dog", root / split / "dog")
+            Image.new("RGB", (6, 4), (change, 0, 0)).save(root / split / "dog" / "a png.png")
+        (root / train).mkdir()
+        for name in ("cat", "dog"):
+            (root / name).rename(root / train / name)
+        data = self.load(root)
+        assert [len(split.images) for split in data[:3]] == [6, 6, 6]
+        assert data.num_classes == 2
+        assert sorted(data.ids)[:2] == ["cat/a bmp.bmp", "cat/a png.png"]
+        for split, change in ((data.validation, 10), (data.test, 20)):
+            assert np.isclose(split.images[:, 0, 0, 0] * 255, change).sum() == 1
+        said = capsys.readouterr().out
+        for split in ("train", "validation", "test"):
+            assert f"{split}: 6 images in 2 classes: cat 3, dog 3\n" in said
+
+    @pytest.mark.parametrize(
+        "moves, message",
+        [
+            (
+                {"cat": "train"},
+                r"holds images in dog/, train/ and dog/a bmp.bmp; expected folders of classes, or train",
+            ),
+            ({"cat": "val", "dog": "test"}, r"holds images in test/, val/; expected folders of classes, or train/"),
+            ({"cat": "train/cat", "dog": "TRAIN/dog"}, r"holds images in TRAIN/, train/; expected"),
+            ({"cat": "cat/train", "dog": "cat/test"}, "test is the folder of a split within that of a class"),
+        ],
+    )
+    def test_splits_that_are_unclear(self, root, moves, message):
+        for old, new in moves.items():
+            (root / old).rename(root / "moving")
+            (root / new).parent.mkdir(exist_ok=True)
+            (root / "moving").rename(root / new)
+        with pytest.raises(BadInput, match=message):
+            self.load(root)
+
+    def test_what_is_no_class(self, root, capsys):
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+            shutil.copytree(root / "cat", root / name)
+        (root / "cat" / "notes.txt").touch()
+        (root / "dog" / "scan.dcm").touch()
+        assert self.load(root).num_classes == 2
+        said = capsys.readouterr().out
+        assert "train: 6 images in 2 classes: cat 3, dog 3\n" in said
+        assert "passed over: .ipynb_checkpoints/, @eaDir/, __MACOSX/\n" in said
+        assert "not read: 1 .dcm (save them as PNG, of 16 bits, as pydicom reads them), 1 .txt\n" in said
+
+    def test_the_counts_come_before_any_work(self, root, capsys):
+        (root / "cat" / "torn.png").write_bytes(b"x")
+        with pytest.raises(BadInput, match="torn.png cannot be read"):
+            self.load(root)
+        assert "train: 7 images in 2 classes: cat 4, dog 3\n" in capsys.readouterr().out
+
+    def test_one_depth_for_all_splits(self, tmp_path, capsys):
+        for split, top in (("train", 100), ("test", 4000)):
+            (tmp_path / split).mkdir()
+            levels = np.linspace(0, top, 16).astype(np.uint16).reshape(4, 4)
+            Image.fromarray(levels).save(tmp_path / split / "a.png")
+        data = self.load(tmp_path, channels=1)
+        assert data.train.images.max() == np.float32((100 >> 4) / 255)
+        assert data.test.images.max() == np.float32((4000 >> 4) / 255)
+        said = capsys.readouterr().out
+        assert "Depth: 2 files hold more than 8 bits a level, up to 4,000 (test/a.png): read as 12 bits; 1 of" in said
+        data = self.load(tmp_path, channels=1, depth=8)
+        assert (data.train.images.max(), data.test.images.max()) == (np.float32(100 / 255), 1)
+        assert "read as 8 bits, as config.data.depth says" in capsys.readouterr().out
+        with pytest.raises(BadInput, match="depth is 7; expected bits from 8 to 32"):
+            self.load(tmp_path, depth=7)
+
+    def test_images_of_one_colour_are_named(self, tmp_path, capsys):
+        Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "a.png")
+        Image.new("L", (4, 4)).save(tmp_path / "b.png")
+        self.load(tmp_path)
+        assert f"of one colour: 1 images, the first is {tmp_path}/b.png\n" in capsys.readouterr().out
+
+    def test_the_limit_of_pixels(self, root):
+        with pytest.raises(BadInput, match="its 24 pixels are more than the limit of 20"):
+            self.load(root, max_megapixels=20e-6)
+
     def test_no_images(self, tmp_path):
         (tmp_path / "readme.txt").touch()
         with pytest.raises(BadInput, match="no image files in"):
@@ -354,6 +457,25 @@ class TestImageFolder:
     def test_bad_settings(self, root, change):
         with pytest.raises(BadInput, match=f"{next(iter(change))} is"):
             self.load(root, **change)
+
+
+class TestPaths:
+    def test_variables_and_home(self, tmp_path, monkeypatch):
+        (tmp_path / "sub").mkdir()
+        monkeypatch.setenv("PHOTOS", str(tmp_path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("NONE", raising=False)
+        for path in ("$PHOTOS/sub", "${PHOTOS}/sub", "~/sub"):
+            assert expand(path, "root") == tmp_path / "sub"
+        with pytest.raises(BadInput, match=r"root is \$NONE/sub, but the variable \$NONE is not set"):
+            expand("$NONE/sub", "root")
+
+    @pytest.mark.parametrize("name", ["idx", "image_folder", "mnist", "npz", "svhn"])
+    def test_an_empty_root_is_no_folder(self, name):
+        settings = dict(idx={}, npz={}, image_folder=TestImageFolder.SPEC, mnist=dict(data_dir=None))
+        spec = settings.get(name, dict(data_dir=None)) | dict(name=name, root=" ", num_validation=0)
+        with pytest.raises(BadInput, match=r"config.data.root is empty; set it to a path, which may be \."):
+            load(spec)
 
 
 def test_unknown_source_lists_the_known():

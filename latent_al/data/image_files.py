@@ -304,10 +304,23 @@ def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
     # Pillow keeps the upper eight of 16 bits, and reads the lower eight where it is told the other order of bytes.
     if rawmode == "LA;16B":
         parts = _load_as(content, "RGBA")
-        return parts[..., ::2] * 256 + parts[..., 1::2]
-    if re.fullmatch("(RGB|RGBA|RGBX);16[BLN]", rawmode):
-        return _load_as(content, rawmode) * 256 + _load_as(content, rawmode[:-1] + SWAPPED[rawmode[-1]])
-    return None
+        return _visible(parts[..., ::2] * 256 + parts[..., 1::2])
+    if not re.fullmatch("(RGB|RGBA|RGBa|RGBX);16[BLN]", rawmode):
+        return None
+    upper = rawmode.replace("a", "A")
+    levels = _load_as(content, upper) * 256 + _load_as(content, upper[:-1] + SWAPPED[upper[-1]])
+    return _visible(levels if upper == rawmode else _divided_by_alpha(levels))
+
+
+def _visible(levels):
+    """Returns the levels with zeros where they are transparent, whatever lies there: it makes no pool deep."""
+    return levels if levels.shape[-1] == 3 else np.where(levels[..., -1:] == 0, 0, levels)
+
+
+def _divided_by_alpha(levels):
+    alpha = levels[..., 3:].astype(np.uint64)
+    colours = np.minimum(levels[..., :3] * 65535 // np.maximum(alpha, 1), 65535)
+    return np.concatenate([colours, alpha], axis=-1).astype(np.uint32)
 
 
 def _load_as(content, rawmode):
@@ -337,13 +350,13 @@ def _shallow(levels, depth, image):
 
 
 def _eight_bits(levels, depth):
-    highest = 2**depth.bits - 1
-    if levels.max() > highest and not depth.is_set:
+    highest, top = int(levels.max()), 2**depth.bits - 1
+    if highest > top and not depth.is_set:
         raise UnusableImage(
-            f"its levels go up to {levels.max()}, but the images before it were read with {depth.bits} bits, up to "
-            f"{highest}; leave it out, or set config.data.depth={bits_of(levels.max())} in another --workdir"
+            f"its levels go up to {highest}, but the images before it were read with {depth.bits} bits, up to {top}; "
+            f"leave it out, or set config.data.depth={bits_of(highest)} in another --workdir"
         )
-    return (np.minimum(levels, highest) >> (depth.bits - 8)).astype(np.uint8)
+    return (np.minimum(levels, top) >> (depth.bits - 8)).astype(np.uint8)
 
 
 def _over_ground(image):
