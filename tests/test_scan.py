@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,9 @@ from PIL import Image
 from latent_al.data import listing
 from latent_al.data import store as stores
 from latent_al.data.store import Store
-from latent_al.labelling.scan import forecast, plan, scan, summary
+from latent_al.labelling.scan import check_latents, forecast, plan, scan, summary
 from latent_al.runtime.files import read_csv
+from latent_al.runtime.noise import noise_to_file
 from latent_al.types import BadInput
 
 RNG = np.random.default_rng(0)
@@ -176,6 +179,156 @@ class TestScan:
         row = result.table.index[result.table.file_name == "large.png"][0]
         assert result.table.loc[row, ["height", "width"]].tolist() == [9, 7]
         assert (result.store[row] == 50).all()
+
+
+def deepen(path, highest):
+    """A file of 16 bits whose levels run from 0 to `highest`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.linspace(0, highest, 16).astype(np.uint16).reshape(4, 4)).save(path)
+
+
+def rejected(result):
+    return dict(result.rejected.to_numpy())
+
+
+class TestDepth:
+    def test_it_is_found_over_the_whole_pool_and_kept(self, tmp_path, workdir):
+        root = tmp_path / "root"
+        deepen(root / "a.png", 100)
+        deepen(root / "b.png", 4000)
+        save(root / "c.png", 1)
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        assert planned.remarks == [
+            "Depth: 2 files hold more than 8 bits a level, up to 4,000 (b.png): read as 12 bits; 1 of them use 8 bits "
+            "at most, and come out dark; config.data.depth overrules it."
+        ]
+        result = scan(planned)
+        assert result.table.bits.tolist() == [12, 12, 8]
+        assert result.store[0:2].max(axis=(1, 2, 3)).tolist() == [100 >> 4, 4000 >> 4]
+        deepen(root / "d.png", 900)
+        deepen(root / "e.png", 5000)
+        result = run(root, workdir)
+        assert result.store[3].max() == 900 >> 4
+        assert "its levels go up to 5000, but the images before it were read with 12 bits" in rejected(result)["e.png"]
+        with pytest.raises(BadInput, match=r"depth is 16, but the images in .*work were read with 12 bits"):
+            run(root, workdir, depth=16)
+        assert read_csv(workdir / "manifest.csv").bits.tolist() == ["12", "12", "8", "12"]
+
+    def test_a_setting_overrules_it(self, tmp_path, workdir):
+        deepen(tmp_path / "root/a.png", 4000)
+        planned = plan(str(tmp_path / "root"), workdir, size=(4, 4), channels=1, depth=10)
+        assert planned.remarks[0].endswith("read as 10 bits, as config.data.depth says.")
+        expected = np.minimum(np.linspace(0, 4000, 16).astype(int) >> 2, 255)
+        np.testing.assert_array_equal(scan(planned).store[0].ravel(), expected)
+        deepen(tmp_path / "root/b.png", 1000)
+        assert run(tmp_path / "root", workdir).store[1].max() == 250
+
+    def test_deep_images_that_join_later_have_theirs(self, root, workdir):
+        run(root, workdir)
+        deepen(root / "deep.png", 255)
+        assert run(root, workdir).store[3].max() == 255
+        deepen(root / "deeper.png", 256)
+        assert list(rejected(run(root, workdir))) == ["deeper.png"]
+
+    def test_a_workdir_of_an_earlier_version(self, root, workdir):
+        def forget():
+            (workdir / "depth.json").unlink()
+            for path in (workdir / "manifest.csv", workdir / "pool/00000.csv"):
+                read_csv(path).drop(columns=["bits", "one_colour"], errors="ignore").to_csv(path, index=False)
+
+        run(root, workdir)
+        forget()
+        save(root / "new.png", 9)
+        result = run(root, workdir)
+        assert result.table.bits.tolist() == [0, 0, 0, 8]
+        forget()
+        deepen(root / "deep.png", 4000)
+        with pytest.raises(
+            BadInput, match=r"read all deep images as 16 bits, but theirs go up to 4,000, which are 12;"
+        ):
+            run(root, workdir)
+        assert run(root, workdir, depth=16).store[4].max() == 4000 >> 8
+
+
+class TestWhatIsNotRead:
+    def test_it_is_listed_by_suffix_with_a_cure(self, root, workdir):
+        for name in ("a.SVG", "b.svg", "c.exr", "sub/d.dcm", "e"):
+            (root / name).write_text("none")
+        shutil.copytree(root / "sub", root / ".ipynb_checkpoints")
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        assert planned.remarks == [
+            "not read: 2 .svg (save them as PNG), 1 .dcm (save them as PNG, of 16 bits, as pydicom reads them), "
+            "1 .exr (save them as PNG, of 8 or 16 bits), 1 without a suffix, 1 .txt",
+            "passed over: .ipynb_checkpoints/",
+        ]
+        assert summary(scan(planned)) == "3 images, 1 duplicate (duplicates.csv), 6 other files"
+
+    def test_heic_without_its_library(self, root, workdir, monkeypatch):
+        monkeypatch.setattr(listing, "SUFFIXES", listing.SUFFIXES - {".heic"})
+        for number in range(3):
+            (root / f"{number}.HEIC").write_bytes(b"heic")
+        remarks = plan(str(root), workdir, size=(4, 4), channels=1).remarks
+        assert remarks == ["not read: 3 .heic (pip install pillow-heif), 1 .txt"]
+
+    def test_images_without_a_suffix_are_read(self, root, workdir):
+        (root / "b.png").rename(root / "IMG_0001")
+        result = run(root, workdir)
+        assert states(result) == dict.fromkeys(["IMG_0001", "a.bmp", "sub/c d.tif"], "present")
+
+    def test_folders_of_splits_are_told(self, root, workdir):
+        for name in ("Train/a.png", "val/b.png"):
+            save(root / name, len(name))
+        assert plan(str(root), workdir, size=(4, 4), channels=1).remarks[1] == (
+            "in the pool are all images, those of Train/, val/ too; to read one of these alone, set config.data.root "
+            "to it"
+        )
+
+    def test_too_many_pixels(self, root, workdir):
+        Image.new("L", (5, 3)).save(root / "small.png")
+        result = run(root, workdir, max_megapixels=15e-6)
+        assert result.table.file_name.tolist() == ["small.png"]
+        assert rejected(result)["b.png"] == (
+            "its 16 pixels are more than the limit of 15; make it smaller, or raise config.data.max_megapixels"
+        )
+
+
+class TestOneColour:
+    def test_it_is_named(self, root, workdir):
+        for name, level in (("x.png", 7), ("y.png", 8)):
+            Image.new("L", (4, 4), level).save(root / name)
+        result = run(root, workdir)
+        assert result.table.one_colour.tolist() == [0, 0, 0, 1, 1]
+        assert summary(result).endswith("\nof one colour: 2 of them, the first is x.png (one_colour in manifest.csv)")
+        check_latents(np.float32([[0, 1], [0, 1], [0, 2], [0, 1], [0, 1]]), result.table)
+        with pytest.raises(
+            BadInput, match=r"all 5 latents are equal; 2 of 5 images have one colour, the first is x.png"
+        ):
+            check_latents(np.ones((5, 2), np.float32), result.table)
+        with pytest.raises(BadInput, match="all 3 latents are equal; choose another encoder"):
+            check_latents(np.ones((3, 2), np.float32), result.table[:3])
+
+
+class TestNoise:
+    @pytest.mark.filterwarnings("default")
+    def test_it_goes_to_a_file(self, root, workdir, capfd, monkeypatch):
+        # pytest keeps warnings to itself.
+        monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: print(message, file=sys.stderr))
+        exif = b"Exif\0\0MM\0*\0\0\0\x08\0\5"
+        Image.new("L", (4, 4)).save(root / "odd.jpg", exif=exif)
+        result = run(root, workdir)
+        assert len(result.table) == 4
+        assert "Corrupt EXIF data" in (workdir / "warnings.log").read_text()
+        assert "Corrupt" not in capfd.readouterr().err
+
+    def test_of_c_code_too_and_nothing_makes_no_file(self, tmp_path, capfd):
+        with noise_to_file(tmp_path / "job/warnings.log") as terminal:
+            print("progress", file=terminal)
+        assert not (tmp_path / "job").exists()
+        for _ in range(2):
+            with noise_to_file(tmp_path / "job/warnings.log"):
+                os.write(2, b"TIFFReadDirectory\n")
+        assert (tmp_path / "job/warnings.log").read_text() == "TIFFReadDirectory\n" * 2
+        assert capfd.readouterr().err == "progress\n"
 
 
 class TestForecast:

@@ -154,7 +154,7 @@ def plan(
     store = Store(workdir / "pool", (*size, channels))
     table = pd.DataFrame(listing.files, columns=PLACE).astype({"file_name": str})
     table = table.merge(_seen_before(workdir, store), how="left", on=PLACE).fillna({"id": ""})
-    unread = Plan(folder, workdir, reading, store, table, listing, [*not_read(listing), *_splits_in(folder, listing)])
+    unread = Plan(folder, workdir, reading, store, table, listing, [*not_read(listing), *_splits_in(listing)])
     return _with_depth(unread)
 
 
@@ -273,15 +273,15 @@ def check_latents(latents: np.ndarray, table: pd.DataFrame) -> None:
     raise BadInput(f"all {len(latents):,} latents are equal; {why}.")
 
 
-def _splits_in(folder, listing):
+def _splits_in(listing):
     """Returns a line where sub-folders have the names of splits: a pool has no splits, so that all of them join it."""
     tops = {file.name.split("/")[0] for file in listing.files if "/" in file.name}
     splits = sorted(f"{top}/" for top in tops if top.lower() in SPLITS)
     if not splits:
         return []
     return [
-        f"in the pool are all images, those of {', '.join(splits)} too; to leave out what you test on, set "
-        f"config.data.root to {folder / splits[-1]}"
+        f"in the pool are all images, those of {', '.join(splits)} too; to read one of these alone, set "
+        "config.data.root to it"
     ]
 
 
