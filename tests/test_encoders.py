@@ -1,5 +1,7 @@
 """Encoders: the same bytes after a stop, and embeddings that cannot be used."""
 
+import zipfile
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from latent_al.data import load
 from latent_al.encoders import ENCODERS, training
 from latent_al.encoders.identity import identity
-from latent_al.encoders.precomputed import precomputed
+from latent_al.encoders.precomputed import check_fingerprints, precomputed
 from latent_al.encoders.quality import describe
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.types import BadInput, build
@@ -202,9 +204,53 @@ class TestPrecomputed:
             with pytest.raises(BadInput, match=f"{path} cannot be read as .npy"):
                 precomputed(latents=str(tmp_path / path)).encode(make_data(), tmp_path)
 
+    def test_arrays_in_other_files_are_refused_with_the_call_that_saves_them(self, make_data, tmp_path):
+        np.savez(tmp_path / "a.npz", ids=np.arange(60), vectors=np.zeros((60, 5)))
+        with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+            archive.writestr("a/data.pkl", b"pickled")
+        (tmp_path / "old.pth").write_bytes(b"\x80\x02pickled")
+        (tmp_path / "a.csv").write_text("0.1,0.2\n")
+        for name, message in [
+            (
+                "a.npz",
+                r"a.npz is an archive; .* numpy.save\('.*a.npy', numpy.load\('.*a.npz'\)\['ids'\]\), or another ",
+            ),
+            ("a.pt", r"a.pt is an archive; .* numpy.save\('.*a.npy', torch.load\('.*a.pt'\).numpy\(\)\)"),
+            ("old.pth", r"old.pth cannot be read as .npy .* numpy.save\('.*old.npy', torch.load\("),
+            ("a.csv", r"a.csv cannot be read as .npy .* numpy.save\('.*a.npy', pandas.read_csv\("),
+        ]:
+            with pytest.raises(BadInput, match=message):
+                precomputed(latents=str(tmp_path / name)).shapes(make_data())
+
+    def test_paths_are_expanded(self, save, make_data, tmp_path, monkeypatch):
+        save(latents=np.zeros((60, 5)), test=np.zeros((20, 5)))
+        monkeypatch.setenv("HERE", str(tmp_path))
+        encoder = precomputed(latents="$HERE/latents.npy", test="$HERE/test.npy")
+        assert encoder.shapes(make_data(num_validation=0)).latents.shape == (60, 5)
+        with pytest.raises(BadInput, match="the encoder's latents is empty"):
+            precomputed(latents="")
+
     def test_a_split_without_its_file(self, save, make_data, tmp_path):
         with pytest.raises(BadInput, match="20 validation images but no embeddings"):
             save(latents=np.zeros((60, 5)))(make_data(), tmp_path)
+
+
+def test_fingerprints(tmp_path):
+    path, ids = tmp_path / "encoder/embeddings.csv", np.array(["a", "b", "c"])
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    check_fingerprints(path, ids[:2], rows[:2], "x.npy")
+    check_fingerprints(path, ids[[2, 0]], rows[[2, 0]], "y.npy")
+    before = path.read_bytes()
+    check_fingerprints(path, ids, rows, "y.npy")
+    assert path.read_bytes() == before
+    with pytest.raises(
+        BadInput, match="z.npy has another embedding than before for 2 of 3 images, the first is b; give"
+    ):
+        check_fingerprints(path, ids, rows[[0, 2, 1]], "z.npy")
+    assert path.read_bytes() == before
+    path.write_text("id\na\n")
+    with pytest.raises(BadInput, match="embeddings.csv cannot be read"):
+        check_fingerprints(path, ids, rows, "x.npy")
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):

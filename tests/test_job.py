@@ -5,6 +5,7 @@ import shutil
 import filelock
 import numpy as np
 import pytest
+from PIL import Image
 from test_labelling import ROOT, answer, call, configure, draw, queries_of, record_of
 
 from latent_al.experiment.command_line import load_config, recall
@@ -152,6 +153,27 @@ def test_a_copy_of_a_round_by_another_program_is_named(plain):
     copy = workdir / "rounds/000 (conflicted copy)"
     copy.mkdir()
     with pytest.raises(BadInput, match="a program for synchronising folders made; put answers that it has into"):
+def test_embeddings_are_known_by_their_content(plain, tmp_path):
+    workdir, _ = plain()
+    (tmp_path / "moved").mkdir()
+    for name in ("latents.npy", "index.csv"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    encoder = dict(name="precomputed", latents=str(tmp_path / "moved/latents.npy"))
+    encoder["index"] = str(tmp_path / "moved/index.csv")
+    settings = dict(audit=0, num_initial=3, query_size=3, initial=dict(name="random"), encoder=encoder)
+    assert "No new labels since round 000." in call(tmp_path / "images", workdir, **settings)
+    latents = np.load(tmp_path / "moved/latents.npy")
+    np.save(tmp_path / "moved/latents.npy", latents[::-1])
+    with pytest.raises(BadInput, match=r"moved/latents.npy has another embedding than before for 5 of 6 images"):
+        call(tmp_path / "images", workdir, **settings)
+
+
+def test_latents_that_are_equal_blame_images_of_one_colour(plain, tmp_path):
+    plain()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images/06.png")
+    np.save(tmp_path / "latents.npy", np.ones((9, 3), np.float32))
+    (tmp_path / "job/encoder/embeddings.csv").unlink()
+    with pytest.raises(BadInput, match=r"all 7 latents are equal; 1 of 7 images have one colour, the first is 06.png"):
         plain()
 
 

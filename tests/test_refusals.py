@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 from test_launch import ROOT, run_demo
 
 from latent_al.experiment.rounds import Arm, Block, Setting, _Run, _warn_of_residual
@@ -89,6 +90,21 @@ def test_what_the_latents_do_not_allow_is_refused_before_any_training(strategy, 
     with pytest.raises(BadInput, match=message):
         run_experiment(ConfigDict(config), str(tmp_path / "run"))
     assert not list(tmp_path.glob("run/encoders/dense_vae*"))
+
+
+def test_latents_that_are_equal_blame_images_of_one_colour(tmp_path):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "root" / split / label).mkdir(parents=True)
+            for index in range(60):
+                Image.new("L", (4, 4), 9).save(tmp_path / "root" / split / label / f"{index}.png")
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["data"] = dict(name="image_folder", root=str(tmp_path / "root"), size=None, channels=1)
+    config["data"] |= dict(num_validation=20, num_test=0, skip_broken=False)
+    config["encoders"]["vae"] = dict(name="identity")
+    message = r"all 100 latents of encoder 'vae' are equal; 100 of 100 training images have one colour, the first is"
+    with pytest.raises(BadInput, match=message):
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
 
 
 def test_settings_that_a_kernel_refuses_name_the_arm(tmp_path):

@@ -33,6 +33,23 @@ def test_a_workdir_keeps_the_format_and_what_it_is_for(tmp_path):
             check(tmp_path)
 
 
+def test_embeddings_may_move(tmp_path):
+    def identity(name, path, **settings):
+        return {"encoder": {"name": name, "latents": path, **settings}}
+
+    check_identity(tmp_path, identity("precomputed", "a.npy", index="a.csv"))
+    check_identity(tmp_path, identity("precomputed", "b.npy", index="b.csv"))
+    with pytest.raises(BadInput, match="encoder.name: there precomputed, now other"):
+        check_identity(tmp_path, identity("other", "a.npy", index="a.csv"))
+
+
+def test_a_setting_that_is_newer_than_the_workdir(tmp_path):
+    check_identity(tmp_path, {"data": {"root": "a"}})
+    check_identity(tmp_path, {"data": {"root": "a", "depth": None}})
+    with pytest.raises(BadInput, match="data.depth: there absent, now 12"):
+        check_identity(tmp_path, {"data": {"root": "a", "depth": 12}})
+
+
 EARLIER = "was begun by an earlier version of latent_al; finish it there, or choose another --workdir"
 
 

@@ -87,7 +87,7 @@ class Store:
         """Adds a shard, whole or not at all.
 
         Args:
-            table: `COLUMNS` of each image.
+            table: `COLUMNS` of each image, those of `LATER` where they are known.
             pixels: the images, in the order of the table.
 
         Raises:
@@ -97,11 +97,12 @@ class Store:
         if pixels.shape != (len(table), *self.image_shape):
             raise ValueError(f"pixels are {pixels.shape}; expected {(len(table), *self.image_shape)}.")
         self.folder.mkdir(parents=True, exist_ok=True)
+        table = _typed(table)
         path = self._path(len(self.shards))
         with replacing(path) as file:
             np.save(file, pixels)
-        write_csv(path.with_suffix(".csv"), table[COLUMNS])
-        self._add(_typed(table))
+        write_csv(path.with_suffix(".csv"), table)
+        self._add(table)
 
     def _read(self, start, stop):
         parts = [np.empty((0, *self.image_shape), np.uint8)]
