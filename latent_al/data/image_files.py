@@ -300,7 +300,7 @@ def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
                 f"its pixels run from {levels.min()} to {levels.max()}; expected levels of 0 or more, save it with 8 "
                 "or 16 bits"
             )
-        return levels.astype(np.uint32)
+        return levels.astype(np.uint16 if levels.dtype.itemsize == 2 else np.uint32)
     # Pillow keeps the upper eight of 16 bits, and reads the lower eight where it is told the other order of bytes.
     if rawmode == "LA;16B":
         parts = _load_as(content, "RGBA")
@@ -319,8 +319,8 @@ def _visible(levels):
 
 def _divided_by_alpha(levels):
     alpha = levels[..., 3:].astype(np.uint64)
-    colours = np.minimum(levels[..., :3] * 65535 // np.maximum(alpha, 1), 65535)
-    return np.concatenate([colours, alpha], axis=-1).astype(np.uint32)
+    colours = np.minimum(levels[..., :3] * np.uint64(65535) // np.maximum(alpha, 1), 65535)
+    return np.concatenate([colours, alpha], axis=-1).astype(np.uint16)
 
 
 def _load_as(content, rawmode):
@@ -329,7 +329,7 @@ def _load_as(content, rawmode):
             tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
             for tile in image.tile
         ]
-        return np.asarray(image).astype(np.uint32)
+        return np.asarray(image).astype(np.uint16)
 
 
 def _num_colours(levels):
@@ -356,7 +356,7 @@ def _eight_bits(levels, depth):
             f"its levels go up to {highest}, but the images before it were read with {depth.bits} bits, up to {top}; "
             f"leave it out, or set config.data.depth={bits_of(highest)} in another --workdir"
         )
-    return (np.minimum(levels, top) >> (depth.bits - 8)).astype(np.uint8)
+    return (np.minimum(levels, min(top, np.iinfo(levels.dtype).max)) >> (depth.bits - 8)).astype(np.uint8)
 
 
 def _over_ground(image):

@@ -1,10 +1,9 @@
 """Takes metadata out of the bytes of an image file, where a decoder stumbles over them."""
 
 import struct
+import zlib
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-"""The chunks that a PNG's pixels are made of; `eXIf`, which tells what is upright, is kept where it can be read."""
 SOS = 0xDA
 """The marker that a JPEG's pixels follow."""
 APP0, APP15, ADOBE, COMMENT = 0xE0, 0xEF, 0xEE, 0xFE
@@ -25,11 +24,19 @@ def _bare_png(content):
     parts, start = [PNG], len(PNG)
     while start + 12 <= len(content):
         end = start + 12 + int.from_bytes(content[start : start + 4])
-        kind, body = content[start + 4 : start + 8], content[start + 8 : end - 4]
-        if kind in PNG_CHUNKS or (kind == b"eXIf" and body[:4] in (b"II*\0", b"MM\0*")):
+        if not _is_png_metadata(content[start + 4 : end - 4], content[end - 4 : end]):
             parts.append(content[start:end])
         start = end
     return b"".join(parts)
+
+
+def _is_png_metadata(chunk, checksum):
+    """Returns whether a chunk, its kind and its body, is metadata: small letters begin what no pixel needs."""
+    kind, body = chunk[:4], chunk[4:]
+    if kind == b"eXIf":
+        # It tells what is upright.
+        return body[:4] not in (b"II*\0", b"MM\0*") or zlib.crc32(chunk) != int.from_bytes(checksum)
+    return kind[:1].islower() and kind != b"tRNS"
 
 
 def _bare_jpeg(content):
@@ -59,7 +66,7 @@ def _bare_webp(content):
     while start + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, start)
         end = start + 8 + size + size % 2
-        if kind == b"VP8X":
+        if kind == b"VP8X" and len(content) > start + 8:
             # Flags of ICC profile, EXIF and XMP, whose chunks go.
             flags = content[start + 8] & ~0b00101100
             parts.append(content[start : start + 8] + bytes([flags]) + content[start + 9 : end])
