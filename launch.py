@@ -19,6 +19,7 @@ from absl import app, flags, logging
 
 from latent_al.experiment.command_line import load_config, parse_config, recall, run, split_overrides
 from latent_al.experiment.describe import describe
+from latent_al.runtime.files import expand
 from latent_al.runtime.processes import end_together, join
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput
@@ -47,6 +48,8 @@ def main(overrides, argv):
             overrides = recall(workdir) | overrides
             config = load_config(CONFIG.value, overrides)
         parsed = parse_config(config)
+        default = f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
+        workdir = str(expand(WORKDIR.value or default, "--workdir"))
     except (BadInput, ModuleNotFoundError) as error:
         sys.exit(f"launch.py: {error}")
     if DESCRIBE.value:

@@ -227,8 +227,9 @@ def test_changed_embeddings_are_refused(tmp_path):
     embeddings = dict(name="precomputed", latents=str(tmp_path / "train.npy"))
     config.encoders = ConfigDict(dict(vae=embeddings))
     config.data = ConfigDict(dict(name="digits", num_validation=0, num_test=0))
-    for scale in (1, 1, 2):
-        np.save(tmp_path / "train.npy", scale * np.random.default_rng(0).normal(size=(1797, 3)))
+    for scale, name in ((1, "train.npy"), (1, "moved.npy"), (2, "moved.npy")):
+        np.save(tmp_path / name, scale * np.random.default_rng(0).normal(size=(1797, 3)))
+        config.encoders.vae.latents = str(tmp_path / name)
         if scale == 1:
             run_experiment(config, str(tmp_path / "run"))
     with pytest.raises(BadInput, match="what encoder 'vae' learned or was given has changed since this workdir"):

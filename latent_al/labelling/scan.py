@@ -58,6 +58,7 @@ class Plan:
         files: `PLACE` of each image file, sorted by name, and its `id`, empty where it is to be read.
         listing: of the folder.
         remarks: what is to be said before the files are read, a line each.
+        has_deep: whether images of more than eight bits are among these or were read before.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Plan:
     files: pd.DataFrame
     listing: Listing
     remarks: list[str]
+    has_deep: bool = False
 
     @property
     def new(self) -> list[str]:
@@ -193,6 +195,8 @@ def scan(plan: Plan) -> Scan:
         OSError: the workdir cannot be written; what has been scanned is kept.
     """
     plan.workdir.mkdir(parents=True, exist_ok=True)
+    depth = plan.reading.depth if plan.has_deep else None
+    write_json(plan.workdir / DEPTH, depth._asdict() if depth else dict(bits=None, is_set=False))
     files, unreadable = _add_new(plan)
     rejected = pd.DataFrame(sorted([*plan.listing.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
     write_csv(plan.workdir / "rejected.csv", rejected)
@@ -286,7 +290,7 @@ def _splits_in(listing):
 
 
 def _with_depth(plan):
-    """Returns the plan with the depth of the pool, which it keeps for later scans.
+    """Returns the plan with the depth of the pool.
 
     Raises:
         BadInput: images of the pool have been read with another depth.
@@ -299,7 +303,7 @@ def _with_depth(plan):
                 f"depth is {depth.bits}, but the images in {plan.workdir} were read with {kept.bits} bits; leave "
                 "config.data.depth as it was, or choose another --workdir."
             )
-        return replace(plan, reading=plan.reading._replace(depth=kept))
+        return replace(plan, reading=plan.reading._replace(depth=kept), has_deep=True)
     is_of_earlier_version = len(plan.store) > 0 and not path.exists()
     with noise_to_file(plan.workdir / NOISE) as terminal:
         names = plan.files.file_name.tolist() if is_of_earlier_version else names
@@ -314,10 +318,7 @@ def _with_depth(plan):
                 f"set config.data.depth={EARLIER_BITS} to go on as before."
             )
         plan = replace(plan, remarks=[*plan.remarks, describe(surveyed, depth)])
-    if names:
-        plan.workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, dict(bits=surveyed and depth.bits, is_set=bool(surveyed and depth.is_set)))
-    return replace(plan, reading=plan.reading._replace(depth=depth))
+    return replace(plan, reading=plan.reading._replace(depth=depth), has_deep=surveyed is not None)
 
 
 def _read_depth(path):
