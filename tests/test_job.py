@@ -137,7 +137,6 @@ def test_queries_that_are_gone_are_written_again(plain):
     answer(workdir, 0, lambda query: "red" if query.rank == "0" else "")
     before = queries_of(workdir, 0)
     path = workdir / "rounds/000/queries.csv"
-
     plain()
     path.unlink()
     _, said = plain()
@@ -153,6 +152,9 @@ def test_a_copy_of_a_round_by_another_program_is_named(plain):
     copy = workdir / "rounds/000 (conflicted copy)"
     copy.mkdir()
     with pytest.raises(BadInput, match="a program for synchronising folders made; put answers that it has into"):
+        plain()
+
+
 def test_embeddings_are_known_by_their_content(plain, tmp_path):
     workdir, _ = plain()
     (tmp_path / "moved").mkdir()
