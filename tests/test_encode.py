@@ -228,6 +228,11 @@ class TestPrecomputed:
             (np.zeros(3), dict(id=TABLE.id), r"shape \(3,\); expected numbers of shape \[n d\]"),
             (np.zeros((3, 2)), dict(id=["a", "a", "b"]), "has 'a' more than once"),
             (
+                np.zeros((2, 2)),
+                dict(file_name=[TABLE.file_name[0], f"./{TABLE.file_name[0]}"]),
+                "twice, by .* keep one",
+            ),
+            (
                 np.where(np.arange(3)[:, None], np.nan, np.zeros((3, 2))),
                 dict(id=TABLE.id[::-1]),
                 "NaN or infinite values in 2 of 3 rows, the first is row 2, of image sha256:0.png",
@@ -237,6 +242,12 @@ class TestPrecomputed:
     def test_refusals(self, latents, index, message, read):
         with pytest.raises(BadInput, match=message):
             read(latents, index)
+
+    @pytest.mark.parametrize("above", ["/home/me/photos/", "C:\\photos\\", "./"])
+    def test_file_names_are_found_with_the_folder_in_front(self, above, read):
+        latents = np.arange(6.0).reshape(3, 2)
+        encoded = read(latents, dict(file_name=[above + name for name in self.TABLE.file_name[::-1]]))
+        np.testing.assert_array_equal(encoded.latents, latents[::-1])
 
     def test_no_file(self, store, tmp_path):
         paths = dict(latents=str(tmp_path / "e.npy"), index=str(tmp_path / "e.csv"))

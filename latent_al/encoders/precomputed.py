@@ -1,6 +1,7 @@
 """The encoder that reads embeddings made elsewhere, by the order of their rows or by an index of names."""
 
 import hashlib
+import posixpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from latent_al.data.file_names import FileNames
 from latent_al.data.images import Stream
 from latent_al.encoders.protocol import Encoder, Encodings
 from latent_al.models.train import BLOCK
@@ -118,9 +120,9 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
     """Returns the row [n] of the embeddings for each training image; `path` is where the index was read.
 
     Raises:
-        BadInput: an image has no row, or has only a file name that means another image by now.
+        BadInput: an image has no row, or two, or has only a file name that means another image by now.
     """
-    names = data.ids
+    names, row_of = data.ids, {name: row for row, name in enumerate(index.names)}
     if index.column == "file_name" and data.file_names is not None:
         names = data.file_names
         if not all(names):
@@ -129,14 +131,31 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
                 f"the file of image {image} has other content than it had, so that its name means two images; give "
                 f"{path} a column id, as in manifest.csv, in place of file_name."
             )
-    row_of = {name: row for row, name in enumerate(index.names)}
+        row_of = _rows_by_name(index.names, names, path)
     missing = [name for name in names if name not in row_of]
     if missing:
         raise BadInput(
-            f"{len(missing)} of {len(names)} images have no row in {path}, the first is {str(missing[0])!r}; embed "
-            f"them too, under their {index.column}."
+            f"{len(missing)} of {len(names)} images have no row in {path}, the first is {str(missing[0])!r}, and the "
+            f"first row there is of {index.names[0]!r}; embed them too, under their {index.column}."
         )
     return np.array([row_of[name] for name in names], int)
+
+
+def _rows_by_name(index_names, file_names, path):
+    """Returns the row of each file that the names of an index mean, however they are spelt."""
+    # An index may give the folder of the images with all names.
+    folders = [posixpath.dirname(name.replace("\\", "/").lstrip("/")) for name in index_names]
+    files = FileNames(map(str, file_names), posixpath.basename(posixpath.commonpath(folders)))
+    row_of: dict[str, int] = {}
+    for row, name in enumerate(index_names):
+        file_name = files.find(name) or name
+        if file_name in row_of:
+            first = row_of[file_name]
+            raise BadInput(
+                f"{path} names {file_name!r} twice, by {index_names[first]!r} and {name!r}; keep one."
+            )
+        row_of[file_name] = row
+    return row_of
 
 
 def check_fingerprints(path: Path, ids: np.ndarray, embeddings: np.ndarray, source: str) -> None:
