@@ -211,6 +211,10 @@ def test_a_class_that_is_not_in_the_list(plain):
         ),
         (dict(classes=("a", "a ")), r"classes is \('a', 'a '\); expected \(\) .* each once"),
         (dict(classes=("a", "b\uffff")), "another control character, .*; remove it"),
+        (
+            dict(target=90.0),
+            r"config.target: 90.0; expected a float, above 0 and below 1, or None: the accuracy at",
+        ),
         (dict(query_size=0), "config.query_size: 0; expected an int, 1 or more: images asked for in a round"),
         (dict(data__size=(0, 8)), r"size is \(0, 8\); expected \(height, width\), both 1 or more"),
         (dict(data__size=None), "config.data.size: not set; expected a tuple of 2 ints: height and width"),

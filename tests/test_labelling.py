@@ -128,7 +128,7 @@ def played(tmp_path_factory):
     for name in queries_of(workdir, 2).file_name[6:]:
         (workdir / "labels" / truth[name]).mkdir(exist_ok=True)
         shutil.copy(images / name, workdir / "labels" / truth[name] / f"of {name}")
-    said.append(call(images, workdir, query_size=18))
+    said.append(call(images, workdir, query_size=18, target=0.5))
     return Played(images, workdir, truth, said, asked, answered)
 
 
@@ -189,6 +189,21 @@ class TestRounds:
         assert (predictions.prediction == predictions.file_name.map(played.truth)).mean() > 0.9
         assert (predictions.label != "").sum() == 59
 
+    def test_confusion(self, played):
+        """The slice's images by their colours, and those of each colour that were predicted as it."""
+        confusion = read_csv(played.workdir / "rounds/003/confusion.csv").set_index("label")
+        assert confusion.index.tolist() == sorted(COLOURS)
+        counts = confusion[[f"predicted {colour}" for colour in sorted(COLOURS)]].astype(int)
+        audit = queries_of(played.workdir, 0)
+        expected = Counter(audit.file_name[is_audit(audit)].map(played.truth))
+        assert counts.sum(axis=1).to_dict() == expected
+        predictions = read_csv(played.workdir / "rounds/003/predictions.csv")
+        is_blue = (predictions.audit == "yes") & (predictions.label == "blue")
+        hits = (predictions.prediction[is_blue] == "blue").mean()
+        assert float(confusion.recall["blue"]) == pytest.approx(hits, abs=1e-6)
+        assert (confusion.loc[:, "recall_low"].astype(float) <= confusion.recall.astype(float)).all()
+        assert not (played.workdir / "rounds/000/confusion.csv").exists()
+
     def test_tasks_carry_predictions_but_not_of_the_slice(self, played):
         first, second = (
             json.loads((played.workdir / f"rounds/{index:03d}/label_studio.json").read_text()) for index in (0, 1)
@@ -203,17 +218,20 @@ class TestRounds:
         assert "New classes: blue." in two
         assert "1 skipped" in two
         for said in (one, two):
-            assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 1[0-9] of 20 audit images\n", said)
-            assert "confidence   in predictions.csv is not calibrated: the audit slice has too few labels" in said
+            assert re.search(
+                r"accuracy     unknown: [0-9] of 20 audit images are labelled in the order of the slice", said
+            )
         assert re.search(r"accuracy     [0-9.]+ % \[[0-9.]+, [0-9.]+\] on 20 of 20 audit images\n", three)
         first = queries_of(played.workdir, 0)
         not_trained_on = {*first.file_name[is_audit(first)], queries_of(played.workdir, 1).file_name[0]}
         counts = Counter(colour for name, colour in played.truth.items() if name not in not_trained_on)
         by_class = ", ".join(f"{colour} {counts[colour]}" for colour in sorted(counts))
         assert f"trained on   39 labels: {by_class}\n" in three
-        assert re.search(r"confidence   in predictions.csv is calibrated, off by [0-9.]+ points\n", three)
+        assert re.search(r"confidence   in predictions.csv is calibrated, off by [0-9.]+ points \[.*\]\n", three)
         assert "next batch   would add" in three
         assert re.search(r"strategy     the first 16 chosen are .* ahead of random", three)
+        # 14 of 20 would show it.
+        assert "  target       50 % reached with 95 % confidence\n" in three
         assert three.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
 
     def test_progress(self, played):
@@ -221,7 +239,9 @@ class TestRounds:
         assert progress["round"].tolist() == [0, 1, 2, 3]
         assert progress.num_queries.tolist() == [10, 18, 12, 0]
         assert progress.accuracy.iloc[-1] > 0.9
-        assert (progress.low[1:] < progress.accuracy[1:]).all()
+        # The answers before left blue out.
+        assert progress.accuracy[:3].isna().all()
+        assert progress.low.iloc[-1] < progress.accuracy.iloc[-1]
 
 
 def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):

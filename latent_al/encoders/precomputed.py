@@ -151,9 +151,7 @@ def _rows_by_name(index_names, file_names, path):
         file_name = files.find(name) or name
         if file_name in row_of:
             first = row_of[file_name]
-            raise BadInput(
-                f"{path} names {file_name!r} twice, by {index_names[first]!r} and {name!r}; keep one."
-            )
+            raise BadInput(f"{path} names {file_name!r} twice, by {index_names[first]!r} and {name!r}; keep one.")
         row_of[file_name] = row
     return row_of
 

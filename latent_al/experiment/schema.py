@@ -126,6 +126,7 @@ BOUNDS = {
     annotated_types.Ge: "{0.ge} or more",
     annotated_types.Gt: "above {0.gt}",
     annotated_types.Le: "at most {0.le}",
+    annotated_types.Lt: "below {0.lt}",
     annotated_types.MinLen: "{0.min_length} or more of them",
 }
 """Bounds of a number or a tuple, in words."""
@@ -222,9 +223,11 @@ def unknown(path: str, key: str, names: Collection[str]) -> str:
     return f"{path}.{key}: unknown; {_nearest(key, names)}"
 
 
-def wrong_name(path: str, what: str, name: str, names: Collection[str]) -> list[str]:
+def wrong_name(path: str, what: str, name: Any, names: Collection[str]) -> list[str]:
     """Returns the message that refuses a name that nothing has; none where something has it."""
-    return [] if name in names else [f"{path}: unknown {what} {name!r}; {_nearest(name, names)}"]
+    return (
+        [] if isinstance(name, str) and name in names else [f"{path}: unknown {what} {name!r}; {_nearest(name, names)}"]
+    )
 
 
 def sweepable(spec: Settings | Mapping) -> set[str]:

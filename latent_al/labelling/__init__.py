@@ -5,6 +5,7 @@ from latent_al.types import require
 require(
     __name__,
     "labelling",
+    "annotated_types",
     "filelock",
     "flax",
     "grain",

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pandas as pd
 
-from latent_al.labelling import estimates, selection
+from latent_al.labelling import budget, estimates, selection
+from latent_al.labelling.audit import answered, in_random_order
 from latent_al.labelling.config import LabellingJob
 from latent_al.labelling.state import State
 from latent_al.models.classifiers import build_learner
-from latent_al.types import UNLABELLED, BadInput, Encoded, Strategy
+from latent_al.types import BadInput, Encoded, Strategy
 
 
 class Asked(NamedTuple):
@@ -50,13 +51,13 @@ def ask(config: LabellingJob, initial: Strategy, strategy: Strategy, state: Stat
         else:
             learner = build_learner(config.classifier, num_classes=len(state.classes))
             chosen = selection.choose_next(key_choose, learner, strategy, encoded, masks, num)
-            record |= _measured(key_compare, config.query_size, learner, state, encoded, chosen.probs)
+            record |= _measured(key_compare, config, learner, state, encoded, chosen.probs)
     except ValueError as error:
         raise BadInput(f"round {index:03d}, strategy {name!r}: {error}") from error
     probs = chosen.probs if is_first else estimates.soften(chosen.probs, record["temperature"] or 1.0)
     audit = np.flatnonzero(masks.unasked_audit | (masks.audit & masks.tied))
     # In random order: an annotator who stops half-way has labelled a random part of the slice, not its first folders.
-    audit = audit[np.argsort([selection.uniform(identity, config.seed) for identity in state.table.id.iloc[audit]])]
+    audit = in_random_order(state.table, audit, config.seed)
     queries = _queries(state, encoded, again, chosen.rows, audit, probs, name)
     record |= dict(queries=queries.id[: len(queries) - len(audit)].tolist(), audit=state.table.id.iloc[audit].tolist())
     rows = np.concatenate([again, chosen.rows, audit])
@@ -90,14 +91,13 @@ def _predictions(state, probs):
     return pd.DataFrame(columns | dict(label=names[1 + masks.classes], audit=np.where(masks.audit, "yes", "")))
 
 
-def _measured(key, query_size, learner, state, encoded, probs):
+def _measured(key, config, learner, state, encoded, probs):
     """Returns estimates of this round's classifier from the audit slice; `predicted` are its classes for all of it."""
     masks, names = state.masks, np.array(state.classes, object)
-    rows = np.flatnonzero(masks.audit & (masks.classes != UNLABELLED))
-    truth = masks.classes[rows]
-    softened = estimates.temperature(probs[rows], truth)
-    confidence = estimates.soften(probs[rows], softened or 1.0).max(axis=1)
-    correct = truth == probs[rows].argmax(axis=1)
+    sample = answered(state.table, masks, config.seed)
+    rows, truth = sample.rows, masks.classes[sample.rows]
+    guesses = probs[rows].argmax(axis=1)
+    correct = truth == guesses
     slice_rows = np.flatnonzero(masks.audit)
     predicted = dict(zip(state.table.id.iloc[slice_rows], names[probs[slice_rows].argmax(axis=1)], strict=True))
     # An image that annotators disagreed about has been asked again, and is still one label.
@@ -105,23 +105,40 @@ def _measured(key, query_size, learner, state, encoded, probs):
     chosen = state.rows_of(list(asked))
     chosen = chosen[masks.labelled[chosen]]
     pairs = [(encoded.latents[part], masks.classes[part]) for part in (chosen, rows)]
+    history = _history(state, predicted, rows)
     return dict(
+        slice=dict(num=len(rows), size=sample.size, reason=sample.reason),
         accuracy=estimates.accuracy(correct),
-        temperature=softened,
-        calibration_error=estimates.calibration_error(confidence, correct),
-        gain=_gain(state, predicted, query_size),
+        by_class=estimates.by_class(truth, guesses, len(state.classes)),
+        temperature=estimates.temperature(probs[rows], truth),
+        calibration_error=estimates.calibration_error(probs[rows], truth),
+        gain=estimates.expected_gain(history.correct, history.num_labels, config.query_size),
         against_random=estimates.against_random(key, learner, *pairs),
+        target=config.target and _target(config.target, correct, history, state.seconds_a_label),
         predicted=predicted,
     )
 
 
-def _gain(state, predicted, query_size):
-    history = [record for record in state.past if "predicted" in record]
-    history.append(dict(predicted=predicted, num_labels=int(state.masks.labelled.sum())))
-    history = history[-estimates.ROUNDS :]
-    ids = set(state.labels.labels).intersection(*(record["predicted"] for record in history))
-    correct = [
-        [record["predicted"][image] == state.labels.labels[image] for image in sorted(ids)] for record in history
-    ]
-    num_labels = np.array([record["num_labels"] for record in history])
-    return estimates.expected_gain(np.array(correct, bool).reshape(len(history), len(ids)), num_labels, query_size)
+class _History(NamedTuple):
+    """The last rounds with a classifier, up to this one: which audit images were correct [rounds m], and the labels."""
+
+    correct: np.ndarray
+    num_labels: np.ndarray
+
+
+def _history(state, predicted, rows) -> _History:
+    records = [record for record in state.past if "predicted" in record][1 - budget.ROUNDS :]
+    records.append(dict(predicted=predicted, num_labels=int(state.masks.labelled.sum())))
+    in_all = set(state.table.id.iloc[rows]).intersection(*(record["predicted"] for record in records))
+    labels = state.labels.labels
+    correct = [[record["predicted"][image] == labels[image] for image in sorted(in_all)] for record in records]
+    num_labels = np.array([record["num_labels"] for record in records])
+    return _History(np.array(correct, bool).reshape(len(records), len(in_all)), num_labels)
+
+
+def _target(target, correct, history, seconds_a_label):
+    needed = budget.fewest_correct(len(correct), target) if len(correct) else None
+    is_reached = needed is not None and int(correct.sum()) >= needed
+    more = None if is_reached else budget.labels_to(target, history.correct, history.num_labels)
+    reached = dict(accuracy=target, is_reached=is_reached, fewest_correct=needed)
+    return reached | dict(more_labels=more, seconds_a_label=seconds_a_label)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import annotated_types
 from ml_collections import ConfigDict
 from pydantic import Field
 
@@ -14,6 +15,7 @@ from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
 Classifier = Annotated[Any, Table("classifier that reads latents", ON_LATENTS)]
+Target = Annotated[Float, annotated_types.Gt(0), annotated_types.Lt(1)]
 Encoder = Annotated[Any, Table("encoder", TRAINED | {"precomputed": precomputed})]
 
 
@@ -63,6 +65,8 @@ class LabellingJob(Settings):
     """From names of classes to what they are to be called; the name of another class merges the two."""
     encoding: str = "utf-8"
     """Of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
+    target: Target | None = None
+    """The accuracy at which to stop, such as 0.9; each round says how many more labels it will take."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

@@ -1,18 +1,20 @@
-"""Estimates from the audit slice: accuracy, calibrated confidence, the gain of more labels, and of random labels.
+"""Estimates from the audit slice: accuracy, that of each class, confidence, and the gain of more or of random labels.
 
 The audit slice is drawn at random and never trained on, so that a share of it is an unbiased estimate for the pool.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import minimize_scalar
+from scipy import special, stats
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
 from latent_al import loop
-from latent_al.results.statistics import paired_difference
 from latent_al.runtime.mesh import over_seeds
 from latent_al.types import ROUND_AXES, SCORE_AXES, STATE_AXES, Key, Learner, Problem, RoundState
 
@@ -20,20 +22,36 @@ CALIBRATING = 20
 """Audit labels below which confidence is not calibrated, and strategies are not compared."""
 ROUNDS = 5
 """Last rounds through which the trend of accuracy is drawn."""
+PAYS = 0.02
+"""The accuracy that a batch, or a strategy, has to add to be worth having."""
 FOLDS, REPEATS = 5, 3
 
 
 def accuracy(correct: Bool[np.ndarray, " m"]) -> dict | None:
-    """Returns the share of the audit slice that is predicted correctly; None without labels.
+    """Returns the share of the audit images that is predicted correctly; None without labels."""
+    return _share(int(correct.sum()), len(correct)) if len(correct) else None
 
-    The bounds `low` and `high` are those of Wilson's interval of 95 %.
 
-    Source: Brown, Cai and DasGupta (2001).
+def by_class(truth: Int[np.ndarray, " m"], predicted: Int[np.ndarray, " m"], num_classes: int) -> dict:
+    """Returns recall and precision of each class, and balanced accuracy.
+
+    Returns:
+        `confusion` counts audit images, [true class][predicted class]. `recall` and `precision` are lists of shares,
+        None of a class that no audit image has, or is predicted as. `balanced` is the mean recall of the classes that
+        the audit images hold, None without any; its interval combines those of the recalls.
+
+    Source: Zou and Donner (2008) for the interval of the mean.
     """
-    if not len(correct):
-        return None
-    low, high = proportion_confint(correct.sum(), len(correct), method="wilson")
-    return dict(mean=float(correct.mean()), low=float(low), high=float(high), num=len(correct))
+    confusion = np.zeros((num_classes, num_classes), int)
+    np.add.at(confusion, (truth, predicted), 1)
+    recall, precision = (_shares(np.diag(confusion), confusion.sum(axis=axis)) for axis in (1, 0))
+    balanced = _mean([share for share in recall if share])
+    return dict(confusion=confusion.tolist(), recall=recall, precision=precision, balanced=balanced)
+
+
+def most_of_unseen(num: int) -> float:
+    """Returns the share of the pool below which a class stays, with 95 % confidence, that `num` images do not hold."""
+    return float(1 - 0.05 ** (1 / num))
 
 
 def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> float | None:
@@ -41,14 +59,7 @@ def temperature(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) 
 
     Source: Guo et al. (2017), section 4.2.
     """
-    if len(labels) < CALIBRATING:
-        return None
-
-    def loss(log_temperature):
-        of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
-        return -np.log(np.maximum(of_labels, 1e-12)).mean()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    return _temperature(probs, labels) if len(labels) >= CALIBRATING else None
 
 
 def soften(probs: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndarray, "n c"]:
@@ -58,13 +69,39 @@ def soften(probs: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndar
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def calibration_error(confidence: Float[np.ndarray, " m"], correct: Bool[np.ndarray, " m"]) -> float | None:
-    """Returns the expected calibration error in ten bins of confidence, in [0, 1]; None without labels."""
-    if not len(correct):
+def calibration_error(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> dict | None:
+    """Returns how far calibrated confidence is from the share that is correct, on average, in [0, 1].
+
+    Each part of the audit images is calibrated by the temperature of the other parts. The share that is correct is a
+    logistic curve over the logit of confidence: bins would be noise on so few images. The mean gap is shrunk by what
+    noise alone adds to it. The interval of 95 % reaches as far to both sides as noise does, and to the lowest accuracy
+    that Wilson's interval has. None with few labels.
+
+    Args:
+        probs: as predicted, not calibrated.
+        labels: their classes.
+
+    Source: Kumar, Liang and Ma (2019) for taking noise away.
+    """
+    if len(labels) < CALIBRATING:
         return None
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = [abs((correct[bins == index] - confidence[bins == index]).sum()) for index in np.unique(bins)]
-    return float(np.sum(gaps) / len(correct))
+    confidence, correct = np.empty(len(labels)), np.empty(len(labels), bool)
+    for train, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(labels):
+        softened = soften(probs[held_out], _temperature(probs[train], labels[train]))
+        confidence[held_out] = softened.max(axis=1)
+        correct[held_out] = softened.argmax(axis=1) == labels[held_out]
+    logits = special.logit(np.clip(confidence, 1e-6, 1 - 1e-6))
+    features = np.stack([np.ones(len(logits)), logits - logits.mean()], axis=1)
+    curve = _logistic(features, logits, correct)
+    drawn = np.random.default_rng(0).multivariate_normal(curve.mean, curve.covariance, 2000)
+    gaps = special.expit(logits + features @ curve.mean) - special.expit(logits)
+    noise = special.expit(logits + drawn @ features.T) - special.expit(logits) - gaps
+    size, reach = np.abs(gaps).mean(), np.quantile(np.abs(noise).mean(axis=1), 0.95)
+    kept = 1 - (noise**2).mean() / max((gaps**2).mean(), 1e-12)
+    mean = size * np.sqrt(max(kept, 0.0))
+    # Where all are correct no curve has noise, and yet a few in a hundred may be wrong.
+    high = max(size + reach, confidence.mean() - accuracy(correct)["low"])
+    return dict(mean=float(mean), low=float(max(size - reach, 0.0)), high=float(high))
 
 
 def expected_gain(
@@ -72,15 +109,30 @@ def expected_gain(
 ) -> dict | None:
     """Returns the accuracy that the next `query_size` labels would add at the rate of the last rounds, in [-1, 1].
 
-    A line is fitted to accuracy over the logarithm of the labels. The interval of 95 % is a bootstrap over audit
-    images, each of which takes part in all rounds. None for fewer than three rounds or two images.
+    A line is fitted to accuracy over the logarithm of the labels. The interval of 95 %, from `low` to `high`, has the
+    noise of the audit images, each of which takes part in all rounds, and that of the rounds about the line. `power` is
+    the chance that `high` would be below `PAYS` if labels added nothing. None for fewer than three rounds, or two
+    images.
     """
     correct, num_labels = correct[-ROUNDS:], num_labels[-ROUNDS:]
-    if len(num_labels) < 3 or correct.shape[1] < 2 or num_labels[0] == num_labels[-1]:
+    num_rounds, num_images = correct.shape
+    if num_rounds < 3 or num_images < 2 or num_labels[0] == num_labels[-1]:
         return None
     x = np.log(num_labels) - np.log(num_labels).mean()
-    gains = (x @ correct) / (x @ x) * np.log1p(query_size / num_labels[-1])
-    return _interval(paired_difference(gains, np.zeros_like(gains)))
+    weights = x / (x @ x) * np.log1p(query_size / num_labels[-1])
+    mean = weights @ correct.mean(axis=1)
+    # One more image that is learned and one that is forgotten, lest images that all stay as they are seem certain.
+    gains = np.append(weights @ correct, np.array([1, -1]) * weights[x > 0].sum())
+    of_images = gains.var(ddof=1) / len(gains)
+    residuals = correct.mean(axis=1) - correct.mean() - x * (x @ correct.mean(axis=1)) / (x @ x)
+    of_rounds = residuals @ residuals / (num_rounds - 2) * (weights @ weights)
+    error = np.sqrt(of_images + of_rounds)
+    # Welch and Satterthwaite's degrees of freedom: those of a variance that is known in part.
+    freedom = (num_rounds - 2) * (1 + of_images / max(of_rounds, 1e-12)) ** 2
+    quantile = stats.t.ppf(0.975, freedom)
+    power = stats.t.cdf(PAYS / error - quantile, freedom)
+    bounds = dict(low=float(mean - quantile * error), high=float(mean + quantile * error))
+    return dict(mean=float(mean), power=float(power)) | bounds
 
 
 def against_random(
@@ -92,13 +144,16 @@ def against_random(
     """Returns the accuracy by the first selected labels less that by as many random ones, which the audit slice lends.
 
     Each part of the audit slice is predicted by what is trained on the other parts, and by what is trained on as many
-    of the selected labels. The interval of 95 % is a bootstrap over audit images. None with few labels.
+    of the selected labels. The interval of 95 % is that of the corrected resampled t-test, since the fits share most of
+    their labels. None with few labels.
 
     Args:
         key: of the fits.
         learner: as in the rounds.
         chosen: latents and classes of the images that the strategies selected, in that order.
         audit: those of the audit slice.
+
+    Source: Nadeau and Bengio (2003).
     """
     num_chosen, num_audit = len(chosen[1]), len(audit[1])
     num = min(num_chosen, num_audit - -(-num_audit // FOLDS))
@@ -123,11 +178,56 @@ def against_random(
     state, _ = over_seeds(fit, ROUND_AXES, (STATE_AXES, 0))(keys, {}, state, Problem(inputs, labels, None))
     predicted = over_seeds(predict, SCORE_AXES)({}, state, inputs[num_chosen:])
     correct = np.asarray(predicted) == audit[1][None, :]
-    by_chosen, by_random = correct[: len(folds)].astype(float), correct[len(folds) :]
-    gaps = np.zeros(num_audit)
-    for (_, held_out), ours, theirs in zip(folds, by_chosen, by_random, strict=True):
-        gaps[held_out] += (ours[held_out] - theirs[held_out]) / REPEATS
-    return _interval(paired_difference(gaps, np.zeros(num_audit))) | dict(num=num)
+    gaps = correct[: len(folds)].astype(float) - correct[len(folds) :]
+    of_folds = np.array([gap[held_out].mean() for (_, held_out), gap in zip(folds, gaps, strict=True)])
+    error = of_folds.std(ddof=1) * np.sqrt(1 / len(folds) + len(folds[0][1]) / num)
+    reach = stats.t.ppf(0.975, len(folds) - 1) * error
+    mean = of_folds.mean()
+    return dict(mean=float(mean), low=float(mean - reach), high=float(mean + reach), num=num)
+
+
+def _share(num, total):
+    """Returns `num` of `total` with Wilson's interval of 95 % (Brown, Cai and DasGupta, 2001)."""
+    low, high = proportion_confint(num, total, method="wilson")
+    return dict(mean=num / total, low=float(low), high=float(high), num=total)
+
+
+def _shares(nums, totals):
+    return [_share(int(num), int(total)) if total else None for num, total in zip(nums, totals, strict=True)]
+
+
+def _mean(shares):
+    if not shares:
+        return None
+    mean, low, high = (np.array([share[name] for share in shares]) for name in ("mean", "low", "high"))
+    below, above = (np.sqrt(((mean - bound) ** 2).sum()) / len(shares) for bound in (low, high))
+    return dict(mean=float(mean.mean()), low=float(mean.mean() - below), high=float(mean.mean() + above))
+
+
+def _temperature(probs, labels):
+    def loss(log_temperature):
+        of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
+        return -np.log(np.maximum(of_labels, 1e-12)).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+class _Normal(NamedTuple):
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def _logistic(features, logits, correct) -> _Normal:
+    """Returns what is added to `logits`, as a posterior over weights of `features` with a standard normal prior."""
+
+    def loss(weights):
+        shifted = logits + features @ weights
+        value = (np.logaddexp(0, shifted) - correct * shifted).sum() + weights @ weights / 2
+        return value, features.T @ (special.expit(shifted) - correct) + weights
+
+    mean = minimize(loss, np.zeros(features.shape[1]), jac=True).x
+    variance = special.expit(logits + features @ mean) * special.expit(-logits - features @ mean)
+    return _Normal(mean, np.linalg.inv((features.T * variance) @ features + np.eye(features.shape[1])))
 
 
 def _interval(difference):

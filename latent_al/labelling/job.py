@@ -13,9 +13,10 @@ from latent_al.data.store import Store
 from latent_al.encoders import Encoder, build_encoder
 from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask
+from latent_al.labelling.audit import set_audit_aside
 from latent_al.labelling.classes import SKIPPED, clean, fold
 from latent_al.labelling.config import parse_labelling
-from latent_al.labelling.state import State, set_audit_aside, take_labels
+from latent_al.labelling.state import State, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_csv

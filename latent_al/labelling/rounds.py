@@ -56,7 +56,8 @@ def publish(
 
     Args:
         workdir: of the job.
-        record: the content of `round.json`: `round`, `classes` and, with `accuracy`, what the terminal prints.
+        record: the content of `round.json`: `round`, `classes`, `by_class` beside predictions, and what the terminal
+            prints.
         queries: what people are asked, with `confidence`, which only the tasks of Label Studio hold.
         predictions: of the whole pool, None before the first classifier.
         images: of the queries, [h w c], one by one.
@@ -73,6 +74,7 @@ def publish(
     _write_queries(partial, queries.drop(columns="confidence"))
     if predictions is not None:
         write_csv(partial / "predictions.csv", predictions, for_spreadsheets=True)
+        write_csv(partial / "confusion.csv", _confusion(record["classes"], record["by_class"]))
     if len(queries):
         sheets.contact_sheet(images, _captions(queries), partial / "contact_sheet.png")
     sheets.latent_map(marked.latents, marked.groups, partial / "map.png")
@@ -117,6 +119,16 @@ def originals(
         except UnusableImage:
             image = scanned
         yield image
+
+
+def _confusion(classes, by_class):
+    """Returns the counts of audit images by label and prediction, with recall and precision of each class."""
+    counts = pd.DataFrame(by_class["confusion"], columns=[f"predicted {name}" for name in classes])
+    table = pd.concat([pd.DataFrame({"label": classes}), counts], axis=1)
+    for name in ("recall", "precision"):
+        for suffix, key in {"": "mean", "_low": "low", "_high": "high"}.items():
+            table[name + suffix] = [share[key] if share else np.nan for share in by_class[name]]
+    return table
 
 
 def _captions(queries):

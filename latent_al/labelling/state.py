@@ -1,6 +1,5 @@
 """The state of a job before a round: the scanned images, their labels, and what has been asked."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from latent_al.labelling import ledger, rounds, selection
+from latent_al.labelling import budget, ledger, rounds, selection
 from latent_al.labelling.answers import Refusal, read_answers
+from latent_al.labelling.audit import read_audit
 from latent_al.labelling.classes import ClassNames, read_renames
 from latent_al.labelling.classes import rename as rename_classes
 from latent_al.labelling.scan import Scan
-from latent_al.runtime.files import write_json
 from latent_al.types import UNLABELLED, BadInput
 
 
@@ -24,6 +23,7 @@ class State(NamedTuple):
     classes: names; `masks.classes` are their numbers.
     past: the content of `round.json` of each round.
     num_answers: images that each annotator has answered: a correction asks no new round.
+    seconds_a_label: the pace of the people who label; None where the log does not tell.
     """
 
     table: pd.DataFrame
@@ -32,6 +32,7 @@ class State(NamedTuple):
     classes: list[str]
     past: list[dict[str, Any]]
     num_answers: int
+    seconds_a_label: float | None
 
     @property
     def is_waiting(self) -> bool:
@@ -59,32 +60,6 @@ class Taken(NamedTuple):
     changes: list[str]
     notes: list[str]
     refused: list[Refusal]
-
-
-def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial: int, seed: int) -> None:
-    """Sets, once, the share of the images that the audit slice takes: `num` of those present, and the same share later.
-
-    Raises:
-        BadInput: fewer images than the slice and the initial labelled set need; a slice of another size was set aside
-            before.
-    """
-    path = workdir / "audit.json"
-    if path.exists():
-        before = _read_audit(path)["num"]
-        if num != before:
-            raise BadInput(
-                f"audit is {num}, but {path} was made with {before}, and the slice is set aside for good; set audit to "
-                f"{before}, or choose another --workdir."
-            )
-        return
-    present = table.id[table.status == "present"]
-    if num + num_initial > len(present):
-        raise BadInput(
-            f"an audit slice of {num} images and an initial labelled set of {num_initial} need more than the "
-            f"{len(present)} that there are; lower audit or num_initial, or add images."
-        )
-    draws = [*sorted(selection.uniform(image, seed) for image in present), 1.0]
-    write_json(path, dict(num=num, share=draws[num] if num else 0.0))
 
 
 def take_labels(
@@ -125,10 +100,11 @@ def take_labels(
     past = [_respelt(record, spellings) for record in rounds.past_rounds(workdir)]
     names = list(classes) or sorted(set(labels.labels.values()))
     _check_classes(names, labels)
-    share = _read_audit(workdir / "audit.json")["share"]
+    share = read_audit(workdir)["share"]
     audit = np.array([selection.uniform(image, seed) < share for image in table.id])
     status = _status(table, labels, names, audit, past)
-    state = State(table, labels, status, names, past, ledger.num_answered(accepted.log))
+    pace = budget.seconds_a_label(accepted.log)
+    state = State(table, labels, status, names, past, ledger.num_answered(accepted.log), pace)
     return state, Taken(accepted.num_new, renamed + accepted.changes, restored + accepted.notes, refused)
 
 
@@ -158,13 +134,6 @@ def _check_classes(names, labels):
             f"config.classes leaves out what has been labelled: {missing}; add it, rename it by config.rename, or "
             "leave classes empty."
         )
-
-
-def _read_audit(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
 
 
 def _status(table, labels, names, audit, past):

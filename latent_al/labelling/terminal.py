@@ -4,13 +4,13 @@ from collections import Counter
 from pathlib import Path
 
 from latent_al.encoders import Forecast
-from latent_al.labelling import scan
+from latent_al.labelling import estimates, scan
 from latent_al.labelling.classes import warnings
 from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
-PAYS = 0.02
-"""The accuracy that a batch has to add to be worth its labels, where it may add nothing."""
+LISTED = 10
+"""Classes of which recall and precision are printed; those of the rest are in `confusion.csv`."""
 
 
 def duration(seconds: float) -> str:
@@ -114,37 +114,95 @@ def _where(refusal):
 
 def _quality(record):
     if record["accuracy"] is None:
-        return ["  accuracy     unknown: no image of the audit slice is labelled yet"]
-    lines = [_accuracy(record), _confidence(record)]
+        return [f"  accuracy     unknown: {record['slice']['reason']}"]
+    lines = [_accuracy(record), *_by_class(record), _confidence(record)]
     if record["gain"] is not None:
         lines.append(f"  next batch   would add {_points(record['gain'])}{_verdict(record['gain'])}")
     if record["against_random"] is not None:
         lines.append(_strategy(record["against_random"]))
+    if record["target"] is not None:
+        lines.append(f"  target       {_target(record['target'], record['accuracy']['num'])}")
     return lines
 
 
 def _accuracy(record):
-    audit = f"{record['accuracy']['num']} of {len(record['predicted'])} audit images"
+    audit = f"{record['accuracy']['num']} of {record['slice']['size']} audit images"
     return f"  accuracy     {_percent(record['accuracy'])} on {audit}"
 
 
+def _by_class(record):
+    names, by_class = record["classes"], record["by_class"]
+    classes = list(zip(names, by_class["recall"], by_class["precision"], strict=True))
+    held = sorted((line for line in classes if line[1]), key=lambda line: line[1]["mean"])
+    missing = ", ".join(name for name, recall, _ in classes if not recall)
+    over = f" over the {len(held)} of {len(names)} classes that the slice holds" if missing else ""
+    lines = [f"  by class     balanced accuracy {_percent(by_class['balanced'])}{over}"]
+    lines += [
+        f"    {name}: {_of(recall, 'recall')}, {_of(precision, 'precision')}"
+        for name, recall, precision in held[:LISTED]
+    ]
+    if len(held) > LISTED:
+        lines.append(f"    the other {len(held) - LISTED} have a higher recall: see confusion.csv")
+    if missing:
+        most = 100 * estimates.most_of_unseen(record["accuracy"]["num"])
+        lines.append(
+            f"    the slice holds no {missing}: recall is unknown; under {most:.1f} % of images are of such a class"
+        )
+    return lines
+
+
+def _of(share, name):
+    return f"{name} {_percent(share)} of {share['num']}" if share else f"{name} unknown, never predicted"
+
+
 def _confidence(record):
-    if record["temperature"] is None:
+    error = record["calibration_error"]
+    if error is None:
         return "  confidence   in predictions.csv is not calibrated: the audit slice has too few labels"
-    return f"  confidence   in predictions.csv is calibrated, off by {100 * record['calibration_error']:.1f} points"
+    bounds = f"[{100 * error['low']:.1f}, {100 * error['high']:.1f}]"
+    return f"  confidence   in predictions.csv is calibrated, off by {100 * error['mean']:.1f} points {bounds}"
 
 
 def _strategy(against):
-    verdict = "" if against["low"] > 0 else ": no better than random labels would be, as far as it can tell"
+    verdict = ": cannot tell whether they are better than random labels"
+    if against["low"] > 0:
+        verdict = ""
+    elif against["high"] < estimates.PAYS:
+        verdict = ": no better than random labels would be"
     return f"  strategy     the first {against['num']} chosen are {_points(against)} ahead of random{verdict}"
 
 
 def _verdict(gain):
+    in_hundred = f"{100 * gain['power']:.0f} of 100 cases"
+    if gain["high"] < estimates.PAYS:
+        return f": more labels no longer pay; where they add nothing, this slice shows it in {in_hundred}"
     if gain["low"] > 0:
         return ""
-    if gain["high"] < PAYS:
-        return ": more labels no longer pay"
-    return ": whether more labels pay, this audit slice is too small to tell"
+    return f": cannot tell whether more labels pay; if they added nothing, this slice would show it in {in_hundred}"
+
+
+def _target(target, num):
+    wanted = f"{100 * target['accuracy']:g} %"
+    if target["is_reached"]:
+        return f"{wanted} reached with 95 % confidence"
+    needed = target["fewest_correct"]
+    shown_by = f"{needed} correct of {num}" if needed else f"more than {num} audit images"
+    if target["more_labels"] is None:
+        return f"{wanted} would be shown by {shown_by}; how far it is can be told from the third classifier on"
+    return f"{wanted} would be shown by {shown_by}; {_more(target['more_labels'], target['seconds_a_label'])}"
+
+
+def _more(labels, seconds):
+    if labels["low"] is None:
+        return "cannot tell how far it is: the learning curve levels off before"
+    if labels["median"] is None:
+        return f"cannot tell how far it is: {labels['low']:,} more labels or never, where the learning curve levels off"
+    high = "never" if labels["high"] is None else f"{labels['high']:,}"
+    bounds = f"[{labels['low']:,}, {high}]"
+    if not labels["median"]:
+        return f"the learning curve may be there already, by 0 more labels {bounds}"
+    pace = f", {duration(seconds * labels['median'])} at your pace of {seconds:.0f} s a label" if seconds else ""
+    return f"about {labels['median']:,} more labels {bounds}{pace}"
 
 
 def _percent(estimate):

@@ -1,0 +1,69 @@
+"""The part of the audit slice that estimates may use: the answered start of its random order."""
+
+import numpy as np
+import pandas as pd
+
+from latent_al.labelling import audit, selection
+
+SIZE = 60
+
+
+def pool(is_answered, skipped=(), size=SIZE):
+    """A pool that is all slice; places in its random order say which images are answered, and which skipped or gone."""
+    table = pd.DataFrame({"id": [f"image {row}" for row in range(size)]})
+    table["file_name"] = table.id + ".png"
+    order = np.argsort([selection.uniform(image, 0) for image in table.id])
+    classes, closed = np.full(size, -1), np.zeros(size, bool)
+    classes[order[is_answered]] = 0
+    closed[order[list(skipped)]] = True
+    nothing = np.zeros(size, bool)
+    return order, audit.answered(table, selection.Masks(classes, ~nothing, nothing, closed, nothing), seed=0)
+
+
+def test_what_is_answered_behind_a_gap_does_not_count():
+    order, sample = pool([*range(14), 20, 30, 59])
+    assert sample.rows.tolist() == order[:14].tolist()
+    assert (sample.size, sample.reason) == (60, "")
+
+
+def test_skipped_and_removed_images_are_passed_over():
+    """Also one that has a label from before it was removed."""
+    order, sample = pool([*range(14), *range(15, 20)], skipped=[3, 14])
+    assert sample.rows.tolist() == [row for row in order[:20].tolist() if row not in (order[3], order[14])]
+    assert sample.size == 58
+
+
+def test_a_short_start_counts_only_where_it_is_the_whole_slice():
+    order, sample = pool(list(range(9)))
+    assert sample.rows.tolist() == []
+    assert sample.reason == (
+        "9 of 60 audit images are labelled in the order of the slice, where 10 are needed; "
+        f"label image {order[9]}.png next"
+    )
+    _, sample = pool(list(range(9)), size=9)
+    assert len(sample.rows) == 9
+
+
+def test_labels_that_people_bring_are_no_sample():
+    _, sample = pool(list(range(2, 50)))
+    assert len(sample.rows) == 0
+    assert sample.reason.startswith(
+        "0 of 60 audit images are labelled in the order of the slice, where 10 are needed; the 48 behind the first gap "
+        "are no random sample; label image "
+    )
+
+
+def test_a_start_that_is_chance_does_not_count():
+    """Where 45 of the 49 behind the gap are answered, 10 before it are so by chance in 0.43 of cases."""
+    _, sample = pool([*range(10), *range(15, 60)])
+    assert len(sample.rows) == 0
+    assert "which may be chance; the 45 behind the first gap are no random sample" in sample.reason
+    assert len(pool([*range(10), *range(30, 60)])[1].rows) == 10
+
+
+def test_nothing_is_labelled():
+    _, sample = pool([])
+    assert len(sample.rows) == 0
+    assert sample.reason.startswith("no image of the audit slice is labelled yet; label image ")
+    _, sample = pool([], skipped=range(SIZE))
+    assert (len(sample.rows), sample.reason) == (0, "the audit slice is empty")
