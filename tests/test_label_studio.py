@@ -12,7 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latent_al.labelling import rounds
+from latent_al.data.image_files import Reading
+from latent_al.labelling import rounds, sheets
 from latent_al.labelling.label_studio import CONTROL, labelling_config, tasks
 from latent_al.labelling.sheets import Marked, contact_sheet, latent_map
 from latent_al.types import BadInput
@@ -115,7 +116,7 @@ def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path, channels):
     for name, size in zip(table.file_name, sizes, strict=True):
         Image.new("RGB", size, (77, 77, 77)).save(tmp_path / name)
     scanned = np.zeros((2, 2, channels), np.uint8)
-    images = rounds.originals(tmp_path, table, [scanned] * 4, channels)
+    images = rounds.originals(tmp_path, table, [scanned] * 4, Reading(None, channels))
     contact_sheet(images, [""] * 4, tmp_path / "sheet.png")
     shown = (read(tmp_path / "sheet.png") == 77).all(axis=2)
     for index, (width, height) in enumerate(sizes):
@@ -143,6 +144,28 @@ def test_captions_of_any_script_and_length_stay_below_their_image(tmp_path):
     assert [bool(cell.any()) for cell in cells] == [False, True, True, True, True, True]
     assert not dark[:128].any()
     assert not any(cell[:, 129:].any() for cell in cells)
+
+
+def test_letters_that_no_font_has_are_spelt_by_their_numbers(monkeypatch):
+    monkeypatch.setattr(sheets, "_fonts", lambda: [sheets.findfont("DejaVu Sans")])
+    assert sheets._with_font("caf\u00e9 \u05d0.png")[1] == "caf\u00e9 \u05d0.png"
+    assert sheets._with_font("\u732b 1.png")[1] == "U+732B  1.png"
+
+
+def test_a_font_that_has_the_letters_is_taken(monkeypatch):
+    fonts = [sheets.findfont("DejaVu Sans"), sheets.findfont("STIXGeneral")]
+    monkeypatch.setattr(sheets, "_fonts", lambda: fonts)
+    letter = min(sheets._letters(fonts[1]) - sheets._letters(fonts[0]))
+    font, text = sheets._with_font(chr(letter))
+    assert (font.path, text) == (fonts[1], chr(letter))
+
+
+def test_lines_are_cut_at_their_middle():
+    font, _ = sheets._with_font("a")
+    cut = sheets._cut("one/long/folder/of/photographs/0001.png", font)
+    assert cut.startswith("one/")
+    assert cut.endswith("0001.png")
+    assert font.getlength(cut) <= sheets.SIDE
 
 
 def test_a_round_reaches_the_disk_under_its_name(tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def _publish(folder, scanned, state: State, encoded, asked: Asked):
     pixels = (scanned.store[row] for row in asked.rows.tolist())
     masks, picked = state.masks, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=masks.labelled, open=masks.open & ~masks.audit, audit=masks.audit)
-    marks = {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
+    marks = {name: np.flatnonzero(mask) for name, mask in groups.items()}
     # The files are read again for the contact sheet.
     with noise_to_file(folder / scan.NOISE):
         return rounds.publish(

@@ -132,6 +132,5 @@ def _confusion(classes, by_class):
 
 
 def _captions(queries):
-    return [
-        f"{rank} {prediction}".strip() for rank, prediction in zip(queries["rank"], queries.prediction, strict=True)
-    ]
+    columns = zip(queries["rank"], queries.prediction, queries.file_name, strict=True)
+    return [f"{rank} {prediction}".strip() + f"\n{name}" for rank, prediction, name in columns]

@@ -3,13 +3,14 @@
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import findfont, findSystemFonts, get_font
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.decomposition import PCA
 
@@ -20,8 +21,9 @@ SIDE = 128
 """Pixels of the longer side of an image on a contact sheet."""
 COLUMNS = 12
 MARGIN = 4
-CAPTION = 20
-"""Pixels of a caption's line."""
+LINE, LINES = 16, 2
+"""Pixels of a line of a caption, and its lines."""
+CAPTION = LINE * LINES + 4
 FITTED = 10_000
 """Images that the principal components are computed from."""
 CLOUD = 20_000
@@ -48,7 +50,7 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
 
     Args:
         images: at least one, of any sizes, taken one by one; grey where c = 1, colour where c = 3.
-        captions: one an image; cut where it does not fit below the image.
+        captions: one an image, of up to two lines; each is cut at its middle where it does not fit below the image.
         path: of the PNG, replaced as a whole.
     """
     cell = SIDE + MARGIN
@@ -56,14 +58,16 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
     size = (columns * cell + MARGIN, math.ceil(len(captions) / columns) * (cell + CAPTION) + MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    # DejaVu, which comes with matplotlib, has more scripts than Pillow's own font.
-    font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left = MARGIN + index % columns * cell
         top = MARGIN + index // columns * (cell + CAPTION)
         scaled = _scaled(image)
         sheet.paste(scaled, (left + (SIDE - scaled.width) // 2, top + (SIDE - scaled.height) // 2))
-        draw.text((left, top + SIDE + 2), _cut(caption, font), "black", font)
+        for number, line in enumerate(caption.split("\n")[:LINES]):
+            # No wider text fits, and a name that is no valid Unicode could not be drawn.
+            text = " ".join(line.split()).encode(errors="replace").decode()
+            font, text = _with_font(text)
+            draw.text((left, top + SIDE + 2 + LINE * number), _cut(text, font), "black", font)
     _save(sheet.save, path)
 
 
@@ -74,7 +78,7 @@ def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.nd
 
     Args:
         latents: finite; of very many, a fixed random choice is drawn.
-        groups: name -> rows of `latents`, all of which are drawn.
+        groups: name -> rows of `latents`, all of which are drawn; the order of the names sets their colours.
         path: of the PNG, replaced as a whole.
     """
     rng = np.random.default_rng(0)
@@ -112,13 +116,41 @@ def _scaled(image):
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _cut(caption, font):
-    """Returns the caption on one line, cut to the width of an image."""
-    # No wider text fits, and a name that is no valid Unicode could not be drawn.
-    line = " ".join(caption.split()).encode(errors="replace").decode()
-    if font.getlength(line[:SIDE]) <= SIDE:
+def _with_font(text):
+    """Returns a font that has all letters of a text, and the text; without one, code points stand for letters."""
+    letters = frozenset(map(ord, text)) - {ord(" ")}
+    path = next((path for path in _fonts() if letters <= _letters(path)), None)
+    if path is not None:
+        return ImageFont.truetype(path, 12), text
+    plain = _letters(_fonts()[0])
+    spelt = "".join(letter if ord(letter) in plain or letter == " " else f"U+{ord(letter):04X} " for letter in text)
+    return ImageFont.truetype(_fonts()[0], 12), spelt.strip()
+
+
+@cache
+def _fonts():
+    """Returns the fonts of this machine that can be drawn at any size; DejaVu comes first, and with matplotlib."""
+    return [findfont("DejaVu Sans"), *filter(_is_scalable, sorted(findSystemFonts()))]
+
+
+def _is_scalable(path):
+    try:
+        return bool(get_font(path).scalable)
+    except (OSError, RuntimeError):
+        return False
+
+
+@cache
+def _letters(path):
+    return frozenset(get_font(path).get_charmap())
+
+
+def _cut(line, font):
+    """Returns a line cut at its middle to the width of an image: names differ at their ends."""
+    if font.getlength(line[: 2 * SIDE]) <= SIDE:
         return line
-    return next(cut for end in range(SIDE, -1, -1) if font.getlength(cut := line[:end] + "…") <= SIDE)
+    halves = ((line[: size - size // 2], line[len(line) - size // 2 :]) for size in range(SIDE, -1, -1))
+    return next(cut for start, end in halves if font.getlength(cut := f"{start}…{end}") <= SIDE)
 
 
 def _plane(latents, rng):
