@@ -33,6 +33,8 @@ from latent_al import kernels
 
 TYPES = ("uint8", "float64")
 MORE_TYPES = ("bool", "bfloat16", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32")
+WITH_LOOPS = ("cover", "farthest_first", "greedy_diverse", "kmeans", "most_typical", "nearest_to", "top_k")
+"""Kernels that differ most without `jit`; the rest are slow."""
 over_cases = pytest.mark.parametrize("name", CASES)
 
 
@@ -198,15 +200,13 @@ class TestTransformations:
             singles = [run(name, arrays | {scalar: value}) for value in values]
             same(batched, jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles))
 
-    @pytest.mark.parametrize("mode", ["strict", "debug", "disable_jit"])
+    @pytest.mark.parametrize("mode", ["strict", "debug"])
     def test_modes_of_jax(self, name, mode):
         arrays = in_float32(name)
         expected = run(name, arrays)
         with ExitStack() as stack:
             if mode == "strict":
                 stack.enter_context(jax.numpy_dtype_promotion("strict"))
-            elif mode == "disable_jit":
-                stack.enter_context(jax.disable_jit())
             else:
                 stack.enter_context(jax.debug_nans(True))
                 stack.enter_context(jax.debug_infs(name not in INFINITE))
@@ -261,6 +261,16 @@ class TestTransformations:
         ends = [total({each: smooth[each] + sign * step * changes[each] for each in smooth}) for sign in (1, -1)]
         slope = sum(float((gradient[each] * changes[each]).sum()) for each in smooth)
         np.testing.assert_allclose(slope, float(ends[0] - ends[1]) / (2 * step), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in WITH_LOOPS else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
+def test_without_jit(name):
+    arrays = in_float32(name)
+    expected = run(name, arrays)
+    with jax.disable_jit():
+        same(run(name, arrays), expected)
 
 
 @over_cases

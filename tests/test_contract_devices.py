@@ -201,7 +201,7 @@ def test_inside_a_shard_map_in_which_nothing_varies(case):
 
 
 @pytest.mark.parametrize("varies", [is_key, pytest.param(is_no_key, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", [name for name, case in ALL.items() if case.is_random])
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.is_random])
 def test_inside_a_shard_map_in_which_keys_or_pools_vary(case, varies):
     """As in a run of several seeds on one pool, and of one seed on several pools."""
     mesh = jax.make_mesh((2,), ("parts",))
