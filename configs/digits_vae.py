@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 
 def get_config(size="full"):
-    smoke = {"full": False, "smoke": True}[size]
+    if size not in ("full", "smoke"):
+        raise ValueError(f"unknown size {size!r}; known: full, smoke.")
+    smoke = size == "smoke"
     return ConfigDict(
         dict(
             num_seeds=2 if smoke else 20,

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(size="full"):
-    smoke = {"full": False, "smoke": True}[size]
+    if size not in ("full", "smoke"):
+        raise ValueError(f"unknown size {size!r}; known: full, smoke.")
+    smoke = size == "smoke"
     return ConfigDict(
         dict(
             job="labelling",

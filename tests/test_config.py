@@ -246,7 +246,8 @@ def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
     "path, overrides, message",
     [
         ("configs/none.py", {}, "there is no file .*configs/none.py"),
-        ("configs/digits_vae.py:tiny", {}, "unknown size 'tiny'"),
+        ("configs/digits_vae.py:tiny", {}, "unknown size 'tiny'; known: full, smoke"),
+        ("configs/folder.py:smok", {}, "unknown size 'smok'; known: full, smoke"),
         ("configs/mnist_vae.py:svhn-tiny", {}, "unknown size 'svhn-tiny'; known: best"),
         ("configs/digits_vae.py", {"arms.margn.subsample": "1"}, "config.arms.margn: unknown; did you mean margin?"),
         (

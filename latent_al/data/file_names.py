@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 UPLOAD = re.compile(r"(?:^|/)data/upload/\d+/(?:[0-9a-f]{8}-)?([^/]+)$")
-"""How Label Studio names a file that was uploaded: by a number of the project, and a random prefix."""
+"""The path of a file that was uploaded to Label Studio: below a number of the project, with a random prefix."""
 
 
 class FileNames:

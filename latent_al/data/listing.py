@@ -76,13 +76,13 @@ class Listing(NamedTuple):
 
     files: the image files, sorted by name.
     rejected: (name, reason) of files and folders that cannot be used, sorted.
-    others: suffix -> how many files with it are no images; the empty suffix where a name has none.
+    other_files: suffix -> how many files with it are no images; the empty suffix where a name has none.
     passed_over: folders that are hidden, or that no person has made, sorted.
     """
 
     files: list[ImageFile]
     rejected: list[tuple[str, str]]
-    others: dict[str, int]
+    other_files: dict[str, int]
     passed_over: list[str]
 
 
@@ -106,9 +106,9 @@ def list_images(root: str | Path | None, *, without: Path | None = None) -> List
         raise BadInput(f"{folder} is not a directory; set config.data.root to the folder of the images.")
     listing = _list(folder.resolve(), None if without is None else without.resolve())
     if not listing.files:
-        others = "; ".join([f"{sum(listing.others.values())} others", *not_read(listing)])
+        unread = "; ".join([f"{sum(listing.other_files.values())} others", *not_read(listing)])
         raise BadInput(
-            f"no image files in {folder} ({others}; {len(listing.rejected)} that cannot be used"
+            f"no image files in {folder} ({unread}; {len(listing.rejected)} that cannot be used"
             f"{first_of(listing.rejected)}); set config.data.root to a folder of images that Pillow reads."
         )
     return listing
@@ -117,8 +117,8 @@ def list_images(root: str | Path | None, *, without: Path | None = None) -> List
 def not_read(listing: Listing) -> list[str]:
     """Returns a line with the files that are no images, by suffix, and one with the folders that were passed over."""
     lines = []
-    if listing.others:
-        counts = sorted(listing.others.items(), key=lambda item: (item[0] not in CURES, -item[1], item[0]))
+    if listing.other_files:
+        counts = sorted(listing.other_files.items(), key=lambda item: (item[0] not in CURES, -item[1], item[0]))
         words = [
             f"{num:,} {suffix or 'without a suffix'}" + (f" ({CURES[suffix]})" if suffix in CURES else "")
             for suffix, num in counts
@@ -155,7 +155,7 @@ def read_in_threads(read: Callable[[str], Item], names: Sequence[str], *, ahead:
 
 
 def _list(folder, without):
-    files, rejected, others, passed_over = [], [], Counter(), []
+    files, rejected, other_files, passed_over = [], [], Counter(), []
     pending = [(folder, "")]
     while pending:
         where, above = pending.pop()
@@ -174,8 +174,8 @@ def _list(folder, without):
             elif _may_be_image(entry):
                 _add_file(entry, name, files, rejected)
             else:
-                others[_suffix(entry)] += 1
-    return Listing(sorted(files), sorted(rejected), dict(others), sorted(passed_over))
+                other_files[_suffix(entry)] += 1
+    return Listing(sorted(files), sorted(rejected), dict(other_files), sorted(passed_over))
 
 
 def _add_file(entry, name, files, rejected):

@@ -244,7 +244,7 @@ def summary(scan: Scan) -> str:
         (num_new, "new since the last scan", ""),
         (scan.num_removed, "removed", ""),
         (scan.num_changed, "changed", ""),
-        (sum(scan.plan.listing.others.values()), "other files", ""),
+        (sum(scan.plan.listing.other_files.values()), "other files", ""),
     ]
     phrases = [
         f"{num:,} {what[:-1] if num == 1 and what.endswith('s') else what}{where}" for num, what, where in counts if num
