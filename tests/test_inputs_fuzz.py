@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import tempfile
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from PIL import Image
 from test_launch import ROOT
 
 from latent_al.data.image_files import Depth, Reading, UnusableImage, decode
+from latent_al.data.image_folder import image_folder
 from latent_al.experiment.command_line import load_config, parse_config
+from latent_al.labelling.scan import plan, scan
 from latent_al.types import BadInput
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (9, 7, 3), dtype=np.uint8)
@@ -70,6 +75,64 @@ def test_damaged_images(content, channels, depth):
 @given(content=damaged(), **READINGS)
 def test_damaged_images_at_random(content, channels, depth):
     check_image(content, channels, depth)
+
+
+FOLDERS = ("", "train", "Val", "TEST", "dev", "cat", "dog", ".ipynb_checkpoints", "__MACOSX", "a b", "caf\u00e9")
+NAMES = ("1.png", "2.JPG", ".hidden.png", "Thumbs.db", "notes.txt", "broken.png", "no_suffix", "=x.png")
+
+
+@st.composite
+def layouts(draw):
+    """Paths below a folder, up to three deep."""
+    parts = st.tuples(st.sampled_from(FOLDERS), st.sampled_from(FOLDERS), st.sampled_from(NAMES))
+    return draw(st.sets(parts.map(lambda path: "/".join(filter(None, path))), min_size=1, max_size=10))
+
+
+def lay_out(root, paths):
+    """Writes the files, and returns how many of them are images that nothing hides."""
+    for number, path in enumerate(sorted(paths)):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        is_image = not path.endswith((".db", ".txt", "broken.png"))
+        # No two images have the same content.
+        pixels = np.roll(PIXELS, number, axis=1) if is_image else None
+        if is_image:
+            Image.fromarray(pixels + np.uint8(number)).save(root / path, "PNG")
+        else:
+            (root / path).write_text("no image")
+    hidden = (".ipynb_checkpoints", "__MACOSX", ".hidden.png")
+    return sum(
+        not path.endswith((".db", ".txt", "broken.png")) and not any(part in hidden for part in path.split("/"))
+        for path in paths
+    )
+
+
+def check_layout(paths):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "images"
+        num = lay_out(root, paths)
+        with contextlib.suppress(BadInput):
+            scanned = scan(plan(str(root), Path(folder) / "job", size=(8, 8), channels=3))
+            assert len(scanned.table) == num
+        with contextlib.suppress(BadInput):
+            data = image_folder(root=str(root), size=(8, 8), channels=3, num_validation=0, num_test=0, skip_broken=True)
+            splits = (data.train, data.validation, data.test)
+            assert sum(len(split.images) for split in splits) <= num
+            assert all(len(split.images) == len(split.labels) for split in splits if split.labels is not None)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(layouts())
+def test_folders_in_any_layout(paths):
+    with warnings.catch_warnings(action="ignore"):
+        check_layout(paths)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None)
+@given(layouts())
+def test_folders_in_any_layout_at_random(paths):
+    with warnings.catch_warnings(action="ignore"):
+        check_layout(paths)
 
 
 KEYS = [
