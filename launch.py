@@ -45,7 +45,7 @@ def main(overrides, argv):
     try:
         config = load_config(CONFIG.value, overrides)
         if "job" in config:
-            overrides = recall(workdir) | overrides
+            overrides = recall(workdir, overrides)
             config = load_config(CONFIG.value, overrides)
         parsed = parse_config(config)
         default = f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"

@@ -108,17 +108,20 @@ def test_settings_of_the_first_call_need_not_be_given_again(plain, tmp_path, cap
     first = {"data.root": str(tmp_path / "images"), "encoder": repr(encoder), "audit": "0", "num_initial": "3"}
     config = str(ROOT / "configs/folder.py:smoke")
     settings = dict(encoders_dir=None, command="")
-    assert recall(str(workdir)) == {}
+    assert recall(str(workdir), {}) == {}
     run_command(load_config(config, first), str(workdir), **settings, overrides=first | {"rename": "{}"})
-    assert recall(str(workdir)) == first
+    assert recall(str(workdir), {}) == first
     assert "Settings of earlier calls: --config.data.root=" in capsys.readouterr().out
-    again = recall(str(workdir)) | {"query_size": "2"}
+    again = recall(str(workdir), {"query_size": "2"})
     run_command(load_config(config, again), str(workdir), **settings, overrides=again)
     assert "No new labels since round 000." in capsys.readouterr().out
-    assert recall(str(workdir)) == again
+    assert recall(str(workdir), {}) == again
+    # Of a dict and a key of it the one that is set last counts.
+    (workdir / "settings.json").write_text('{"strategy.share": "0.1", "strategy": "{}"}')
+    assert list(recall(str(workdir), {"strategy.share": "0.3"})) == ["strategy", "strategy.share"]
     (workdir / "settings.json").write_text("[")
     with pytest.raises(BadInput, match="settings.json cannot be read .* give all settings again"):
-        recall(str(workdir))
+        recall(str(workdir), {})
 
 
 def test_a_classifier_that_diverges_names_the_cure_and_loses_nothing(plain):

@@ -21,7 +21,7 @@ from latent_al.types import BadInput
 
 PREFIX = "--config."
 SETTINGS = "settings.json"
-"""What the command line of a labelling job has set so far."""
+"""Keeps the keys that the command line of a labelling job has set so far."""
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -76,21 +76,23 @@ def parse_config(config: ConfigDict) -> Settings:
     return parse_labelling(config)
 
 
-def recall(workdir: str) -> dict[str, str]:
-    """Returns the keys that earlier calls of a labelling job have set in this workdir, and tells them.
+def recall(workdir: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Returns the keys that earlier calls of a labelling job have set in this workdir, which it tells, and `overrides`.
+
+    These come last, so that no earlier setting of a whole dict undoes a setting of one of its keys.
 
     Raises:
         BadInput: the file that keeps them is not as it was written.
     """
     path = Path(workdir) / SETTINGS
     if not path.exists():
-        return {}
+        return dict(overrides)
     try:
-        overrides = {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        earlier = {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(f"{path} cannot be read ({error}); remove it, and give all settings again.") from error
-    print("Settings of earlier calls:", " ".join(f"{PREFIX}{key}={value}" for key, value in overrides.items()))
-    return overrides
+    print("Settings of earlier calls:", " ".join(f"{PREFIX}{key}={value}" for key, value in earlier.items()))
+    return {key: value for key, value in earlier.items() if key not in overrides} | overrides
 
 
 def run(

@@ -19,11 +19,11 @@ SKIPPED = "?"
 LONGEST = 100
 """Letters that a name may have."""
 NOTHING = frozenset({"n/a", "#n/a", "na", "nan", "nil", "null", "none", "<na>", "(blank)"})
-"""What programs and people write where there is no label, besides marks without a letter or digit."""
+"""Words for no label, as programs and people write them, besides marks without a letter or digit."""
 RENAMES = ("name", "now", "time")
 """The columns of `classes.csv`: a name, what it was renamed to, and when, in UTC."""
 TWINS = 10
-"""How many times as many images a class has as another that may be a misspelling of it."""
+"""The times as many images that a class has as another that may be a misspelling of it."""
 
 
 class ClassNames:
