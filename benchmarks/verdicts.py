@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from latent_al.labelling import audit, budget, estimates, selection
+from latent_al.labelling import audit, budget, estimates, selection, stratified
 from latent_al.models.classifiers import mlp
 
 TARGETS = (0.7, 0.8, 0.9)
@@ -46,6 +46,26 @@ def make_world(rng):
     num_classes, dim = rng.integers(2, 8), rng.integers(2, 48)
     means = rng.normal(size=(num_classes, dim)) * rng.uniform(1.0, 4.0) / np.sqrt(dim)
     return World(means, rng.dirichlet(np.full(num_classes, rng.choice([1.0, 10.0]))))
+
+
+def make_rare_world(rng):
+    """Returns two to five classes, of which the first is one image in twenty to a hundred."""
+    num_classes, dim = rng.integers(2, 6), rng.integers(2, 30)
+    means = rng.normal(size=(num_classes, dim)) * rng.uniform(2.0, 5.0) / np.sqrt(dim)
+    share = rng.uniform(0.01, 0.05)
+    return World(means, np.append(share, (1 - share) * rng.dirichlet(np.full(num_classes - 1, 10.0))))
+
+
+def fit_logistic(inputs, labels, world):
+    """Returns a logistic regression as a function of points to the probabilities of all classes of the world."""
+    classifier = LogisticRegression(C=3.0, max_iter=200).fit(inputs, labels)
+
+    def probs(points):
+        full = np.zeros((len(points), len(world.shares)))
+        full[:, classifier.classes_] = classifier.predict_proba(points)
+        return full
+
+    return probs
 
 
 class Points(NamedTuple):
@@ -88,13 +108,7 @@ def play(rng):
     is_random = rng.uniform() < 0.5
     rounds = []
     for _ in range(rng.integers(4, 13) + 1):
-        classifier = LogisticRegression(C=3.0, max_iter=200).fit(inputs[queried], labels[queried])
-
-        def probs(points, classifier=classifier):
-            full = np.zeros((len(points), len(world.shares)))
-            full[:, classifier.classes_] = classifier.predict_proba(points)
-            return full
-
+        probs = fit_logistic(inputs[queried], labels[queried], world)
         rounds.append(Round(len(queried), probs(slice_inputs), probs(further_inputs)))
         best = np.sort(probs(inputs), axis=1)[:, -2:]
         scores = rng.uniform(size=len(labels)) if is_random else best[:, 1] - best[:, 0]
@@ -216,6 +230,43 @@ def judge_brought(rng):
         )
 
 
+def judge_enlarged(rng):
+    """Yields what is told of a rare class from a slice that was enlarged by images predicted as it."""
+    world = make_rare_world(rng)
+    inputs, labels = world.draw(rng, 4000)
+    # People bring some of the rare images that they know.
+    queried = np.union1d(rng.permutation(4000)[:200], np.flatnonzero(labels == 0)[:10])
+    draws = rng.uniform(size=4000)
+    first = fit_logistic(inputs[queried], labels[queried], world)(inputs).argmax(axis=1)
+    is_inside = first == 0
+    shares = np.sort(draws)[[100, 100]]
+    if is_inside.any():
+        shares[1] = max(shares[1], np.append(np.sort(draws[is_inside]), 1.0)[min(40, is_inside.sum())])
+    is_audit = draws < shares[is_inside.astype(int)]
+    queried = queried[~is_audit[queried]]
+    if len(np.unique(labels[queried])) < 2:
+        return
+    predicted = fit_logistic(inputs[queried], labels[queried], world)(inputs).argmax(axis=1)
+    strata = [
+        stratified.Sample(labels[is_audit & part], predicted[is_audit & part], part.sum())
+        for part in (~is_inside, is_inside)
+        if part.any()
+    ]
+    told = stratified.by_class(strata, len(world.shares))
+    random = draws < shares[0]
+    alone = estimates.by_class(labels[random], predicted[random], len(world.shares))
+    true = estimates.by_class(labels, predicted, len(world.shares))
+    for name in ("recall", "precision"):
+        for place, of_class in enumerate(told[name]):
+            if of_class and true[name][place]:
+                which = "another class" if place else "its class"
+                yield f"enlarged slice: interval holds {name} of {which}", covers(of_class, true[name][place]["mean"])
+        for slice_name, estimate in dict(enlarged=told[name][0], random=alone[name][0]).items():
+            yield f"{slice_name} slice: {name} of the rare class is told at all", estimate is not None
+            if estimate:
+                yield f"{slice_name} slice: width of the interval of its {name}", estimate["high"] - estimate["low"]
+
+
 def judge_strategy(rng, learner, score, num_chosen=80, num_audit=100):
     """Yields what is said of a strategy that is random, or prefers some classes, or what is typical of its class."""
     world = make_world(rng)
@@ -260,6 +311,7 @@ def main():
             note(judge_round(project, index))
         note(judge_curve(project))
         note(judge_brought(rng))
+        note(judge_enlarged(np.random.default_rng([3, seed])))
     for seed in range(10 * args.projects):
         note(judge_plateau(np.random.default_rng([1, seed])))
     learner = mlp(num_classes=7, hidden=(32,), dropout=0.2, learning_rate=1e-2, epochs=30, batch_size=20)

@@ -244,6 +244,45 @@ class TestRounds:
         assert progress.low.iloc[-1] < progress.accuracy.iloc[-1]
 
 
+def test_the_slice_is_enlarged_by_a_class(played, tmp_path):
+    workdir = shutil.copytree(played.asked, tmp_path / "job")
+    answer(workdir, 0, lambda query: played.truth[query.file_name])
+    call(played.images, workdir, query_size=2)
+    settings = dict(query_size=2, audit_by_class={"green": 16})
+    said = call(played.images, workdir, **settings)
+    assert "Audit slice: 16 of the " in said
+    assert "what the slice was enlarged by does not count yet: " in said
+    strata = read_csv(workdir / "audit_strata.csv")
+    before, after = (read_csv(workdir / f"rounds/00{index}/predictions.csv").set_index("id") for index in (1, 2))
+    assert set(strata.id) == set(before.index[before.prediction == "green"])
+    assert (after.audit[strata.id] == "yes").sum() == 16
+    assert "audit: drawn at random of those predicted as green, to measure accuracy" in set(
+        queries_of(workdir, 2).reason
+    )
+    # What moves into the slice leaves the training set.
+    assert ((before.label != "") & (before.audit == "") & (after.audit == "yes")).any()
+    assert record_of(workdir, 2)["num_labels"] == ((after.label != "") & (after.audit == "")).sum()
+    for index in (1, 2):
+        answer(workdir, index, lambda query: played.truth[query.file_name], to=f"{index}.csv")
+    said = call(played.images, workdir, **settings)
+    assert "Audit slice" not in said
+    num = (read_csv(workdir / "rounds/003/predictions.csv").query("audit == 'yes'").label != "").sum()
+    assert record_of(workdir, 3)["slice"]["enlarged"] == dict(num=num, reason="")
+    assert f"weighed, on {num} audit images\n" in said
+    # Of the whole pool the random slice alone is a sample.
+    assert "on 20 of 20 audit images" in said
+    with pytest.raises(BadInput, match="no image is predicted as 'pink' in .*; choose among blue, green"):
+        call(played.images, workdir, audit_by_class={"pink": 3})
+    with pytest.raises(BadInput, match="audit_by_class is {'blue': 0}; expected 1 or more images of each class"):
+        call(played.images, workdir, audit_by_class={"blue": 0})
+
+
+def test_a_slice_cannot_be_enlarged_before_there_are_predictions(played, tmp_path):
+    workdir = shutil.copytree(played.asked, tmp_path / "job")
+    with pytest.raises(BadInput, match="predicted as 'red', but no round has predictions yet; label images of two"):
+        call(played.images, workdir, audit_by_class={"red": 3})
+
+
 def test_a_round_that_is_cut_off_is_made_again(played, tmp_path, monkeypatch):
     """Once the disk is full before the answers are taken in, once it is while the round is written."""
     workdir = tmp_path / "job"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from latent_al.labelling import budget, estimates, selection
+from latent_al.labelling import budget, estimates, selection, stratified
 from latent_al.labelling.audit import answered, in_random_order
 from latent_al.labelling.config import LabellingJob
 from latent_al.labelling.state import State
@@ -77,11 +77,15 @@ def _queries(state, encoded, again, chosen, audit, probs, name):
     present = (state.table.status == "present").to_numpy()
     reasons = [f"annotators disagree: {state.labels.tied[identity]}" for identity in state.table.id.iloc[again]]
     reasons += [f"chosen by {name}"] * len(chosen)
-    reasons += ["audit: drawn at random, to measure accuracy"] * len(audit)
+    reasons += [_why_audited(state.strata.names[stratum]) for stratum in state.strata.of_rows[audit]]
     stands_for = pd.array([*selection.stands_for(encoded.latents, present, asked, rows[:num]), *[None] * len(audit)])
     columns = dict(id=table.id.to_numpy(), file_name=table.file_name.to_numpy(), rank=np.arange(len(rows)))
     columns |= dict(score=selection.uncertainty(probs, rows), reason=reasons, stands_for=stands_for.astype("Int64"))
     return pd.DataFrame(columns | dict(prediction=prediction, confidence=confidence))
+
+
+def _why_audited(stratum):
+    return f"audit: drawn at random{f' of those predicted as {stratum}' if stratum else ''}, to measure accuracy"
 
 
 def _predictions(state, probs):
@@ -94,7 +98,10 @@ def _predictions(state, probs):
 def _measured(key, config, learner, state, encoded, probs):
     """Returns estimates of this round's classifier from the audit slice; `predicted` are its classes for all of it."""
     masks, names = state.masks, np.array(state.classes, object)
-    sample = answered(state.table, masks, config.seed)
+    draws = np.array([selection.uniform(image, config.seed) for image in state.table.id])
+    # Of the whole pool only what the slice took at first is a random sample.
+    at_first = masks._replace(audit=draws < state.strata.shares[0])
+    sample = answered(state.table, at_first, config.seed)
     rows, truth = sample.rows, masks.classes[sample.rows]
     guesses = probs[rows].argmax(axis=1)
     correct = truth == guesses
@@ -106,10 +113,11 @@ def _measured(key, config, learner, state, encoded, probs):
     chosen = chosen[masks.labelled[chosen]]
     pairs = [(encoded.latents[part], masks.classes[part]) for part in (chosen, rows)]
     history = _history(state, predicted, rows)
+    by_class, enlarged = _by_class(config, state, probs.argmax(axis=1), rows)
     return dict(
-        slice=dict(num=len(rows), size=sample.size, reason=sample.reason),
+        slice=dict(num=len(rows), size=sample.size, reason=sample.reason, enlarged=enlarged),
         accuracy=estimates.accuracy(correct),
-        by_class=estimates.by_class(truth, guesses, len(state.classes)),
+        by_class=by_class,
         temperature=estimates.temperature(probs[rows], truth),
         calibration_error=estimates.calibration_error(probs[rows], truth),
         gain=estimates.expected_gain(history.correct, history.num_labels, config.query_size),
@@ -117,6 +125,29 @@ def _measured(key, config, learner, state, encoded, probs):
         target=config.target and _target(config.target, correct, history, state.seconds_a_label),
         predicted=predicted,
     )
+
+
+def _by_class(config, state, guesses, rows):
+    """Returns the estimates of each class, and what is to be said of the slice's enlargement, None where there is none.
+
+    Until enough of each stratum is labelled they are those of `rows` alone, the random sample of the whole pool.
+    """
+    masks, strata, num_classes = state.masks, state.strata, len(state.classes)
+    of_rows = estimates.by_class(masks.classes[rows], guesses[rows], num_classes)
+    if len(strata.names) == 1:
+        return of_rows, None
+    is_present = (state.table.status == "present").to_numpy()
+    samples = []
+    for stratum in range(len(strata.names)):
+        inside = is_present & (strata.of_rows == stratum)
+        part = answered(state.table, masks._replace(audit=masks.audit & inside), config.seed)
+        if part.reason:
+            return of_rows, dict(num=0, reason=part.reason)
+        # Images are skipped at about the same rate where nobody has looked yet.
+        share = part.size / max((masks.audit & inside).sum(), 1)
+        samples.append(stratified.Sample(masks.classes[part.rows], guesses[part.rows], share * inside.sum()))
+    num = sum(len(sample.truth) for sample in samples)
+    return stratified.by_class(samples, num_classes), dict(num=num, reason="")
 
 
 class _History(NamedTuple):

@@ -59,6 +59,8 @@ class LabellingJob(Settings):
     """Seed of all that is random but the encoder."""
     audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
+    audit_by_class: Mapping[str, Int] = Field(default_factory=dict)
+    """Images that the audit slice is to hold of those predicted as a class, once there are predictions."""
     classes: tuple[str, ...] = ()
     """The labels that may come; by default any."""
     rename: Mapping[str, str] = Field(default_factory=dict)

@@ -45,8 +45,17 @@ def by_class(truth: Int[np.ndarray, " m"], predicted: Int[np.ndarray, " m"], num
     confusion = np.zeros((num_classes, num_classes), int)
     np.add.at(confusion, (truth, predicted), 1)
     recall, precision = (_shares(np.diag(confusion), confusion.sum(axis=axis)) for axis in (1, 0))
-    balanced = _mean([share for share in recall if share])
+    balanced = mean_share([share for share in recall if share])
     return dict(confusion=confusion.tolist(), recall=recall, precision=precision, balanced=balanced)
+
+
+def mean_share(shares: list[dict]) -> dict | None:
+    """Returns the mean of shares, with an interval that combines theirs; None without any (Zou and Donner, 2008)."""
+    if not shares:
+        return None
+    mean, low, high = (np.array([share[name] for share in shares]) for name in ("mean", "low", "high"))
+    below, above = (np.sqrt(((mean - bound) ** 2).sum()) / len(shares) for bound in (low, high))
+    return dict(mean=float(mean.mean()), low=float(mean.mean() - below), high=float(mean.mean() + above))
 
 
 def most_of_unseen(num: int) -> float:
@@ -196,14 +205,6 @@ def _shares(nums, totals):
     return [_share(int(num), int(total)) if total else None for num, total in zip(nums, totals, strict=True)]
 
 
-def _mean(shares):
-    if not shares:
-        return None
-    mean, low, high = (np.array([share[name] for share in shares]) for name in ("mean", "low", "high"))
-    below, above = (np.sqrt(((mean - bound) ** 2).sum()) / len(shares) for bound in (low, high))
-    return dict(mean=float(mean.mean()), low=float(mean.mean() - below), high=float(mean.mean() + above))
-
-
 def _temperature(probs, labels):
     def loss(log_temperature):
         of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
@@ -228,7 +229,3 @@ def _logistic(features, logits, correct) -> _Normal:
     mean = minimize(loss, np.zeros(features.shape[1]), jac=True).x
     variance = special.expit(logits + features @ mean) * special.expit(-logits - features @ mean)
     return _Normal(mean, np.linalg.inv((features.T * variance) @ features + np.eye(features.shape[1])))
-
-
-def _interval(difference):
-    return {name: float(difference[name]) for name in ("mean", "low", "high")}

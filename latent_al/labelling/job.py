@@ -13,7 +13,7 @@ from latent_al.data.store import Store
 from latent_al.encoders import Encoder, build_encoder
 from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask
-from latent_al.labelling.audit import set_audit_aside
+from latent_al.labelling.audit import enlarge, set_audit_aside
 from latent_al.labelling.classes import SKIPPED, clean, fold
 from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, take_labels
@@ -82,6 +82,9 @@ def _run(config, folder, parts):
     scanned = scan.scan(plan)
     print(scan.summary(scanned))
     set_audit_aside(folder, scanned.table, num=config.audit, num_initial=config.num_initial, seed=config.seed)
+    enlarged = enlarge(folder, scanned.table, dict(config.audit_by_class), config.seed)
+    for line in enlarged:
+        print(line)
     encoded = _encode(parts.encoder, scanned, folder / "encoder")
     state, taken = take_labels(
         folder,
@@ -94,7 +97,7 @@ def _run(config, folder, parts):
     )
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
-    if state.is_waiting:
+    if state.is_waiting and not enlarged:
         print(terminal.waiting(state, taken))
     else:
         asked = ask(config, parts.initial, parts.strategy, state, encoded)

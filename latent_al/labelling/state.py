@@ -10,7 +10,7 @@ import pandas as pd
 
 from latent_al.labelling import budget, ledger, rounds, selection
 from latent_al.labelling.answers import Refusal, read_answers
-from latent_al.labelling.audit import read_audit
+from latent_al.labelling.audit import Strata, read_strata
 from latent_al.labelling.classes import ClassNames, read_renames
 from latent_al.labelling.classes import rename as rename_classes
 from latent_al.labelling.scan import Scan
@@ -22,6 +22,7 @@ class State(NamedTuple):
 
     classes: names; `masks.classes` are their numbers.
     past: the content of `round.json` of each round.
+    strata: of the audit slice.
     num_answers: images that each annotator has answered: a correction asks no new round.
     seconds_a_label: the pace of the people who label; None where the log does not tell.
     """
@@ -31,6 +32,7 @@ class State(NamedTuple):
     masks: selection.Masks
     classes: list[str]
     past: list[dict[str, Any]]
+    strata: Strata
     num_answers: int
     seconds_a_label: float | None
 
@@ -100,11 +102,11 @@ def take_labels(
     past = [_respelt(record, spellings) for record in rounds.past_rounds(workdir)]
     names = list(classes) or sorted(set(labels.labels.values()))
     _check_classes(names, labels)
-    share = read_audit(workdir)["share"]
-    audit = np.array([selection.uniform(image, seed) < share for image in table.id])
+    strata = read_strata(workdir, table)
+    audit = strata.in_slice(np.array([selection.uniform(image, seed) for image in table.id]))
     status = _status(table, labels, names, audit, past)
     pace = budget.seconds_a_label(accepted.log)
-    state = State(table, labels, status, names, past, ledger.num_answered(accepted.log), pace)
+    state = State(table, labels, status, names, past, strata, ledger.num_answered(accepted.log), pace)
     return state, Taken(accepted.num_new, renamed + accepted.changes, restored + accepted.notes, refused)
 
 

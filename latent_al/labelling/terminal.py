@@ -134,9 +134,11 @@ def _by_class(record):
     names, by_class = record["classes"], record["by_class"]
     classes = list(zip(names, by_class["recall"], by_class["precision"], strict=True))
     held = sorted((line for line in classes if line[1]), key=lambda line: line[1]["mean"])
+    enlarged = record["slice"]["enlarged"]
     missing = ", ".join(name for name, recall, _ in classes if not recall)
     over = f" over the {len(held)} of {len(names)} classes that the slice holds" if missing else ""
-    lines = [f"  by class     balanced accuracy {_percent(by_class['balanced'])}{over}"]
+    weighed = f", weighed, on {enlarged['num']} audit images" if enlarged and enlarged["num"] else ""
+    lines = [f"  by class     balanced accuracy {_percent(by_class['balanced'])}{over}{weighed}"]
     lines += [
         f"    {name}: {_of(recall, 'recall')}, {_of(precision, 'precision')}"
         for name, recall, precision in held[:LISTED]
@@ -148,6 +150,8 @@ def _by_class(record):
         lines.append(
             f"    the slice holds no {missing}: recall is unknown; under {most:.1f} % of images are of such a class"
         )
+    if enlarged and enlarged["reason"]:
+        lines.append(f"    what the slice was enlarged by does not count yet: {enlarged['reason']}")
     return lines
 
 
