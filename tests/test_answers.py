@@ -137,6 +137,21 @@ def test_label_studio_json(read):
     ]
 
 
+def test_the_seconds_that_an_answer_took(read):
+    """Label Studio has them in each form of its exports; what is none costs no answer."""
+    header = "annotation_id,annotator,choice,id,latent_al_id,updated_at,lead_time\n"
+    files = (
+        [task(IDS[0], annotation(choice("cat")) | dict(lead_time=2.5))],
+        [short(IDS[0], "cat") | dict(lead_time=2.5)],
+        f"{header}2,1,cat,7,{IDS[0]},{TIME},2.5\n",
+    )
+    for file in files:
+        assert read(file)[0][0].lead_time == "2.5"
+    for wrong in (-1, float("nan"), "soon", None):
+        answers, refusals = read([short(IDS[0], "cat") | dict(lead_time=wrong)])
+        assert (answers[0].lead_time, refusals) == ("", [])
+
+
 @pytest.mark.parametrize(
     "results, named",
     [

@@ -54,7 +54,7 @@ class TestPace:
     def log(self, seconds, annotator="ann"):
         times = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(seconds, unit="s")
         times = [time.isoformat(timespec="microseconds") for time in times]
-        return pd.DataFrame({"annotator": annotator, "time": times})
+        return pd.DataFrame({"annotator": annotator, "time": times, "lead_time": ""})
 
     def test_each_person_without_pauses(self):
         """6 and 12 seconds by turns, a night between two days, and another person at the same time."""
@@ -66,6 +66,11 @@ class TestPace:
     def test_times_of_whole_files_say_nothing(self):
         """A table that is read twice within a minute gives its answers two times."""
         assert budget.seconds_a_label(self.log([0.0] * 50 + [60.0] * 50)) is None
+
+    def test_what_label_studio_has_measured_comes_first(self):
+        log = self.log(np.arange(30) * 9.0).assign(lead_time=["3.0", "5.0", *["4"] * 8, *[""] * 19, "90000"])
+        assert budget.seconds_a_label(log) == 4.0
+        assert budget.seconds_a_label(log[1:]) == 9.0
 
     def test_few_answers_say_nothing(self):
         assert budget.seconds_a_label(self.log(np.arange(10) * 5.0)) is None

@@ -157,6 +157,21 @@ class TestExpectedGain:
         correct = np.arange(100)[None, :] < np.array([10, 40, *[70] * 5])[:, None]
         assert estimates.expected_gain(correct, np.arange(1, 8) * 50, 50)["mean"] == pytest.approx(0, abs=1e-12)
 
+    def test_a_curve_that_bends_may_add_less_than_its_line(self):
+        """Gains of 10, 5 and 2.5 points by as many doublings: a parabola would add 0.0 points, the line 5.5."""
+        correct = np.arange(10_000)[None, :] < np.array([5000, 6000, 6500, 6750])[:, None]
+        told = estimates.expected_gain(correct, np.array([50, 100, 200, 400]), 400)
+        assert told["mean"] == pytest.approx(0.0575)
+        parabola = np.polyfit(np.arange(4), correct.mean(axis=1), 2)
+        bent = np.polyval(parabola, 4) - np.polyval(parabola, 3)
+        assert told["mean"] - told["low"] == pytest.approx(told["high"] - told["mean"] + told["mean"] - bent)
+
+    def test_rounds_without_new_labels(self):
+        """Two numbers of labels tell nothing of a bend."""
+        correct = np.arange(100)[None, :] < np.array([50, 52, 60])[:, None]
+        told = estimates.expected_gain(correct, np.array([50, 50, 100]), 50)
+        assert told["mean"] - told["low"] == pytest.approx(told["high"] - told["mean"])
+
     def test_too_little_to_tell(self):
         assert estimates.expected_gain(np.ones((2, 100), bool), np.array([50, 100]), 50) is None
         assert estimates.expected_gain(np.ones((3, 0), bool), np.array([50, 100, 150]), 50) is None

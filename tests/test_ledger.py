@@ -52,7 +52,7 @@ def test_a_log_begins_grows_and_is_read_back(tmp_path, hear):
     accepted = hear(*first, answer("=x", "a"), answer("1", "c", annotator="x", source='two\n"lines"'))
     assert accepted.num_new == 2
     pd.testing.assert_frame_equal(accepted.log, read_csv(tmp_path / "labels.csv"))
-    assert accepted.log.iloc[1].tolist() == ["c", NAMES[2], "", "", at(1), "labels/x.csv", "7", "", at(1)]
+    assert accepted.log.iloc[1].tolist() == ["c", NAMES[2], "", "", at(1), "labels/x.csv", "7", "", at(1), ""]
 
 
 def test_a_newer_label_replaces_and_is_told(hear):
@@ -148,7 +148,7 @@ def test_a_file_with_other_content_takes_no_new_answer_but_keeps_the_old(hear):
     ],
 )
 def test_what_several_annotators_said(said, label, tied):
-    rows = [("b", "", name or "", who, at(hour), "", "", "", "") for who, name, hour in said]
+    rows = [("b", "", name or "", who, at(hour), "", "", "", "", "") for who, name, hour in said]
     log = pd.DataFrame(rows, columns=LOG)
     found = resolve(log)
     assert found.labels == ({"b": label} if label else {})
@@ -212,9 +212,10 @@ def test_ground_truth_wins_over_all(hear):
     assert resolve(accepted.log) == ({"b": "dog"}, set(), {})
 
 
-def test_a_log_without_stated_times_goes_on(tmp_path, hear):
+@pytest.mark.parametrize("columns", [["lead_time"], ["stated", "lead_time"]])
+def test_a_log_of_an_earlier_version_goes_on(columns, tmp_path, hear):
     accepted = hear(answer("cat", time=at(1)), answer("dog", "c"))
-    log = accepted.log.drop(columns="stated")
+    log = accepted.log.drop(columns=columns)
     path = tmp_path / "labels.csv"
     log.to_csv(path, index=False)
     answers = [answer("cat", time=at(1)[:-6]), answer("dog", "c"), answer("cow", "a")]
@@ -233,7 +234,7 @@ def test_labels_come_sorted_by_id(hear):
     "spoil, named",
     [
         (lambda text: text[:-1], "row 3: its end is cut off"),
-        (lambda text: text[:-60], "row 3: found [5-7] cells"),
+        (lambda text: text[:-60], "row 3: found [5-8] cells"),
         (lambda text: text.replace(",", ";"), "row 1: found 'id;file_name"),
         (lambda text: text.replace("11-20T", "11-20 "), "row 2: found the time"),
         (lambda text: text.replace("cat", '"cat'), "cannot be read"),

@@ -1,6 +1,7 @@
 """Reads the labels that people have given from files of many forms, recognised by their content."""
 
 import hashlib
+import math
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ class Answer(NamedTuple):
         row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
             image, which has no rows.
         file_name: of the image that the file names; empty where it has its id.
+        lead_time: seconds that the annotator took; empty where the file has none.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Answer(NamedTuple):
     source: str
     row: int
     file_name: str = ""
+    lead_time: str = ""
 
 
 class Refusal(NamedTuple):
@@ -218,7 +221,16 @@ def _example(pool):
 def _to_answer(image, said, source, row, pool):
     label = None if said.label is None else pool.classes.read(said.label)
     time = said.time and to_utc(said.time)
-    return Answer(image.id, label, _escape(said.annotator), time, source, row, image.file_name)
+    lead_time = _seconds(said.lead_time)
+    return Answer(image.id, label, _escape(said.annotator), time, source, row, image.file_name, lead_time)
+
+
+def _seconds(text):
+    """Returns text that says seconds as it is, and nothing where it says something else, which costs no answer."""
+    try:
+        return text if 0 <= float(text) < math.inf else ""
+    except ValueError:
+        return ""
 
 
 def _without_lists(answers, classes):

@@ -56,13 +56,18 @@ def labels_to(
 
 
 def seconds_a_label(log: pd.DataFrame) -> float | None:
-    """Returns the mean seconds from answer to answer of one person, without pauses; None where the log does not tell.
+    """Returns the mean seconds that an answer takes, without pauses; None where the log does not tell.
 
-    Answers that share a time have that of their file, which says nothing of when they were given.
+    They are those that Label Studio has measured, or else the time from answer to answer of one person. Answers that
+    share a time have that of their file, which says nothing of when they were given.
 
     Args:
-        log: `annotator` and `time` of each answer, as in `labels.csv`.
+        log: `annotator`, `time` and `lead_time` of each answer, as in `labels.csv`.
     """
+    measured = pd.to_numeric(log.lead_time.replace("", None)).dropna()
+    measured = measured[measured <= PAUSE]
+    if len(measured) >= FEWEST_GAPS:
+        return float(measured.mean())
     alone = log.drop_duplicates(["annotator", "time"], keep=False)
     alone = alone.assign(time=pd.to_datetime(alone.time, utc=True, format="ISO8601")).sort_values("time")
     gaps = alone.groupby("annotator").time.diff().dt.total_seconds().dropna()

@@ -119,9 +119,9 @@ def expected_gain(
     """Returns the accuracy that the next `query_size` labels would add at the rate of the last rounds, in [-1, 1].
 
     A line is fitted to accuracy over the logarithm of the labels. The interval of 95 %, from `low` to `high`, has the
-    noise of the audit images, each of which takes part in all rounds, and that of the rounds about the line. `power` is
-    the chance that `high` would be below `PAYS` if labels added nothing. None for fewer than three rounds, or two
-    images.
+    noise of the audit images, each of which takes part in all rounds, and that of the rounds about the line. Learning
+    curves bend: where a parabola through the rounds adds less than the line, `low` is lower by as much. `power` is the
+    chance that `high` would be below `PAYS` if labels added nothing. None for fewer than three rounds, or two images.
     """
     correct, num_labels = correct[-ROUNDS:], num_labels[-ROUNDS:]
     num_rounds, num_images = correct.shape
@@ -140,7 +140,10 @@ def expected_gain(
     freedom = (num_rounds - 2) * (1 + of_images / max(of_rounds, 1e-12)) ** 2
     quantile = stats.t.ppf(0.975, freedom)
     power = stats.t.cdf(PAYS / error - quantile, freedom)
-    bounds = dict(low=float(mean - quantile * error), high=float(mean + quantile * error))
+    degree = min(2, len(np.unique(num_labels)) - 1)
+    parabola = np.poly1d(np.polyfit(np.log(num_labels), correct.mean(axis=1), degree))
+    bent = parabola(np.log(num_labels[-1] + query_size)) - parabola(np.log(num_labels[-1]))
+    bounds = dict(low=float(min(mean, bent) - quantile * error), high=float(mean + quantile * error))
     return dict(mean=float(mean), power=float(power)) | bounds
 
 

@@ -16,13 +16,14 @@ from latent_al.labelling.tables import GROUND_TRUTH
 from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
-LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was", "stated")
+LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was", "stated", "lead_time")
 """The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces.
 
-`time` orders the answers; `stated` is the time in the file, empty where it has none.
+`time` orders the answers; `stated` is the time in the file, empty where it has none, as is `lead_time`, the seconds
+that the answer took.
 """
-OLD_LOG = LOG[:-1]
-"""The columns of logs before `stated`, in which `time` stands for it."""
+OLD_LOGS = (LOG[:-2], LOG[:-1])
+"""The columns of logs by earlier versions: without `stated`, for which `time` stands, and without `lead_time`."""
 
 _CURE = "the log was changed by another program: put back a copy of it; it is left as it is, and nothing was added."
 
@@ -167,8 +168,8 @@ def read_log(workdir: Path) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read ({error}); {_CURE}") from error
     header = ",".join(next(iter(rows), []))
-    if header == ",".join(OLD_LOG):
-        rows = [[*cells, cells[OLD_LOG.index("time")]] if len(cells) == len(OLD_LOG) else cells for cells in rows]
+    if header in map(",".join, OLD_LOGS):
+        rows = [_completed(cells) if len(cells) == header.count(",") + 1 else cells for cells in rows]
     elif header != ",".join(LOG):
         raise BadInput(f"{path} row 1: found {header!r}, expected {','.join(LOG)}; {_CURE}")
     for row, cells in enumerate(rows[1:], 2):
@@ -176,6 +177,12 @@ def read_log(workdir: Path) -> pd.DataFrame:
     if not text.endswith("\n"):
         raise BadInput(f"{path} row {len(rows)}: its end is cut off; {_CURE}")
     return pd.DataFrame([[unguard(cell) for cell in cells] for cells in rows[1:]], columns=LOG, dtype=str)
+
+
+def _completed(cells):
+    """Returns a row of an earlier version's log with the cells that it lacks."""
+    stated = cells[LOG.index("time")] if len(cells) == len(OLD_LOGS[0]) else cells[LOG.index("stated")]
+    return [*cells[: len(OLD_LOGS[0])], stated, ""]
 
 
 def _check_row(path, row, cells):
@@ -292,7 +299,7 @@ def _to_rows(log, answers, names, to_person):
                 f"{before.label or 'skipped'} of {before.time}, which stays."
             )
         cells = (said.label, answer.annotator, said.time, answer.source, str(answer.row), was or "", answer.time)
-        added.rows.append((answer.id, name, *cells))
+        added.rows.append((answer.id, name, *cells, answer.lead_time))
     return added._replace(num_new=num_new)
 
 

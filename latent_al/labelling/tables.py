@@ -25,11 +25,15 @@ FORMS = (
 
 
 class Said(NamedTuple):
-    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip."""
+    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip.
+
+    lead_time: seconds that the annotator took, as Label Studio measures them; empty where the file has none.
+    """
 
     label: Any
     annotator: str
     time: str
+    lead_time: str
 
 
 class Rows(NamedTuple):
@@ -103,7 +107,7 @@ def _from_csv(text):
     header = _header(text, delimiter)
     label = _only([name for name in header if name in LABELS])
     images = [name for name in IMAGES if name in header]
-    for name in (*images, "annotator", "updated_at"):
+    for name in (*images, "annotator", "updated_at", "lead_time"):
         _only([name] * max(1, header.count(name)))
     rows = []
     try:
@@ -147,7 +151,7 @@ def _of_cells(cells, label):
     choice = row.get(label, "")
     if choice.lstrip().startswith('{"choices"'):
         raise BadInput(f"has several labels: {choice}; expected one; keep one.")
-    return Said(choice, row.get("annotator", "").strip(), row.get("updated_at", "").strip())
+    return Said(choice, *(row.get(name, "").strip() for name in ("annotator", "updated_at", "lead_time")))
 
 
 def _from_json(text):
@@ -197,10 +201,9 @@ def _of_annotation(annotation):
     if not isinstance(annotation, dict):
         raise BadInput(f"has the annotation {annotation!r}; expected a whole one; export as JSON again.")
     person = GROUND_TRUTH if annotation.get("ground_truth") else _to_text(annotation.get("completed_by"))
-    time = _to_text(annotation.get("updated_at"))
-    if annotation.get("was_cancelled"):
-        return Said(None, person, time)
-    return Said(_single(_choices(_part(annotation, "result", list))), person, time)
+    is_skip = annotation.get("was_cancelled")
+    label = None if is_skip else _single(_choices(_part(annotation, "result", list)))
+    return Said(label, person, _to_text(annotation.get("updated_at")), _to_text(annotation.get("lead_time")))
 
 
 def _choices(results):
@@ -234,7 +237,7 @@ def _of_task(task):
     if isinstance(choice, dict):
         choice = _single(_part(choice, "choices", list))
     choice = "" if choice is None else choice
-    return Said(choice, _to_text(task.get("annotator")), _to_text(task.get("updated_at")))
+    return Said(choice, *(_to_text(task.get(name)) for name in ("annotator", "updated_at", "lead_time")))
 
 
 def _part(tree, name, kind):
