@@ -41,15 +41,16 @@ def main(overrides, argv):
     if len(argv) > 1:
         sys.exit(f"launch.py: unknown arguments {argv[1:]}; flags begin with --.")
     logging.set_verbosity(logging.WARNING)
-    workdir = WORKDIR.value or f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
+    default = f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
     try:
+        workdir = str(expand(WORKDIR.value or default, "--workdir"))
+        if Path(workdir).is_file():
+            raise BadInput(f"--workdir={workdir} is a file; give a folder, which is made where there is none.")
         config = load_config(CONFIG.value, overrides)
         if "job" in config:
             overrides = recall(workdir, overrides)
             config = load_config(CONFIG.value, overrides)
         parsed = parse_config(config)
-        default = f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
-        workdir = str(expand(WORKDIR.value or default, "--workdir"))
     except (BadInput, ModuleNotFoundError) as error:
         sys.exit(f"launch.py: {error}")
     if DESCRIBE.value:

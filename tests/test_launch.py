@@ -186,6 +186,14 @@ def test_without_labels_it_chooses_an_initial_set(tmp_path):
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = launch(SMOKE, f"--workdir={tmp_path}/file")
+    assert done.stderr.endswith(
+        f"--workdir={tmp_path}/file is a file; give a folder, which is made where there is none.\n"
+    )
+
+
 def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
     done = launch(SMOKE, "--config.num_rounds=5", f"--workdir={finished}")
     assert done.returncode == 1

@@ -289,7 +289,7 @@ def _message(cls, plain, problem):
     location = list(problem["loc"])
     place = _find(_Place("config", cls, plain, ""), location)
     if location and place.is_whole:
-        return unknown(place.path, location[0], place.type.__dataclass_fields__)
+        return _message_of_key(place, location[0])
     expected = ": ".join(filter(None, [f"expected {words(place.type)}", place.help[:1].lower() + place.help[1:]])) + "."
     if place.is_whole and problem["type"] == "missing":
         return f"{place.path}: missing; {expected}"
@@ -302,6 +302,17 @@ def _message(cls, plain, problem):
     if choice is not None and isinstance(place.value, str):
         return _message_of_name(place.path, choice.what, place.value, choice.names)
     return f"{place.path}: {_in_words(place.value, problem['type'])}; {expected}"
+
+
+def _message_of_key(place, key):
+    known, settings = place.type.__dataclass_fields__, place.value
+    extra = [name for name in settings if name not in known]
+    if len(extra) == 1 or "name" not in settings:
+        return unknown(place.path, key, known)
+    return (
+        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(known)}; where only the name was "
+        f"changed, set all of it, as in --{place.path}=\"{{'name': '{settings['name']}'}}\"."
+    )
 
 
 def _find(place, location):
