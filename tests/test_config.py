@@ -177,8 +177,8 @@ def test_values_that_cannot_be(path, value, message, tmp_path):
         (
             "strategy.name",
             "random",
-            "config.strategy: random has no measure, share, space; known: name; where only the name was changed, set all of "
-            "it, as in --config.strategy=\"{'name': 'random'}\".",
+            "config.strategy: random has no measure, share, space; known: name; where only the name was changed, "
+            "set all of it, as in --config.strategy=\"{'name': 'random'}\".",
         ),
         ("initial.iterations", "20", "config.initial.iterations: '20' is a str; expected an int"),
     ],

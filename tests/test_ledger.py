@@ -270,4 +270,4 @@ def test_refusals_are_written_anew(tmp_path):
         ["labels/y", "3", "two\nlines"],
     ]
     write_refused(tmp_path, [])
-    assert (tmp_path / "refused.csv").read_text() == "source,row,reason\n"
+    assert (tmp_path / "refused.csv").read_text("utf-8-sig") == "source,row,reason\n"

@@ -310,8 +310,8 @@ def _message_of_key(place, key):
     if len(extra) == 1 or "name" not in settings:
         return unknown(place.path, key, known)
     return (
-        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(known)}; where only the name was "
-        f"changed, set all of it, as in --{place.path}=\"{{'name': '{settings['name']}'}}\"."
+        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(known)}; where only the "
+        f"name was changed, set all of it, as in --{place.path}=\"{{'name': '{settings['name']}'}}\"."
     )
 
 

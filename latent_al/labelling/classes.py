@@ -187,7 +187,7 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
         how = "merged into" if fold(now) in spelt and fold(now) != fold(name) else "renamed to"
         lines.append(f"{spelt[fold(name)]} is {how} {clean(now)}: {counts[spelt[fold(name)]]} images.")
     if lines:
-        write_csv(workdir / "classes.csv", pd.DataFrame(rows, columns=RENAMES))
+        write_csv(workdir / "classes.csv", pd.DataFrame(rows, columns=RENAMES), for_spreadsheets=True)
     return lines
 
 
@@ -196,7 +196,7 @@ def _read(workdir):
     if not path.exists():
         return []
     try:
-        rows = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read ({error}); put back a copy of it.") from error
     if not rows or tuple(rows[0]) != RENAMES or any(len(cells) != len(RENAMES) for cells in rows):

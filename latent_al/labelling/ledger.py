@@ -107,7 +107,7 @@ def accept(
     notes = [*added.notes, *_about_names(log, fresh), *_about_truth(fresh)]
     if added.rows:
         log = pd.concat([log, pd.DataFrame(added.rows, columns=LOG)], ignore_index=True)
-        write_csv(workdir / "labels.csv", log)
+        write_csv(workdir / "labels.csv", log, for_spreadsheets=True)
     return Accepted(log, added.num_new, added.changes, notes, refused)
 
 
@@ -119,7 +119,7 @@ def num_answered(log: pd.DataFrame) -> int:
 def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
     """Writes `refused.csv`, the present refusals: `source`, `row`, empty of a whole file, and `reason`."""
     table = pd.DataFrame(refusals, columns=Refusal._fields)
-    write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}))
+    write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}), for_spreadsheets=True)
 
 
 def resolve(log: pd.DataFrame, classes: ClassNames) -> Labels:
@@ -163,7 +163,7 @@ def read_log(workdir: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=LOG, dtype=str)
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read ({error}); {_CURE}") from error

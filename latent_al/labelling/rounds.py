@@ -74,7 +74,7 @@ def publish(
     _write_queries(partial, queries.drop(columns="confidence"))
     if predictions is not None:
         write_csv(partial / "predictions.csv", predictions, for_spreadsheets=True)
-        write_csv(partial / "confusion.csv", _confusion(record["classes"], record["by_class"]))
+        write_csv(partial / "confusion.csv", _confusion(record["classes"], record["by_class"]), for_spreadsheets=True)
     if len(queries):
         sheets.contact_sheet(images, _captions(queries), partial / "contact_sheet.png")
     sheets.latent_map(marked.latents, marked.groups, partial / "map.png")

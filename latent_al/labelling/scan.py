@@ -199,7 +199,7 @@ def scan(plan: Plan) -> Scan:
     write_json(plan.workdir / DEPTH, depth._asdict() if depth else dict(bits=None, is_set=False))
     files, unreadable = _add_new(plan)
     rejected = pd.DataFrame(sorted([*plan.listing.rejected, *unreadable]), columns=["file_name", "reason"], dtype=str)
-    write_csv(plan.workdir / "rejected.csv", rejected)
+    write_csv(plan.workdir / "rejected.csv", rejected, for_spreadsheets=True)
     if files.empty:
         raise BadInput(
             f"none of the {len(plan.files):,} image files in {plan.root} can be used{first_of(unreadable)}; "
@@ -207,8 +207,8 @@ def scan(plan: Plan) -> Scan:
         )
     previous = _read_table(plan.workdir / "manifest.csv", ["id", "status", *PLACE]).drop_duplicates("id")
     result = _compare(plan, files, previous, rejected)
-    write_csv(plan.workdir / "duplicates.csv", result.duplicates)
-    write_csv(plan.workdir / "manifest.csv", result.table)
+    write_csv(plan.workdir / "duplicates.csv", result.duplicates, for_spreadsheets=True)
+    write_csv(plan.workdir / "manifest.csv", result.table, for_spreadsheets=True)
     return result
 
 
