@@ -68,6 +68,13 @@ class TestTemperature:
         assert found == pytest.approx(1 / wrong, rel=0.1)
         np.testing.assert_allclose(estimates.soften(off, 1 / wrong), probs, rtol=1e-6)
 
+    def test_images_that_are_all_correct_make_no_certainty(self):
+        """A hundred of confidence 0.8 to 0.99 make one of 0.6 no surer than 95 %."""
+        confidence = np.linspace(0.8, 0.99, 100)
+        told = estimates.temperature(np.stack([confidence, 1 - confidence], axis=1), np.zeros(100, int))
+        assert 0.1 < told < 1
+        assert estimates.soften(np.array([[0.6, 0.4]]), told).max() < 0.95
+
     def test_few_labels_do_not_calibrate(self):
         assert estimates.temperature(np.full((19, 2), 0.5), np.zeros(19, int)) is None
 

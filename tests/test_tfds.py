@@ -1,6 +1,7 @@
 """TFDS on sets in their original format, put where its downloads go: nothing is downloaded."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from latent_al.data import load
 from latent_al.types import BadInput
@@ -119,6 +121,39 @@ def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
         for (pixels, classes), rows in zip((train, arrays[4:]), expected, strict=True):
             np.testing.assert_array_equal(np.uint8(np.round(pixels * 255)), [row["image"] for row in rows])
             np.testing.assert_array_equal(classes, [row["label"] for row in rows])
+
+
+def test_deep_images_are_read_with_the_bits_that_they_have(tmp_path, capsys):
+    """A set of 12-bit images that are stored with 16 bits."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    from latent_al.data.tfds import _example
+
+    folder = tmp_path / "scans" / "1.0.0"
+    folder.mkdir(parents=True)
+    levels = np.linspace(0, 4095, 6 * 4 * 4).astype(np.uint16).reshape(6, 4, 4)
+    writer = ArrayRecordWriter(str(folder / "scans-train.array_record-00000-of-00001"), "group_size:1")
+    for number, image in enumerate(levels):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        example = _example()()
+        entries = [example.features.feature.add(key=key) for key in ("image", "label")]
+        entries[0].value.bytes_list.value.append(file.getvalue())
+        entries[1].value.int64_list.value.append(number % 2)
+        writer.write(example.SerializeToString())
+    writer.close()
+    keys = [dict(featureKey="image"), dict(featureKey="label")]
+    splits = [dict(name="train", shardLengths=["6"])]
+    supervised = dict(tuple=dict(items=keys))
+    info = dict(name="scans", fileFormat="array_record", splits=splits, supervisedKeys=supervised)
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    features = dict(image=dict(image=dict(dtype="uint16")), label=dict(classLabel=dict(numClasses="2")))
+    (folder / "features.json").write_text(json.dumps(dict(featuresDict=dict(features=features))))
+    data = load_tfds("scans", tmp_path)
+    np.testing.assert_allclose(data.train.images[..., 0], levels / 4095, rtol=1e-6)
+    assert capsys.readouterr().out == "Depth: levels are read as 12 bits, which config.data.depth overrules.\n"
+    data = load(dict(name="tfds", dataset="scans", data_dir=str(tmp_path), num_validation=0, depth=16))
+    np.testing.assert_allclose(data.train.images[..., 0], levels / 65535, rtol=1e-6)
 
 
 def test_preparing_without_tensorflow_names_the_extra(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from latent_al.data.image_files import Depth, bits_of, highest_level
 from latent_al.data.listing import read_in_threads
-from latent_al.runtime.processes import highest_of_all, share
+from latent_al.runtime.processes import highest_of_all, is_first, share
 from latent_al.types import BadInput
 
 BLOCK = 2**24
@@ -88,7 +88,7 @@ def describe(surveyed: Survey, depth: Depth) -> str:
 
 
 def find_bits(arrays: Sequence[np.ndarray], depth: int | None) -> int | None:
-    """Returns the bits that the levels of arrays of unsigned integers have in truth, over all of them.
+    """Returns the bits that the levels of arrays of unsigned integers have in truth, over all of them, and prints them.
 
     Of several processes each looks at its part.
 
@@ -104,9 +104,16 @@ def find_bits(arrays: Sequence[np.ndarray], depth: int | None) -> int | None:
     """
     deep = [array for array in arrays if array.dtype.kind == "u" and array.dtype.itemsize > 1]
     set_by_config = check_depth(depth)
-    if not deep or set_by_config is not None:
-        return set_by_config.bits if deep else None
-    return bits_of(highest_of_all(max(_highest_level(array) for array in deep)))
+    if not deep:
+        return None
+    if set_by_config is not None:
+        bits, source = set_by_config.bits, "as config.data.depth says"
+    else:
+        bits = bits_of(highest_of_all(max(_highest_level(array) for array in deep)))
+        source = "which config.data.depth overrules"
+    if is_first():
+        print(f"Depth: levels are read as {bits} bits, {source}.", flush=True)
+    return bits
 
 
 def _highest(root, max_pixels, name):

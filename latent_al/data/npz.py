@@ -8,7 +8,6 @@ from latent_al.data.arrays import assemble, to_labels, to_split, with_channels
 from latent_al.data.depth import find_bits
 from latent_al.data.images import Mapped
 from latent_al.runtime.files import expand
-from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, Data, Split
 
 
@@ -35,9 +34,6 @@ def npz(*, root: str, num_validation: int, depth: int | None = None) -> Data:
         raise BadInput(f"{path} has arrays {sorted(arrays)} but no x_train; name the training images x_train.")
     images = [array for name, array in arrays.items() if name in ("x_train", "x_test", "x_validation")]
     bits = find_bits(images, depth)
-    if bits is not None and is_first():
-        source = "as config.data.depth says" if depth is not None else "which config.data.depth overrules"
-        print(f"Depth: levels are read as {bits} bits, {source}.", flush=True)
     return assemble(
         _split(arrays, "train", bits, stays=path.is_dir()),
         _split(arrays, "test", bits),

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from latent_al.data.arrays import assemble, to_split
+from latent_al.data.depth import find_bits
 from latent_al.runtime.files import expand
 from latent_al.runtime.processes import after_the_first
 from latent_al.types import BadInput, Data, Split, require
@@ -58,7 +59,7 @@ class Prepared(NamedTuple):
     num_classes: int
 
 
-def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
+def tfds(*, dataset: str, data_dir: str | None, num_validation: int, depth: int | None = None) -> Data:
     """Returns the splits `train`, `test` and `validation` of `dataset`, the last two where it has them.
 
     Of a set that is prepared in several versions the newest is read, unless the name says which.
@@ -68,6 +69,8 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
             configs; with a version, `NAME:3.0.1`.
         data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
         num_validation: the first rows of `train` to hold out; 0 where the set has a validation split.
+        depth: bits of integers that are stored with more than eight; by default as many as the highest of all images
+            takes.
 
     Raises:
         BadInput: the set is not prepared and TFDS or TensorFlow not installed, the name is unknown, the set cannot be
@@ -77,11 +80,13 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int) -> Data:
     with after_the_first():
         folder = _find_prepared(dataset, data_dir) or _prepare(dataset, data_dir)
     prepared = _describe(folder, dataset)
-    splits = {
+    read = {
         name: _read(prepared, shards, f"{dataset}'s split {name}")
         for name, shards in prepared.shards.items()
         if name in ("train", "validation", "test")
     }
+    bits = find_bits([images for images, _ in read.values()], depth)
+    splits = {name: to_split(images, labels, bits) for name, (images, labels) in read.items()}
     return assemble(
         splits["train"],
         splits.get("test"),
@@ -164,6 +169,7 @@ def _shards(folder: Path, name: str, split: dict) -> list[str]:
 
 
 def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
+    """Returns the images of a split as they are stored, and their labels."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     images, labels = [], []
@@ -175,7 +181,7 @@ def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise BadInput(f"images of {what} have {len(shapes)} shapes; choose a set of one size.")
-    return to_split(np.stack(images), np.array(labels))
+    return Split(np.stack(images), np.array(labels))
 
 
 def _decode(file: bytes, dtype: str) -> np.ndarray:

@@ -211,7 +211,8 @@ def _shares(nums, totals):
 def _temperature(probs, labels):
     def loss(log_temperature):
         of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
-        return -np.log(np.maximum(of_labels, 1e-12)).mean()
+        # A normal prior over the logarithm: images that are all correct would else make all confidence certain.
+        return -np.log(np.maximum(of_labels, 1e-12)).sum() + log_temperature**2 / 2
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
