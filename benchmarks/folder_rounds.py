@@ -1,13 +1,17 @@
 """The labelling job as a person would run it: an oracle that knows the classes answers through Label Studio's export.
 
     python benchmarks/folder_rounds.py --classes=DIR/train --workdir=runs/oracle [--rounds=5] [--kills=10] [-- FLAGS]
+    python benchmarks/folder_rounds.py --classes=DIR/train --workdir=runs/seeds --seeds=10 [--rounds=5] [-- FLAGS]
 
 The images of DIR/train/CLASS/* are copied into one flat folder. `--kills` sends SIGKILL that many times at random
 moments, starts again, and compares all queries and labels with those of an undisturbed run. FLAGS go to launch.py.
+`--seeds` plays the job with as many seeds, and again with as many random labels, on one scan and one encoder, and tells
+how many of the images without a label each round predicts correctly; it goes on where it was stopped.
 """
 
 import argparse
 import json
+import os
 import random
 import shlex
 import shutil
@@ -15,8 +19,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from latent_al.experiment.command_line import load_config, split_overrides
+from latent_al.labelling import run
+from latent_al.runtime.files import read_csv
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,6 +100,53 @@ def play(images: Path, workdir: Path, truth: dict[str, str], rounds: int, flags:
     return killed
 
 
+RANDOM = dict(initial="{'name': 'random'}", strategy="{'name': 'random'}")
+"""Settings with which all images are drawn at random."""
+
+
+def play_here(images: Path, workdir: Path, truth: dict[str, str], rounds: int, config: str, settings: dict) -> list:
+    """Plays all rounds in this process; returns the labels and the accuracy on images without one, of each round."""
+    told = []
+    for index in range(rounds + 1):
+        folder = workdir / "rounds" / f"{index:03d}"
+        if not folder.exists():
+            run(load_config(config, settings | {"data.root": str(images)}), str(workdir))
+        tasks = json.loads((folder / "label_studio.json").read_text(encoding="utf-8"))
+        path = workdir / "labels" / f"export-{index:03d}.json"
+        path.write_text(json.dumps(export(tasks, truth, index)), encoding="utf-8")
+        if (folder / "predictions.csv").exists():
+            table = read_csv(folder / "predictions.csv").query("label == ''")
+            correct = table.prediction == table.file_name.map(truth)
+            told.append((json.loads((folder / "round.json").read_text())["num_labels"], 100 * correct.mean()))
+    return told
+
+
+def play_seeds(images: Path, workdir: Path, truth: dict[str, str], seeds: int, play: Callable) -> pd.DataFrame:
+    """Plays the job and random labels with each seed; all take the pixels and the latents of the first."""
+    rows = []
+    for seed in range(seeds):
+        for arm, settings in dict(job={}, random=RANDOM).items():
+            folder = workdir / f"{arm}-{seed}"
+            for name in ("pool", "encoder"):
+                if (workdir / "job-0" / name).exists() and not (folder / name).exists():
+                    shutil.copytree(workdir / "job-0" / name, folder / name, copy_function=os.link)
+            for num_labels, accuracy in play(images, folder, truth, settings=settings | {"seed": str(seed)}):
+                rows.append(dict(arm=arm, seed=seed, num_labels=num_labels, accuracy=accuracy))
+    return pd.DataFrame(rows)
+
+
+def compare(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean accuracy of both arms by labels, and the mean paired difference with its 95 % t interval."""
+    rows = []
+    for num_labels, part in table.groupby("num_labels"):
+        pairs = part.pivot(index="seed", columns="arm", values="accuracy").dropna()
+        gaps = pairs.job - pairs.random
+        reach = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+        means = dict(num_labels=num_labels, seeds=len(gaps), job=pairs.job.mean(), random=pairs.random.mean())
+        rows.append(means | dict(gap=gaps.mean(), low=gaps.mean() - reach, high=gaps.mean() + reach))
+    return pd.DataFrame(rows).round(1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=Path, required=True)
@@ -93,11 +154,23 @@ def main():
     parser.add_argument("--config", default="configs/folder.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("flags", nargs="*")
     args = parser.parse_args()
     workdir = args.workdir.absolute()
     flags = [f"--config={args.config}", *args.flags]
     truth = flatten(args.classes, workdir / "images")
+    if args.seeds:
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+        overrides, _ = split_overrides(flags)
+
+        def play_one(*args_of_job, settings):
+            return play_here(*args_of_job, args.rounds, args.config, overrides | settings)
+
+        table = play_seeds(workdir / "images", workdir, truth, args.seeds, play_one)
+        table.to_csv(workdir / "accuracy.csv", index=False)
+        print(compare(table).to_string(index=False))
+        return
     play(workdir / "images", workdir / "job", truth, args.rounds, flags)
     print((workdir / "job/progress.csv").read_text())
     if args.kills:
