@@ -31,10 +31,12 @@ class Split(NamedTuple):
 
     images: an array, or `data.images.Images` on disk; a `Stream` may hold bytes.
     labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
+    originals: `data.originals.Originals`, the images as their files have them; None where `images` are all there is.
     """
 
     images: Any
     labels: np.ndarray | None
+    originals: Any = None
 
     @property
     def is_labelled(self) -> bool:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latent_al.data.image_files import Reading
+from latent_al.data.originals import Originals
 from latent_al.labelling import rounds, sheets
 from latent_al.labelling.label_studio import CONTROL, labelling_config, tasks
 from latent_al.labelling.sheets import Marked, contact_sheet, latent_map
@@ -112,11 +113,10 @@ def test_a_sheet_shows_every_image_in_its_colours(tmp_path, shape):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path, channels):
     sizes = [(1, 1), (1, 5), (5, 1), (300, 1)]
-    table = pd.DataFrame(dict(file_name=[f"{index}.png" for index in range(4)], status="present"))
-    for name, size in zip(table.file_name, sizes, strict=True):
-        Image.new("RGB", size, (77, 77, 77)).save(tmp_path / name)
-    scanned = np.zeros((2, 2, channels), np.uint8)
-    images = rounds.originals(tmp_path, table, [scanned] * 4, Reading(None, channels))
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    for path, size in zip(paths, sizes, strict=True):
+        Image.new("RGB", size, (77, 77, 77)).save(path)
+    images = Originals(paths, Reading(None, channels))
     contact_sheet(images, [""] * 4, tmp_path / "sheet.png")
     shown = (read(tmp_path / "sheet.png") == 77).all(axis=2)
     for index, (width, height) in enumerate(sizes):

@@ -69,7 +69,7 @@ def digest(data: Data) -> str:
     """Returns a hash of every pixel, label and id: equal for equal data, in all processes at once."""
     sha = hashlib.sha256(repr(data.num_classes).encode())
     for split in (data.train, data.validation, data.test):
-        for array in split:
+        for array in (split.images, split.labels):
             sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
             if isinstance(array, Mapped):
                 sha.update(digest_by_share(array.on_disk).encode())
@@ -90,7 +90,7 @@ def rows_of_one_colour(images: Images) -> np.ndarray:
 
 
 def _check_split(name, split, image_shape, num_classes):
-    images, labels = split
+    images, labels = split.images, split.labels
     if images.shape[1:] != image_shape:
         raise BadInput(f"{name} images are {images.shape[1:]} but training images {image_shape}; give one shape.")
     bad = _find_bad(images)

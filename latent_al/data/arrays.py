@@ -72,7 +72,8 @@ def to_labels(labels: np.ndarray) -> np.ndarray:
 
 def take(split: Split, rows) -> Split:
     """Returns some rows (indices or a slice) of a split."""
-    return Split(split.images[rows], None if split.labels is None else split.labels[rows])
+    labels = None if split.labels is None else split.labels[rows]
+    return Split(split.images[rows], labels, None if split.originals is None else split.originals.take(rows))
 
 
 def empty_like(split: Split) -> Split:

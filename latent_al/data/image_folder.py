@@ -12,6 +12,7 @@ from latent_al.data.arrays import assemble, take, to_split
 from latent_al.data.depth import check_depth, describe, survey
 from latent_al.data.image_files import Decoded, Reading, UnusableImage, check_shape, pixel_limit, read_image
 from latent_al.data.listing import ImageFile, first_of, list_images, not_read, read_in_threads
+from latent_al.data.originals import Originals
 from latent_al.runtime.files import expand
 from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, Data, Split
@@ -107,7 +108,7 @@ class _Reader(NamedTuple):
 
     def read(self, files: list[_File], classes: list[str]) -> tuple[Split, np.ndarray]:
         """Returns the images with their labels, where there are classes, and their names."""
-        images, labels, names = [], [], []
+        images, labels, kept = [], [], []
         for file, decoded in self._read_usable(files):
             image = decoded.pixels
             if images and image.shape != images[0].shape:
@@ -119,11 +120,12 @@ class _Reader(NamedTuple):
                 self.plain.append(str(file.path))
             images.append(image)
             labels.append(classes.index(file.label) if classes else 0)
-            names.append(file.name)
+            kept.append(file)
         if not images:
             raise BadInput(f"none of the {len(files)} image files can be read, the first is {files[0].path}.")
-        split = to_split(np.stack(images), np.array(labels))
-        return (split if classes else Split(split.images, None)), np.array(names)
+        split = to_split(np.stack(images), np.array(labels) if classes else None)
+        originals = Originals([file.path for file in kept], self.reading)
+        return split._replace(originals=originals), np.array([file.name for file in kept])
 
     def leave_out(self, path: Path, reason: str | UnusableImage) -> None:
         """Notes that a file is left out, or refuses to do without it."""

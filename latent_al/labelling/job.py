@@ -155,7 +155,7 @@ def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy):
 
 
 def _encode(encoder: Encoder, scanned, folder) -> Encoded:
-    data = scan.as_data(scanned.store, scanned.table)
+    data = scan.as_data(scanned.store, scanned.table, scanned.plan)
     expected = encoder.forecast(data, folder)
     if expected is not None:
         print(terminal.forecast(expected))
@@ -165,8 +165,7 @@ def _encode(encoder: Encoder, scanned, folder) -> Encoded:
 
 
 def _publish(folder, scanned, state: State, encoded, asked: Asked):
-    root, table = scanned.plan.root, scanned.table.iloc[asked.rows]
-    pixels = (scanned.store[row] for row in asked.rows.tolist())
+    originals = scan.as_data(scanned.store, scanned.table, scanned.plan).train.originals
     masks, picked = state.masks, {"picked now": asked.rows[: len(asked.record["queries"])]}
     groups = dict(labelled=masks.labelled, open=masks.open & ~masks.audit, audit=masks.audit)
     marks = {name: np.flatnonzero(mask) for name, mask in groups.items()}
@@ -177,9 +176,9 @@ def _publish(folder, scanned, state: State, encoded, asked: Asked):
             asked.record,
             queries=asked.queries,
             predictions=asked.predictions,
-            images=rounds.originals(root, table, pixels, scanned.plan.reading),
+            images=(originals[row] for row in asked.rows.tolist()),
             marked=sheets.Marked(encoded.latents, marks | picked),
-            root_name=root.resolve().name,
+            root_name=scanned.plan.root.resolve().name,
         )
 
 

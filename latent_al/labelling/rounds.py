@@ -2,15 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 
-from latent_al.data.image_files import Reading, UnusableImage, read_image
 from latent_al.labelling import label_studio, sheets
 from latent_al.runtime.files import put_in_place, write_atomically, write_csv, write_json
 from latent_al.types import BadInput
@@ -103,22 +101,6 @@ def restore_queries(workdir: Path) -> list[str]:
 
 def _write_queries(folder, queries):
     write_csv(folder / "queries.csv", queries.assign(label=""), for_spreadsheets=True)
-
-
-def originals(
-    root: Path, table: pd.DataFrame, pixels: Iterable[np.ndarray], reading: Reading
-) -> Iterator[UInt8[np.ndarray, "h w c"]]:
-    """Yields the images of `table` as their files have them, one by one: a file may be larger than a whole sheet.
-
-    Where a file is gone or changed, it is the image of `pixels`, as it was scanned.
-    """
-    whole = reading._replace(size=None)
-    for file_name, status, scanned in zip(table.file_name, table.status, pixels, strict=True):
-        try:
-            image = read_image(root / file_name, whole).pixels if status == "present" else scanned
-        except UnusableImage:
-            image = scanned
-        yield image
 
 
 def _confusion(classes, by_class):

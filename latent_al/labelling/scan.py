@@ -18,6 +18,7 @@ from latent_al.data.depth import check_depth, describe, survey
 from latent_al.data.image_files import Depth, Reading, UnusableImage, check_shape, decode, pixel_limit, read_content
 from latent_al.data.image_folder import SPLITS
 from latent_al.data.listing import Listing, first_of, list_images, not_read, read_in_threads
+from latent_al.data.originals import Originals
 from latent_al.data.store import COLUMNS, Store, shard_rows
 from latent_al.runtime.files import expand, read_csv, write_csv, write_json
 from latent_al.runtime.noise import noise_to_file
@@ -212,12 +213,13 @@ def scan(plan: Plan) -> Scan:
     return result
 
 
-def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
+def as_data(store: Store, table: pd.DataFrame | None = None, plan: Plan | None = None) -> Data:
     """Returns the scanned images as the training images of `Data`, without labels.
 
     Args:
         store: their pixels.
         table: as `Scan.table`; None before a scan.
+        plan: says where their files are; None for images without originals.
 
     Returns:
         Named by their ids. The file name of an image whose file has other content by now is empty.
@@ -225,8 +227,12 @@ def as_data(store: Store, table: pd.DataFrame | None = None) -> Data:
     nothing = Split(np.zeros((0, *store.image_shape), np.float32), None)
     if table is None:
         return Data(Split(store, None), nothing, nothing, store.rows.id.to_numpy(str), None)
-    file_names = table.file_name.where(table.status != "changed", "")
-    return Data(Split(store, None), nothing, nothing, table.id.to_numpy(str), None, file_names.to_numpy(str))
+    file_names = table.file_name.where(table.status != "changed", "").to_numpy(str)
+    originals = None
+    if plan is not None:
+        paths = [plan.root / name if name else None for name in file_names.tolist()]
+        originals = Originals(paths, plan.reading, store)
+    return Data(Split(store, None, originals), nothing, nothing, table.id.to_numpy(str), None, file_names)
 
 
 def summary(scan: Scan) -> str:
