@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from latent_al.data.image_files import SUFFIXES, is_image
 from latent_al.runtime.files import expand
@@ -136,12 +136,12 @@ def first_of(rejected: list[tuple[str, str]]) -> str:
     return f"; the first is {rejected[0][0]!r}: {rejected[0][1]}" if rejected else ""
 
 
-def read_in_threads(read: Callable[[str], Item], names: Sequence[str], *, ahead: int) -> Iterator[Item]:
+def read_in_threads(read: Callable[[Any], Item], names: Sequence[Any], *, ahead: int) -> Iterator[Item]:
     """Yields `read(name)` of each name, in order.
 
     Args:
         read: is called in four threads.
-        names: of files.
+        names: of files, or rows.
         ahead: about how many files are read before their turn.
     """
     # An experiment on arrays loads no Grain.

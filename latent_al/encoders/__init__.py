@@ -4,19 +4,22 @@ from functools import partial
 
 from latent_al.types import Spec, build, require
 
-require(__name__, "experiments", "flax", "optax", "orbax", "pandas", "scipy", "tqdm")
+require(__name__, "experiments", "flax", "optax", "orbax", "pandas", "psutil", "scipy", "sklearn", "tqdm")
 
 from latent_al.encoders.autoencoder import trained
 from latent_al.encoders.identity import identity
 from latent_al.encoders.precomputed import precomputed
+from latent_al.encoders.pretrained import onnx
 from latent_al.encoders.protocol import Encoder, Encodings, Forecast
 from latent_al.models import AUTOENCODERS
 
 TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
 """Their factories take `image_shape` too."""
-ENCODERS = {"identity": identity, "precomputed": precomputed} | TRAINED
+READY = {"onnx": onnx, "precomputed": precomputed}
+"""Those that are not trained here, and know images by name: for pools that grow too."""
+ENCODERS = {"identity": identity} | READY | TRAINED
 
-__all__ = ["ENCODERS", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]
+__all__ = ["ENCODERS", "READY", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]
 
 
 def build_encoder(spec: Spec, image_shape: tuple[int, int, int]) -> Encoder:

@@ -1,7 +1,7 @@
 """The encoders that are auto-encoders, trained on the images themselves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from latent_al.data.images import Stream
 from latent_al.data.store import shard_rows
 from latent_al.encoders.protocol import Encoder, Encodings, Forecast
-from latent_al.encoders.shards import encode_shards, first_rows, join, missing_shards
+from latent_al.encoders.shards import encode_shards, first_rows, missing_shards
 from latent_al.encoders.training import (
     Trainer,
     Training,
@@ -65,7 +65,8 @@ def trained(
         with after_the_first():
             params, losses = train(trainer, data, folder)
         if isinstance(data.train.images, Stream):
-            of_train = encode_shards(data.train.images, folder, partial(programs.rows, params, data.train.images))
+            stream = data.train.images
+            of_train = encode_shards(stream.shards, folder, partial(programs.rows, params, stream))
         else:
             run = over_rows(blocked, len(data.train.images), mesh)
             of_train = run(params, place_rows(data.train.images, mesh))
@@ -91,19 +92,17 @@ class _Programs(NamedTuple):
         """Returns how many images of a stream are encoded at a time."""
         return min(self.trainer.chunk, shard_rows(self.trainer.image_shape))
 
-    def rows(self, params: Params, stream: Stream, start: int, stop: int) -> Encoded:
+    def rows(self, params: Params, stream: Stream, start: int, stop: int) -> Iterator[Encoded]:
         """Encodes the rows of a stream from `start` to before `stop`, piece by piece."""
-        parts = []
         for low in range(start, stop, self.piece):
             pixels = stream[low : min(low + self.piece, stop)]
             encoded = jax.device_get(self.encode(params, fill(pixels, self.piece)))
-            parts.append(first_rows(encoded, len(pixels)))
-        return join(parts)
+            yield first_rows(encoded, len(pixels))
 
     def forecast(self, data: Data, folder: Path) -> Forecast | None:
         """Forecasts what a stream will take, from one chunk and one piece that are computed; compiles what they run."""
         stream, trainer = data.train.images, self.trainer
-        missing = missing_shards(stream, folder)
+        missing = missing_shards(stream.shards, folder)
         if not missing:
             return None
         key = jax.random.key(0)

@@ -1,37 +1,58 @@
-"""The latents of a stream on disk: those of a shard are made once, and kept."""
+"""Latents on disk, in shards of rows: those of a shard are made once, and kept."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from latent_al.data.images import Stream
 from latent_al.runtime.files import write_atomically
 from latent_al.types import BadInput, Encoded
 
-
-def missing_shards(stream: Stream, folder: Path) -> list[tuple[int, int]]:
-    """Returns the shards, (start, stop), whose latents `folder` does not have yet."""
-    return [(start, stop) for start, stop in stream.shards if not _file(folder, start).exists()]
+Shards = list[tuple[int, int]]
+"""(start, stop) of each shard, in rows, one after the other; `Stream.shards` of a stream."""
 
 
-def encode_shards(stream: Stream, folder: Path, encode_rows: Callable[[int, int], Encoded]) -> Encoded:
+def missing_shards(shards: Shards, folder: Path) -> Shards:
+    """Returns the shards whose latents `folder` does not have yet."""
+    return [(start, stop) for start, stop in shards if not _file(folder, start).exists()]
+
+
+def num_rows(shards: Shards) -> int:
+    """Returns how many rows the shards have together."""
+    return sum(stop - start for start, stop in shards)
+
+
+def encode_shards(
+    shards: Shards,
+    folder: Path,
+    encode_rows: Callable[[int, int], Iterable[Encoded]],
+    terminal: TextIO | None = None,
+) -> Encoded:
     """Encodes the shards that `folder` does not have yet, one after the other, and reads the latents of all rows.
 
     Args:
-        stream: the images.
+        shards: of the rows.
         folder: gets a file for each shard.
-        encode_rows: (start, stop) -> the latents of these rows of the stream, as NumPy arrays.
+        encode_rows: (start, stop) -> the latents of these rows, as NumPy arrays, part by part.
+        terminal: where progress is shown; None for the standard error stream.
 
     Raises:
         BadInput: a file in `folder` that cannot be read, or is not of as many rows.
     """
-    missing = missing_shards(stream, folder)
-    for start, stop in tqdm(missing, "encoding", unit="shard", disable=not missing):
-        _save(_file(folder, start), encode_rows(start, stop))
-    return join([_load(_file(folder, start), stop - start) for start, stop in stream.shards])
+    missing = missing_shards(shards, folder)
+    total, left = num_rows(shards), num_rows(missing)
+    bar = tqdm(None, "encoding", total, initial=total - left, unit=" images", disable=not missing, file=terminal)
+    with bar:
+        for start, stop in missing:
+            parts = []
+            for part in encode_rows(start, stop):
+                parts.append(part)
+                bar.update(len(part.latents))
+            _save(_file(folder, start), join(parts))
+    return join([_load(_file(folder, start), stop - start) for start, stop in shards])
 
 
 def first_rows(encoded: Encoded, num: int) -> Encoded:

@@ -7,8 +7,7 @@ import annotated_types
 from ml_collections import ConfigDict
 from pydantic import Field
 
-from latent_al.encoders import TRAINED
-from latent_al.encoders.precomputed import precomputed
+from latent_al.encoders import READY, TRAINED
 from latent_al.experiment.config import Precision, Strategy
 from latent_al.experiment.schema import Count, CountOrZero, Float, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
@@ -16,7 +15,7 @@ from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
 Classifier = Annotated[Any, Table("classifier that reads latents", ON_LATENTS)]
 Target = Annotated[Float, annotated_types.Gt(0), annotated_types.Lt(1)]
-Encoder = Annotated[Any, Table("encoder", TRAINED | {"precomputed": precomputed})]
+Encoder = Annotated[Any, Table("encoder", READY | TRAINED)]
 
 
 @checked

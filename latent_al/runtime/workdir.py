@@ -12,7 +12,7 @@ from latent_al.types import BadInput, differences
 
 FORMAT = 2
 """The format of a workdir. It rises with each change after which a workdir that was begun cannot be continued."""
-MOVING = {"precomputed": ("latents", "index", "validation", "test")}
+MOVING = {"onnx": ("root",), "precomputed": ("latents", "index", "validation", "test")}
 """Name of a spec -> those of its settings that are paths of files known by their content."""
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
