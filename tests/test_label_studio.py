@@ -110,13 +110,12 @@ def test_a_sheet_shows_every_image_in_its_colours(tmp_path, shape):
         np.testing.assert_allclose(drawn, expected, atol=1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path, channels):
+def test_a_sheet_shows_files_one_pixel_high_or_wide(tmp_path):
     sizes = [(1, 1), (1, 5), (5, 1), (300, 1)]
     paths = [tmp_path / f"{index}.png" for index in range(4)]
     for path, size in zip(paths, sizes, strict=True):
         Image.new("RGB", size, (77, 77, 77)).save(path)
-    images = Originals(paths, Reading(None, channels))
+    images = Originals(paths, Reading(None, 3))
     contact_sheet(images, [""] * 4, tmp_path / "sheet.png")
     shown = (read(tmp_path / "sheet.png") == 77).all(axis=2)
     for index, (width, height) in enumerate(sizes):

@@ -17,7 +17,7 @@ class Original(NamedTuple):
     reason: str | None
 
 
-class Originals:
+class Originals(Sequence):
     """A sequence of images [h w 3], each of a size of its own, in colour, whose levels have eight bits.
 
     Args:
