@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -17,6 +18,8 @@ class Original(NamedTuple):
     reason: str | None
 
 
+# A split is a tree of arrays to JAX, in which these are none.
+@jax.tree_util.register_static
 class Originals(Sequence):
     """A sequence of images [h w 3], each of a size of its own, in colour, whose levels have eight bits.
 

@@ -223,7 +223,7 @@ def _of_convnext(size, share):
 
 def _check(steps, where):
     lengths = [steps.size] if isinstance(steps.size, int) else [*(steps.size or ())]
-    if not isinstance(steps.shape, tuple):
+    if not isinstance(steps.crop or steps.size, tuple):
         raise BadInput(
             f"{where}: images of several shapes would come out, since nothing crops them; set config.encoder.crop, or "
             "config.encoder.size to (height, width)."
