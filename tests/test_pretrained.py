@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -388,6 +389,14 @@ class TestPools:
         with pytest.raises(BadInput, match=r"begun with another network \(model: then .*; put that one back"):
             build(net).encode(data, tmp_path / "out")
 
+    def test_what_is_kept_and_broken_is_refused(self, net, files, tmp_path):
+        data = scanned(files[0], tmp_path / "job")
+        build(net, latent_dim=2).encode(data, tmp_path / "out")
+        for name, match in {"components.npz": "restore it from a copy", "network.json": "delete .*out: it is"}.items():
+            (tmp_path / "out" / name).write_bytes(b"{")
+            with pytest.raises(BadInput, match=f"{name} cannot be read .*; {match}"):
+                build(net, latent_dim=2).encode(data, tmp_path / "out")
+
     def test_goes_on_where_it_was_interrupted(self, net, tmp_path, monkeypatch):
         images = pictures(2 * pretrained.SHARD + 9)
         whole = encode(net, images, tmp_path / "whole")
@@ -416,7 +425,7 @@ class TestPools:
         latents = build(net, batch_size=4).encode(data, tmp_path / "out").train.latents
         pixels = dict(images) | {"07.png": np.asarray(data.train.images[7])}
         np.testing.assert_allclose(latents, expected(pixels.values()), atol=1e-5)
-        said = "1 images are encoded as they were scanned, at a smaller size perhaps, the first is "
+        said = "encoded as they were scanned, perhaps at a smaller size: 1 of 20 images, the first is "
         assert f"{said}{root / '07.png'}: it" in capsys.readouterr().out
 
     def test_a_broken_file_of_an_experiment_is_refused_by_name(self, net, files, tmp_path):
