@@ -117,9 +117,7 @@ def measure_memory(model: Path, paths: list[Path]) -> None:
     before = psutil.Process().memory_info().rss / 2**30
     by_encoder(model, paths)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{len(paths):,} images: peak of memory {peak:.2f} GiB, of which {before:.2f} before, PyTorch's import among it"
-    )
+    print(f"{len(paths):,} images: peak of memory {peak:.2f} GiB; {before:.2f} GiB after the imports, PyTorch too")
 
 
 def main():

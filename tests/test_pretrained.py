@@ -488,7 +488,7 @@ def experiment(root, net):
             initial=dict(name="random"),
             num_initial=4,
             query_size=2,
-            num_rounds=1,
+            num_rounds=0,
             arms=dict(random=dict(encoder="net", classifier="mlp", strategy=dict(name="random"))),
             baseline="random",
         )
