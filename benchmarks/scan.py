@@ -1,8 +1,10 @@
 """From a folder to the initial set to label: images a second of scan, training and encoding, and the peak of memory.
 
     python benchmarks/scan.py [--num=100000] [--side=64] [--epochs=1]
+    python benchmarks/scan.py --network=models/efficientnet-lite0 [--num=100000] [--side=64]
 
 Generated JPEGs, the auto-encoder of configs/folder.py, one process. Fewer epochs than the config's show the same speed.
+With `--network` the latents are those of a pretrained network, which gets the images at the size that it wants.
 """
 
 import argparse
@@ -51,23 +53,29 @@ def main():
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--network")
     args = parser.parse_args()
-    config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"]()
-    config.data.size, config.encoder.epochs = (args.side, args.side), args.epochs
-    config.encoder.learning_rate = 1e-4  # that of 32 x 32 images diverges on larger ones
+    config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"]("pretrained" if args.network else "full")
+    config.data.size = (args.side, args.side)
+    if args.network:
+        config.encoder.root = args.network
+    else:
+        # The config's own learning rate, for images of 32 x 32, diverges on larger ones.
+        config.encoder.update(epochs=args.epochs, learning_rate=1e-4)
     with tempfile.TemporaryDirectory() as scratch:
         config.data.root, workdir = f"{scratch}/images", Path(scratch) / "job"
         generate(Path(config.data.root), args.num, args.side)
         planned = scan.plan(config.data.root, workdir, size=(args.side, args.side), channels=3)
         workdir.mkdir()
         scanned = timed("scan", args.num, scan.scan, planned)
-        data, shape = scan.as_data(scanned.store, scanned.table), (args.side, args.side, 3)
-        sizes = config.encoder.to_dict()
-        training = Training(*(sizes.pop(name) for name in Training._fields))
-        trainer = make_trainer(AUTOENCODERS[sizes.pop("name")], training, shape, **sizes)
+        data, shape = scan.as_data(scanned.store, scanned.table, planned), (args.side, args.side, 3)
         folder = workdir / "encoder"
-        timed("training", args.num * args.epochs, train, trainer, data, folder)
-        # It finds itself trained.
+        if not args.network:
+            sizes = config.encoder.to_dict()
+            training = Training(*(sizes.pop(name) for name in Training._fields))
+            trainer = make_trainer(AUTOENCODERS[sizes.pop("name")], training, shape, **sizes)
+            timed("training", args.num * args.epochs, train, trainer, data, folder)
+        # An auto-encoder finds itself trained.
         timed("encoding", args.num, build_encoder(config.encoder, shape).encode, data, folder)
         timed("initial set", args.num, labelling.run, config, str(workdir))
 
