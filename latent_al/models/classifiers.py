@@ -9,6 +9,7 @@ from flax import linen as nn
 from latent_al.models.convolutions import Convolution, conv
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
+from latent_al.models.logistic_regression import logistic_regression
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
 from latent_al.models.train import (
@@ -202,7 +203,13 @@ def _fit_in_parts(model, objective, dropout, steps_in_part):
     return fit_cnn
 
 
-CLASSIFIERS = {"cnn": cnn, "mlp": mlp, "refitted": refitted, "resnet18": resnet18}
+CLASSIFIERS = {
+    "cnn": cnn,
+    "logistic_regression": logistic_regression,
+    "mlp": mlp,
+    "refitted": refitted,
+    "resnet18": resnet18,
+}
 """They take `num_classes` besides."""
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
 ON_IMAGES = ("angle_cnn", "cnn", "resnet18")

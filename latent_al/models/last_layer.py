@@ -1,4 +1,4 @@
-"""A classifier whose last layer is trained to a stationary point, as representer values need it."""
+"""Last layers trained to a stationary point, and the classifier that has one, as representer values need it."""
 
 from functools import partial
 
@@ -36,15 +36,41 @@ def refit(
         The weights, and the residual in [0, 1]: the norm of the gradient over that of its two parts together.
     """
     is_labelled = labels >= 0
-    count = jnp.maximum(is_labelled.sum(), 1)
     used = jnp.where(is_labelled[:, None], features, 0)
+    curvatures, basis = jnp.linalg.eigh(
+        jnp.matmul(used.T, used, precision="highest") / jnp.maximum(is_labelled.sum(), 1)
+    )
+    weights = jnp.zeros((features.shape[1], num_classes), features.dtype)
+    weights, residual = minimise(used @ basis, labels, jnp.maximum(curvatures, 0), l2, weights)
+    return basis @ weights, residual
+
+
+def minimise(
+    features: Float[Array, "n f"],
+    labels: Int[Array, " n"],
+    curvatures: Float[Array, " f"],
+    l2: Scalar,
+    weights: Float[Array, "f c"],
+    precise: float = PRECISE,
+) -> tuple[Float[Array, "f c"], Float[Array, ""]]:
+    """Returns the weights that minimise the objective of `refit`, and the residual.
+
+    Args:
+        features: along the principal axes of the labelled rows; 0 in the rows without a label.
+        labels: as in `refit`.
+        curvatures: the mean squares of the features over labelled rows, about.
+        l2: as in `refit`.
+        weights: to begin with.
+        precise: the residual at which to end.
+    """
+    is_labelled = labels >= 0
+    count = jnp.maximum(is_labelled.sum(), 1)
     # In coordinates where the problem is about as curved in all directions a quarter of the steps do.
-    curvatures, basis = jnp.linalg.eigh(jnp.matmul(used.T, used, precision="highest") / count)
-    scale = jax.lax.rsqrt(CURVATURE * jnp.maximum(curvatures, 0) + 2 * l2)
-    rotated = used @ (basis * scale[None, :])
+    scale = jax.lax.rsqrt(CURVATURE * curvatures + 2 * l2)
+    scaled = features * scale[None, :]
 
     def objective(z):
-        losses = optax.softmax_cross_entropy_with_integer_labels(rotated @ z, jnp.maximum(labels, 0))
+        losses = optax.softmax_cross_entropy_with_integer_labels(scaled @ z, jnp.maximum(labels, 0))
         return jnp.where(is_labelled, losses, 0).sum() / count + l2 * ((scale[:, None] * z) ** 2).sum()
 
     def residual(z, gradient):
@@ -62,10 +88,10 @@ def refit(
         moves, state = solver.update(gradient, state, z, value=value, grad=gradient, value_fn=objective)
         return optax.apply_updates(z, moves), state, index + 1, residual(z, gradient)
 
-    z = jnp.zeros((features.shape[1], num_classes), features.dtype)
+    z = weights / scale[:, None]
     start = z, solver.init(z), jnp.int32(0), jnp.ones((), features.dtype)
-    z, *_ = jax.lax.while_loop(lambda carry: (carry[2] < ITERATIONS) & (carry[3] > PRECISE), step, start)
-    return basis @ (scale[:, None] * z), residual(z, jax.grad(objective)(z))
+    z, *_ = jax.lax.while_loop(lambda carry: (carry[2] < ITERATIONS) & (carry[3] > precise), step, start)
+    return scale[:, None] * z, residual(z, jax.grad(objective)(z))
 
 
 def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:

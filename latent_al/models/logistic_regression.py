@@ -1,0 +1,141 @@
+"""Logistic regression on latents, the linear probe, whose weight decay is chosen by cross-validation."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from latent_al.models.last_layer import minimise
+from latent_al.models.train import as_members, in_blocks
+from latent_al.types import UNLABELLED, Key, Learner
+
+FOLDS = 5
+"""Of the cross-validation."""
+DECAYS = tuple(10.0 ** (exponent / 2) for exponent in range(4, -6, -1))
+"""Weight decays to choose from, the strongest first: 100 to 0.003, two a decade."""
+PRECISE = 1e-3
+"""Relative residual at which a training on folds ends."""
+NEGLIGIBLE = 1e-6
+"""Share of the largest variance along an axis at which another axis is no more than rounding."""
+
+
+class Linear(NamedTuple):
+    """The params: logits are `inputs @ kernel + bias`."""
+
+    kernel: Float[Array, "d c"]
+    bias: Float[Array, " c"]
+
+
+class Projected(NamedTuple):
+    """Rows along the principal axes of the labelled ones, of which there are no more than rows.
+
+    features: 0 in the rows without a label.
+    basis: orthonormal columns, or columns of 0 where there is no such axis.
+    squares: the sums of the squared features.
+    """
+
+    features: Float[Array, "n r"]
+    basis: Float[Array, "d r"]
+    squares: Float[Array, " r"]
+
+
+def logistic_regression(*, num_classes: int) -> Learner:
+    """Returns multinomial logistic regression, the linear probe, whose weight decay is chosen by cross-validation.
+
+    It minimises the sum of the cross-entropy over labelled rows and half the weight decay times the squared weights.
+    The latents are centred and divided by the root of their mean squared norm, over labelled rows. There is no
+    intercept: it would learn the class shares of the labelled rows, which were chosen and are not those of the pool. Of
+    `DECAYS` the one with the largest log-likelihood of held-out rows is taken. The features are the latents, and `info`
+    has the `weight_decay` besides.
+
+    Args:
+        num_classes: two or more.
+    """
+
+    def fit(key, inputs, labels, rows, count):
+        filled = jnp.where(rows < labels.shape[0], rows, rows[0])
+        labelled = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
+        return fit_linear(key, inputs[filled], labelled, num_classes)
+
+    def fit_members(key, inputs, labels, rows, count):
+        # On a CPU one seed after the other: side by side all would wait for the slowest line search.
+        return as_members(fit, inputs, 0)(key, inputs, labels, rows, count)
+
+    def predict(params, inputs):
+        return inputs, jax.nn.softmax(inputs @ params.kernel + params.bias[None, :])
+
+    return Learner(fit_members, in_blocks(predict))
+
+
+def fit_linear(
+    key: Key, inputs: Float[Array, "n d"], labels: Int[Array, " n"], num_classes: int
+) -> tuple[Linear, dict[str, Float[Array, ""]]]:
+    """Returns the params of `logistic_regression` and what it reports; `labels` are negative where there is none."""
+    is_labelled = labels >= 0
+    count = jnp.maximum(is_labelled.sum(), 1)
+    centre = jnp.where(is_labelled[:, None], inputs, 0).sum(axis=0) / count
+    centred = jnp.where(is_labelled[:, None], inputs - centre[None, :], 0)
+    norm = jnp.sqrt((centred**2).sum() / count)
+    scale = jnp.where(norm > 0, norm, 1)
+    projected = project(centred / scale)
+    decay = jnp.array(DECAYS)[held_out_scores(projected, labels, folds(key, labels), num_classes).argmax()]
+    start = jnp.zeros((projected.features.shape[1], num_classes), inputs.dtype)
+    weights = _minimise(projected, labels, decay, start)
+    loss = -jnp.where(is_labelled, _log_likelihood(projected.features @ weights, labels), 0).sum() / count
+    kernel = projected.basis @ weights / scale
+    return Linear(kernel, -centre @ kernel), {"loss": loss, "weight_decay": decay}
+
+
+def project(used: Float[Array, "n d"]) -> Projected:
+    """Returns the rows along their principal axes."""
+    if used.shape[1] <= used.shape[0]:
+        squares, basis = jnp.linalg.eigh(jnp.matmul(used.T, used, precision="highest"))
+        squares = jnp.maximum(squares, 0)
+    else:
+        # With fewer rows than dimensions the axes lie in the span of the rows.
+        squares, combinations = jnp.linalg.eigh(jnp.matmul(used, used.T, precision="highest"))
+        squares = jnp.where(squares > NEGLIGIBLE * squares.max(), squares, 0)
+        inverse = jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+        basis = jnp.matmul(used.T, combinations, precision="highest") * inverse[None, :]
+    return Projected(jnp.matmul(used, basis, precision="highest"), basis, squares)
+
+
+def folds(key: Key, labels: Int[Array, " n"]) -> Int[Array, " n"]:
+    """Returns the fold of each row, in [0, FOLDS): the rows are dealt out class by class, each in random order."""
+    last = jnp.iinfo(labels.dtype).max
+    order = jnp.lexsort((jax.random.uniform(key, labels.shape), jnp.where(labels < 0, last, labels)))
+    return jnp.zeros_like(labels).at[order].set(jnp.arange(labels.shape[0]) % FOLDS)
+
+
+def held_out_scores(
+    projected: Projected, labels: Int[Array, " n"], fold: Int[Array, " n"], num_classes: int
+) -> Float[Array, " decays"]:
+    """Returns the log-likelihood of labelled rows by the weights that the other folds give, summed, for each decay.
+
+    Each training begins with the weights of the next stronger decay, which are near.
+    """
+    is_held_out = fold[None, :] == jnp.arange(FOLDS)[:, None]
+
+    def train(weights, is_held_out, decay, projected, labels):
+        return _minimise(projected, jnp.where(is_held_out, UNLABELLED, labels), decay, weights, PRECISE)
+
+    train_folds = jax.vmap(as_members(train, projected, 0), in_axes=(0, 0, None, None, None))
+
+    def score(weights, decay):
+        weights = train_folds(weights, is_held_out, decay, projected, labels)
+        likelihoods = jax.vmap(lambda weights: _log_likelihood(projected.features @ weights, labels))(weights)
+        return weights, jnp.where(is_held_out & (labels >= 0)[None, :], likelihoods, 0).sum()
+
+    start = jnp.zeros((FOLDS, projected.features.shape[1], num_classes), projected.features.dtype)
+    return jax.lax.scan(score, start, jnp.array(DECAYS))[1]
+
+
+def _minimise(projected, labels, decay, weights, *precise):
+    count = jnp.maximum((labels >= 0).sum(), 1)
+    return minimise(projected.features, labels, projected.squares / count, decay / (2 * count), weights, *precise)[0]
+
+
+def _log_likelihood(logits, labels):
+    return -optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
