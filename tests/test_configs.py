@@ -40,6 +40,7 @@ def test_every_config_has_a_launch():
         "mnist_latent_sampling",
         "mnist_vae",
         "orientation_farthest_point",
+        "photos",
         "synthetic_ibal",
     }
 
@@ -105,6 +106,20 @@ def test_cifar100_ibal(tiny_folder, tmp_path):
     queries = pd.read_csv(tmp_path / "queries.csv")
     assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 3 * 2 * 4 * 2 * 4
     assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+
+
+@pytest.mark.slow
+def test_photos(tiny_folder, tmp_path):
+    """All strategies are compared with random; those that need no classifier select their own initial labelled set."""
+    smoke = "--config=configs/photos.py:smoke"
+    succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
+    arms = {"typical", "typiclust", "core_set", "margin", "badge", "greedy_diverse", "uncertain_farthest_first"}
+    without_classifier = {"core_set", "typical", "typiclust"}
+    assert json.loads((tmp_path / "summary.json").read_text())["differences"].keys() == arms
+    queries = pd.read_csv(tmp_path / "queries.csv")
+    assert (queries.groupby(["arm", "seed"]).row.nunique() == 20).all()
+    first = queries[queries["round"] == 0].groupby(["arm", "seed"]).row.agg(set).unstack("arm")
+    assert {arm for arm in first if (first[arm] == first.random).all()} == (arms | {"random"}) - without_classifier
 
 
 def test_synthetic_ibal(tmp_path):

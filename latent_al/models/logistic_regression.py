@@ -15,6 +15,8 @@ FOLDS = 5
 """Of the cross-validation."""
 DECAYS = tuple(10.0 ** (exponent / 2) for exponent in range(4, -6, -1))
 """Weight decays to choose from, the strongest first: 100 to 0.003, two a decade."""
+INTERCEPT = 0.1
+"""The constant feature, beside latents whose mean squared norm is 1."""
 PRECISE = 1e-3
 """Relative residual at which a training on folds ends."""
 NEGLIGIBLE = 1e-6
@@ -45,10 +47,10 @@ def logistic_regression(*, num_classes: int) -> Learner:
     """Returns multinomial logistic regression, the linear probe, whose weight decay is chosen by cross-validation.
 
     It minimises the sum of the cross-entropy over labelled rows and half the weight decay times the squared weights.
-    The latents are centred and divided by the root of their mean squared norm, over labelled rows. There is no
-    intercept: it would learn the class shares of the labelled rows, which were chosen and are not those of the pool. Of
-    `DECAYS` the one with the largest log-likelihood of held-out rows is taken. The features are the latents, and `info`
-    has the `weight_decay` besides.
+    The latents are centred and divided by the root of their mean squared norm, over labelled rows. The intercept is the
+    weight of one more feature, `INTERCEPT`, so small that it hardly learns the class shares of the labelled rows: they
+    were chosen, and are not the shares of the pool. Of `DECAYS` the one with the largest log-likelihood of held-out
+    rows is taken. The features are the latents, and `info` has the `weight_decay` besides.
 
     Args:
         num_classes: two or more.
@@ -79,13 +81,14 @@ def fit_linear(
     centred = jnp.where(is_labelled[:, None], inputs - centre[None, :], 0)
     norm = jnp.sqrt((centred**2).sum() / count)
     scale = jnp.where(norm > 0, norm, 1)
-    projected = project(centred / scale)
+    projected = project(jnp.column_stack([centred / scale, jnp.where(is_labelled, INTERCEPT, 0)]))
     decay = jnp.array(DECAYS)[held_out_scores(projected, labels, folds(key, labels), num_classes).argmax()]
     start = jnp.zeros((projected.features.shape[1], num_classes), inputs.dtype)
     weights = _minimise(projected, labels, decay, start)
     loss = -jnp.where(is_labelled, _log_likelihood(projected.features @ weights, labels), 0).sum() / count
-    kernel = projected.basis @ weights / scale
-    return Linear(kernel, -centre @ kernel), {"loss": loss, "weight_decay": decay}
+    weights = projected.basis @ weights
+    kernel = weights[:-1] / scale
+    return Linear(kernel, INTERCEPT * weights[-1] - centre @ kernel), {"loss": loss, "weight_decay": decay}
 
 
 def project(used: Float[Array, "n d"]) -> Projected:

@@ -1,0 +1,123 @@
+"""Logistic regression beside scikit-learn's, in float64 and on the latents themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from latent_al.models.classifiers import CLASSIFIERS
+from latent_al.models.logistic_regression import DECAYS, FOLDS, folds
+from latent_al.types import UNLABELLED
+
+SIZE, CAPACITY, NARROW, WIDE = 120, 40, 6, 200
+LEARNER = CLASSIFIERS["logistic_regression"](num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """A function of d that makes latents [n d] of three unequal, overlapping classes, far from the origin."""
+
+    def make(width):
+        rng = np.random.default_rng(0)
+        labels = rng.choice(3, SIZE, p=[0.6, 0.3, 0.1])
+        latents = rng.normal(size=(SIZE, width)) * np.geomspace(5, 0.5, width) + rng.normal(size=(3, width))[labels] * 3
+        return jnp.float32(latents + 20), jnp.int32(labels)
+
+    return make
+
+
+@jax.jit
+def play(key, latents, labels, rows, count):
+    params, info = LEARNER.fit(key, latents, labels, rows, count)
+    return *LEARNER.predict(params, latents), info
+
+
+def fit(latents, labels, rows, count, key=0):
+    return play(jax.random.key(key), latents, labels, rows, jnp.int32(count))
+
+
+def design(latents, rows):
+    """Returns the latents as they are learned from, with the constant feature."""
+    latents = np.float64(latents)
+    centred = latents - latents[rows].mean(axis=0)
+    centred /= np.sqrt((centred[rows] ** 2).sum(axis=1).mean())
+    return np.column_stack([centred, np.full(len(centred), 0.1)])
+
+
+def expected(x, labels, rows, decay):
+    """Returns scikit-learn's probabilities of all rows, 0 for classes that it has not seen."""
+    model = LogisticRegression(C=1 / decay, fit_intercept=False, tol=1e-8, max_iter=10_000).fit(x[rows], labels[rows])
+    probs = np.zeros((len(x), 3))
+    probs[:, model.classes_] = model.predict_proba(x)
+    return probs
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE], ids=["more rows", "more dimensions"])
+@pytest.mark.parametrize("count", [25, CAPACITY])
+def test_probabilities_and_decay_equal_scikit_learns(blobs, width, count):
+    """The weight decay of the best log-likelihood over the same folds, and the probabilities with it."""
+    latents, labels = blobs(width)
+    rows = jnp.arange(SIZE, SIZE - CAPACITY, -1) - 1
+    features, probs, info = fit(latents, labels, rows, count, key=3)
+    used, classes = np.asarray(rows)[:count], np.asarray(labels)
+    x = design(latents, used)
+    fold = np.asarray(folds(jax.random.key(3), jnp.where(jnp.arange(CAPACITY) < count, labels[rows], UNLABELLED)))
+    losses = np.zeros(len(DECAYS))
+    for index, decay in enumerate(DECAYS):
+        for held_out in (fold[:count] == number for number in range(FOLDS)):
+            predicted = expected(x, classes, used[~held_out], decay)[used[held_out]]
+            losses[index] += log_loss(classes[used[held_out]], predicted, labels=range(3), normalize=False)
+    best = DECAYS[losses.argmin()]
+    np.testing.assert_allclose(info["weight_decay"], best, rtol=1e-6)
+    wanted = expected(x, classes, used, best)
+    np.testing.assert_allclose(probs, wanted, atol=1e-3)
+    np.testing.assert_allclose(info["loss"], log_loss(classes[used], wanted[used], labels=range(3)), atol=1e-3)
+    np.testing.assert_array_equal(features, latents)
+
+
+def test_folds_hold_a_share_of_each_class():
+    labels = jnp.array([2, 0, 0, 2, 1, 0, 2, 0, 0, 2, 2, UNLABELLED, 0, 0, 0, 0, UNLABELLED])
+    for key in (0, 1):
+        fold = np.asarray(folds(jax.random.key(key), labels))
+        for label, most, least in ((0, 2, 1), (2, 1, 1), (1, 1, 0)):
+            counts = np.bincount(fold[np.asarray(labels) == label], minlength=FOLDS)
+            assert (counts.max(), counts.min()) == (most, least)
+    assert (folds(jax.random.key(0), labels) != folds(jax.random.key(1), labels)).any()
+
+
+@pytest.mark.parametrize("count, classes", [(1, (2,)), (2, (2, 2)), (3, (0, 2, 0))])
+def test_few_labels(blobs, count, classes):
+    """Fewer labels than folds, of one class or two: no class that was not seen is predicted, and nothing is NaN."""
+    latents, labels = blobs(NARROW)
+    labels = labels.at[jnp.arange(count)].set(jnp.array(classes))
+    rows = jnp.full(CAPACITY, SIZE).at[jnp.arange(count)].set(jnp.arange(count))
+    _, probs, info = fit(latents, labels, rows, count)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    assert np.isfinite([info["loss"], info["weight_decay"]]).all()
+    assert set(probs[:count].argmax(axis=1).tolist()) == set(classes)
+
+
+def test_equal_latents_are_no_obstacle():
+    _, probs, _ = fit(jnp.ones((SIZE, NARROW)), jnp.arange(SIZE, dtype=jnp.int32) % 3, jnp.arange(CAPACITY), 9)
+    np.testing.assert_allclose(probs, 1 / 3, rtol=1e-4)
+
+
+def test_slots_beyond_the_count_are_not_read(blobs):
+    latents, labels = blobs(WIDE)
+    one = fit(latents, labels, jnp.arange(CAPACITY), 20)
+    other = fit(latents, labels, jnp.arange(CAPACITY).at[20:].set(jnp.arange(SIZE)[-20:]), 20)
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_vmap_equals_singles(blobs):
+    """Over seeds that differ in their rows, with one count for all; units of the latents do not matter."""
+    latents, labels = blobs(WIDE)
+    rows = jnp.stack([jnp.arange(CAPACITY), jnp.arange(SIZE)[-CAPACITY:]])
+    keys = jax.random.split(jax.random.key(0), 2)
+    batched = jax.vmap(play, in_axes=(0, None, None, 0, None))(keys, latents, labels, rows, jnp.int32(30))
+    for seed in range(2):
+        _, probs, info = play(keys[seed], 1000 * latents, labels, rows[seed], jnp.int32(30))
+        np.testing.assert_allclose(batched[1][seed], probs, atol=1e-3)
+        np.testing.assert_allclose(batched[2]["weight_decay"][seed], info["weight_decay"])
