@@ -173,12 +173,13 @@ def test_values_that_cannot_be(path, value, message, tmp_path):
             REFITTED_CNN,
             "config.classifier.classifier.name:",
         ),
-        ("strategy.shar", 0.1, "config.strategy.shar: unknown; did you mean share?"),
+        ("classifier.hiden", (8,), "config.classifier.hiden: unknown; did you mean hidden?"),
         (
-            "strategy.name",
-            "random",
-            "config.strategy: random has no measure, share, space; known: name; where only the name was changed, "
-            "set all of it, as in --config.strategy=\"{'name': 'random'}\".",
+            "classifier.name",
+            "logistic_regression",
+            "config.classifier: logistic_regression has no batch_size, dropout, epochs, hidden, learning_rate; known: "
+            "name; where only the name was changed, set all of it, as in "
+            "--config.classifier=\"{'name': 'logistic_regression'}\".",
         ),
         ("initial.iterations", "20", "config.initial.iterations: '20' is a str; expected an int"),
     ],
@@ -272,7 +273,7 @@ def test_a_command_that_names_what_there_is_not(path, overrides, message):
     "config, override, message",
     [
         ("digits_vae", "roundss=3", "launch.py: config.roundss: unknown; did you mean num_rounds?\n"),
-        ("folder", "strategy.shar=0.1", "launch.py: config.strategy.shar: unknown; did you mean share?\n"),
+        ("folder", "classifier.hiden=8", "launch.py: config.classifier.hiden: unknown; did you mean hidden?\n"),
     ],
 )
 def test_the_command_line_is_refused_before_any_work(config, override, message, tmp_path):

@@ -442,8 +442,8 @@ class TestWhole:
         root, images = files
         config = runpy.run_path(str(ROOT / "configs/folder.py"))["get_config"]("pretrained")
         changes = {"data.root": str(root), "encoder.root": str(net), "audit": 8, "num_initial": 4, "query_size": 4}
-        config.update_from_flattened_dict(changes | {"classifier.hidden": (4,), "classifier.epochs": 2})
-        config.strategy = config.initial = dict(name="random")
+        config.update_from_flattened_dict(changes)
+        config.initial = dict(name="random")
         labelling.run(config, str(tmp_path / "job"))
         answer(tmp_path / "job", 0, lambda query: "bright" if images[query.file_name].mean() > 127.5 else "dark")
         config.encoder.root = str(shutil.move(net, tmp_path / "moved"))
