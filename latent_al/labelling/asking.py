@@ -11,7 +11,7 @@ from latent_al.labelling.audit import answered, in_random_order
 from latent_al.labelling.config import LabellingJob
 from latent_al.labelling.state import State
 from latent_al.models.classifiers import build_learner
-from latent_al.types import BadInput, Encoded, Strategy
+from latent_al.types import UNLABELLED, BadInput, Encoded, Strategy
 
 
 class Asked(NamedTuple):
@@ -92,7 +92,11 @@ def _predictions(state, probs):
     masks, names = state.masks, np.array(["", *state.classes], object)
     columns = dict(id=state.table.id, file_name=state.table.file_name)
     columns |= dict(prediction=names[1 + probs.argmax(axis=1)], confidence=probs.max(axis=1))
-    return pd.DataFrame(columns | dict(label=names[1 + masks.classes], audit=np.where(masks.audit, "yes", "")))
+    classes = masks.classes[state.label_rows]
+    is_taken_over = (state.label_rows != np.arange(len(classes))) & (classes != UNLABELLED)
+    label_of = np.where(is_taken_over, state.table.file_name.to_numpy()[state.label_rows], "")
+    columns |= dict(label=names[1 + classes], audit=np.where(masks.audit, "yes", ""), label_of=label_of)
+    return pd.DataFrame(columns)
 
 
 def _measured(key, config, learner, state, encoded, probs):

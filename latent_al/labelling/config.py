@@ -9,7 +9,7 @@ from pydantic import Field
 
 from latent_al.encoders import READY, TRAINED
 from latent_al.experiment.config import Precision, Strategy
-from latent_al.experiment.schema import Count, CountOrZero, Float, Int, Settings, Table, checked, parse
+from latent_al.experiment.schema import Bool, Count, CountOrZero, Float, Int, Settings, Table, checked, parse
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
@@ -68,6 +68,8 @@ class LabellingJob(Settings):
     """Of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
     target: Target | None = None
     """The accuracy at which to stop, such as 0.9; each round says how many more labels it will take."""
+    label_near_duplicates_once: Bool = False
+    """Whether one image of each group of near-duplicates is asked and stands for the others, which take its label."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from latent_al.data.store import Store
 from latent_al.encoders import Encoder, build_encoder
-from latent_al.labelling import label_studio, rounds, scan, sheets, terminal
+from latent_al.labelling import label_studio, near_duplicates, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask
 from latent_al.labelling.audit import enlarge, set_audit_aside
 from latent_al.labelling.classes import SKIPPED, clean, fold
@@ -97,6 +97,7 @@ def _run(config, folder, parts):
     )
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
+    state = _without_near_duplicates(folder, config.label_near_duplicates_once, scanned, state, encoded)
     if state.is_waiting and not enlarged:
         print(terminal.waiting(state, taken))
     else:
@@ -162,6 +163,15 @@ def _encode(encoder: Encoder, scanned, folder) -> Encoded:
     encoded = encoder.encode(data, folder).train
     scan.check_latents(np.asarray(encoded.latents), scanned.table)
     return encoded
+
+
+def _without_near_duplicates(folder, is_once, scanned, state: State, encoded) -> State:
+    """Lists the near-duplicates, and returns the state in which they are not asked where one stands for all."""
+    near = near_duplicates.find(folder, encoded.latents, state)
+    near_duplicates.publish(folder, scanned, near)
+    if len(near.rows):
+        print(terminal.near_duplicates(folder, near, is_once=is_once))
+    return near_duplicates.label_once(state, near) if is_once else state
 
 
 def _publish(folder, scanned, state: State, encoded, asked: Asked):

@@ -20,7 +20,7 @@ class Masks(NamedTuple):
     classes: [n], the class of the label that people agreed on, UNLABELLED without one.
     audit: set aside to measure accuracy.
     open: asked, not answered yet, and still in the folder.
-    closed: nothing to be asked about: skipped, or not in the folder any more.
+    closed: nothing to be asked about: skipped, not in the folder any more, or a near-duplicate that is not asked.
     tied: to be asked again, since annotators disagree.
     """
 

@@ -21,6 +21,7 @@ class State(NamedTuple):
     """The state of a job; the rows of `table`, as in `manifest.csv`, are those of `masks`, and of the latents.
 
     classes: names; `masks.classes` are their numbers.
+    label_rows: [n], the row whose label counts for each image: its own, but for a near-duplicate that is not asked.
     past: the content of `round.json` of each round.
     strata: of the audit slice.
     num_answers: images that each annotator has answered: a correction asks no new round.
@@ -31,6 +32,7 @@ class State(NamedTuple):
     labels: ledger.Labels
     masks: selection.Masks
     classes: list[str]
+    label_rows: np.ndarray
     past: list[dict[str, Any]]
     strata: Strata
     num_answers: int
@@ -106,7 +108,8 @@ def take_labels(
     audit = strata.in_slice(np.array([selection.uniform(image, seed) for image in table.id]))
     status = _status(table, labels, names, audit, past)
     pace = budget.seconds_a_label(accepted.log)
-    state = State(table, labels, status, names, past, strata, ledger.num_answered(accepted.log), pace)
+    num_answers = ledger.num_answered(accepted.log)
+    state = State(table, labels, status, names, np.arange(len(table)), past, strata, num_answers, pace)
     return state, Taken(accepted.num_new, renamed + accepted.changes, restored + accepted.notes, refused)
 
 

@@ -3,9 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from latent_al.encoders import Forecast
 from latent_al.labelling import estimates, scan
 from latent_al.labelling.classes import warnings
+from latent_al.labelling.near_duplicates import NearDuplicates
 from latent_al.labelling.state import State, Taken
 
 GIB = 2**30
@@ -58,6 +61,14 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
     if taken.num_new:
         lines += [f"Note: {line}" for line in warnings(Counter(state.labels.labels.values()))]
     return lines
+
+
+def near_duplicates(workdir: Path, near: NearDuplicates, *, is_once: bool) -> str:
+    """Tells how many images are nearly the same as another one, and what can be done, or is done, about it."""
+    num, others = len(near.rows), len(np.unique(near.groups))
+    what = f"{num:,} {'image is' if num == 1 else 'images are'} nearly the same as {others:,} others"
+    cure = "asked once, with one label" if is_once else "--config.label_near_duplicates_once=True labels them once"
+    return f"near-duplicates: {what} ({workdir / 'near_duplicates.csv'}, near_duplicates.png); {cure}"
 
 
 def waiting(state: State, taken: Taken) -> str:
