@@ -132,24 +132,22 @@ def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
 def group(points: Float[np.ndarray, "n d"], threshold: float) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns the row that stands for each row, and the distance to it, which is at most `threshold`.
 
-    Row by row, one that is near to none of those that stand for others stands for itself: so a chain of rows, each near
-    to the next, does not become one group. Each row then goes to the nearest of those that stand for others.
+    Row by row, one that is near to none of those that stand for others so far stands for itself: so a chain of rows,
+    each near to the next, does not become one group. O(n^2 d) time, O(n d) memory.
     """
-    size = min(GROUPED, len(points))
-    starts = [min(start, len(points) - size) for start in range(0, len(points), max(size, 1))]
-    parts = [slice(start, start + size) for start in starts]
-    stands = np.zeros(len(points), bool)
+    numbers = np.arange(len(points))
+    representatives = np.full(len(points), -1)
     on_device = jnp.asarray(points)
-    for part in parts:
-        sq_distances, _ = nearest(on_device[part], on_device, jnp.asarray(stands))
-        is_near = np.sqrt(sq_distances) <= threshold
-        stands[part] |= _standing(cdist(points[part], points[part]) <= threshold, is_near)
-    representatives, distances = np.arange(len(points)), np.zeros(len(points), np.float32)
-    for part in parts:
-        sq_distances, rows = nearest(on_device[part], on_device, jnp.asarray(stands))
-        representatives[part] = np.where(stands[part], representatives[part], rows)
-        distances[part] = np.where(stands[part], 0, np.sqrt(sq_distances))
-    return representatives, distances
+    for start in range(0, len(points), GROUPED):
+        part = slice(start, start + GROUPED)
+        sq_distances, rows = nearest(on_device[part], on_device, jnp.asarray(representatives == numbers))
+        of_part = np.where(np.sqrt(sq_distances) <= threshold, rows, -1)
+        is_close = cdist(points[part], points[part]) <= threshold
+        for place in np.flatnonzero(of_part < 0):
+            if of_part[place] < 0:
+                of_part[is_close[place] & (of_part < 0)] = start + place
+        representatives[part] = of_part
+    return representatives, np.linalg.norm(points - points[representatives], axis=1)
 
 
 def publish(folder: Path, scan: Scan, near: NearDuplicates) -> None:
@@ -211,16 +209,6 @@ def _fit_upper(distances):
     with np.errstate(divide="ignore"):
         dimensions = (of_upper - of_lower) / (upper - lower)
     return np.exp(lower + (np.log(np.log(2)) - of_lower) / dimensions), dimensions
-
-
-def _standing(is_close, is_near):
-    """Marks, row by row, those that are not near to a row that stands for others, in this block [b b] or before."""
-    stands, is_near = np.zeros(len(is_near), bool), is_near.copy()
-    for row in range(len(is_near)):
-        if not is_near[row]:
-            stands[row] = True
-            is_near |= is_close[row]
-    return stands
 
 
 def _sorted(rows, representatives, distances):

@@ -98,7 +98,9 @@ def next_steps(workdir: Path, state: State) -> str:
     ids = state.table.id[state.masks.open | state.masks.tied]
     numbers = sorted({f"{asked_in[image]:03d}" for image in ids if image in asked_in})
     if not numbers:
-        return "Nothing is left to ask: every image is labelled or skipped."
+        is_once = (state.label_rows != np.arange(len(state.label_rows))).any()
+        near = ", or a near-duplicate of one that is" if is_once else ""
+        return f"Nothing is left to ask: every image is labelled or skipped{near}."
     folder = workdir / "rounds" / numbers[-1]
     earlier = f", and what is open of {', '.join(numbers[:-1])}" if len(numbers) > 1 else ""
     return (
