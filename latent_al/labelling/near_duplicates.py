@@ -106,12 +106,14 @@ def nearest_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n
 
 
 def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
-    """Returns the largest distance of near-duplicates, from the distances of all rows to their nearest; 0 without any.
+    """Returns up to which distance rows are near-duplicates, from the distances of all rows to their nearest.
 
-    Distances that are not those of near-duplicates are fitted by the median and the spread of their logarithms, again
-    and again as more of the others are left out. What is too near to be chance is decided with a false discovery rate
-    of 0.1; so a pool without near-duplicates has none but in one case of ten, and where there are many, larger
-    distances count as near. The threshold lies half-way to the next distance.
+    It is 0 where there are none; only rows that are equal are near-duplicates then.
+
+    Distances of other rows are fitted by the median and the spread of their logarithms, again and again as more of the
+    near-duplicates are left out. What is too near to be chance is decided with a false discovery rate of 0.1: a pool
+    without near-duplicates has none but in about one case of ten, and where there are many, larger distances count as
+    near. The threshold lies half-way to the next distance.
 
     Source: Benjamini and Hochberg (1995).
     """
@@ -123,7 +125,8 @@ def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
         # All equal, as on a grid, they have no spread that could be fitted.
         if not np.isfinite(dimensions):
             return 0.0
-        chances = -np.expm1(-np.log(2) * (distances / median).astype(np.float64) ** dimensions)
+        with np.errstate(over="ignore"):
+            chances = -np.expm1(-np.log(2) * (distances / median).astype(np.float64) ** dimensions)
         is_near = false_discovery_control(chances) <= FALSE
         median, dimensions = _fit(distances[~is_near])
     return float(distances[is_near].max() + distances[~is_near].min()) / 2 if is_near.any() else 0.0
