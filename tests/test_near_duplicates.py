@@ -123,7 +123,7 @@ def state_of(num, **rows):
     classes = np.where(np.isin(np.arange(num), rows.get("labelled", [])), 0, -1)
     status = np.where(np.isin(np.arange(num), rows.get("removed", [])), "removed", "present")
     table = pd.DataFrame(dict(id=[f"id {row}" for row in range(num)], status=status))
-    return State(table, None, Masks(classes, **masks), ["cat"], np.arange(num), [], 0, None)
+    return State(table, None, Masks(classes, **masks), ["cat"], np.arange(num), [], None, 0, None)
 
 
 class TestFind:

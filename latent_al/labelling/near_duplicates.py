@@ -19,8 +19,8 @@ from scipy.stats import false_discovery_control
 from tqdm import tqdm
 
 from latent_al.kernels import nearest, squared_distances
-from latent_al.labelling import rounds, sheets
-from latent_al.labelling.scan import NOISE, Scan
+from latent_al.labelling import sheets
+from latent_al.labelling.scan import NOISE, Scan, as_data
 from latent_al.labelling.state import State
 from latent_al.runtime.files import write_atomically, write_csv
 from latent_al.runtime.noise import noise_to_file
@@ -170,10 +170,9 @@ def publish(folder: Path, scan: Scan, near: NearDuplicates) -> None:
     captions = []
     for pair in lines.iloc[pairs].itertuples():
         captions += [f"{pair.distance:.3g} from\n{pair.file_name}", f"group {pair.group}\n{pair.same_as}"]
+    originals = as_data(scan.store, table, scan.plan).train.originals
     with noise_to_file(folder / NOISE):
-        pixels = (scan.store[row] for row in rows.tolist())
-        images = rounds.originals(scan.plan.root, table.iloc[rows], pixels, scan.plan.reading)
-        sheets.contact_sheet(images, captions, path)
+        sheets.contact_sheet((originals[row] for row in rows.tolist()), captions, path)
 
 
 def _kept(path, points):
