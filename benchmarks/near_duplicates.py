@@ -1,21 +1,26 @@
-"""Near-duplicates that were planted in a folder, and those that the labelling job finds.
+"""Near-duplicates that are planted in a folder, and those that the labelling job's rule finds in the latents.
 
     python benchmarks/near_duplicates.py --classes=DIR/train --workdir=runs/near [--shares 0 0.01 0.05 0.3] [-- FLAGS]
 
-A share of the images of the folder are copies of others, one of each: saved as JPEG of quality 40, cropped by 5 % of
-each side, brighter by 5 %, or shifted by one pixel. FLAGS go to launch.py.
+The first call of the job encodes all images, and copies of some of them, one of each: saved as JPEG of quality 40,
+cropped by 5 % of each side, brighter by 5 %, or shifted by one pixel. A part of these is drawn, five times, so that
+copies are this share of the pool. FLAGS go to launch.py.
 """
 
 import argparse
 import csv
 import io
 import random
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from folder_rounds import flatten, launch
 from PIL import Image, ImageEnhance
+
+from latent_al.labelling import near_duplicates
+
+DRAWS = 5
 
 
 def save_again(image: Image.Image) -> Image.Image:
@@ -47,27 +52,43 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def plant(names: list[str], folder: Path, share: float) -> dict[str, tuple[str, str]]:
-    """Adds copies until they are this share of the folder; returns the kind of each, and the name of its original."""
-    num = round(share / (1 - share) * len(names))
-    copies = {}
-    for number, name in enumerate(random.Random(1).sample(names, num)):
+def plant(names: list[str], folder: Path, share: float) -> dict[str, str]:
+    """Adds copies until they are this share of the folder; returns the name of the original of each."""
+    originals = {}
+    for number, name in enumerate(random.Random(1).sample(names, round(share / (1 - share) * len(names)))):
         kind = list(KINDS)[number % len(KINDS)]
-        copies[f"{kind}-{Path(name).stem}.png"] = kind, name
+        copy = f"{kind}-{Path(name).stem}.png"
         with Image.open(folder / name) as image:
-            KINDS[kind](image.convert("RGB")).save(folder / f"{kind}-{Path(name).stem}.png")
-    return copies
+            KINDS[kind](image.convert("RGB")).save(folder / copy)
+        originals[copy] = name
+    return originals
 
 
-def score(table: Path, copies: dict[str, tuple[str, str]]) -> str:
-    """Returns a line: how many were listed, how many of these are planted pairs, and the share found of each kind."""
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        pairs = [(line["file_name"], line["same_as"]) for line in csv.DictReader(file)]
-    pairs = [pair if pair[0] in copies else pair[::-1] for pair in pairs]
-    found = [copies[copy][0] for copy, original in pairs if copies.get(copy, ("", ""))[1] == original]
-    planted = Counter(kind for kind, _ in copies.values())
-    recall = ", ".join(f"{kind} {count / planted[kind]:.2f}" for kind, count in sorted(Counter(found).items()))
-    return f"listed {len(pairs)}, planted pairs among them {len(found)} of {len(copies)}; recall: {recall or 'none'}"
+def encoded(workdir: Path) -> dict[str, np.ndarray]:
+    """Returns the latents of each file of a job."""
+    with (workdir / "manifest.csv").open(encoding="utf-8-sig", newline="") as file:
+        names = [line["file_name"] for line in csv.DictReader(file)]
+    shards = sorted((workdir / "encoder/latents").glob("*.npz"))
+    return dict(zip(names, np.concatenate([np.load(path)["latents"] for path in shards]), strict=True))
+
+
+def score(latents: dict[str, np.ndarray], originals: dict[str, str]) -> list[float]:
+    """Returns how many images are listed, how many of these are planted pairs, and the share found of each kind.
+
+    `originals`: the name of the original of each copy.
+    """
+    names = list(latents)
+    points = np.stack(list(latents.values()))
+    distances = near_duplicates.nearest_distances(points)
+    threshold = near_duplicates.threshold_of(distances)
+    rows = np.flatnonzero(distances <= threshold)
+    representatives, _ = near_duplicates.group(points[rows], threshold)
+    pairs = [(names[row], names[rows[at]]) for row, at in zip(rows, representatives, strict=True) if row != rows[at]]
+    found = [copy for pair in pairs for copy, other in (pair, pair[::-1]) if originals.get(copy) == other]
+    counts = [[copy.startswith(kind) for copy in found].count(True) for kind in KINDS]
+    planted = [[copy.startswith(kind) for copy in originals].count(True) for kind in KINDS]
+    shares = [count / num if num else np.nan for count, num in zip(counts, planted, strict=True)]
+    return [len(pairs), len(found), *shares]
 
 
 def main():
@@ -78,11 +99,23 @@ def main():
     parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.01, 0.05, 0.3])
     parser.add_argument("flags", nargs="*")
     args = parser.parse_args()
+    images, job = args.workdir.absolute() / "images", args.workdir.absolute() / "job"
+    names = sorted(flatten(args.classes, images))
+    originals = plant(names, images, max(args.shares))
+    launch(images, job, [f"--config={args.config}", *args.flags])
+    latents = encoded(job)
+    print("| copies | listed | planted pairs among them | " + " | ".join(KINDS) + " |")
+    print("| --- " * (3 + len(KINDS)) + "|")
     for share in args.shares:
-        workdir = args.workdir.absolute() / f"{share:g}"
-        copies = plant(sorted(flatten(args.classes, workdir / "images")), workdir / "images", share)
-        launch(workdir / "images", workdir / "job", [f"--config={args.config}", *args.flags])
-        print(f"copies {100 * share:g} %: {score(workdir / 'job/near_duplicates.csv', copies)}", flush=True)
+        num = round(share / (1 - share) * len(names))
+        scores = []
+        for draw in range(DRAWS if num else 1):
+            copies = random.Random(draw).sample(sorted(originals), num)
+            part = {name: latents[name] for name in [*names, *copies] if name in latents}
+            scores.append(score(part, {copy: originals[copy] for copy in copies}))
+        listed, planted, *found = np.mean(scores, axis=0)
+        cells = " | ".join(f"{value:.2f}" for value in found)
+        print(f"| {100 * share:g} % ({num:,}) | {listed:.1f} | {planted:.1f} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
