@@ -24,12 +24,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import jax
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from latent_al.experiment.command_line import load_config, split_overrides
 from latent_al.labelling import run
+from latent_al.results.intervals import mean_interval
 from latent_al.runtime.files import read_csv
 
 ROOT = Path(__file__).parents[1]
@@ -136,14 +135,14 @@ def play_seeds(images: Path, workdir: Path, truth: dict[str, str], seeds: int, p
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean accuracy of both arms by labels, and the mean paired difference with its 95 % t interval."""
+    """Returns mean accuracy of both arms by labels, and the mean paired difference with its 95 % interval."""
     rows = []
     for num_labels, part in table.groupby("num_labels"):
         pairs = part.pivot(index="seed", columns="arm", values="accuracy").dropna()
         gaps = pairs.job - pairs.random
-        reach = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+        interval = mean_interval(gaps.to_numpy())
         means = dict(num_labels=num_labels, seeds=len(gaps), job=pairs.job.mean(), random=pairs.random.mean())
-        rows.append(means | dict(gap=gaps.mean(), low=gaps.mean() - reach, high=gaps.mean() + reach))
+        rows.append(means | dict(gap=gaps.mean(), low=interval.low, high=interval.high))
     return pd.DataFrame(rows).round(1)
 
 

@@ -9,6 +9,7 @@ import scipy.stats
 
 from latent_al.results.balance import balance_means, balance_summary, balance_table
 from latent_al.results.formatting import arms_table, format_table
+from latent_al.results.intervals import NAME, mean_interval
 from latent_al.results.statistics import gaps_table, paired_difference, summarise
 from latent_al.results.tables import History, metrics_table, queries_table
 
@@ -194,10 +195,14 @@ def test_differences_are_paired_and_holm_corrected(metrics):
     assert summary["differences"].keys() == {"better", "worse"}
     gap = summary["differences"]["better"]["test_accuracy"]
     assert gap["mean"] == pytest.approx(np.mean([0.2, 0.1, 0.1]))
-    assert 0.1 - 1e-6 <= gap["low"] < gap["high"] <= 0.2 + 1e-6
+    reach = scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem([0.2, 0.1, 0.1])
+    assert gap["low"] <= 0.4 / 3 - reach + 1e-6
+    assert gap["high"] >= 0.4 / 3 + reach - 1e-6
     assert gap["p"] == pytest.approx(0.25)
     assert gap["p_holm"] == pytest.approx(0.5)
-    assert "+13.33 [+10.00" in format_table(summary)
+    assert summary["interval"] == NAME
+    assert f"+13.33 [{100 * gap['low']:+.2f}, " in format_table(summary)
+    assert f"intervals: {NAME})" in format_table(summary)
 
 
 def test_gaps_are_paired_round_by_round(metrics):
@@ -240,12 +245,68 @@ def test_holm_by_hand(metrics):
     assert gaps["weak"]["p_holm"] == pytest.approx(max(expected["weak"], 2 * expected["clear"]))
 
 
-def test_bootstrap_interval_near_the_normal_one():
+def test_interval_near_the_normal_one():
     gaps = np.random.default_rng(0).normal(0.5, 1, 400)
     result = paired_difference(gaps, np.zeros(400))
     half = 1.96 * gaps.std() / 20
     assert result["low"] == pytest.approx(gaps.mean() - half, abs=0.02)
     assert result["high"] == pytest.approx(gaps.mean() + half, abs=0.02)
+
+
+def coverage(gaps, mean):
+    """The share of rows whose interval holds the mean, and the same of the percentile bootstrap."""
+    interval = mean_interval(gaps)
+    resampled = gaps[:200, np.random.default_rng(1).integers(gaps.shape[1], size=(1000, gaps.shape[1]))].mean(axis=2)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
+    return np.mean((interval.low <= mean) & (mean <= interval.high)), np.mean((low <= mean) & (mean <= high))
+
+
+@pytest.mark.parametrize("shape", ["normal", "exponential", "lognormal", "area"])
+def test_intervals_of_ten_seeds_cover_normal_and_skewed_gaps(shape):
+    """Gaps of 1,000 runs; each area is a mean over ten budgets that share a part of their seed's luck."""
+    rng, size = np.random.default_rng(2), (1000, 10)
+    luck, rest = rng.exponential(size=(*size, 1)), rng.exponential(size=(*size, 10))
+    gaps, mean = {
+        "normal": (rng.normal(size=size), 0),
+        "exponential": (rng.exponential(size=size), 1),
+        "lognormal": (rng.lognormal(0, 0.5, size), np.exp(0.125)),
+        "area": ((0.5 * luck + rest).mean(axis=2), 1.5),
+    }[shape]
+    covered, by_percentile = coverage(gaps, mean)
+    assert 0.93 <= covered <= 0.98
+    assert by_percentile < 0.925
+
+
+def test_interval_is_the_wider_of_student_and_bootstrap_t():
+    """Beside a loop over resamples, for gaps so skewed that each of the two has the wider end once."""
+    gaps = np.random.default_rng(3).exponential(size=10)
+    error, t = scipy.stats.sem(gaps), scipy.stats.t.ppf(0.975, 9)
+    rng, statistics = np.random.default_rng(4), []
+    for _ in range(10_000):
+        resample = gaps[rng.integers(10, size=10)]
+        statistics.append((resample.mean() - gaps.mean()) / (resample.std(ddof=1) / np.sqrt(10)))
+    low, high = np.quantile(statistics, [0.025, 0.975])
+    assert low < -t < t
+    assert high < t
+    interval = mean_interval(gaps)
+    assert interval.low == pytest.approx(gaps.mean() - t * error)
+    assert interval.high == pytest.approx(gaps.mean() - low * error, rel=0.04)
+    mirrored = mean_interval(-gaps)
+    assert (-mirrored.high, -mirrored.low) == pytest.approx(interval)
+
+
+def test_degenerate_gaps():
+    """Two seeds have Student's interval; nearly all equal ones hold their mean, and equal ones are a point."""
+    pair = paired_difference(np.array([0.1, 0.4]), np.zeros(2))
+    reach = scipy.stats.t.ppf(0.975, 1) * 0.15
+    assert (pair["low"], pair["high"]) == pytest.approx((0.25 - reach, 0.25 + reach))
+    rare = paired_difference(np.eye(10)[0], np.zeros(10))
+    reach = scipy.stats.t.ppf(0.975, 9) * 0.1
+    assert (rare["low"], rare["high"]) == pytest.approx((0.1 - reach, 0.1 + reach))
+    rounded = paired_difference(np.array([0.3, 0.1 + 0.2, 0.3]), np.zeros(3))
+    assert rounded["low"] == rounded["high"] == pytest.approx(0.3)
+    nothing = {"mean": None, "low": None, "high": None, "p": None}
+    assert paired_difference(np.array([0.1, np.nan, 0.3]), np.zeros(3)) == nothing
 
 
 def test_equal_arms_and_single_seeds():

@@ -17,7 +17,8 @@ def note(summary: dict, balanced: bool = False) -> str:
     metric = METRICS[BALANCED if balanced else summary["metric"]]
     area = f"{'balanced_' if balanced else ''}area"
     return (
-        f"{metric.unit}; {area}: mean validation {metric.name} over the labels queried; differences are paired by seed"
+        f"{metric.unit}; {area}: mean validation {metric.name} over the labels queried; differences are paired by "
+        f"seed; intervals: {summary['interval']}"
     )
 
 

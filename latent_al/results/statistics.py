@@ -1,7 +1,7 @@
 """Statistics over seeds: the quantities of each arm, and its differences from the baseline arm.
 
-Paired differences have bootstrap intervals (Efron, 1979) and signed-rank p-values (Wilcoxon, 1945), corrected as in
-Holm (1979).
+Paired differences have the intervals of `intervals` and signed-rank p-values (Wilcoxon, 1945), corrected as in Holm
+(1979).
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import scipy.stats
 from sklearn.metrics import auc
 from statsmodels.stats.multitest import multipletests
 
+from latent_al.results import intervals
 from latent_al.results.metrics import main_metric
 from latent_al.types import BALANCED
 
@@ -40,6 +41,7 @@ def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
         "baseline": baseline,
         "metric": main_metric(metrics),
         "num_seeds": len(values[baseline]),
+        "interval": intervals.NAME,
         "arms": {
             arm: {name: mean_and_std(column.to_numpy()) for name, column in table.items()}
             for arm, table in values.items()
@@ -54,7 +56,7 @@ def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Returns how far each arm's validation score is from that of the baseline arm with as many labels.
 
     Differences are paired by seed. Columns are arm, round, num_labels, mean, low and high, the last two the ends of the
-    95 % percentile bootstrap interval.
+    95 % interval of `intervals.mean_interval`.
     """
     validation = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
     curves = validation.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
@@ -71,7 +73,7 @@ def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
     """Returns the mean of `values - baseline` [seeds], its 95 % interval and the Wilcoxon signed-rank p-value.
 
-    The interval, `low` to `high`, is that of the percentile bootstrap. All are None where a value is missing, and the
+    The interval, `low` to `high`, is that of `intervals.mean_interval`. All are None where a value is missing, and the
     interval and `p` for fewer than two seeds.
     """
     gaps = np.asarray(values - baseline, float)
@@ -82,11 +84,7 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
         return nothing | {"mean": gaps.mean()}
     # Rounded, so that equal gaps between accuracies tie as they should.
     p = scipy.stats.wilcoxon(np.round(gaps, 9)).pvalue if np.abs(gaps).max() > 1e-9 else 1.0
-    if np.ptp(gaps) == 0:
-        return {"mean": gaps.mean(), "low": gaps[0], "high": gaps[0], "p": p}
-    interval = scipy.stats.bootstrap(
-        (gaps,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0)
-    ).confidence_interval
+    interval = intervals.mean_interval(gaps)
     return {"mean": gaps.mean(), "low": interval.low, "high": interval.high, "p": p}
 
 
