@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from latent_al.experiment.run import run_experiment
+from latent_al.results.diagnostics import correlations
 from latent_al.types import BadInput
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,15 @@ def test_importance_is_of_rows_that_are_left(finished):
     for (arm, seed), rows in importance.groupby(["arm", "seed"]):
         queried = queries[(queries.arm == arm) & (queries.seed == seed)].row
         assert len(rows) == 200 - np.isin(sample, queried).sum()
+
+
+def test_correlations_spread_by_the_sample_deviation():
+    """One seed has the order of importance, one the reverse; a single seed has no spread."""
+    table = pd.DataFrame(
+        dict(arm=["a"] * 6 + ["b"] * 3, seed=[0, 0, 0, 1, 1, 1, 0, 0, 0], importance=[1.0, 2, 3] * 3)
+    ).assign(entropy=[2.0, 4, 9, 3, 2, 1, 5, 6, 7])
+    spread = np.std([1, -1], ddof=1)
+    assert correlations(table).entropy.tolist() == [f"+0.00 ± {spread:.2f}", "+1.00"]
 
 
 def test_explanations_are_labelled_examples_in_order(finished):

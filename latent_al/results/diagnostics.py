@@ -241,13 +241,17 @@ DIAGNOSTICS = {
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns Spearman's rank correlation of each measure with importance: mean and spread over seeds, a row an arm."""
+    """Returns Spearman's rank correlation of each measure with importance, a row an arm.
+
+    A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several.
+    """
     lines = []
     for arm, rows in table.groupby("arm", sort=False):
         line: dict[str, Any] = {"arm": arm}
         for name in rows.columns.difference(["arm", "seed", "importance"], sort=False):
             by_seed = [spearmanr(seed.importance, seed[name]).statistic for _, seed in rows.groupby("seed")]
-            line[name] = f"{np.mean(by_seed):+.2f} ± {np.std(by_seed):.2f}"
+            spread = f" ± {np.std(by_seed, ddof=1):.2f}" if len(by_seed) > 1 else ""
+            line[name] = f"{np.mean(by_seed):+.2f}{spread}"
         lines.append(line)
     return pd.DataFrame(lines)
 
