@@ -81,7 +81,7 @@ class TestBoth:
 
     def test_types_and_ranges(self, data):
         assert data.num_classes is None
-        for images, labels in data[:3]:
+        for images, labels, _ in data[:3]:
             assert images.dtype == labels.dtype == np.float32
             assert len(images) == len(labels)
             assert images.min() >= 0
@@ -230,7 +230,7 @@ class TestRotated:
         blob = np.float32(np.exp(-((row - 10) ** 2 + (column - 20) ** 2) / 4)[None, ..., None]).repeat(60, axis=0)
         split = Split(blob, np.zeros(60, np.int32))
         data = rotated(source=Data(split, split, split, np.arange(60).astype(str), 2), **ROTATED)
-        for images, labels in data[:3]:
+        for images, labels, _ in data[:3]:
             up, right = ((images[..., 0] * axis).sum(axis=(1, 2)) for axis in (10 - row, column - 15))
             assert abs(off(np.degrees(np.arctan2(up, right)), labels)).max() < 0.5
 

@@ -64,7 +64,7 @@ def test_cifar10_in_its_original_format(tmp_path):
     def rows(images, labels):
         return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
 
-    train = [np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True)]
+    train = [np.concatenate(pair) for pair in zip(data.train[:2], data.validation[:2], strict=True)]
     assert rows(np.uint8(np.round(train[0] * 255)), train[1]) == rows(images[20:], labels[20:])
     assert rows(np.uint8(np.round(data.test.images * 255)), data.test.labels) == rows(images[:20], labels[:20])
     assert list((tmp_path / "cifar10").rglob("*.array_record*"))
@@ -85,7 +85,7 @@ from latent_al.types import BadInput
 
 try:
     data = load(dict(name="tfds", dataset=sys.argv[1], data_dir=sys.argv[2], num_validation=10))
-    np.savez(sys.argv[3], *data.train, *data.validation, *data.test)
+    np.savez(sys.argv[3], *data.train[:2], *data.validation[:2], *data.test[:2])
 except BadInput as error:
     print(error)
 """

@@ -12,7 +12,7 @@ def report(**changes):
     """Returns the lines on a round of two classes, of which the slice holds the first alone."""
     truth, predicted = np.zeros(30, int), np.arange(30) // 29
     record = dict(round=3, queries=["a"], audit=[], num_labels=40, counts=dict(fine=38, defect=2))
-    record |= dict(classes=["fine", "defect"], predicted={}, slice=dict(num=30, size=100, reason=""))
+    record |= dict(classes=["fine", "defect"], predicted={}, slice=dict(num=30, size=100, reason="", enlarged=None))
     record |= dict(accuracy=estimates.accuracy(truth == predicted), by_class=estimates.by_class(truth, predicted, 2))
     record |= dict(calibration_error=None, gain=None, against_random=None, target=None)
     return terminal.report(record | changes, Path("rounds/003")).splitlines()[3:]
@@ -33,7 +33,7 @@ def test_what_the_slice_does_not_hold():
 
 
 def test_no_figure_without_a_sample():
-    assert report(accuracy=None, slice=dict(num=0, size=100, reason="3 of 100 are labelled")) == [
+    assert report(accuracy=None, slice=dict(num=0, size=100, reason="3 of 100 are labelled", enlarged=None)) == [
         "  accuracy     unknown: 3 of 100 are labelled"
     ]
 

@@ -85,8 +85,8 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int, depth: int 
         for name, shards in prepared.shards.items()
         if name in ("train", "validation", "test")
     }
-    bits = find_bits([images for images, _ in read.values()], depth)
-    splits = {name: to_split(images, labels, bits) for name, (images, labels) in read.items()}
+    bits = find_bits([split.images for split in read.values()], depth)
+    splits = {name: to_split(split.images, split.labels, bits) for name, split in read.items()}
     return assemble(
         splits["train"],
         splits.get("test"),
