@@ -19,14 +19,14 @@ PLACES = ("model.onnx", "onnx/model.onnx")
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """ONNX Runtime's name of an input's type -> NumPy's."""
 PROVIDERS = {"CUDAExecutionProvider": "GPU", "CPUExecutionProvider": "CPU"}
-"""What runs a network, the fastest first -> where it runs it."""
+"""Name of a provider that runs a network, the fastest first -> where it runs it."""
 PARTS = {
     "output": lambda values: values.reshape(values.shape[:2]),
     "class token of": lambda values: values[:, 0],
     "average over height and width of": lambda values: values.mean((2, 3), dtype=np.float32),
     "average over height and width, channels last, of": lambda values: values.mean((1, 2), dtype=np.float32),
 }
-"""What of an output is taken, in words -> the function that takes it."""
+"""The part of an output that is taken, in words -> the function that takes it."""
 BLANKS = 2
 """Images of the first run: with one, the rows of an output could not be told from another axis of one."""
 ABSENT = """It is fetched where there is internet, once, and runs without; one of
@@ -41,7 +41,7 @@ Then copy that folder here, and set config.encoder.root to it."""
 
 
 class Input(NamedTuple):
-    """What a network reads: images of one type and layout.
+    """The input of a network: images of one type and layout.
 
     channels_last: whether the layout is [n h w 3] in place of [n 3 h w].
     batch: how many images it takes at a time; None where that is open.

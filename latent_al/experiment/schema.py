@@ -305,12 +305,12 @@ def _message(cls, plain, problem):
 
 
 def _message_of_key(place, key):
-    known, settings = place.type.__dataclass_fields__, place.value
-    extra = [name for name in settings if name not in known]
+    names, settings = place.type.__dataclass_fields__, place.value
+    extra = [name for name in settings if name not in names]
     if len(extra) == 1 or "name" not in settings:
-        return unknown(place.path, key, known)
+        return unknown(place.path, key, names)
     return (
-        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(known)}; where only the "
+        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(names)}; where only the "
         f"name was changed, set all of it, as in --{place.path}=\"{{'name': '{settings['name']}'}}\"."
     )
 
