@@ -65,8 +65,8 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
 
 def near_duplicates(workdir: Path, near: NearDuplicates, *, is_once: bool) -> str:
     """Tells how many images are nearly the same as another one, and what can be done, or is done, about it."""
-    num, others = len(near.rows), len(np.unique(near.groups))
-    what = f"{num:,} {'image is' if num == 1 else 'images are'} nearly the same as {others:,} others"
+    num, num_groups = len(near.rows), len(np.unique(near.groups))
+    what = f"{num:,} {'image is' if num == 1 else 'images are'} nearly the same as {num_groups:,} others"
     cure = "asked once, with one label" if is_once else "--config.label_near_duplicates_once=True labels them once"
     return f"near-duplicates: {what} ({workdir / 'near_duplicates.csv'}, near_duplicates.png); {cure}"
 
