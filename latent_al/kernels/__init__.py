@@ -5,6 +5,7 @@ Imports jax and jaxtyping, and NumPy, which comes with them.
 
 from latent_al.kernels import (
     clustering,
+    coverage,
     distances,
     gradient_embedding,
     k_center,
@@ -17,6 +18,7 @@ from latent_al.kernels import (
     uncertainty,
 )
 from latent_al.kernels.clustering import KMeans, kmeans, kmeans_plus_plus, lloyd
+from latent_al.kernels.coverage import Coverage, facility_location, max_herding, prob_cover
 from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.gradient_embedding import badge
 from latent_al.kernels.k_center import Cover, cover, farthest_first
@@ -39,6 +41,7 @@ from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutu
 
 __all__ = [
     "Cover",
+    "Coverage",
     "Explanation",
     "KMeans",
     "Matches",
@@ -49,12 +52,14 @@ __all__ = [
     "conditional_probabilities",
     "cosine_density",
     "cover",
+    "coverage",
     "distances",
     "draw_and_match",
     "entropy",
     "euclidean_density",
     "euclidean_density_estimate",
     "explain",
+    "facility_location",
     "farthest_first",
     "gradient_embedding",
     "greedy_diverse",
@@ -72,10 +77,12 @@ __all__ = [
     "least_confident",
     "lloyd",
     "margin",
+    "max_herding",
     "most_typical",
     "mutual_information",
     "nearest",
     "nearest_to",
+    "prob_cover",
     "random_partitions",
     "representativeness",
     "representer",

@@ -381,6 +381,37 @@ WEIGHT = Check(_is_weight, _no_weight)
 """A scalar in [0, inf)."""
 
 
+def _are_weights(value, beside):
+    del beside
+    return (value.min() >= 0) & (_real(value).max() < jnp.inf)
+
+
+def _no_weights(name, value, beside):
+    del beside
+    rows = _of_rows(name, ~((value >= 0) & np.isfinite(value)), "negative, NaN or infinite")
+    return f"{rows}; expected weights of 0 or more: look for logits, or a logarithm."
+
+
+WEIGHTS = Check(_are_weights, _no_weights)
+"""Values in [0, inf)."""
+
+
+def _has_direction(value, beside):
+    return _is_squarable(value, beside) & (jnp.abs(_real(value)).max(axis=1) > 0).all()
+
+
+def _no_direction(name, value, beside):
+    is_zero = ~value.any(axis=1)
+    if is_zero.any():
+        rows = _of_rows(name, is_zero, "zero")
+        return f"{rows}: a zero vector has no direction; leave it out, or choose max_herding."
+    return _not_squarable(name, value, beside)
+
+
+WITH_DIRECTION = Check(_has_direction, _no_direction)
+"""No row is zero, NaN or infinite, or so long that a squared distance overflows."""
+
+
 def _num_rows(beside):
     return next(iter(beside.values()))[0]
 

@@ -264,18 +264,18 @@ def marked_rows(mask: Bool[Array, " n"]) -> MarkedRows:
 
 
 def pairwise_row_sums(
-    function: Callable[[Float[Array, "p d"], Float[Array, "q d"]], Float[Array, "p q"]],
+    function: Callable[[Float[Array, "p d"], Float[Array, "q d"]], tuple[Float[Array, " p"], Float[Array, " q"]]],
     left: Float[Array, "n d"],
     right: Float[Array, "n d"],
     tile: int,
 ) -> Float[Array, " m"]:
-    """Returns the sum of `function` over all pairs of each row, tile by tile; the m - n last sums are to be left out.
+    """Returns the sum over all pairs of each row, tile by tile; the m - n last sums are to be left out.
 
     The pairs of one shard are computed once for both rows. Between shards both halves are computed, and added in
     another order, so that sums differ by a rounding of some 1e-6.
 
     Args:
-        function: symmetric: `function(left, right)[i, j]` is that of rows i and j; zero for a row of zeros.
+        function: from two tiles to the sums of the rows of each over those of the other; a row of zeros adds nothing.
         left: the rows as the first argument of `function` needs them.
         right: the same rows as the second argument needs them.
         tile: rows of a tile.
@@ -385,8 +385,8 @@ def _sums_of_pairs(function, left, right, tile):
     def add_tile(sums, pair):
         """Adds a tile off the diagonal for itself and for its mirror image."""
         i, j = pair
-        values = function(left[i], right[j])
-        return sums.at[i].add(values.sum(axis=1)).at[j].add(jnp.where(i == j, 0, values.sum(axis=0))), None
+        of_left, of_right = function(left[i], right[j])
+        return sums.at[i].add(of_left).at[j].add(jnp.where(i == j, 0, of_right)), None
 
     return _loops.scan(add_tile, jnp.zeros(left.shape[:2], left.dtype), jnp.triu_indices(num_tiles))[0].reshape(-1)
 
@@ -403,7 +403,7 @@ def _sums_around(function, left, right, tile):
 
         def compare(_, carry):
             sums, visiting = carry
-            sums += jax.lax.map(lambda rows: function(rows, visiting).sum(axis=1), left)
+            sums += jax.lax.map(lambda rows: function(rows, visiting)[0], left)
             return sums, jax.lax.ppermute(visiting, _axis.get(), following)
 
         def add_tile(sums, visiting):

@@ -11,7 +11,7 @@ from latent_al.kernels._checks import ROW, ROWS_LEFT, check_num
 from latent_al.kernels._kernel import kernel, without_gradient
 from latent_al.kernels._loops import fori_loop, while_loop
 from latent_al.kernels._sharding import MarkedRows, gather, map_shards, marked_rows, take_row, top_k
-from latent_al.kernels.distances import finite_rows, nearest, squared_euclidean_to_point
+from latent_al.kernels.distances import finite_rows, midst, nearest, squared_euclidean_to_point
 
 CANDIDATES = 1024
 """Rows among which rows are selected between two passes over the pool."""
@@ -168,10 +168,7 @@ def _farthest_first(points, taken, num, first, included):
 def _pool(points, taken):
     """Returns the constants of all passes."""
     finite = finite_rows(points)
-    # The mean of some rows: that of all would take a copy of them, and bounds only need an origin in their midst.
-    num = min(len(points), CANDIDATES)
-    some = jnp.arange(num) * (len(points) // num)
-    origin = jnp.where(finite[some][:, None], points[some], 0).mean(axis=0)
+    origin = midst(points, finite)
     # The error of a squared distance from a product: of its terms, about (d + 3) / 2, and of the move to the origin.
     margin = (points.shape[1] + 8) * jnp.finfo(points.dtype).eps / 2
     return _Pool(points, finite, origin, margin, marked_rows(taken))

@@ -88,7 +88,7 @@ def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
     """
     factors = _factors(_centred(points))
-    sums = pairwise_row_sums(_distances, factors.left, factors.right, TILE)
+    sums = pairwise_row_sums(_sums_of_distances, factors.left, factors.right, TILE)
     return _reversed(sums[: len(points)] / len(points), points.shape[1] ** 0.5 if unit_cube else None)
 
 
@@ -252,3 +252,8 @@ def _distances(left, right):
     # `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU.
     squares = jnp.matmul(left, right.T, precision="highest")
     return root(jnp.where(squares < 0, 0, squares))
+
+
+def _sums_of_distances(left, right):
+    distances = _distances(left, right)
+    return distances.sum(axis=1), distances.sum(axis=0)
