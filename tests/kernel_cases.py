@@ -22,6 +22,7 @@ from kernel_references import (
     farthest,
     gaps,
     jeffreys,
+    purity,
     reference_entropy,
     reversed_mean,
     shares,
@@ -32,6 +33,8 @@ from kernel_references import (
     verify_cover,
     verify_diverse,
     verify_explanation,
+    verify_facilities,
+    verify_herding,
     verify_ibal,
     verify_importance,
     verify_information,
@@ -43,6 +46,7 @@ from kernel_references import (
     verify_normal,
     verify_open,
     verify_partitions,
+    verify_prob_cover,
     verify_probabilities,
     verify_seeds,
     verify_subsample,
@@ -64,6 +68,7 @@ PROBS = RNG.dirichlet(np.ones(C), N)
 SCORES = RNG.integers(0, 9, N).astype(float)
 TAKEN = np.arange(N) % 5 == 0
 LABELS = RNG.integers(-1, C, N)
+LABELLED = TAKEN & (np.arange(N) > 4)
 CLUSTERS = np.arange(N) % K
 INCLUDED = np.arange(N) % 7 != 3
 VARIED = RNG.integers(0, 2, (N, N)).astype(float)
@@ -126,6 +131,7 @@ GAUSSIANS = dict(mu=POINTS, log_sigma=LOG_SIGMA)
 PAIRS = dict(mu_x=POINTS, log_sigma_x=LOG_SIGMA, mu_y=POINTS[::2], log_sigma_y=LOG_SIGMA[::2])
 IN_CLUSTERS = dict(points=POINTS, clusters=CLUSTERS)
 L2 = scalar(0.5)
+NO_GAIN = "no gradient of the gains of coverage"
 SQ_DISTANCES = gaps(POINTS, POINTS)
 P = 1 - np.eye(N)
 P /= P.sum()
@@ -211,6 +217,13 @@ CASES = {
         verify_explanation,
         ("values",),
         ("values",),
+    ),
+    "facility_location": Case(
+        partial(kernels.facility_location, num=NUM),
+        POOL | dict(labelled=LABELLED, weights=SCORES),
+        verify_facilities,
+        ("points", "weights"),
+        refusal=NO_GAIN,
     ),
     "farthest_first": Case(
         partial(kernels.farthest_first, num=NUM),
@@ -326,6 +339,14 @@ CASES = {
         ("probs",),
         ("probs",),
     ),
+    "max_herding": Case(
+        partial(kernels.max_herding, num=NUM),
+        POOL | dict(sigma=scalar(2.0), labelled=LABELLED, weights=SCORES),
+        verify_herding,
+        ("points", "weights"),
+        scalars=("sigma",),
+        refusal=NO_GAIN,
+    ),
     "most_typical": Case(
         partial(kernels.most_typical, num=NUM, num_clusters=K, num_neighbours=4),
         POOL | dict(clusters=CLUSTERS, included=INCLUDED | ~TAKEN),
@@ -352,6 +373,22 @@ CASES = {
         POOL | dict(targets=POINTS[:NUM] + LOG_SIGMA[:NUM]),
         verify_nearest_to,
         ("points", "targets"),
+    ),
+    "prob_cover": Case(
+        partial(kernels.prob_cover, num=NUM),
+        POOL | dict(radius=scalar(3.0), labelled=LABELLED),
+        verify_prob_cover,
+        ("points",),
+        scalars=("radius",),
+        refusal=NO_GAIN,
+    ),
+    "purity_radius": Case(
+        partial(kernels.purity_radius, share=0.75),
+        IN_CLUSTERS,
+        lambda radius, points, clusters: close(radius, purity(points, clusters, 0.75)),
+        ("points",),
+        ("points",),
+        refusal="no gradient of purity_radius",
     ),
     "random_partitions": Case(
         partial(kernels.random_partitions, num=NUM), RANKED, verify_partitions, ("scores",), is_random=True
@@ -473,8 +510,10 @@ VARIANTS = {
 ROWS = {name: case for name, case in CASES.items() if not case.gradient and "taken" in case.arrays and case.reals}
 """Kernels that select rows."""
 ROWS_AND_COVER = ROWS | {"cover": CASES["cover"]}
-CLUSTERED = [name for name, case in CASES.items() if "clusters" in case.arrays and name != "typicality"]
-"""Kernels that count clusters; typicality only compares their ids, which may be any integers."""
+CLUSTERED = [
+    name for name, case in CASES.items() if "clusters" in case.arrays and name not in ("purity_radius", "typicality")
+]
+"""Kernels that count clusters; the others only compare their ids, which may be any integers."""
 INFINITE = {"nearest", "cover", "typicality"}
 """Kernels whose documented results may be infinite."""
 

@@ -263,6 +263,47 @@ def verify_multi_normal(fitted, *, points, clusters):
         np.testing.assert_allclose(factor @ factor.T, np.cov(inside.T, bias=True), atol=1e-4)
 
 
+def unit_gaps(points):
+    units = points.astype(float) / np.sqrt((points.astype(float) ** 2).sum(axis=1, keepdims=True))
+    return gaps(units, units)
+
+
+def verify_coverage(result, similarity, *, taken, labelled, weights=None, num=NUM):
+    """Each row has, but for a rounding, the largest gain in coverage; the gains are those of the rows."""
+    weights = np.ones(len(taken)) if weights is None else weights.astype(float)
+    covered = similarity[:, labelled].max(axis=1, initial=0)
+    is_open = ~taken
+    assert result.rows.shape == result.gains.shape == (num,)
+    for row, gain in zip(result.rows, result.gains, strict=True):
+        gains = (weights[:, None] * np.maximum(similarity - covered[:, None], 0)).mean(axis=0)
+        assert is_open[row]
+        np.testing.assert_allclose(gains[row], gains[is_open].max(), rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(gain, gains[row], rtol=1e-4, atol=1e-7)
+        is_open[row] = False
+        covered = np.maximum(covered, similarity[:, row])
+
+
+def verify_herding(result, *, points, taken, sigma, labelled, weights):
+    similarity = np.exp(-gaps(points, points) / float(sigma) ** 2)
+    verify_coverage(result, similarity, taken=taken, labelled=labelled, weights=weights)
+
+
+def verify_prob_cover(result, *, points, taken, radius, labelled):
+    similarity = (gaps(points, points) < float(radius) ** 2).astype(float)
+    verify_coverage(result, similarity, taken=taken, labelled=labelled)
+
+
+def verify_facilities(result, *, points, taken, labelled, weights):
+    similarity = np.maximum(1 - unit_gaps(points) / 2, 0)
+    verify_coverage(result, similarity, taken=taken, labelled=labelled, weights=weights)
+
+
+def purity(points, clusters, share):
+    """Returns the largest distance to a row of another cluster at which a share of the balls is pure."""
+    radii = np.where(clusters[:, None] != clusters, gaps(points, points), np.inf).min(axis=1)
+    return np.sqrt(max(radius for radius in radii if (radii >= radius).mean() >= share))
+
+
 def verify_with(reference):
     """Returns a `verify` that compares with a function of the arrays in float64."""
 

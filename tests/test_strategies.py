@@ -37,6 +37,7 @@ SETTINGS = {
     "coreset": [{}],
     "distance": [{}],
     "entropy_d": [dict(gamma=0.5)],
+    "facility_location": [{}],
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
@@ -54,8 +55,10 @@ SETTINGS = {
     ],
     "ibal": [{}],
     "ibal_d": [dict(gamma=0.5)],
+    "max_herding": [dict(sigma=1.0, normalize=True), dict(sigma=0.5, normalize=False)],
     "multi_normal": SAMPLERS[2:3],
     "normal": SAMPLERS[1:2],
+    "prob_cover": [dict(num_clusters=3, share=0.9, iterations=10, seed=0, normalize=True)],
     "random": [{}],
     "typical": [dict(iterations=10)],
     "typiclust": [dict(max_clusters=30, num_neighbours=4, iterations=10)],
@@ -64,9 +67,11 @@ SETTINGS = {
         dict(measure="entropy", share=1.0, space="features"),
     ],
     "uncertainty": [dict(measure="margin", pick="top_k"), dict(measure="entropy", pick="random_partitions")],
+    "uncertainty_herding": [dict(sigma=1.0, normalize=True)],
     "uniform": SAMPLERS[:1],
 }
-COLD = ["ae_error", "farthest_first", "multi_normal", "normal", "random", "typical", "typiclust", "uniform"]
+COLD = ["ae_error", "facility_location", "farthest_first", "max_herding", "multi_normal", "normal", "prob_cover"]
+COLD += ["random", "typical", "typiclust", "uncertainty_herding", "uniform"]
 SPECS = [dict(name=name, **settings) for name, many in SETTINGS.items() for settings in many]
 
 
@@ -239,6 +244,11 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("typiclust", dict(max_clusters=0), "max_clusters is 0; expected 1 or more"),
         ("typiclust", dict(num_neighbours=0), "num_neighbours is 0; expected 1 or more"),
         ("typiclust", dict(iterations=0), "iterations is 0; expected 1 or more"),
+        ("max_herding", dict(sigma=0.0), "sigma is 0.0; expected a length scale above 0"),
+        ("max_herding", dict(sigma=float("nan")), "sigma is nan"),
+        ("uncertainty_herding", dict(sigma=-1.0), "sigma is -1.0"),
+        ("prob_cover", dict(num_clusters=1), "num_clusters is 1 and iterations 10; expected 2 and 1, or more"),
+        ("prob_cover", dict(share=0.0), r"share is 0.0; expected a share of the balls in \(0, 1\]"),
         ("greedy_diverse", dict(distance="manhattan"), "unknown distance 'manhattan'; known: euclidean"),
     ],
 )

@@ -9,6 +9,7 @@ from latent_al.kernels import (
     distances,
     gradient_embedding,
     k_center,
+    purity,
     representativeness,
     representer,
     sampling,
@@ -22,6 +23,7 @@ from latent_al.kernels.coverage import Coverage, facility_location, max_herding,
 from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.gradient_embedding import badge
 from latent_al.kernels.k_center import Cover, cover, farthest_first
+from latent_al.kernels.purity import purity_radius
 from latent_al.kernels.representativeness import (
     closeness_to_origin,
     cosine_density,
@@ -83,6 +85,8 @@ __all__ = [
     "nearest",
     "nearest_to",
     "prob_cover",
+    "purity",
+    "purity_radius",
     "random_partitions",
     "representativeness",
     "representer",

@@ -23,10 +23,17 @@ from jaxtyping import Array, Bool, Float, Int
 from latent_al.kernels._checks import ROWS_LEFT, WEIGHTS, WITH_DIRECTION, check_num, positive
 from latent_al.kernels._kernel import kernel, without_gradient
 from latent_al.kernels._loops import fori_loop, while_loop
-from latent_al.kernels._sharding import blockwise_sum, gather, map_shards, marked_rows, pairwise_row_sums, top_k
+from latent_al.kernels._sharding import (
+    blockwise_sum,
+    gather,
+    map_shards,
+    marked_rows,
+    pairwise_row_sums,
+    top_k,
+)
 from latent_al.kernels.distances import finite_rows, midst, nearest
 
-TILE = 1024
+TILE = 512
 """Rows that are compared with as many other rows at a time."""
 
 CANDIDATES = 256
@@ -322,7 +329,7 @@ def _upper_similarity(similarity, left, right):
 
 
 def _weighted(near, similarity, weights):
-    return (weights[:, None] * jnp.maximum(near - similarity[:, None], 0)).sum(axis=0)
+    return jnp.matmul(weights, jnp.maximum(near - similarity[:, None], 0), precision="highest")
 
 
 def _gains(pool, similarity, sq_distances, rows):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from latent_al.strategies.badge import badge
 from latent_al.strategies.bald import bald
+from latent_al.strategies.coverage import facility_location, max_herding, prob_cover, uncertainty_herding
 from latent_al.strategies.diversity import greedy_diverse
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
 from latent_al.strategies.importance import distance, entropy_d, ibal, ibal_d
@@ -21,17 +22,21 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "coreset": coreset,
     "distance": distance,
     "entropy_d": entropy_d,
+    "facility_location": facility_location,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
     "ibal": ibal,
     "ibal_d": ibal_d,
     "informativeness": informativeness,
+    "max_herding": max_herding,
     "multi_normal": multi_normal,
     "normal": normal,
+    "prob_cover": prob_cover,
     "random": random,
     "typical": typical,
     "typiclust": typiclust,
     "uncertain_farthest_first": uncertain_farthest_first,
     "uncertainty": uncertainty,
+    "uncertainty_herding": uncertainty_herding,
     "uniform": uniform,
 }
