@@ -25,13 +25,13 @@ from latent_al.kernels._kernel import kernel, without_gradient
 from latent_al.kernels._loops import fori_loop, while_loop
 from latent_al.kernels._sharding import (
     blockwise_sum,
-    gather,
     map_shards,
     marked_rows,
     pairwise_row_sums,
+    take_row,
     top_k,
 )
-from latent_al.kernels.distances import finite_rows, midst, nearest
+from latent_al.kernels.distances import finite_rows, midst
 
 TILE = 512
 """Rows that are compared with as many other rows at a time."""
@@ -42,7 +42,7 @@ CANDIDATES = 256
 MEASURED = 4
 """Rows whose gains are measured at a time."""
 
-LABELLED = 128
+LABELLED = 32
 """Labelled rows that all rows are compared with at a time."""
 
 SETTLED = jnp.iinfo(jnp.int32).max
@@ -264,19 +264,19 @@ def _pick(pool, similarity, step, state):
     start = _Search(state.upper, state.stamp, _largest(state.upper))
     end = while_loop(lambda search: _first_stamp(search) <= 2 * step, advance, start)
     row = end.top[0]
-    gain = end.upper[row]
+    gain = take_row(end.upper, row)
     nearer = jnp.minimum(state.sq_distances, _scaled_squares(pool, row[None])[:, 0])
     return _State(
         end.upper.at[row].set(-jnp.inf),
         end.stamp.at[row].set(SETTLED),
-        jnp.where(pool.finite[row] & (gain >= 0), nearer, state.sq_distances),
+        jnp.where(take_row(pool.finite, row) & (gain >= 0), nearer, state.sq_distances),
         state.rows.at[step].set(jnp.where(gain > -jnp.inf, row, len(state.upper)).astype(jnp.int32)),
         state.gains.at[step].set(jnp.maximum(gain, 0)),
     )
 
 
 def _first_stamp(search):
-    return search.stamp[search.top[0]]
+    return take_row(search.stamp, search.top[0])
 
 
 def _largest(upper):
@@ -342,25 +342,25 @@ def _gains(pool, similarity, sq_distances, rows):
 
 def _scaled_squares(pool, rows):
     """Returns squared distances [n k] of all rows to some, in units of the length scale."""
-    gaps = [(pool.points - pool.points[row][None]) / pool.scale for row in rows]
+    gaps = [(pool.points - centre[None]) / pool.scale for centre in pool.points[rows]]
     return jnp.stack([(gap**2).sum(axis=1) for gap in gaps], axis=1)
 
 
 def _to_labelled(pool, labelled):
-    """Returns the squared distance of each row to the nearest one labelled, inf where there is none."""
+    """Returns the squared distance of each row to the nearest one labelled, inf where there is none.
+
+    Products choose that one, and differences measure it.
+    """
     marked = marked_rows(labelled & pool.finite)
-    num_blocks = -(-marked.num_marked // LABELLED)
 
     def block(index, sq_distances):
         places = index * LABELLED + jnp.arange(LABELLED)
         included = places < marked.num_marked
         rows = marked.at(jnp.where(included, places, 0))
+        products = jnp.matmul(pool.left, pool.right[rows].T, precision="highest")
+        nearest = jnp.where(included[None, :], products, jnp.inf).argmin(axis=1)
+        gaps = (pool.points - pool.points[rows][nearest]) / pool.scale
+        return jnp.minimum(sq_distances, (gaps**2).sum(axis=1))
 
-        def of_shard(points, labelled_points, included):
-            return nearest(points, labelled_points, included).sq_distances
-
-        found = map_shards(of_shard, pool.points, pool.points[rows], included)
-        return jnp.minimum(sq_distances, gather(found, len(sq_distances)))
-
-    start = jnp.full_like(pool.weights, jnp.inf)
-    return fori_loop(0, num_blocks, block, start) / pool.scale / pool.scale
+    num_blocks = -(-marked.num_marked // LABELLED)
+    return fori_loop(0, num_blocks, block, jnp.full_like(pool.weights, jnp.inf))
