@@ -19,7 +19,8 @@ from latent_al.types import UNLABELLED, Encoded
 SIZE, WIDTH, NUM = TILE + 190, 5, 40
 """Rows in two tiles, the last of which begins among rows of the first; more than are bounded at a time."""
 
-KINDS = ["gaussian", "clusters", "duplicates", "lattice", "far off", "tiny spread", "near-duplicates", "equal"]
+KINDS = ["gaussian", "duplicates", "near-duplicates", "equal"]
+KINDS += [pytest.param(kind, marks=pytest.mark.slow) for kind in ("clusters", "lattice", "far off", "tiny spread")]
 
 
 def cloud(kind):

@@ -123,6 +123,11 @@ class _Search(NamedTuple):
     top: Array
 
 
+class _Measured(NamedTuple):
+    lower: Array
+    nearest: Array
+
+
 class _Covered(NamedTuple):
     """The rows to be covered, as a pass compares them with candidates."""
 
@@ -145,7 +150,8 @@ def max_herding(
 
     Exact but for the rounding of sums and distances. Ties go to the lowest row, and rows without a gain, where all is
     covered, come last, by row. Inside a caller's `jit` rows that are not finite weigh nothing and come last, weights
-    that are negative or not finite count as 0, and n stands for each row that is missing. Rows have no gradient.
+    that are negative or not finite count as 0, a length scale that is not above 0 as inf, and n stands for each row
+    that is missing. Rows have no gradient.
 
     Source: Bae, Noh and Sutherland, Generalized Coverage for More Robust Low-Budget Active Learning (2024), whose code
     has this Gaussian, without a 2 beside sigma^2. With weights: Bae, Oliveira and Sutherland, Uncertainty Herding
@@ -221,7 +227,7 @@ def _pool(points, scale, weights, similarity):
     weights = jnp.ones_like(points[:, 0]) if weights is None else weights
     weights = jnp.where(finite & (weights > 0) & (weights < jnp.inf), weights, 0)
     points = jnp.where(finite[:, None], points, 0)
-    scale = jnp.asarray(scale, points.dtype)
+    scale = jnp.where(scale > 0, scale, jnp.inf).astype(points.dtype)
     scaled = (points - midst(points, finite)[None]) / scale
     # Squares are shortened by the error of a squared distance from a product, which is then below it.
     squares = (1 - (points.shape[1] + 8) * eps) * (scaled**2).sum(axis=1, keepdims=True)
@@ -247,7 +253,7 @@ def _select(points, taken, num, labelled, scale, weights, similarity):
 
 def _pick(pool, similarity, step, state):
     """Returns the state with one more row selected."""
-    covered = _Covered(pool.left, similarity.of(state.sq_distances), pool.weights)
+    covered = _Covered(pool.left, _lower_similarity(similarity, state.sq_distances), pool.weights)
 
     def bound(search):
         sums = map_shards(partial(_sums_of_shard, similarity=similarity), covered, pool.right[search.top])
@@ -294,7 +300,7 @@ def _updated(search, rows, gains, stamp):
 
 def _bounds_of_all(pool, sq_distances, similarity):
     """Returns bounds on the gains of all rows, from a pass over all pairs."""
-    beside = jnp.stack([similarity.of(sq_distances), pool.weights], axis=1)
+    beside = jnp.stack([_lower_similarity(similarity, sq_distances), pool.weights], axis=1)
 
     def sums(left, right):
         near = _upper_similarity(similarity, left[:, :-2], right[:, :-2])
@@ -323,9 +329,17 @@ def _sums_of_shard(covered, candidates, *, similarity):
 
 def _upper_similarity(similarity, left, right):
     products = jnp.matmul(left, right.T, precision="highest")
-    near = similarity.of(jnp.maximum(products, 0))
+    # Those that are NaN have overflowed, and bound nothing.
+    near = similarity.of(jnp.where(products > 0, products, 0))
     # By the rounding of a similarity, which the difference of two of them would show.
     return jnp.minimum(near * (1 + 4 * float(jnp.finfo(near.dtype).eps)), 1)
+
+
+def _lower_similarity(similarity, sq_distances):
+    """Returns the similarity at measured distances, less its rounding; it is exact at 0, and where it is whole."""
+    near = similarity.of(sq_distances)
+    is_exact = similarity.is_whole | (sq_distances == 0)
+    return jnp.where(is_exact, near, near * (1 - 2 * float(jnp.finfo(near.dtype).eps)))
 
 
 def _weighted(near, similarity, weights):
@@ -349,7 +363,7 @@ def _scaled_squares(pool, rows):
 def _to_labelled(pool, labelled):
     """Returns the squared distance of each row to the nearest one labelled, inf where there is none.
 
-    Products choose that one, and differences measure it.
+    Products tell which may be the nearest, and differences measure these: one or two for most rows.
     """
     marked = marked_rows(labelled & pool.finite)
 
@@ -357,10 +371,18 @@ def _to_labelled(pool, labelled):
         places = index * LABELLED + jnp.arange(LABELLED)
         included = places < marked.num_marked
         rows = marked.at(jnp.where(included, places, 0))
-        products = jnp.matmul(pool.left, pool.right[rows].T, precision="highest")
-        nearest = jnp.where(included[None, :], products, jnp.inf).argmin(axis=1)
-        gaps = (pool.points - pool.points[rows][nearest]) / pool.scale
-        return jnp.minimum(sq_distances, (gaps**2).sum(axis=1))
+        centres = pool.points[rows]
+        lower = jnp.matmul(pool.left, pool.right[rows].T, precision="highest")
+
+        def measure(carry):
+            place = carry.lower.argmin(axis=1)
+            gaps = (pool.points - centres[place]) / pool.scale
+            nearest = jnp.minimum(carry.nearest, (gaps**2).sum(axis=1))
+            is_measured = jnp.arange(LABELLED)[None, :] == place[:, None]
+            return _Measured(jnp.where(is_measured, jnp.inf, carry.lower), nearest)
+
+        start = _Measured(jnp.where(included[None, :], lower, jnp.inf), sq_distances)
+        return while_loop(lambda carry: (carry.lower.min(axis=1) < carry.nearest).any(), measure, start).nearest
 
     num_blocks = -(-marked.num_marked // LABELLED)
     return fori_loop(0, num_blocks, block, jnp.full_like(pool.weights, jnp.inf))

@@ -69,7 +69,8 @@ def purity_radius(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], sh
     _, rows = nearest_of_shards(_nearest_of_other_cluster, (centred, clusters), centred, clusters)
     sq_distances = jnp.where(clusters[rows] == clusters, jnp.inf, ((still - still[rows]) ** 2).sum(axis=1))
     num_impure = int(round((1 - share) * len(points), 6))
-    radius = jnp.sqrt(jnp.sort(sq_distances)[num_impure])
+    # Less a rounding, by which a row at the radius might come to lie inside.
+    radius = (1 - 8 * float(jnp.finfo(points.dtype).eps)) * jnp.sqrt(jnp.sort(sq_distances)[num_impure])
     return without_gradient(radius, points, "purity_radius: it is chosen among the distances")
 
 

@@ -128,6 +128,7 @@ def uncertainty_herding(*, sigma: Scalar, normalize: bool) -> Strategy:
     return Strategy(query, needs=_needs("uncertainty_herding", normalize))
 
 
+@jax.jit
 def smallest_distance(points: Float[Array, "n d"], included: Bool[Array, " n"]) -> Float[Array, ""]:
     """Returns the smallest distance above 0 between two included rows, inf where there is none."""
     marked = marked_rows(included)

@@ -1,5 +1,6 @@
 """The temperature of predictions, from held-out parts of few labelled rows, inside `jit`."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ class _Step(NamedTuple):
     ahead: Array
 
 
+@partial(jax.jit, static_argnames="num_classes")
 def held_out_temperature(
     features: Float[Array, "n f"], labels: Num[Array, " n"], labelled: Bool[Array, " n"], num_classes: int
 ) -> Float[Array, ""]:
