@@ -1,0 +1,122 @@
+"""Coverage of pools of 2,000 to 1,000,000 rows beside scikit-activeml, which keeps all pairs of rows.
+
+    python benchmarks/coverage.py
+
+Latents are 50 clusters at unit length. The peer is asked for ten rows, ours for `--num`; seconds are medians of
+`--repeats`, ours after a run that compiles, the peer's one run. A pass is the selection of one row. `--size=1000000`
+runs that size alone, without the peer.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from latent_al import kernels
+
+SIZE = flags.DEFINE_integer("size", None, "Only our kernels at this size, with their peak memory.")
+NUM = flags.DEFINE_integer("num", 100, "Rows to select.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of ours.")
+
+WIDTH, CLUSTERS, SPREAD = 64, 50, 3
+PEER_SIZES, OUR_SIZES, PEER_NUM = (2_000, 30_000), (55_000,), 10
+RADIUS = 0.6
+"""About the distance between neighbours in a cluster."""
+
+
+def make_points(size):
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((size, WIDTH), np.float32)
+    points += SPREAD * rng.standard_normal((CLUSTERS, WIDTH), np.float32)[rng.integers(CLUSTERS, size=size)]
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+OURS = {
+    "max_herding, sigma 1": partial(kernels.max_herding, sigma=1.0),
+    "max_herding, sigma 0.3": partial(kernels.max_herding, sigma=0.3),
+    "prob_cover": partial(kernels.prob_cover, radius=RADIUS),
+    "facility_location": kernels.facility_location,
+}
+
+
+def seconds_of(select, points, num):
+    """Returns what is selected, and the median seconds after a run that compiles."""
+    taken = jnp.zeros(len(points), bool)
+    result = jax.block_until_ready(select(points, taken, num))
+    seconds = []
+    for _ in range(REPEATS.value):
+        began = time.perf_counter()
+        jax.block_until_ready(select(points, taken, num))
+        seconds.append(time.perf_counter() - began)
+    return result, statistics.median(seconds)
+
+
+def run_ours(size):
+    points = jax.block_until_ready(jnp.asarray(make_points(size)))
+    for name, select in OURS.items():
+        before = peak()
+        one_pass = seconds_of(select, points, 1)[1]
+        result, seconds = seconds_of(select, points, NUM.value)
+        print(
+            f"{size:,} x {WIDTH}, {name}: {NUM.value} rows in {seconds:.2f} s, {seconds / one_pass:.1f} x a pass of "
+            f"{one_pass:.2f} s; coverage {result.gains.sum():.3f}; peak {peak():.2f} GiB, {before:.2f} before; "
+            f"load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def peers():
+    from skactiveml.pool import MaxHerding, ProbCover
+
+    herding = partial(MaxHerding, normalize_samples=False)
+    return {
+        "max_herding, sigma 1": herding(metric_dict=dict(gamma=1.0), random_state=0),
+        "max_herding, sigma 0.3": herding(metric_dict=dict(gamma=1 / 0.3**2), random_state=0),
+        # It counts a row at the radius as inside.
+        "prob_cover": ProbCover(n_classes=2, deltas=[RADIUS], random_state=0),
+    }
+
+
+def run_peers(size):
+    """Prints the seconds of both, and whether they select the same rows, ties apart."""
+    points = make_points(size)
+    for name, peer in peers().items():
+        began = time.perf_counter()
+        rows = peer.query(points, np.full(size, np.nan), batch_size=PEER_NUM)
+        theirs = time.perf_counter() - began
+        result, ten = seconds_of(OURS[name], jnp.asarray(points), PEER_NUM)
+        ours = seconds_of(OURS[name], jnp.asarray(points), NUM.value)[1]
+        print(
+            f"{size:,} x {WIDTH}, {name}: scikit-activeml {PEER_NUM} rows in {theirs:.2f} s, ours in {ten:.2f} s, "
+            f"{theirs / ten:.0f} x, and {NUM.value} in {ours:.2f} s; {np.mean(rows == result.rows):.0%} of rows the "
+            f"same; load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+def main(_):
+    if SIZE.value:
+        run_ours(SIZE.value)
+        return
+    # Each size in a process of its own, for its peak memory.
+    for size in OUR_SIZES:
+        command = [sys.executable, __file__, f"--size={size}", f"--num={NUM.value}", f"--repeats={REPEATS.value}"]
+        subprocess.run(command, check=True)
+    for size in PEER_SIZES:
+        run_peers(size)
+
+
+if __name__ == "__main__":
+    app.run(main)
