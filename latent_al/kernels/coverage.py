@@ -36,7 +36,10 @@ from latent_al.kernels.distances import finite_rows, midst
 TILE = 512
 """Rows that are compared with as many other rows at a time."""
 
-CANDIDATES = 256
+ROWS = 8192
+"""Rows that the candidates are compared with at a time."""
+
+CANDIDATES = 64
 """Rows whose gains are bounded anew at a time."""
 
 MEASURED = 4
@@ -314,7 +317,7 @@ def _bounds_of_all(pool, sq_distances, similarity):
 
 def _sums_of_shard(covered, candidates, *, similarity):
     """Returns bounds on what the candidates add to the rows of one shard."""
-    size = min(TILE, len(covered.left))
+    size = min(ROWS, len(covered.left))
 
     def tile(index, sums):
         start = jnp.minimum(index * size, len(covered.left) - size)
