@@ -29,9 +29,11 @@ from kernel_references import (
     student,
     verify_alphas,
     verify_badge,
+    verify_cluster_margin,
     verify_cosine,
     verify_cover,
     verify_diverse,
+    verify_drawn,
     verify_explanation,
     verify_facilities,
     verify_herding,
@@ -164,6 +166,13 @@ CASES = {
         verify_with(lambda points: reversed_mean(np.sqrt((points**2).sum(axis=1)))),
         ("points",),
         ("points",),
+    ),
+    "cluster_margin": Case(
+        partial(kernels.cluster_margin, num=NUM, num_clusters=K, num_candidates=8),
+        RANKED | dict(clusters=CLUSTERS),
+        verify_cluster_margin,
+        ("scores",),
+        is_random=True,
     ),
     "conditional_probabilities": Case(
         kernels.conditional_probabilities,
@@ -374,6 +383,16 @@ CASES = {
         verify_nearest_to,
         ("points", "targets"),
     ),
+    "power_top_k": Case(
+        partial(kernels.power_top_k, num=NUM),
+        RANKED | dict(beta=scalar(0.75)),
+        lambda rows, key, scores, taken, beta: verify_drawn(
+            rows, key, taken, float(beta) * np.log(np.maximum(scores.astype(float), 1e-300))
+        ),
+        ("scores",),
+        scalars=("beta",),
+        is_random=True,
+    ),
     "prob_cover": Case(
         partial(kernels.prob_cover, num=NUM),
         POOL | dict(radius=scalar(3.0), labelled=LABELLED),
@@ -407,6 +426,14 @@ CASES = {
         verify_with(lambda alphas, features, target: alphas * (features @ target)[:, None]),
         ("alphas", "features", "target"),
         ("alphas", "features", "target"),
+    ),
+    "softmax_top_k": Case(
+        partial(kernels.softmax_top_k, num=NUM),
+        RANKED | dict(beta=scalar(0.75)),
+        lambda rows, key, scores, taken, beta: verify_drawn(rows, key, taken, float(beta) * scores.astype(float)),
+        ("scores",),
+        scalars=("beta",),
+        is_random=True,
     ),
     "squared_closeness_to_origin": Case(
         kernels.squared_closeness_to_origin,
@@ -500,6 +527,13 @@ VARIANTS = {
         partial(kernels.farthest_first, num=NUM), POOL | dict(included=INCLUDED), verify_open, ()
     ),
     "greedy_diverse closure": Case(diverse_by_closure, CASES["greedy_diverse"].arrays, verify_open, ()),
+    "kmeans of some": Case(
+        partial(kernels.kmeans, num_clusters=K),
+        dict(points=POINTS, clustered=INCLUDED),
+        verify_open,
+        (),
+        is_random=True,
+    ),
     "largest_remainder of rows": Case(
         partial(kernels.largest_remainder, num=NUM), dict(sizes=np.arange(N) % 5), verify_open, ()
     ),
@@ -514,6 +548,8 @@ CLUSTERED = [
     name for name, case in CASES.items() if "clusters" in case.arrays and name not in ("purity_radius", "typicality")
 ]
 """Kernels that count clusters; the others only compare their ids, which may be any integers."""
+KEYED = {"mutual_information", "power_top_k", "softmax_top_k"}
+"""Kernels whose references draw the same random numbers."""
 INFINITE = {"nearest", "cover", "typicality"}
 """Kernels whose documented results may be infinite."""
 

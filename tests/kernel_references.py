@@ -38,6 +38,23 @@ def verify_partitions(rows, *, scores, taken):
     assert scores[np.asarray(rows)].astype(float).max() == scores[~taken].astype(float).max()
 
 
+def verify_drawn(rows, key, taken, log_weights):
+    """The rows of the largest sums of a logarithm of the weight and the Gumbel noise of the key."""
+    noise = np.asarray(jax.random.gumbel(key, (N,), jnp.zeros(0).dtype), float)
+    verify_top_k(rows, scores=log_weights + noise, taken=taken)
+
+
+def verify_cluster_margin(rows, *, scores, taken, clusters):
+    """Of 8 candidates the clusters take turns, those of the fewest first; each turn is of a random candidate."""
+    order = [row for row in np.argsort(-scores.astype(float), kind="stable") if not taken[row]][:8]
+    left = {cluster: [row for row in order if clusters[row] == cluster] for cluster in range(K)}
+    turns = sorted((cluster for cluster in left if left[cluster]), key=lambda cluster: (len(left[cluster]), cluster))
+    expected = [cluster for turn in range(8) for cluster in turns if len(left[cluster]) > turn][:NUM]
+    verify_open(rows, taken)
+    assert set(np.asarray(rows).tolist()) <= set(order)
+    equal(clusters[np.asarray(rows)], expected)
+
+
 def verify_diverse(rows, *, scores, points, taken, weight):
     nearest, expected = np.zeros(N), []
     for step in range(NUM):

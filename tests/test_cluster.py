@@ -202,6 +202,28 @@ class TestPlusPlus:
 
 
 class TestKMeans:
+    @pytest.mark.parametrize("num", [7, 20, 24])
+    def test_points_that_are_not_clustered_are_as_if_not_there(self, num):
+        """They lie far out, where they would draw centres; with as many clusters as points each has its own."""
+        points, clustered = blobs("typical", 60, 3), np.arange(60) % 5 < 2
+        points[~clustered] *= 100
+        result = kernels.kmeans(jax.random.key(0), points, num, clustered=clustered)
+        assert (np.asarray(result.clusters)[~clustered] == -1).all()
+        centres, clusters, inertia, _ = loop_lloyd(points[clustered], np.asarray(result.centres), 1)
+        assert np.asarray(result.clusters)[clustered].tolist() == clusters.tolist()
+        np.testing.assert_allclose(result.centres, centres, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result.inertia, inertia, rtol=1e-4, atol=1e-5)
+        assert len(set(clusters)) == num
+
+    def test_fewer_points_than_clusters(self):
+        """They are refused; inside jit some clusters stay empty."""
+        points, clustered = blobs("typical", 60, 3), np.arange(60) < 4
+        with pytest.raises(ValueError, match="clustered marks 4 of 60 points, but 7 clusters are asked for"):
+            kernels.kmeans(jax.random.key(0), points, 7, clustered=clustered)
+        result = jax.jit(lambda mask: kernels.kmeans(jax.random.key(0), points, 7, clustered=mask))(clustered)
+        assert len(set(result.clusters[:4].tolist())) == 4
+        np.testing.assert_allclose(result.centres[result.clusters[:4]], points[:4], rtol=1e-5)
+
     def test_is_both_together(self):
         key, points = jax.random.key(4), jnp.array(blobs("typical", 60, 3))
         expected = clustering.lloyd(points, clustering.kmeans_plus_plus(key, points, 7), iterations=3)

@@ -18,6 +18,7 @@ from kernel_cases import (
     CASES,
     CLUSTERED,
     INFINITE,
+    KEYED,
     POINTS,
     PROBS,
     ROWS_AND_COVER,
@@ -43,7 +44,7 @@ def dtype_of(name):
 
 
 def verify(name, result, arrays):
-    rest = dict(key=jax.random.key(0)) if name == "mutual_information" else {}
+    rest = dict(key=jax.random.key(0)) if name in KEYED else {}
     CASES[name].verify(jax.tree.map(np.asarray, result), **in_float64(arrays), **rest)
 
 

@@ -114,6 +114,19 @@ class TestDegenerate:
         with pytest.raises(ValueError, match="1 rows have no pairs"):
             kernels.student_t(point)
 
+    def test_negative_scores_have_no_powers(self):
+        scores, taken = jnp.array([1.0, -2.0, 0.0, 3.0, -1.0]), jnp.zeros(5, bool)
+        with pytest.raises(ValueError, match="2 of 5 scores are negative, the first is row 1 with -2.0; expected 0 or"):
+            kernels.power_top_k(jax.random.key(0), scores, taken, 2, beta=1.0)
+        rows = jax.jit(lambda scores: kernels.power_top_k(jax.random.key(0), scores, taken, 5, beta=1.0))(scores)
+        assert set(rows[:2].tolist()) == {0, 3}
+        assert rows[2:].tolist() == [1, 2, 4]
+
+    def test_fewer_candidates_than_rows(self):
+        arrays = in_float32("cluster_margin")
+        with pytest.raises(ValueError, match="num_candidates is 4; expected at least the 5 rows asked for"):
+            kernels.cluster_margin(jax.random.key(0), **arrays, num=NUM, num_clusters=3, num_candidates=4)
+
 
 class TestIndices:
     @pytest.mark.parametrize("cluster", [-1, 3, 2**20])
@@ -183,6 +196,10 @@ def test_weights_and_scalars_out_of_range():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match=r"weight is .*; expected 0 or more"):
             run("greedy_diverse", arrays | dict(weight=weight))
+    for name in ("power_top_k", "softmax_top_k"):
+        for beta in (-1.0, np.nan, np.inf):
+            with pytest.raises(ValueError, match=r"beta is .*; expected 0 or more"):
+                run(name, in_float32(name) | dict(beta=beta))
     for name, scalar in (("representer_alphas", "l2"), ("importance", "num_labelled"), ("draw_and_match", "threshold")):
         with pytest.raises(ValueError, match=f"{scalar} is 0"):
             run(name, in_float32(name) | {scalar: 0})

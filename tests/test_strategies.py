@@ -34,8 +34,10 @@ SETTINGS = {
     "ae_error": [{}],
     "bald": [dict(num_draws=3, pick="top_k")],
     "badge": [{}],
+    "cluster_margin": [dict(clustering=KMEANS, candidates=2.0)],
     "coreset": [{}],
     "distance": [{}],
+    "dropquery": [dict(num_draws=3, iterations=10)],
     "entropy_d": [dict(gamma=0.5)],
     "facility_location": [{}],
     "farthest_first": [{}],
@@ -59,7 +61,9 @@ SETTINGS = {
     "multi_normal": SAMPLERS[2:3],
     "normal": SAMPLERS[1:2],
     "prob_cover": [dict(num_clusters=3, share=0.9, iterations=10, seed=0, normalize=True)],
+    "power": [dict(measure="margin", beta=2.0)],
     "random": [{}],
+    "softmax": [dict(measure="entropy", beta=4.0)],
     "typical": [dict(iterations=10)],
     "typiclust": [dict(max_clusters=30, num_neighbours=4, iterations=10)],
     "uncertain_farthest_first": [
@@ -140,7 +144,14 @@ def test_the_initial_labelled_set_needs_no_predictions(name):
     assert strategy.query(jax.random.key(0), pool, 10).shape == (10,)
 
 
-@pytest.mark.parametrize("name, settings", [("badge", {}), ("uncertainty", dict(measure="margin", pick="top_k"))])
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("badge", {}),
+        ("dropquery", dict(num_draws=3, iterations=5)),
+        ("uncertainty", dict(measure="margin", pick="top_k")),
+    ],
+)
 def test_predictions_are_needed_where_they_choose(name, settings):
     strategy = STRATEGIES[name](**settings)
     with pytest.raises(BadInput, match=f"{name} needs .*: there are none when the initial .*config.initial"):
@@ -170,6 +181,77 @@ def test_bald_takes_the_rows_whose_class_tells_most_of_the_model():
         STRATEGIES["bald"](num_draws=8, pick="top_k").query(jax.random.key(0), pool._replace(mc_dropout=None), 1)
     with pytest.raises(BadInput, match="num_draws 1; expected 2 or more"):
         STRATEGIES["bald"](num_draws=1, pick="top_k")
+
+
+@pytest.mark.parametrize(
+    "name, weight", [("power", lambda score: score**3), ("softmax", lambda score: np.exp(3 * score))]
+)
+def test_stochastic_batches_are_drawn_in_proportion(name, weight):
+    """Beside the exact chances of the first and of the second row, in 20,000 draws of two of four open rows."""
+    pool = make_pool(STRATEGIES["random"]())
+    pool = pool._replace(taken=jnp.ones(50, bool).at[jnp.array([3, 11, 30, 42])].set(False))
+    query = STRATEGIES[name](measure="margin", beta=3.0).query
+    rows = np.asarray(jax.vmap(lambda key: query(key, pool, 2))(jax.random.split(jax.random.key(0), 20_000)))
+    left = np.array([3, 11, 30, 42])
+    weights = weight(np.float64(MEASURES["margin"](pool.probs))[left])
+    first = weights / weights.sum()
+    second = [sum(first[j] * first[i] / (1 - first[j]) for j in range(4) if j != i) for i in range(4)]
+    for column, expected in ((rows[:, 0], first), (rows[:, 1], second)):
+        np.testing.assert_allclose((column[:, None] == left).mean(axis=0), expected, atol=0.015)
+
+
+def test_cluster_margin_takes_turns_among_the_least_sure():
+    """Of 12 candidates for 6 rows; the clusters of the fewest candidates begin, and any candidate may be drawn."""
+    strategy = STRATEGIES["cluster_margin"](clustering=KMEANS, candidates=2.0)
+    pool = make_pool(strategy)
+    unsure = np.argsort(-np.where(pool.taken, -1, MEASURES["margin"](pool.probs)), kind="stable")[:12]
+    clusters = np.asarray(pool.prepared)
+    sizes = np.bincount(clusters[unsure], minlength=3)
+    turns = [cluster for turn in range(12) for cluster in np.argsort(sizes, kind="stable") if sizes[cluster] > turn][:6]
+    batches = [np.asarray(strategy.query(jax.random.key(seed), pool, 6)) for seed in range(12)]
+    for batch in batches:
+        assert clusters[batch].tolist() == turns
+    assert set(np.concatenate(batches)) == set(unsure)
+
+
+def dropped_pool(changed):
+    """A pool of classes 0 and 1 in which dropout changes the class of row i in `changed[i]` of 3 draws."""
+    pool = make_pool(STRATEGIES["random"](), num_taken=0)
+    probs = jnp.tile(jnp.float32([[0.8, 0.2]]), (50, 1))
+    keys = jax.random.key_data(jax.random.split(jax.random.split(jax.random.key(0), 3)[0], 3))
+
+    def draw(key):
+        index = (jax.random.key_data(key)[None] == keys).all(axis=1).argmax()
+        return jnp.where((index < changed)[:, None], probs[:, ::-1], probs)
+
+    return pool._replace(probs=probs, mc_dropout=Partial(draw), taken=jnp.arange(50) >= 40)
+
+
+def test_dropquery_takes_a_row_of_each_cluster_of_those_that_dropout_changes():
+    """Two of three draws change a candidate; the candidates lie in three heaps, and others between them."""
+    changed = np.where(np.arange(50) % 2, 1, 2 + np.arange(50) % 4 // 2)
+    pool = dropped_pool(changed)
+    latents = np.random.default_rng(0).normal(scale=0.01, size=(50, 3)).astype(np.float32)
+    latents[:, 0] += 10 * (np.arange(50) // 2 % 3)
+    latents[1::2, 1] += 1
+    strategy = STRATEGIES["dropquery"](num_draws=3, iterations=20)
+    rows = np.asarray(strategy.query(jax.random.key(0), pool._replace(latents=jnp.array(latents)), 3))
+    candidates = np.arange(0, 40, 2)
+    for heap in range(3):
+        members = candidates[candidates // 2 % 3 == heap]
+        nearest = members[np.linalg.norm(latents[members] - latents[members].mean(axis=0), axis=1).argmin()]
+        assert rows[rows // 2 % 3 == heap].tolist() == [nearest]
+
+
+def test_dropquery_fills_the_batch_with_what_dropout_changes_most():
+    """One row changes in most draws, and four in one; the rest never do."""
+    changed = np.zeros(50, int)
+    changed[[4, 9, 14, 19]], changed[[7, 45]] = 1, 3
+    pool = dropped_pool(changed)
+    strategy = STRATEGIES["dropquery"](num_draws=3, iterations=5)
+    assert set(strategy.query(jax.random.key(0), pool, 5).tolist()) == {4, 7, 9, 14, 19}
+    with pytest.raises(BadInput, match="dropquery needs MC-dropout predictions: give the classifier a dropout above 0"):
+        strategy.query(jax.random.key(0), pool._replace(mc_dropout=None), 5)
 
 
 @pytest.mark.parametrize("spec", [dict(measure="bald", pick="top_k"), dict(measure="margin", pick="best")])
@@ -241,6 +323,13 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("greedy_diverse", dict(representativeness=None), "beta is 0.3 and representativeness None"),
         ("uncertain_farthest_first", dict(share=0.0), r"share is 0.0; expected a share of the pool in \(0, 1\]"),
         ("uncertain_farthest_first", dict(space="pixels"), "unknown space 'pixels'; known: features, latents"),
+        ("power", dict(beta=-1.0), "beta is -1.0; expected 0 or more, and finite"),
+        ("softmax", dict(beta=float("nan")), "beta is nan; expected 0 or more"),
+        ("softmax", dict(measure="bald"), "unknown uncertainty measure 'bald'"),
+        ("cluster_margin", dict(candidates=0.9), "candidates is 0.9; expected a multiple of the batch, 1 or more"),
+        ("cluster_margin", dict(clustering=dict(name="hac")), "unknown clustering 'hac'; known: gaussian_mixture"),
+        ("dropquery", dict(num_draws=0), "dropquery has num_draws 0; expected 1 or more"),
+        ("dropquery", dict(iterations=0), "dropquery has iterations 0; expected 1 or more"),
         ("typiclust", dict(max_clusters=0), "max_clusters is 0; expected 1 or more"),
         ("typiclust", dict(num_neighbours=0), "num_neighbours is 0; expected 1 or more"),
         ("typiclust", dict(iterations=0), "iterations is 0; expected 1 or more"),
@@ -290,11 +379,11 @@ def test_distance_keeps_up_with_what_is_queried():
     np.testing.assert_allclose(prepared, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["entropy_d", "ibal_d", "informativeness", "greedy_diverse"])
+@pytest.mark.parametrize("name", ["entropy_d", "ibal_d", "informativeness", "greedy_diverse", "power"])
 def test_a_weight_may_be_traced_and_vmapped(name):
     """A sweep compiles one program for all its values."""
     settings = SETTINGS[name][0]
-    swept = "alpha" if name == "greedy_diverse" else "gamma"
+    swept = dict(greedy_diverse="alpha", power="beta").get(name, "gamma")
     values = jnp.array([0.0, 0.25, 1.0], jnp.float32)
     strategy = STRATEGIES[name](**settings)
     pool = make_pool(strategy)

@@ -36,7 +36,16 @@ from latent_al.kernels.representativeness import (
 )
 from latent_al.kernels.representer import Explanation, explain, ibal, importance, representer_alphas, representer_values
 from latent_al.kernels.sampling import Matches, draw_and_match, largest_remainder
-from latent_al.kernels.selection import greedy_diverse, nearest_to, random_partitions, subsample, top_k
+from latent_al.kernels.selection import (
+    cluster_margin,
+    greedy_diverse,
+    nearest_to,
+    power_top_k,
+    random_partitions,
+    softmax_top_k,
+    subsample,
+    top_k,
+)
 from latent_al.kernels.tsne import conditional_probabilities, joint_probabilities, student_t, tsne_divergence
 from latent_al.kernels.typiclust import most_typical, typicality
 from latent_al.kernels.uncertainty import entropy, least_confident, margin, mutual_information
@@ -50,6 +59,7 @@ __all__ = [
     "Nearest",
     "badge",
     "closeness_to_origin",
+    "cluster_margin",
     "clustering",
     "conditional_probabilities",
     "cosine_density",
@@ -84,6 +94,7 @@ __all__ = [
     "mutual_information",
     "nearest",
     "nearest_to",
+    "power_top_k",
     "prob_cover",
     "purity",
     "purity_radius",
@@ -94,6 +105,7 @@ __all__ = [
     "representer_values",
     "sampling",
     "selection",
+    "softmax_top_k",
     "squared_closeness_to_origin",
     "squared_distances",
     "squared_euclidean_density",

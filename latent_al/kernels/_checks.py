@@ -237,6 +237,25 @@ NOT_NAN = Check(_is_number, _not_number)
 """No value is NaN; infinite ones rank first or last."""
 
 
+def _is_not_negative(value, beside):
+    del beside
+    return (value >= 0).all()
+
+
+def _negative(name, value, beside):
+    if np.isnan(value).any():
+        return _not_number(name, value, beside)
+    is_bad = value < 0
+    return (
+        f"{is_bad.sum()} of {len(value)} {name} are negative, the first is row {is_bad.argmax()} with "
+        f"{value[is_bad.argmax()]}; expected 0 or more: only such numbers have powers that are weights; or use softmax."
+    )
+
+
+NOT_NEGATIVE = Check(_is_not_negative, _negative)
+"""No value is NaN or below 0."""
+
+
 def _probability_tolerance(dtype):
     """Returns what types of fewer bits than float32 need: each probability is rounded before they are added."""
     return max(TOLERANCE, float(jnp.finfo(dtype).eps)) if jnp.issubdtype(dtype, jnp.floating) else TOLERANCE
@@ -326,6 +345,21 @@ def _no_clusters(name, value, beside):
 
 CLUSTERS = Check(_are_clusters, _no_clusters, ("num_clusters",), shapes=("distribution",))
 """Cluster assignments below the number of clusters."""
+
+
+def _has_members(clustered, beside):
+    return (clustered != 0).sum() >= beside["num_clusters"]
+
+
+def _too_few_members(name, clustered, beside):
+    return (
+        f"{name} marks {(clustered != 0).sum()} of {len(clustered)} points, but {beside['num_clusters']} clusters are "
+        "asked for; expected one point for each at least: mark more, or ask for fewer."
+    )
+
+
+MEMBERS = Check(_has_members, _too_few_members, ("num_clusters",))
+"""As many points as there are clusters are to be clustered."""
 
 
 def _are_labels(value, beside):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from latent_al.kernels._checks import MEMBERS
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import scan, while_loop
 from latent_al.kernels._random import draw_row
@@ -22,7 +23,7 @@ class KMeans(NamedTuple):
 
     Attributes:
         centres: of the clusters.
-        clusters: cluster assignments, int32: of each point the row of its nearest centre.
+        clusters: cluster assignments, int32: of each point the row of its nearest centre, or -1 where it has none.
         inertia: the sum of the squared distances of the points to these, in [0, inf).
     """
 
@@ -45,18 +46,29 @@ class _Clusters(NamedTuple):
     sizes: Array
 
 
-@kernel()
-def kmeans(key: PRNGKeyArray, points: Float[Array, "n d"], num_clusters: int, *, iterations: int = 100) -> KMeans:
+@kernel(clustered=MEMBERS)
+def kmeans(
+    key: PRNGKeyArray,
+    points: Float[Array, "n d"],
+    num_clusters: int,
+    *,
+    iterations: int = 100,
+    clustered: Bool[Array, " n"] | None = None,
+) -> KMeans:
     """Clusters the points: `lloyd` from the centres of `kmeans_plus_plus`.
 
     Args:
         iterations: at most.
+        clustered: points to cluster, by default all, and one for each cluster at least; the others are in cluster -1.
 
     Raises:
-        ValueError: `num_clusters` is not in [1, n], `iterations` is below 1, or a coordinate is NaN, infinite or too
-            large to square.
+        ValueError: `num_clusters` is not in [1, n], or above the points to cluster, `iterations` is below 1, or a
+            coordinate is NaN, infinite or too large to square.
     """
-    return lloyd(points, kmeans_plus_plus(key, points, num_clusters), iterations=iterations)
+    _check_num_clusters(num_clusters, len(points))
+    _check_iterations(iterations)
+    centres = _kmeans_plus_plus(key, points, num_clusters, clustered)
+    return _lloyd(points, centres, iterations, jnp.ones(num_clusters, bool), clustered)
 
 
 @kernel()
@@ -70,7 +82,7 @@ def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -
         ValueError: `num` is not in [1, n], or a coordinate is NaN, infinite or too large to square.
     """
     _check_num_clusters(num, len(points))
-    return _kmeans_plus_plus(key, points, num)
+    return _kmeans_plus_plus(key, points, num, None)
 
 
 @kernel()
@@ -98,12 +110,12 @@ def lloyd(
             too large to square.
     """
     _check_num_clusters(len(centres), len(points))
-    if iterations < 1:
-        raise ValueError(f"iterations is {iterations}; expected 1 or more.")
-    return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if included is None else included)
+    _check_iterations(iterations)
+    return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if included is None else included, None)
 
 
-def _kmeans_plus_plus(key, points, num):
+def _kmeans_plus_plus(key, points, num, clustered):
+    possible = jnp.ones_like(points[:, 0]) if clustered is None else clustered.astype(points.dtype)
     uniforms = jax.random.uniform(key, (num, 2), points.dtype)
 
     def sq_distances_to(row):
@@ -115,24 +127,29 @@ def _kmeans_plus_plus(key, points, num):
         return scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
 
     def draw(sq_distances, uniform):
-        row = draw_row(jnp.where((sq_distances == 0).all(), 1, sq_distances), uniform)
+        weights = sq_distances if clustered is None else sq_distances * possible
+        row = draw_row(jnp.where((weights == 0).all(), possible, weights), uniform)
         return jnp.minimum(sq_distances, sq_distances_to(row)), row
 
-    first = draw_row(jnp.ones_like(points[:, 0]), uniforms[0])
+    first = draw_row(possible, uniforms[0])
     further = scan(draw, sq_distances_to(first), uniforms[1:])[1]
     return points[jnp.concatenate([first[None], further])]
 
 
-def _lloyd(points, centres, iterations, included):
+def _lloyd(points, centres, iterations, included, clustered):
     all_points, points, centres = points, jax.lax.stop_gradient(points), jax.lax.stop_gradient(centres)
     origin = points[:1]
     unassigned = jnp.full(len(points), -1, jnp.int32)
     # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
     near = points - origin
-    assign = nearest_row(near)
+    nearest = nearest_row(near)
+
+    def assign(centres):
+        clusters = nearest(centres, included)
+        return clusters if clustered is None else jnp.where(clustered, clusters, -1)
 
     def step(state):
-        clusters = assign(state.centres, included)
+        clusters = assign(state.centres)
         moves = (clusters != state.clusters).any() & (state.num_steps < iterations)
         filled = _filled(near, state.centres, clusters, included)
         means = _sums(near, filled.clusters, len(centres)) / jnp.maximum(filled.sizes, 1)[:, None]
@@ -147,7 +164,9 @@ def _lloyd(points, centres, iterations, included):
     start = _State(jnp.array(True), jnp.int32(0), centres - origin, unassigned, unassigned)
     state = while_loop(lambda state: state.moves, step, start)
     centres = _means(all_points, state.centres + origin, state.members)
-    return KMeans(centres, state.clusters, _sq_distances(all_points, centres, state.clusters).sum())
+    sq_distances = _sq_distances(all_points, centres, state.clusters)
+    inertia = (sq_distances if clustered is None else jnp.where(clustered, sq_distances, 0)).sum()
+    return KMeans(centres, state.clusters, inertia)
 
 
 def _sums(points, clusters, num):
@@ -164,13 +183,13 @@ def _sums(points, clusters, num):
 
 
 def _filled(points, centres, clusters, included):
-    """Returns the clusters with empty ones filled; since n >= k, another has two points while one is empty."""
+    """Returns the clusters with empty ones filled, as long as another has two points: always, where n >= k."""
 
     def is_empty(sizes):
         return (sizes == 0) & included
 
     def fill(state):
-        is_shared = state.sizes[state.clusters] > 1
+        is_shared = (state.sizes[state.clusters] > 1) & (state.clusters >= 0)
         sq_distances = _sq_distances(points, state.centres, state.clusters)
         row = jnp.where(is_shared, sq_distances, -1).argmax()
         empty = is_empty(state.sizes).argmax().astype(jnp.int32)
@@ -181,7 +200,11 @@ def _filled(points, centres, clusters, included):
         )
 
     sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
-    return while_loop(lambda state: is_empty(state.sizes).any(), fill, _Clusters(centres, clusters, sizes))
+
+    def is_to_fill(state):
+        return is_empty(state.sizes).any() & (state.sizes > 1).any()
+
+    return while_loop(is_to_fill, fill, _Clusters(centres, clusters, sizes))
 
 
 def _means(points, centres, clusters):
@@ -193,6 +216,11 @@ def _means(points, centres, clusters):
 
 def _sq_distances(points, centres, clusters):
     return ((points - centres[clusters]) ** 2).sum(axis=1)
+
+
+def _check_iterations(iterations):
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; expected 1 or more.")
 
 
 def _check_num_clusters(num, size):

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels import _sharding
-from latent_al.kernels._checks import NOT_NAN, ROWS_LEFT, WEIGHT, check_num, is_concrete
+from latent_al.kernels._checks import CLUSTERS, NOT_NAN, NOT_NEGATIVE, ROWS_LEFT, WEIGHT, check_num, is_concrete
 from latent_al.kernels._kernel import compiled, is_traced_here, kernel
 from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels.distances import squared_euclidean_to_point
@@ -63,6 +64,99 @@ def random_partitions(
     draws = jnp.where(taken, -jnp.inf, -jax.random.uniform(key, taken.shape))
     rows = _sharding.best_of_parts(_open_scores(scores, taken), draws, part * base + jnp.minimum(part, longer))
     return jnp.where(part < left, rows, len(taken))
+
+
+@kernel(scores=NOT_NEGATIVE, taken=ROWS_LEFT, beta=WEIGHT)
+def power_top_k(
+    key: PRNGKeyArray,
+    scores: Float[Array, " n"],
+    taken: Bool[Array, " n"],
+    num: int,
+    *,
+    beta: Float[Array, ""] | float,
+) -> Int[Array, " num"]:
+    """Draws rows without replacement in proportion to score ** beta, in the order in which they are drawn.
+
+    They are the `top_k` of beta * log(score) and independent standard Gumbel noise. Rows of score 0 come after all
+    others, by row; where beta is 0, all rows are as likely. Inside a caller's `jit` a negative score counts as 0.
+    O(n) time and memory. Source: Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal, Stochastic Batch
+    Acquisition, 2021.
+
+    Args:
+        beta: 0 or more; larger ones come nearer to `top_k`; 1 in the source; may be traced.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, a score is NaN or negative, beta is negative or
+            not finite.
+    """
+    return top_k(xlogy(beta, scores) + jax.random.gumbel(key, scores.shape, scores.dtype), taken, num)
+
+
+@kernel(scores=NOT_NAN, taken=ROWS_LEFT, beta=WEIGHT)
+def softmax_top_k(
+    key: PRNGKeyArray,
+    scores: Float[Array, " n"],
+    taken: Bool[Array, " n"],
+    num: int,
+    *,
+    beta: Float[Array, ""] | float,
+) -> Int[Array, " num"]:
+    """Draws rows without replacement in proportion to exp(beta * score), in the order in which they are drawn.
+
+    They are the `top_k` of beta * score and independent standard Gumbel noise. O(n) time and memory. Source: Kirsch,
+    Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal, Stochastic Batch Acquisition, 2021.
+
+    Args:
+        beta: 0 or more; larger ones come nearer to `top_k`, and 0 draws uniformly; 1 in the source; may be traced.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, a score is NaN, beta is negative or not finite.
+    """
+    return top_k(beta * scores + jax.random.gumbel(key, scores.shape, scores.dtype), taken, num)
+
+
+@kernel(scores=NOT_NAN, taken=ROWS_LEFT, clusters=CLUSTERS)
+def cluster_margin(
+    key: PRNGKeyArray,
+    scores: Float[Array, " n"],
+    taken: Bool[Array, " n"],
+    num: int,
+    *,
+    clusters: Int[Array, " n"],
+    num_clusters: int,
+    num_candidates: int,
+) -> Int[Array, " num"]:
+    """Selects among the rows of the highest scores, a row of each of their clusters in turn.
+
+    The candidates are the `top_k` by score. Their clusters take turns, those of the fewest candidates first, then the
+    lowest: in its turn a cluster gives a random one of the candidates that it has left, until `num` are selected.
+    Inside a caller's `jit` rows of clusters outside the range are not selected, and n stands for each row that is
+    missing. O(n + m log m + k) time, where m is the number of candidates and k that of clusters, and O(n + k) memory.
+
+    Source: Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh and Kumar, Batch Active Learning at Scale,
+    2021.
+
+    Args:
+        scores: higher is less sure: `margin` in the source.
+        clusters: cluster assignments, in [0, num_clusters).
+        num_clusters: number of clusters, empty ones among them.
+        num_candidates: `num` or more; all rows left where there are fewer.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], there are fewer candidates than that, the shapes differ, a cluster
+            is outside the range, or a score is NaN.
+    """
+    check_num(num, len(taken))
+    if num_candidates < num:
+        raise ValueError(f"num_candidates is {num_candidates}; expected at least the {num} rows asked for.")
+    is_in_range = (clusters >= 0) & (clusters < num_clusters)
+    rows = top_k(scores, taken | ~is_in_range, min(num_candidates, len(taken)))
+    is_row = rows < len(taken)
+    of_rows = jnp.where(is_row, clusters.at[rows].get(mode="fill"), num_clusters)
+    sizes = jnp.zeros(num_clusters + 1, jnp.int32).at[of_rows].add(1)
+    turns = _turns(key, of_rows)
+    places = jnp.lexsort((of_rows, sizes[of_rows], turns, ~is_row))[:num]
+    return rows[places]
 
 
 @kernel(is_compiled=False, scores=NOT_NAN, taken=ROWS_LEFT, weight=WEIGHT)
@@ -146,6 +240,13 @@ def subsample_size(num_rows: int, fraction: float) -> int:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}; expected a share of the pool in (0, 1].")
     return max(1, round(fraction * num_rows))
+
+
+def _turns(key, clusters):
+    """Returns the place of each row in a random order of the rows of its cluster, from 0 on."""
+    order = jnp.lexsort((jax.random.uniform(key, clusters.shape), clusters))
+    starts = jnp.searchsorted(clusters[order], clusters[order])
+    return jnp.zeros_like(clusters).at[order].set(jnp.arange(len(order), dtype=clusters.dtype) - starts)
 
 
 def _greedy(

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 from latent_al.strategies.badge import badge
 from latent_al.strategies.bald import bald
+from latent_al.strategies.cluster_margin import cluster_margin
 from latent_al.strategies.coverage import facility_location, max_herding, prob_cover, uncertainty_herding
 from latent_al.strategies.diversity import greedy_diverse
+from latent_al.strategies.dropquery import dropquery
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
 from latent_al.strategies.importance import distance, entropy_d, ibal, ibal_d
 from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
+from latent_al.strategies.stochastic import power, softmax
 from latent_al.strategies.typiclust import typiclust
 from latent_al.strategies.uncertainty import uncertainty
 from latent_al.types import Strategy
@@ -19,8 +22,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ae_error": ae_error,
     "badge": badge,
     "bald": bald,
+    "cluster_margin": cluster_margin,
     "coreset": coreset,
     "distance": distance,
+    "dropquery": dropquery,
     "entropy_d": entropy_d,
     "facility_location": facility_location,
     "farthest_first": farthest_first,
@@ -31,8 +36,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "max_herding": max_herding,
     "multi_normal": multi_normal,
     "normal": normal,
+    "power": power,
     "prob_cover": prob_cover,
     "random": random,
+    "softmax": softmax,
     "typical": typical,
     "typiclust": typiclust,
     "uncertain_farthest_first": uncertain_farthest_first,
