@@ -144,7 +144,7 @@ class Learner(NamedTuple):
         `count` of `rows`, which may be traced. `info` is a dict of scalars to report, such as the training loss.
     predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
         classifier, [m] of a regressor.
-    mc_dropout: (params, key, inputs) -> the same with dropout as in training; None of a learner without dropout.
+    mc_dropout: (params, key, inputs) -> the same with dropout; None of a learner without dropout.
     score: (predictions, labels [m]) -> [m], how well each row is predicted.
     metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
     """

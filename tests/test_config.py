@@ -177,8 +177,8 @@ def test_values_that_cannot_be(path, value, message, tmp_path):
         (
             "classifier.name",
             "logistic_regression",
-            "config.classifier: logistic_regression has no batch_size, dropout, epochs, hidden, learning_rate; known: "
-            "name; where only the name was changed, set all of it, as in "
+            "config.classifier: logistic_regression has no batch_size, epochs, hidden, learning_rate; known: "
+            "name, dropout; where only the name was changed, set all of it, as in "
             "--config.classifier=\"{'name': 'logistic_regression'}\".",
         ),
         ("initial.iterations", "20", "config.initial.iterations: '20' is a str; expected an int"),

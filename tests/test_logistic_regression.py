@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from latent_al.models.classifiers import CLASSIFIERS
-from latent_al.models.logistic_regression import DECAYS, FOLDS, folds
-from latent_al.types import UNLABELLED
+from latent_al.models.logistic_regression import DECAYS, FOLDS, Linear, folds
+from latent_al.types import UNLABELLED, BadInput
 
 SIZE, CAPACITY, NARROW, WIDE = 120, 40, 6, 200
 LEARNER = CLASSIFIERS["logistic_regression"](num_classes=3)
@@ -121,3 +121,24 @@ def test_vmap_equals_singles(blobs):
         _, probs, info = play(keys[seed], 1000 * latents, labels, rows[seed], jnp.int32(30))
         np.testing.assert_allclose(batched[1][seed], probs, atol=1e-3)
         np.testing.assert_allclose(batched[2]["weight_decay"][seed], info["weight_decay"])
+
+
+def test_mc_dropout_drops_dimensions_of_all_rows_alike():
+    learner = CLASSIFIERS["logistic_regression"](num_classes=3, dropout=0.75)
+    rng = np.random.default_rng(0)
+    params = Linear(jnp.float32(rng.normal(size=(400, 3))), jnp.float32(rng.normal(size=3)))
+    inputs = jnp.eye(400)
+    _, probs = learner.mc_dropout(params, jax.random.key(0), inputs)
+    dropped = np.abs(probs - jax.nn.softmax(params.bias)[None]).max(axis=1) < 1e-6
+    kept = jax.nn.softmax(4 * params.kernel + params.bias[None], axis=1)
+    np.testing.assert_allclose(probs[~dropped], kept[~dropped], atol=1e-6)
+    assert 270 < dropped.sum() < 330
+    _, together = learner.mc_dropout(params, jax.random.key(0), inputs.sum(axis=0, keepdims=True))
+    expected = jax.nn.softmax(4 * params.kernel[~dropped].sum(axis=0) + params.bias)
+    np.testing.assert_allclose(together[0], expected, atol=1e-4)
+    assert (learner.mc_dropout(params, jax.random.key(1), inputs)[1] != probs).any()
+
+
+def test_dropout_outside_its_range_is_refused():
+    with pytest.raises(BadInput, match="dropout is 1.0; expected a share of the latent dimensions in"):
+        CLASSIFIERS["logistic_regression"](num_classes=3, dropout=1.0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from latent_al.models.last_layer import minimise
 from latent_al.models.train import as_members, in_blocks
-from latent_al.types import UNLABELLED, Key, Learner
+from latent_al.types import UNLABELLED, BadInput, Key, Learner, Scalar, is_traced
 
 FOLDS = 5
 """Of the cross-validation."""
@@ -43,7 +43,7 @@ class Projected(NamedTuple):
     squares: Float[Array, " r"]
 
 
-def logistic_regression(*, num_classes: int) -> Learner:
+def logistic_regression(*, num_classes: int, dropout: Scalar = 0.0) -> Learner:
     """Returns multinomial logistic regression, the linear probe, whose weight decay is chosen by cross-validation.
 
     It minimises the sum of the cross-entropy over labelled rows and half the weight decay times the squared weights.
@@ -54,7 +54,13 @@ def logistic_regression(*, num_classes: int) -> Learner:
 
     Args:
         num_classes: two or more.
+        dropout: share of the latent dimensions that an MC-dropout prediction drops, in [0, 1); training drops none.
+
+    Raises:
+        BadInput: dropout is outside [0, 1).
     """
+    if not is_traced(dropout) and not 0 <= dropout < 1:
+        raise BadInput(f"dropout is {dropout}; expected a share of the latent dimensions in [0, 1), such as 0.75.")
 
     def fit(key, inputs, labels, rows, count):
         filled = jnp.where(rows < labels.shape[0], rows, rows[0])
@@ -68,7 +74,16 @@ def logistic_regression(*, num_classes: int) -> Learner:
     def predict(params, inputs):
         return inputs, jax.nn.softmax(inputs @ params.kernel + params.bias[None, :])
 
-    return Learner(fit_members, in_blocks(predict))
+    if not is_traced(dropout) and not dropout:
+        return Learner(fit_members, in_blocks(predict))
+
+    def mc_dropout(params, key, inputs):
+        # One network for all rows: those of a prediction drop the same dimensions.
+        is_kept = jax.random.bernoulli(key, 1 - dropout, params.kernel.shape[:1])
+        kernel = jnp.where(is_kept[:, None], params.kernel / (1 - dropout), 0)
+        return in_blocks(predict)(Linear(kernel, params.bias), inputs)
+
+    return Learner(fit_members, in_blocks(predict), mc_dropout)
 
 
 def fit_linear(

@@ -16,8 +16,8 @@ def dropquery(*, num_draws: int, iterations: int) -> Strategy:
     prediction without dropout. Where they are fewer than the batch, the rows with the most such predictions join them,
     ties at random. They lie in as many k-means clusters of the latents as there are rows to select.
 
-    The source drops features of frozen latents before a linear classifier, three quarters of them, and has latents of
-    length 1. Here the classifier drops what it drops in training, such as hidden units, and latents are as they are.
+    The source has latents of length 1 and a linear classifier, and drops three quarters of the dimensions, of each row
+    anew; `logistic_regression` with a dropout of 0.75 drops the same ones of all rows, and a perceptron hidden units.
 
     A round takes num_draws predictions and O(iterations b n d) time for a batch of b of n rows in d dimensions, however
     few candidates there are, and memory for another copy of the latents and of the predictions.
