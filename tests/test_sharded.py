@@ -19,11 +19,12 @@ from jax.tree_util import Partial
 from test_strategies import SETTINGS, draw
 
 from latent_al import kernels
-from latent_al.kernels import representativeness
+from latent_al.kernels import distances, representativeness
 from latent_al.kernels._sharding import POOL, top_k_mask
 from latent_al.kernels.k_center import CANDIDATES
 from latent_al.kernels.typiclust import TILE
 from latent_al.strategies import STRATEGIES
+from latent_al.strategies.temperature import MAX_LABELLED
 from latent_al.types import UNLABELLED, Encoded, Pool, build
 
 DEVICES, NUM, NUM_TAKEN = 8, 20, 40
@@ -45,18 +46,24 @@ CASES = [
 ]
 FRACTION = 0.01
 CANDIDATES_MOVE = CANDIDATES * (DIMENSIONS + 4) * 4 + 4
+MIDST_MOVES = distances.SOME * DIMENSIONS * 4
 LIMITS = {
     "farthest_first": CANDIDATES_MOVE,
     "farthest_first over seeds": CANDIDATES_MOVE,
     "uncertain_farthest_first": CANDIDATES_MOVE,
     "euclidean_density": representativeness.TILE * (DIMENSIONS + 2) * 4,
     "euclidean_density_estimate": (representativeness.TILE + round(FRACTION * (SIZE - 1))) * DIMENSIONS * 4,
+    "facility_location": MIDST_MOVES,
+    "max_herding": MIDST_MOVES,
+    "prob_cover": MIDST_MOVES,
+    "uncertainty_herding": MAX_LABELLED * 2 * DIMENSIONS * 4,
     "typiclust": TILE * (1 + SETTINGS["typiclust"][0]["num_neighbours"]) * DIMENSIONS * 4,
 }
 """Bytes of the largest collective where it is not below `MARKS`.
 
 Of typical rows each device sorts the clusters of all rows, and compares tile by tile what it fetches: in the end more
-than the pool, as of the densities of Euclidean distance, which compare a tile of rows at a time.
+than the pool, as of the densities of Euclidean distance, which compare a tile of rows at a time. Coverage takes the
+midst of some rows for its origin, and uncertainty herding a temperature from labelled rows; both have a largest number.
 """
 
 

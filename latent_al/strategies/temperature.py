@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from latent_al.kernels._loops import fori_loop
+from latent_al.kernels._sharding import marked_rows
 
 MAX_LABELLED = 1024
 """Labelled rows that are used, at most: the first in the pool."""
@@ -45,8 +46,10 @@ def held_out_temperature(
     Source: Guo, Pleiss, Sun and Weinberger (2017), by expected calibration error as in Bae, Oliveira and Sutherland
     (2025).
     """
-    rows = jnp.nonzero(labelled, size=min(MAX_LABELLED, len(labelled)), fill_value=0)[0]
-    is_there = jnp.arange(len(rows)) < labelled.sum()
+    marked = marked_rows(labelled)
+    places = jnp.arange(min(MAX_LABELLED, len(labelled)))
+    is_there = places < marked.num_marked
+    rows = marked.at(jnp.where(is_there, places, 0))
     inputs = jnp.where(is_there[:, None], features[rows], 0)
     inputs = jnp.where(is_there[:, None], inputs - inputs.sum(axis=0)[None] / jnp.maximum(is_there.sum(), 1), 0)
     inputs = inputs / jnp.maximum(jnp.linalg.norm(inputs, axis=1, keepdims=True), jnp.finfo(inputs.dtype).tiny)
