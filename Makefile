@@ -42,6 +42,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/kcenter.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/costs.py
 	$(BIN)/python benchmarks/badge.py
 	$(BIN)/python benchmarks/tsne.py
 	$(BIN)/python benchmarks/initial_sets.py

@@ -52,12 +52,15 @@ SETTINGS = {
     "dropquery": dict(num_draws=3, iterations=10),
     "entropy_d": dict(gamma=0.5),
     "ibal_d": dict(gamma=0.5),
+    "max_herding": dict(sigma=1.0, normalize=True),
     "multi_normal": dict(clustering=KMEANS, threshold=4.0, match="nearest"),
     "normal": dict(clustering=KMEANS, threshold=4.0, match="all_within"),
     "power": dict(measure="margin", beta=1.0),
+    "prob_cover": dict(num_clusters=10, share=0.95, iterations=10, seed=0, normalize=True),
     "softmax": dict(measure="margin", beta=1.0),
     "typical": dict(iterations=10),
     "typiclust": dict(max_clusters=200, num_neighbours=20, iterations=10),
+    "uncertainty_herding": dict(sigma=1.0, normalize=True),
     "uniform": dict(clustering=None, threshold=4.0, match="nearest"),
 }
 

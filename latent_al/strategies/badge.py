@@ -10,6 +10,8 @@ from latent_al.types import Strategy
 def badge() -> Strategy:
     """Selects rows whose labels would move the classifier's last layer much, in different directions: `kernels.badge`.
 
+    A round takes O(b n (c + f)) time and O(n) memory for a batch of b of n rows, c classes and f features.
+
     Raises:
         BadInput: a pool without predictions or features.
     """

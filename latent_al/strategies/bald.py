@@ -10,6 +10,8 @@ from latent_al.types import BadInput, Strategy, check_name
 def bald(*, num_draws: int, pick: str) -> Strategy:
     """Selects rows of the largest mutual information between class and model, by MC dropout.
 
+    A round takes num_draws predictions and O(n c) memory for n rows of c classes.
+
     Args:
         num_draws: MC-dropout predictions, 2 or more.
         pick: `top_k`, or `random_partitions` for a batch with less redundancy.

@@ -29,7 +29,7 @@ def greedy_diverse(
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from. Distances are
     divided by twice the largest one from the origin in the whole training set, except for the half cosine distance,
-    which lies in [0, 1] as it is.
+    which lies in [0, 1] as it is. A round takes O(n c + b n d) time for a batch of b, and O(n) memory.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.

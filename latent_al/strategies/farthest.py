@@ -12,7 +12,10 @@ SPACES = ("features", "latents")
 
 
 def farthest_first() -> Strategy:
-    """Selects row by row the one farthest, in latent space, from all labelled and selected, or one at random."""
+    """Selects row by row the one farthest, in latent space, from all labelled and selected, or one at random.
+
+    A round takes at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
+    """
 
     def query(key, pool, num):
         first = jax.random.categorical(key, jnp.where(pool.taken, -jnp.inf, 0))
@@ -23,6 +26,8 @@ def farthest_first() -> Strategy:
 
 def coreset() -> Strategy:
     """Selects as `farthest_first` does, but in the features that the classifier or regressor has learned.
+
+    A round takes at most O((m + b) n f) time for a batch of b, m labels and f features, and O(n) memory.
 
     Source: Sener and Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach (2018), greedy.
 
@@ -39,6 +44,8 @@ def coreset() -> Strategy:
 
 def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strategy:
     """Selects farthest first among the share of the rows left that the classifier is least sure of.
+
+    A round takes O(n c) and at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.

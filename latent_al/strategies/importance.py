@@ -22,7 +22,7 @@ from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, is_tra
 def ibal() -> Strategy:
     """Selects rows of the smallest importance: their labels would disagree most with what is labelled.
 
-    Meant for a classifier whose last layer is `refitted`.
+    Meant for a classifier whose last layer is `refitted`. A round takes O(n c f) time for f features and O(n) memory.
 
     Raises:
         BadInput: a pool without predictions.
@@ -38,6 +38,8 @@ def ibal() -> Strategy:
 def ibal_d(*, gamma: Scalar) -> Strategy:
     """Selects rows of the smallest importance - gamma * distance.
 
+    A round takes O(n c f) time for f features, O(n d) for each new label, and O(n) memory.
+
     Args:
         gamma: weight of the distance, 0 or more.
 
@@ -50,6 +52,8 @@ def ibal_d(*, gamma: Scalar) -> Strategy:
 def entropy_d(*, gamma: Scalar) -> Strategy:
     """Selects rows of the largest entropy + gamma * distance.
 
+    A round takes O(n c) time, O(n d) for each new label, and O(n) memory.
+
     Args:
         gamma: weight of the distance, 0 or more.
 
@@ -61,6 +65,8 @@ def entropy_d(*, gamma: Scalar) -> Strategy:
 
 def distance() -> Strategy:
     """Selects rows farthest, in latent space, from all that is labelled; rows of one batch may lie together.
+
+    A round takes O(n) time, O(n d) for each new label, and O(n) memory.
 
     Raises:
         BadInput: an initial labelled set, for nothing is labelled to be distant from.

@@ -7,7 +7,7 @@ from latent_al.types import Strategy
 
 
 def random() -> Strategy:
-    """Selects rows uniformly at random, without replacement."""
+    """Selects rows uniformly at random, without replacement, in O(n) time and memory."""
 
     def query(key, pool, num):
         return selection.top_k(jax.random.uniform(key, pool.taken.shape), pool.taken, num)

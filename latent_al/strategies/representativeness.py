@@ -112,6 +112,9 @@ REPRESENTATIVENESS: dict[str, Callable] = {
 def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pick: str) -> Strategy:
     """Selects rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
 
+    A round takes O(n c) time and O(n) memory. Representativeness is measured once, in O(n d) time but for the exact
+    Euclidean density, which takes O(n^2 d).
+
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
         representativeness: a spec from the table; each row is compared with the whole training set.

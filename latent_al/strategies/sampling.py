@@ -25,7 +25,7 @@ class Clustered(NamedTuple):
 
 
 def ae_error() -> Strategy:
-    """Selects the images with the largest mean absolute error of their reconstruction."""
+    """Selects the images with the largest mean absolute error of their reconstruction, in O(n) time and memory."""
 
     def query(key, pool, num):
         del key
@@ -37,7 +37,8 @@ def ae_error() -> Strategy:
 def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: str) -> Strategy:
     """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
-    The log tells where draws ran out, and where there are fewer rows than clusters.
+    The log tells where draws ran out, and where there are fewer rows than clusters. A batch takes O(n d)
+    time for each point drawn, at least one a row, and O(n) memory.
 
     Args:
         fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
@@ -84,7 +85,8 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
 def typical(*, iterations: int) -> Strategy:
     """Selects the row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
 
-    For an initial labelled set: rows that are taken are not picked, but have centres like all others.
+    For an initial labelled set: rows that are taken are not picked, but have centres like all others. A
+    batch of b takes O(iterations b n d) time and O(n) memory.
 
     Args:
         iterations: of k-means, at most.

@@ -12,7 +12,8 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
     """Selects the most typical row of each cluster with the fewest labels, the largest first: `kernels.most_typical`.
 
     The latents lie in as many k-means clusters as there are labels and rows to pick; those of fewer than five rows come
-    last. A round costs what `max_clusters` do, however few it uses.
+    last. A round costs what `max_clusters` k do, however few it uses: O(iterations k n d) time, O(n^2 d / k) for the
+    neighbours in clusters of equal size, and O(n d) memory.
 
     Args:
         max_clusters: at most, 500 in the source.
