@@ -1,10 +1,11 @@
-"""Coverage of pools of 2,000 to 1,000,000 rows beside scikit-activeml, which keeps all pairs of rows.
+"""Coverage of pools of 2,000 to 1,000,000 rows beside scikit-activeml, apricot and submodlib, which keep all pairs.
 
     python benchmarks/coverage.py
 
 Latents are 50 clusters at unit length. The peer is asked for ten rows, ours for `--num`; seconds are medians of
 `--repeats`, ours after a run that compiles, the peer's one run. A pass is the selection of one row. The peer breaks
-ties at random, which only counts have: there the coverage of both tells. `--size=1000000` runs that size alone, without
+ties at random, which only counts have: there the coverage of both tells. Facility location is apricot's, of a matrix of
+similarities, and submodlib's, both lazy, with `--num` rows. `--size=1000000` runs that size alone, without
 the peer.
 """
 
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of ours.")
 
 WIDTH, CLUSTERS, SPREAD = 64, 50, 3
 PEER_SIZES, OUR_SIZES, PEER_NUM = (2_000, 30_000), (55_000,), 10
+FACILITY_SIZE = 5_000
 RADIUS = 0.6
 """About the distance between neighbours in a cluster."""
 
@@ -120,6 +123,36 @@ def run_peers(size):
         )
 
 
+def facility_location_peers(size):
+    """Prints the seconds of apricot and submodlib beside ours, and the share of rows that are the same."""
+    # numba imports a package that is named as this file.
+    sys.path.remove(str(Path(__file__).parent))
+    from apricot import FacilityLocationSelection
+    from submodlib import FacilityLocationFunction
+
+    points, num = make_points(size), NUM.value
+
+    def apricot():
+        similarities = np.maximum(points.astype(np.float64) @ points.T, 0)
+        return FacilityLocationSelection(num, metric="precomputed", optimizer="lazy").fit(similarities).ranking
+
+    def submodlib():
+        function = FacilityLocationFunction(n=size, mode="dense", data=points, metric="cosine")
+        return [row for row, _ in function.maximize(budget=num, optimizer="LazyGreedy", show_progress=False)]
+
+    result, ours = seconds_of(kernels.facility_location, jnp.asarray(points), num)
+    for name, select in dict(apricot=apricot, submodlib=submodlib).items():
+        began = time.perf_counter()
+        rows = select()
+        theirs = time.perf_counter() - began
+        print(
+            f"{size:,} x {WIDTH}, facility_location: {name} {num} rows in {theirs:.2f} s, ours in {ours:.2f} s, "
+            f"{theirs / ours:.0f} x; {np.mean(rows == np.asarray(result.rows)):.0%} of rows the same; "
+            f"load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
 def main(_):
     if SIZE.value:
         run_ours(SIZE.value)
@@ -130,6 +163,7 @@ def main(_):
         subprocess.run(command, check=True)
     for size in PEER_SIZES:
         run_peers(size)
+    facility_location_peers(FACILITY_SIZE)
 
 
 if __name__ == "__main__":
