@@ -54,7 +54,7 @@ DROPOUT = dict(
 
 SMALL, LARGE = 4, 20
 # Of each set: its classes, its held-out images, and rounds of small batches, of the whole pool and of its tail.
-SETS = {
+SIZES = {
     "digits": dict(num_classes=10, num_validation=500, num_rounds=15, num_tail_rounds=5),
     "mnist": dict(num_classes=10, num_validation=50_000, num_rounds=25, num_tail_rounds=15),
     "cifar10": dict(num_classes=10, num_validation=1000, num_rounds=25, num_tail_rounds=10),
@@ -109,11 +109,11 @@ def arms_of(changes, num_classes):
 
 def get_config(spec="digits"):
     name, *changes = spec.split("-")
-    if name not in SETS or set(changes) - CHANGES:
-        raise ValueError(f"unknown size {spec!r}; known: {', '.join(SETS)}, with changes {', '.join(sorted(CHANGES))}.")
-    num_classes = SETS[name]["num_classes"]
-    num_rounds = SETS[name]["num_tail_rounds" if "tail" in changes else "num_rounds"]
-    data = source(name, SETS[name]["num_validation"])
+    if name not in SIZES or set(changes) - CHANGES:
+        raise ValueError(f"unknown size {spec!r}; known: {', '.join(SIZES)}, with changes {', '.join(sorted(CHANGES))}.")
+    num_classes = SIZES[name]["num_classes"]
+    num_rounds = SIZES[name]["num_tail_rounds" if "tail" in changes else "num_rounds"]
+    data = source(name, SIZES[name]["num_validation"])
     large = "large" in changes
     return ConfigDict(
         dict(

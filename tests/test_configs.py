@@ -41,6 +41,7 @@ def test_every_config_has_a_launch():
         "mnist_vae",
         "orientation_farthest_point",
         "photos",
+        "study",
         "synthetic_ibal",
     }
 
@@ -48,6 +49,7 @@ def test_every_config_has_a_launch():
 MORE = {
     "mnist_latent_sampling": ["cpu-unbalanced-100-mlp", "cpu-readings"],
     "orientation_farthest_point": ["poses-cnn"],
+    "study": ["digits-tail", "mnist-large", "cifar10-tail-large-dropout"],
 }
 """Sizes with something changed in them."""
 KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-", "svhn-", "svhn-dense-", "svhn-conv-")}
@@ -120,6 +122,16 @@ def test_photos(tiny_folder, tmp_path):
     assert (queries.groupby(["arm", "seed"]).row.nunique() == 20).all()
     first = queries[queries["round"] == 0].groupby(["arm", "seed"]).row.agg(set).unstack("arm")
     assert {arm for arm in first if (first[arm] == first.random).all()} == (arms | {"random"}) - without_classifier
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["smoke", "smoke-dropout"])
+def test_study(size, tmp_path):
+    """All arms are compared with random from as many labels as there are classes on."""
+    succeed(f"--config=configs/study.py:{size}", f"--workdir={tmp_path}")
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert set(metrics.num_labels) == {10, 50}
+    assert json.loads((tmp_path / "summary.json").read_text())["differences"].keys() == set(metrics.arm) - {"random"}
 
 
 def test_synthetic_ibal(tmp_path):
