@@ -110,7 +110,9 @@ def arms_of(changes, num_classes):
 def get_config(spec="digits"):
     name, *changes = spec.split("-")
     if name not in SIZES or set(changes) - CHANGES:
-        raise ValueError(f"unknown size {spec!r}; known: {', '.join(SIZES)}, with changes {', '.join(sorted(CHANGES))}.")
+        raise ValueError(
+            f"unknown size {spec!r}; known: {', '.join(SIZES)}, with changes {', '.join(sorted(CHANGES))}."
+        )
     num_classes = SIZES[name]["num_classes"]
     num_rounds = SIZES[name]["num_tail_rounds" if "tail" in changes else "num_rounds"]
     data = source(name, SIZES[name]["num_validation"])

@@ -209,7 +209,7 @@ def test_inside_a_shard_map_in_which_keys_or_pools_vary(case, varies):
 
 
 @pytest.mark.parametrize("kind", [EXPLICIT, AUTO])
-@pytest.mark.parametrize("case", [*SOME, "draw_and_match"])
+@pytest.mark.parametrize("case", [*SOME, pytest.param("draw_and_match", marks=pytest.mark.slow)])
 def test_inside_a_shard_map_over_one_axis_of_two(case, kind):
     """Loops end apart in the two parts: one that waited inside its loop for the other would wait for ever."""
     mesh = mesh_of(kind, parts=2, pool=4)

@@ -62,7 +62,9 @@ def test_convolutions_and_their_gradients_are_the_same(name, on_both):
     assert_close(on_both(value_and_gradients, x, kernel))
 
 
-@pytest.mark.parametrize("name", AUTO)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "conv_vae" else pytest.mark.slow) for name in AUTO]
+)
 def test_autoencoders_have_the_same_params_and_losses(name, on_both):
     settings, image_shape = AUTO[name]
     images = jax.random.uniform(jax.random.key(1), (6, *image_shape))

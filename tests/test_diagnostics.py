@@ -42,6 +42,7 @@ def finished(tmp_path_factory):
     return workdir, config
 
 
+@pytest.mark.slow
 def test_a_finished_run_gives_the_same_diagnostics(finished):
     """They come from the saved state: nothing is fitted or queried again."""
     workdir, config = finished

@@ -111,6 +111,7 @@ class TestConvVAE:
         assert result.train.latents.shape == result.train.log_sigma.shape == (297, 2)
         assert (result.losses[-1] < result.losses[0] - 1).all()
 
+    @pytest.mark.slow
     def test_no_validation_images(self, make_data, tmp_path):
         data = make_data(num_validation=0)
         result = build_encoder(**self.CONV | dict(epochs=1))(data, tmp_path / "vae")
@@ -128,7 +129,7 @@ class TestConvVAE:
         with pytest.raises(BadInput, match="cannot be trained in batches of 10: perplexity"):
             build_encoder(**spec)
 
-    @pytest.mark.parametrize("name", ["conv_ae", "vae_tsne_ae"])
+    @pytest.mark.parametrize("name", [pytest.param("conv_ae", marks=pytest.mark.slow), "vae_tsne_ae"])
     def test_latens_auto_encoders(self, name, make_data, tmp_path):
         """The last of the two batches is filled up; errors are those of the reconstruction from the mean."""
         own = {} if name == "conv_ae" else dict(perplexity=10.0, tsne_weight=10.0)

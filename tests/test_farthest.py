@@ -92,11 +92,10 @@ class TestRows:
         rows = farthest_first(jnp.array(points), jnp.array(nothing), 60).tolist()
         assert rows == scan(points, nothing, 60)[0]
 
-    @pytest.mark.parametrize("size", [100, LARGE])
-    @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float16])
-    def test_of_narrow_numbers(self, dtype, size):
-        points = np.random.default_rng(0).integers(0, 200, (size, 3)).astype(dtype)
-        nothing = np.zeros(size, bool)
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
+    def test_of_narrow_numbers(self, dtype):
+        points = np.random.default_rng(0).integers(0, 200, (LARGE, 3)).astype(dtype)
+        nothing = np.zeros(LARGE, bool)
         rows = farthest_first(jnp.array(points), jnp.array(nothing), 20).tolist()
         assert rows == scan(points, nothing, 20)[0]
 

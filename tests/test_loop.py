@@ -300,9 +300,8 @@ class TestCapacity:
         assert rows.tolist() == [SIZE] * 5
         assert int(again.count) == 20
 
-    @pytest.mark.parametrize("subsample", [1.0, 0.5])
     @pytest.mark.parametrize(
-        "name, capacity", [("margin", 12), ("distance", 17), ("farthest_first", 17), ("random", 12)]
+        "name, capacity, subsample", [("margin", 12, 0.5), ("distance", 17, 1.0), ("farthest_first", 17, 0.5)]
     )
     def test_a_pool_that_runs_out(self, train, labels, name, capacity, subsample):
         """Twelve rows, one at first: two rounds of five, one row in the third, none in the fourth."""

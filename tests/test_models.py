@@ -292,7 +292,7 @@ class TestAngles:
         cos, sin = (turn(jnp.radians(angles))[:, None, None] for turn in (jnp.cos, jnp.sin))
         return (0.5 + 0.3 * (cos * columns[None] - sin * rows[None]))[..., None], angles
 
-    @pytest.mark.parametrize("make, settings", [(angle_mlp, MLP), (angle_cnn, CNN)])
+    @pytest.mark.parametrize("make, settings", [(angle_mlp, MLP), pytest.param(angle_cnn, CNN, marks=pytest.mark.slow)])
     def test_are_learned_all_round(self, make, settings):
         images, angles = self.problem()
         inputs = images if make is angle_cnn else images.reshape(len(images), 64)

@@ -231,6 +231,7 @@ class TestJob:
         assert "near-duplicates: 12 images are nearly the same as 12 others (" in job.said
         assert "--config.label_near_duplicates_once=True labels them once" in job.said
 
+    @pytest.mark.slow
     def test_labelled_once(self, job, tmp_path):
         folder, workdir = copy_of(job, tmp_path)
         pairs = read_csv(workdir / "near_duplicates.csv")[["file_name", "same_as"]].to_numpy()

@@ -34,6 +34,8 @@ def mc_dropout(means, key, inputs):
 
 
 LEARNER = Learner(fit, predict, mc_dropout)
+IN_CI = ("badge", "bald", "cluster_margin", "ibal_d", "informativeness", "typiclust", "uncertainty_herding", "uniform")
+"""Strategies that together read all that a pool has."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,9 @@ def check(rows, masks, num):
     assert masks.candidates[rows].all()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.slow) for name in SPECS]
+)
 def test_a_later_round(name, pool):
     strategy = build(STRATEGIES, SPECS[name], "strategy")
     chosen = selection.choose_next(jax.random.key(0), LEARNER, strategy, *pool, 3)

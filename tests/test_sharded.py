@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,17 @@ OVER_SEEDS, PADDED = ("farthest_first", "informativeness"), ("random", "typical"
 BESIDES = ("ties", "centres", "euclidean_density", "euclidean_density_estimate")
 # On an Explicit mesh whose axis has another name: the types say where the rows lie.
 EXPLICIT = (*BESIDES, "farthest_first")
-CASES = [
+ALL = [
     *BESIDES,
     *(f"{name} padded" if name in PADDED else name for name in SPECS),
     *(f"{name} over seeds" for name in OVER_SEEDS),
     *(f"{name} explicit" for name in EXPLICIT),
 ]
+IN_CI = ("ties", "centres", "euclidean_density", "random padded", "typical padded", "badge", "bald", "cluster_margin")
+IN_CI += ("dropquery", "farthest_first", "farthest_first over seeds", "farthest_first explicit", "greedy_diverse")
+IN_CI += ("typiclust", "uncertainty_herding")
+"""Together they pass through all that is done shard by shard."""
+CASES = [label if label in IN_CI else pytest.param(label, marks=pytest.mark.slow) for label in ALL]
 FRACTION = 0.01
 CANDIDATES_MOVE = CANDIDATES * (DIMENSIONS + 4) * 4 + 4
 MIDST_MOVES = distances.SOME * DIMENSIONS * 4
@@ -82,7 +87,12 @@ def make_pool(strategy):
 
 
 def run(label, select, given, mesh):
-    """Prints the rows that are selected of what is given on one device, and with its rows on those of the mesh."""
+    """Prints the rows that are selected of what is given on one device, and with its rows on those of the mesh.
+
+    Does nothing unless the label is among the arguments of the program.
+    """
+    if label not in sys.argv[1:]:
+        return
     axes = dict(zip((SIZE, 2), reversed(mesh.axis_names), strict=False))
 
     def place(each):
@@ -106,8 +116,8 @@ def main():
         run(f"{label} explicit", function, (key, pool), explicit)
         if label in BESIDES:
             run(label, function, (key, pool), of_pool)
-    for name, spec in SPECS.items():
-        strategy = build(STRATEGIES, spec, "strategy")
+    for name in {label.split()[0] for label in sys.argv[1:]} & SPECS.keys():
+        strategy = build(STRATEGIES, SPECS[name], "strategy")
         select, pool = partial(strategy.query, num=NUM), make_pool(strategy)
         if name in PADDED:
             run(f"{name} padded", partial(select_without_padding, strategy), (key, pool), of_pool)
@@ -151,25 +161,27 @@ def select_without_padding(strategy, key, pool):
     return strategy.query(key, cut, NUM)
 
 
-@pytest.fixture(scope="module")
-def found():
+@cache
+def results(in_ci):
+    """Returns what the program prints of the cases that are in CI, or of the others."""
+    labels = [label for label in ALL if (label in IN_CI) == in_ci]
     flags = f"--xla_force_host_platform_device_count={DEVICES} --xla_backend_optimization_level=0"
-    done = subprocess.run(
-        [sys.executable, __file__], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, __file__, *labels]
+    done = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {label: result for line in lines for label, result in line.items()}
 
 
 @pytest.mark.parametrize("label", CASES)
-def test_eight_devices_pick_the_rows_of_one(found, label):
-    assert found[label]["eight"] == found[label]["one"]
+def test_eight_devices_pick_the_rows_of_one(label):
+    result = results(label in IN_CI)[label]
+    assert result["eight"] == result["one"]
 
 
 @pytest.mark.parametrize("label", CASES)
-def test_picks_and_candidates_move_but_not_the_pool(found, label):
-    assert found[label]["moved"] <= LIMITS.get(label.removesuffix(" explicit"), MARKS - 1)
+def test_picks_and_candidates_move_but_not_the_pool(label):
+    assert results(label in IN_CI)[label]["moved"] <= LIMITS.get(label.removesuffix(" explicit"), MARKS - 1)
 
 
 @pytest.mark.parametrize("num", [1, 7, 30, 60])
