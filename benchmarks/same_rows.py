@@ -47,6 +47,7 @@ COLUMNS = {"one device": (1, 1), f"{DEVICES} devices": (1, DEVICES), f"{PROCESSE
 KMEANS = dict(name="kmeans", num_clusters=10, iterations=10, seed=0)
 SETTINGS = {
     "euclidean_density_estimate": dict(seed=0, fraction=0.01, unit_cube=False),
+    "bait": dict(l2=1.0),
     "bald": dict(num_draws=3, pick="top_k"),
     "cluster_margin": dict(clustering=KMEANS, candidates=10),
     "dropquery": dict(num_draws=3, iterations=10),

@@ -29,6 +29,7 @@ from kernel_references import (
     student,
     verify_alphas,
     verify_badge,
+    verify_bait,
     verify_cluster_margin,
     verify_cosine,
     verify_cover,
@@ -159,6 +160,13 @@ CASES = {
         verify_badge,
         ("probs", "features"),
         is_random=True,
+    ),
+    "bait": Case(
+        partial(kernels.bait, num=NUM),
+        FEATURES | dict(taken=TAKEN, labelled=LABELLED, l2=L2),
+        verify_bait,
+        ("probs", "features"),
+        scalars=("l2",),
     ),
     "closeness_to_origin": Case(
         kernels.closeness_to_origin,

@@ -161,6 +161,22 @@ def verify_badge(rows, *, probs, features, taken):
     np.testing.assert_allclose(lengths[rows[0]], lengths[~taken].max(), rtol=1e-5)
 
 
+def verify_bait(rows, *, probs, features, taken, labelled, l2):
+    """Each row lowers the trace of M^-1 F by as much as any, but for a rounding."""
+    probs, features = probs.astype(float), features.astype(float)
+    spread = np.eye(C) * probs[:, None] - probs[:, :, None] * (probs / probs.sum(axis=1, keepdims=True))[:, None]
+    information = np.einsum("ncd,nf,ng->ncfdg", spread, features, features).reshape(N, C * D, C * D)
+    matrix = float(l2) * np.eye(C * D) + information[labelled].sum(axis=0)
+    verify_open(rows, taken)
+    is_open = ~taken
+    for row in rows:
+        after = np.linalg.inv(matrix + information)
+        traces = np.einsum("nij,ij->n", after, information.mean(axis=0))
+        np.testing.assert_allclose(traces[row], traces[is_open].min(), rtol=1e-5)
+        is_open[row] = False
+        matrix += information[row]
+
+
 def verify_alphas(alphas, *, probs, labels, l2):
     errors = np.eye(C)[labels] - probs.astype(float)
     close(alphas, np.where((labels >= 0)[:, None], errors, 0) / (2 * float(l2) * (labels >= 0).sum()))

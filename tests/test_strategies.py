@@ -34,6 +34,7 @@ SETTINGS = {
     "ae_error": [{}],
     "bald": [dict(num_draws=3, pick="top_k")],
     "badge": [{}],
+    "bait": [dict(l2=0.5)],
     "cluster_margin": [dict(clustering=KMEANS, candidates=2.0)],
     "coreset": [{}],
     "distance": [{}],
@@ -145,6 +146,7 @@ def test_the_initial_labelled_set_needs_no_predictions(name):
     "name, settings",
     [
         ("badge", {}),
+        ("bait", dict(l2=1.0)),
         ("dropquery", dict(num_draws=3, iterations=5)),
         ("uncertainty", dict(measure="margin", pick="top_k")),
     ],
@@ -320,6 +322,7 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("greedy_diverse", dict(representativeness=None), "beta is 0.3 and representativeness None"),
         ("uncertain_farthest_first", dict(share=0.0), r"share is 0.0; expected a share of the pool in \(0, 1\]"),
         ("uncertain_farthest_first", dict(space="pixels"), "unknown space 'pixels'; known: features, latents"),
+        ("bait", dict(l2=0.0), "l2 is 0.0; expected a ridge above 0"),
         ("power", dict(beta=-1.0), "beta is -1.0; expected 0 or more, and finite"),
         ("softmax", dict(beta=float("nan")), "beta is nan; expected 0 or more"),
         ("softmax", dict(measure="bald"), "unknown uncertainty measure 'bald'"),

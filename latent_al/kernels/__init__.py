@@ -7,6 +7,7 @@ from latent_al.kernels import (
     clustering,
     coverage,
     distances,
+    fisher,
     gradient_embedding,
     k_center,
     purity,
@@ -21,6 +22,7 @@ from latent_al.kernels import (
 from latent_al.kernels.clustering import KMeans, kmeans, kmeans_plus_plus, lloyd
 from latent_al.kernels.coverage import Coverage, facility_location, max_herding, prob_cover
 from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
+from latent_al.kernels.fisher import bait
 from latent_al.kernels.gradient_embedding import badge
 from latent_al.kernels.k_center import Cover, cover, farthest_first
 from latent_al.kernels.purity import purity_radius
@@ -58,6 +60,7 @@ __all__ = [
     "Matches",
     "Nearest",
     "badge",
+    "bait",
     "closeness_to_origin",
     "cluster_margin",
     "clustering",
@@ -73,6 +76,7 @@ __all__ = [
     "explain",
     "facility_location",
     "farthest_first",
+    "fisher",
     "gradient_embedding",
     "greedy_diverse",
     "ibal",

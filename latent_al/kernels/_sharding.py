@@ -87,7 +87,7 @@ def num_shards() -> int:
 
 
 def map_shards(
-    function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "n ..."]], *shared: PyTree, fill: float = 0
+    function: Callable[..., PyTree], rows: PyTree[Shaped[Array, "_ ..."]], *shared: PyTree, fill: float = 0
 ) -> PyTree:
     """Applies `function(rows of the shard, *shared)` to each shard and stacks the results: [s ...].
 
@@ -95,7 +95,7 @@ def map_shards(
 
     Args:
         function: of the rows of one shard and of what all shards share.
-        rows: arrays with one leading axis.
+        rows: arrays with a leading axis, of rows or of as many tiles in each shard.
         shared: arrays that each shard receives whole.
         fill: value of the rows that the last shards lack.
     """

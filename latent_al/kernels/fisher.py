@@ -1,6 +1,7 @@
 """BAIT: rows whose Fisher information about the last layer of a softmax classifier resembles that of the whole pool."""
 
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,8 @@ TILE = 1024
 LABELLED = 256
 """Labelled rows whose information is added at a time."""
 
-PANELS = 4
-"""Parts of the features: of products that are symmetric in two features, those below the diagonal are left out."""
+PANEL = 128
+"""Features in a panel: of products that are symmetric in two features, panels below the diagonal are left out."""
 
 
 class _Rows(NamedTuple):
@@ -86,6 +87,37 @@ def bait(
     l2: Float[Array, ""] | float,
     labelled: Bool[Array, " n"] | None = None,
 ) -> Int[Array, " num"]:
+    """Selects row by row the one after which tr(M^-1 F) is smallest: BAIT's forward greedy selection.
+
+    F is the mean Fisher information over all rows, and M = l2 I + its sum over the rows labelled or selected. That of a
+    row is (diag(p) - p p^T) kron x x^T: of the logits' weights, in expectation over the predicted classes, so that no
+    label is read. A bias of the last layer is left out, as in the authors' code; a column of ones in `features` adds
+    it. That code also weighs a selected row by the size of the batch, then selects twice as many rows and removes half
+    of them again; neither is done here.
+
+    Exact: M^-1 V and all gains follow each selection by a Woodbury update of rank c - 1, with V V^T the information of
+    a row. Ties go to the lowest row, and rows without a gain come last, by row. In float32 the picks are those of
+    float64 while |x|^2 / l2 is below some 1e4; where it is larger, what is left of rows near selected ones is rounding,
+    and `jax_enable_x64` helps. A ridge below the rounding of the labelled rows' information is raised to that.
+
+    Time: O(n f^2 c^2 + f^3 c^3) once, and O(n f c^2 + n c^3 + f^2 c^3 + num f c^3) a selection. Memory: O(n f + n c^2 +
+    f^2 c^2 + num f c^2); no matrix [f c, c] a row is ever made. Inside a caller's `jit` rows that are not finite tell
+    nothing and come last, and n stands for each row that is missing.
+
+    Source: Ash, Goel, Krishnamurthy and Kakade, Gone Fishing: Neural Active Learning with Fisher Embeddings (2021).
+
+    Args:
+        features: what the last layer reads.
+        taken: rows that may not be selected.
+        num: rows to select.
+        probs: class probabilities, in [0, 1].
+        l2: ridge, above 0; may be traced. Beside a sum over rows: 1 is little where many are labelled.
+        labelled: rows whose information is there already, by default those taken.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], the shapes differ, a row is not of probabilities, there is one class
+            only, l2 is not above 0, or features are NaN, infinite or too large to square.
+    """
     check_num(num, len(taken))
     check_classes(probs)
     features, probs = jax.lax.stop_gradient((features, probs))
@@ -107,7 +139,9 @@ def _pick(rows, probs, finite, matrices, step, state):
     # Products that have overflowed are NaN, and tell nothing.
     gains = jnp.where(finite, jnp.where(gains > 0, gains, 0), -1)
     gain, row = (leaf[0] for leaf in top_k(jnp.where(state.blocked, -jnp.inf, gains), 1))
-    terms = _terms(matrices, state.change, take_row(rows.features, row), _factors(take_row(probs, row)[:, None])[..., 0])
+    terms = _terms(
+        matrices, state.change, take_row(rows.features, row), _factors(take_row(probs, row)[:, None])[..., 0]
+    )
     quadratic = map_shards(_updated_shard, (rows, state.quadratic), terms)
     place = 0, step * terms.u.shape[1]
     return _State(
@@ -241,46 +275,36 @@ def _information(x, factors):
 
 def _assembled(pairs):
     """Returns the symmetric matrix [k f, k f] of its blocks [p f f] above the diagonal."""
-    size = pairs.shape[1]
-    k = int((2 * len(pairs)) ** 0.5)
-    left, right = _pairs(k)
-    place = np.zeros((k, k), int)
-    place[left, right] = place[right, left] = np.arange(len(left))
-    upper = jnp.triu(pairs)
-    blocks = upper + jnp.triu(pairs, 1).swapaxes(1, 2)
-    return blocks[place].transpose(0, 2, 1, 3).reshape(k * size, k * size)
+    k, size = int((2 * len(pairs)) ** 0.5), pairs.shape[1]
+    blocks = jnp.triu(pairs) + jnp.triu(pairs, 1).swapaxes(1, 2)
+    return blocks[_places(k)].transpose(0, 2, 1, 3).reshape(k * size, k * size)
 
 
 def _quadratic_of_shard(rows, matrices):
     """Returns the quadratic forms of the matrices for the rows of a shard."""
     k, width = rows.factors.shape[-2:]
     size = rows.features.shape[1]
-    left, right = _pairs(k)
-    place = np.zeros((k, k), int)
-    place[left, right] = place[right, left] = np.arange(len(left))
-
-    def halves(matrix):
-        blocks = matrix.reshape(k, size, k, size)[left, :, right]
-        blocks = (blocks + blocks.swapaxes(1, 2)) / 2
-        return jnp.triu(blocks) + jnp.triu(blocks, 1)
-
-    halved = jnp.concatenate([halves(matrix) for matrix in matrices])
+    blocks = jnp.concatenate([_blocks_above(matrix, k) for matrix in matrices])
 
     def tile(args):
         index, factors = args
         x = _slice(rows.features, index, width)
 
-        def of_pair(half):
-            parts = [
-                (_matmul(x[:, :high], half[:high, low:high]) * x[:, low:high]).sum(axis=1)
-                for low, high in _panels(size)
-            ]
-            return sum(parts)
+        def of_pair(block):
+            panels = [(_matmul(x[:, :high], block[:high, low:high]), x[:, low:high]) for low, high in _panels(size)]
+            return jnp.stack([(product * part).sum(axis=1) for product, part in panels]).sum(axis=0)
 
-        forms = jax.lax.map(of_pair, halved).reshape(2, -1, width)
-        return _Quadratic(*(_contracted(_contracted(form[place], factors), factors) for form in forms))
+        forms = jax.lax.map(of_pair, blocks).reshape(2, -1, width)
+        return _Quadratic(*(_contracted(_contracted(form[_places(k)], factors), factors) for form in forms))
 
     return jax.lax.map(tile, (jnp.arange(len(rows.factors)), rows.factors))
+
+
+def _blocks_above(matrix, k):
+    """Returns the blocks [p f f] of a matrix [k f, k f] whose parts above the diagonal have its quadratic forms."""
+    left, right = _pairs(k)
+    blocks = matrix.reshape(k, len(matrix) // k, k, -1)[left, :, right]
+    return jnp.triu(blocks) + jnp.triu(blocks.swapaxes(1, 2), 1)
 
 
 def _tiled_factors(probs):
@@ -297,12 +321,14 @@ def _factors(probs):
     num_classes = len(probs)
     tail = jax.lax.cumsum(probs, reverse=True)
     before, after = tail[:-1], tail[1:]
+    # Where no class is left in a tail, its terms are 0.
     share = jnp.sqrt(jnp.where(before > 0, probs[:-1] / jnp.where(before > 0, before, 1), 0))
     root = jnp.sqrt(jnp.where(after > 0, after, 1))
-    is_below = np.arange(num_classes)[:, None] > np.arange(num_classes - 1)[None]
-    lower = jnp.where(is_below[..., None], -probs[:, None] * (share / root)[None], 0)
-    diagonal = jnp.where(np.eye(num_classes, num_classes - 1, dtype=bool)[..., None], (share * jnp.sqrt(after))[None], 0)
-    return jnp.einsum("ci,cjw->ijw", jnp.asarray(_basis(num_classes), probs.dtype), lower + diagonal, precision="highest")
+    row, column = np.arange(num_classes)[:, None, None], np.arange(num_classes - 1)[None, :, None]
+    below = -probs[:, None] * (share / root)[None]
+    lower = jnp.where(row > column, below, jnp.where(row == column, (share * jnp.sqrt(after))[None], 0))
+    basis = jnp.asarray(_basis(num_classes), probs.dtype)
+    return jnp.einsum("ci,cjw->ijw", basis, lower, precision="highest")
 
 
 def _basis(num_classes):
@@ -312,12 +338,20 @@ def _basis(num_classes):
 
 
 def _pairs(k):
+    """Returns the pairs of two of k: the first, and the second, which is not below it."""
     return np.triu_indices(k)
 
 
+def _places(k):
+    """Returns the place [k k] of each pair among `_pairs`."""
+    places = np.zeros((k, k), int)
+    places[_pairs(k)] = np.arange(k * (k + 1) // 2)
+    return np.maximum(places, places.T)
+
+
 def _panels(size):
-    edges = [size * index // PANELS for index in range(PANELS + 1)]
-    return [(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True) if low < high]
+    """Returns where each panel of features begins and ends."""
+    return list(pairwise([*range(0, size, PANEL), size]))
 
 
 def _contracted(left, right):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from latent_al.strategies.badge import badge
+from latent_al.strategies.bait import bait
 from latent_al.strategies.bald import bald
 from latent_al.strategies.cluster_margin import cluster_margin
 from latent_al.strategies.coverage import facility_location, max_herding, prob_cover, uncertainty_herding
@@ -21,6 +22,7 @@ from latent_al.types import Strategy
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ae_error": ae_error,
     "badge": badge,
+    "bait": bait,
     "bald": bald,
     "cluster_margin": cluster_margin,
     "coreset": coreset,
