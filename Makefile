@@ -44,6 +44,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/costs.py
 	$(BIN)/python benchmarks/badge.py
+	$(BIN)/python benchmarks/bait.py
 	$(BIN)/python benchmarks/tsne.py
 	$(BIN)/python benchmarks/initial_sets.py
 	$(BIN)/python benchmarks/streaming.py --num=1000000

@@ -161,10 +161,11 @@ def _terms(matrices, change, x, factor):
     of_u, of_w = _matmul(change.u.T, v), _matmul(change.w.T, v)
     inverse = _matmul(matrices.inverse, v) - _matmul(change.u, of_u)
     covered = _matmul(matrices.covered, v) - _matmul(change.u, of_w) - _matmul(change.w, of_u)
-    inner = jnp.linalg.cholesky(jnp.eye(len(factor), dtype=x.dtype) + _matmul(v.T, inverse))
-    u = jax.scipy.linalg.solve_triangular(inner, inverse.T, lower=True).T
-    w = jax.scipy.linalg.solve_triangular(inner, covered.T, lower=True).T
-    between = jax.scipy.linalg.solve_triangular(inner, _matmul(v.T, w), lower=True)
+    identity = jnp.eye(len(factor), dtype=x.dtype)
+    root = jnp.linalg.cholesky(identity + _matmul(v.T, inverse))
+    scale = jax.scipy.linalg.solve_triangular(root, identity, lower=True).T
+    u, w = _matmul(inverse, scale), _matmul(covered, scale)
+    between = _matmul(_matmul(v, scale).T, w)
     return _Change(u, w - _matmul(u, between) / 2)
 
 
@@ -172,15 +173,14 @@ def _updated_shard(tiles, terms):
     """Returns the quadratic forms of a shard after a change of the matrices."""
     rows, quadratic = tiles
     width, k = rows.factors.shape[-1], rows.factors.shape[1]
-    # [k f, k] to [k k f].
-    u, w = (leaf.reshape(k, -1, k).transpose(0, 2, 1).reshape(k * k, -1) for leaf in terms)
-    directions = jnp.concatenate([u, w])
+    # From two of [k f, k] to k of [2 k, f].
+    directions = jnp.stack(terms).reshape(2, k, -1, k).transpose(1, 0, 3, 2).reshape(2 * k * k, -1)
 
     def tile(args):
         index, factors, quadratic = args
         x = _slice(rows.features, index, width)
-        of_u, of_w = _matmul(directions, x.T).reshape(2, k, k, width)
-        of_u, of_w = _contracted(of_u, factors), _contracted(of_w, factors)
+        products = _matmul(directions, x.T).reshape(k, 2 * k, width)
+        of_u, of_w = _contracted(products, factors).reshape(2, k, k, width)
         return fori_loop(0, k, lambda column, forms: _less(forms, of_u[column], of_w[column]), quadratic)
 
     return jax.lax.map(tile, (jnp.arange(len(rows.factors)), rows.factors, quadratic))
@@ -294,8 +294,11 @@ def _quadratic_of_shard(rows, matrices):
             panels = [(_matmul(x[:, :high], block[:high, low:high]), x[:, low:high]) for low, high in _panels(size)]
             return jnp.stack([(product * part).sum(axis=1) for product, part in panels]).sum(axis=0)
 
-        forms = jax.lax.map(of_pair, blocks).reshape(2, -1, width)
-        return _Quadratic(*(_contracted(_contracted(form[_places(k)], factors), factors) for form in forms))
+        forms = jax.lax.map(of_pair, blocks).reshape(2, -1, width)[:, _places(k)]
+        for _ in range(2):
+            forms = _contracted(forms.swapaxes(0, 1).reshape(k, 2 * k, width), factors)
+            forms = forms.reshape(2, k, k, width)
+        return _Quadratic(*forms)
 
     return jax.lax.map(tile, (jnp.arange(len(rows.factors)), rows.factors))
 

@@ -14,7 +14,7 @@ def bait(*, l2: Scalar) -> Strategy:
     some 0.6 GiB beside the features. For more of both take `badge`, which makes no such matrix.
 
     Args:
-        l2: ridge that is added to the summed information of the labelled rows, 1 in the authors' code.
+        l2: ridge beside the summed information of the labelled rows; 1 in the authors' code, beside a mean.
 
     Raises:
         BadInput: l2 is not above 0, or a pool without predictions or features.
