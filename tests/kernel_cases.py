@@ -24,12 +24,14 @@ from kernel_references import (
     jeffreys,
     purity,
     reference_entropy,
+    reference_epig,
     reversed_mean,
     shares,
     student,
     verify_alphas,
     verify_badge,
     verify_bait,
+    verify_batch_bald,
     verify_cluster_margin,
     verify_cosine,
     verify_cover,
@@ -75,6 +77,12 @@ LABELLED = TAKEN & (np.arange(N) > 4)
 CLUSTERS = np.arange(N) % K
 INCLUDED = np.arange(N) % 7 != 3
 VARIED = RNG.integers(0, 2, (N, N)).astype(float)
+DRAWS = RNG.dirichlet(np.ones(C), (3, N))
+TARGETS = RNG.dirichlet(np.ones(C), (3, 4))
+
+
+PROBABILITIES = ("probs", "target_probs")
+"""Names of arrays whose last axis is of class probabilities."""
 
 
 class Case(NamedTuple):
@@ -107,10 +115,12 @@ def cast(case: Case, dtype: Any) -> dict[str, np.ndarray]:
     is_whole = np.dtype(dtype).kind in "biu"
     for name in case.reals:
         values = arrays[name]
-        if name in ("probs", "p") and is_whole:
-            values = np.eye(values.shape[1])[values.argmax(axis=1)] if name == "probs" else np.ones_like(values)
+        if name in PROBABILITIES and is_whole:
+            values = np.eye(values.shape[-1])[values.argmax(axis=-1)]
+        if name == "p" and is_whole:
+            values = np.ones_like(values)
         if np.dtype(dtype).kind == "b":
-            values = values != 0 if name in ("probs", "p") else values.astype(int) % 2
+            values = values != 0 if name in (*PROBABILITIES, "p") else values.astype(int) % 2
         arrays[name] = np.asarray(values).astype(dtype)
     return arrays
 
@@ -168,6 +178,13 @@ CASES = {
         ("probs", "features"),
         scalars=("l2",),
     ),
+    "batch_bald": Case(
+        partial(kernels.batch_bald, num=NUM, num_samples=36),
+        dict(probs=DRAWS, taken=TAKEN),
+        verify_batch_bald,
+        ("probs",),
+        is_random=True,
+    ),
     "closeness_to_origin": Case(
         kernels.closeness_to_origin,
         dict(points=POINTS),
@@ -210,6 +227,13 @@ CASES = {
         is_random=True,
     ),
     "entropy": Case(kernels.entropy, dict(probs=PROBS), verify_with(reference_entropy), ("probs",), ("probs",)),
+    "epig": Case(
+        kernels.epig,
+        dict(probs=DRAWS, target_probs=TARGETS),
+        verify_with(reference_epig),
+        PROBABILITIES,
+        PROBABILITIES,
+    ),
     "euclidean_density": Case(
         kernels.euclidean_density,
         dict(points=POINTS),
@@ -556,7 +580,7 @@ CLUSTERED = [
     name for name, case in CASES.items() if "clusters" in case.arrays and name not in ("purity_radius", "typicality")
 ]
 """Kernels that count clusters; the others only compare their ids, which may be any integers."""
-KEYED = {"mutual_information", "power_top_k", "softmax_top_k"}
+KEYED = {"batch_bald", "mutual_information", "power_top_k", "softmax_top_k"}
 """Kernels whose references draw the same random numbers."""
 INFINITE = {"nearest", "cover", "typicality"}
 """Kernels whose documented results may be infinite."""

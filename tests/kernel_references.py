@@ -79,9 +79,12 @@ def verify_subsample(marked, *, taken):
     assert (~marked).sum() == N // 2
 
 
+def entropy_terms(probs):
+    return -probs * np.log(np.where(probs > 0, probs, 1))
+
+
 def reference_entropy(probs):
-    logs = np.log(np.where(probs > 0, probs, 1))
-    return -(probs * logs).sum(axis=1) / np.log(probs.shape[1])
+    return entropy_terms(probs).sum(axis=1) / np.log(probs.shape[1])
 
 
 def verify_information(values, *, logits, key):
@@ -93,6 +96,33 @@ def draw_probs(key, logits):
     """Returns the class probabilities of a model about the logits."""
     logits = jnp.asarray(logits, float)
     return jax.nn.softmax(logits + jax.random.normal(key, logits.shape, logits.dtype))
+
+
+def verify_batch_bald(rows, *, probs, taken, key):
+    """Each row has, but for a rounding, the largest gain; of 1, 6 and 36 joint classes all, and then 36 samples."""
+    probs = probs.astype(float)
+    every, sampled, draws = np.ones((1, 3)), np.ones((36, 3)), np.arange(36) % 3
+    is_open, entropies = ~taken, entropy_terms(probs).sum(axis=2).mean(axis=0)
+    for step, key_row in enumerate(jax.random.split(key, NUM)):
+        states, row = (every if step < 3 else sampled), rows[step]
+        weights = states.mean(axis=1) if step < 3 else np.full(36, 1 / 36)
+        posterior = states / np.maximum(states.sum(axis=1, keepdims=True), 1e-300)
+        given_states = np.einsum("sk,knc->snc", posterior, probs)
+        gains = np.einsum("s,snc->n", weights, entropy_terms(given_states)) - entropies
+        assert is_open[row]
+        np.testing.assert_allclose(gains[row], gains[is_open].max(), atol=1e-6)
+        is_open[row] = False
+        logits = jnp.log(jnp.maximum(jnp.asarray(probs[:, row]), 1e-37))
+        classes = np.asarray(jax.random.categorical(key_row, logits[draws], axis=1))
+        every = (every[:, None, :] * probs[:, row].T).reshape(-1, 3)
+        sampled = sampled * probs[:, row, classes].T
+
+
+def reference_epig(probs, target_probs):
+    joint = np.einsum("knc,kmd->nmcd", probs, target_probs) / len(probs)
+    product = probs.mean(axis=0)[:, None, :, None] * target_probs.mean(axis=0)[None, :, None, :]
+    ratio = np.where(joint > 0, joint, 1) / np.where(joint > 0, product, 1)
+    return (joint * np.log(ratio)).sum(axis=(2, 3)).mean(axis=1) / np.log(probs.shape[2])
 
 
 def reversed_mean(means):

@@ -20,6 +20,7 @@ from kernel_cases import (
     INFINITE,
     KEYED,
     POINTS,
+    PROBABILITIES,
     PROBS,
     ROWS_AND_COVER,
     TAKEN,
@@ -248,16 +249,15 @@ class TestTransformations:
         """Compares with central differences in a direction in which no tie is broken."""
         rng = np.random.default_rng(3)
         smooth = {each: value + 1e-2 * rng.normal(size=value.shape) for each, value in wide.items() if each in names}
-        if "probs" in smooth:
-            smooth["probs"] = wide["probs"]
+        smooth |= {each: wide[each] for each in PROBABILITIES if each in smooth}
         if name == "explain":
             smooth = {each: wide[each] + 1e-3 * np.arange(wide[each].size) for each in names}
         total = jax.jit(partial(self.wide_total, name, wide))
         gradient = jax.grad(partial(self.wide_total, name, wide))(smooth)
         changes = {each: rng.normal(size=value.shape) for each, value in smooth.items()}
-        if "probs" in changes:
-            changes["probs"] -= changes["probs"].mean(axis=1, keepdims=True)
-            changes["probs"] *= 0.1
+        for each in set(PROBABILITIES) & changes.keys():
+            changes[each] -= changes[each].mean(axis=-1, keepdims=True)
+            changes[each] *= 0.1
         step = 1e-5
         ends = [total({each: smooth[each] + sign * step * changes[each] for each in smooth}) for sign in (1, -1)]
         slope = sum(float((gradient[each] * changes[each]).sum()) for each in smooth)

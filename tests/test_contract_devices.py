@@ -79,12 +79,13 @@ def mesh_of(kind, **sizes):
 
 
 def place(arrays, mesh, *axes):
-    """Places what has rows with its first dimensions along the axes, and leaves the rest where it is."""
+    """Places what has rows along the axes, its dimensions from that of the rows on, and leaves the rest where it is."""
 
     def place_leaf(leaf):
-        if is_key(leaf) or leaf.shape[:1] != (N,):
+        if is_key(leaf) or N not in leaf.shape:
             return leaf
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes[: leaf.ndim])))
+        before = [None] * leaf.shape.index(N)
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*[*before, *axes][: leaf.ndim])))
 
     return jax.tree.map(place_leaf, arrays)
 

@@ -172,7 +172,7 @@ class TestProbabilities:
     def test_logits_are_refused(self, name):
         arrays = in_float32(name)
         for row in ([2.0, -1.0, 0.0], [0.5, 0.6, 0.1], [0.2, 0.2, 0.2]):
-            bad = arrays | dict(probs=arrays["probs"].at[3].set(jnp.array(row + [0.0] * (C - 3))))
+            bad = arrays | dict(probs=arrays["probs"].at[..., 3, :].set(jnp.array(row + [0.0] * (C - 3))))
             with pytest.raises(ValueError, match=r"row 3: .*logits\? use jax.nn.softmax"):
                 run(name, bad)
 

@@ -35,11 +35,13 @@ SETTINGS = {
     "bald": [dict(num_draws=3, pick="top_k")],
     "badge": [{}],
     "bait": [dict(l2=0.5)],
+    "batch_bald": [dict(num_draws=3, num_samples=20)],
     "cluster_margin": [dict(clustering=KMEANS, candidates=2.0)],
     "coreset": [{}],
     "distance": [{}],
     "dropquery": [dict(num_draws=3, iterations=10)],
     "entropy_d": [dict(gamma=0.5)],
+    "epig": [dict(num_draws=3, num_targets=10)],
     "facility_location": [{}],
     "farthest_first": [{}],
     "greedy_diverse": [
@@ -180,6 +182,52 @@ def test_bald_takes_the_rows_whose_class_tells_most_of_the_model():
         STRATEGIES["bald"](num_draws=8, pick="top_k").query(jax.random.key(0), pool._replace(mc_dropout=None), 1)
     with pytest.raises(BadInput, match="num_draws 1; expected 2 or more"):
         STRATEGIES["bald"](num_draws=1, pick="top_k")
+
+
+def two_bits_pool():
+    """A pool of draws of two bits, of which the class of an open row tells the first, but that of row 40 the second.
+
+    Rows 41 and 42 tell it surely, row 40 nearly so, and the rest with doubt; so do taken rows of the second bit.
+    """
+    sureness = np.where(np.arange(50) < 30, 0.9, 0.8)
+    sureness[40], sureness[41:43] = 0.98, 1
+    tells_second = (np.arange(50) < 30) | (np.arange(50) == 40)
+
+    def draw(key):
+        first, second = jax.random.bernoulli(key, shape=(2,))
+        bit = jnp.where(tells_second, second, first)
+        ones = jnp.where(bit, jnp.float32(sureness), jnp.float32(1 - sureness))
+        return jnp.stack([ones, 1 - ones], axis=1)
+
+    return make_pool(STRATEGIES["random"]())._replace(mc_dropout=Partial(draw), taken=jnp.arange(50) < 30)
+
+
+def test_batch_bald_does_not_query_what_tells_the_same():
+    pool, key = two_bits_pool(), jax.random.key(0)
+    assert set(STRATEGIES["bald"](num_draws=64, pick="top_k").query(key, pool, 2).tolist()) == {41, 42}
+    for num_samples in (1, 100):
+        strategy = STRATEGIES["batch_bald"](num_draws=64, num_samples=num_samples)
+        assert strategy.query(key, pool, 2).tolist() == [41, 40]
+
+
+@pytest.mark.parametrize("num_targets", [10, 20])
+def test_epig_queries_what_tells_of_the_open_rows(num_targets):
+    """Not row 40, of which only taken rows tell, as long as targets are found among the open ones."""
+    pool, key = two_bits_pool(), jax.random.key(0)
+    assert set(STRATEGIES["bald"](num_draws=64, pick="top_k").query(key, pool, 3).tolist()) == {40, 41, 42}
+    rows = STRATEGIES["epig"](num_draws=64, num_targets=num_targets).query(key, pool, 19).tolist()
+    assert set(rows[:2]) == {41, 42}
+    assert 40 not in rows
+    assert 40 in STRATEGIES["epig"](num_draws=64, num_targets=50).query(key, pool, 3)
+
+
+@pytest.mark.parametrize("name", ["batch_bald", "epig"])
+def test_dropout_is_needed_where_draws_are(name):
+    strategy = STRATEGIES[name](**SETTINGS[name][0])
+    pool = make_pool(strategy)
+    for change in (dict(mc_dropout=None), dict(probs=None)):
+        with pytest.raises(BadInput, match=f"{name} needs .* give the classifier a dropout above 0, .* config.initial"):
+            strategy.query(jax.random.key(0), pool._replace(**change), 1)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +378,10 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("cluster_margin", dict(clustering=dict(name="hac")), "unknown clustering 'hac'; known: gaussian_mixture"),
         ("dropquery", dict(num_draws=0), "dropquery has num_draws 0; expected 1 or more"),
         ("dropquery", dict(iterations=0), "dropquery has iterations 0; expected 1 or more"),
+        ("batch_bald", dict(num_draws=1), "batch_bald has num_draws 1; expected 2 or more"),
+        ("batch_bald", dict(num_samples=0), "batch_bald has num_samples 0; expected 1 or more"),
+        ("epig", dict(num_draws=1), "epig has num_draws 1; expected 2 or more"),
+        ("epig", dict(num_targets=0), "epig has num_targets 0; expected 1 or more"),
         ("typiclust", dict(max_clusters=0), "max_clusters is 0; expected 1 or more"),
         ("typiclust", dict(num_neighbours=0), "num_neighbours is 0; expected 1 or more"),
         ("typiclust", dict(iterations=0), "iterations is 0; expected 1 or more"),

@@ -9,6 +9,7 @@ from latent_al.kernels import (
     distances,
     fisher,
     gradient_embedding,
+    information,
     k_center,
     purity,
     representativeness,
@@ -24,6 +25,7 @@ from latent_al.kernels.coverage import Coverage, facility_location, max_herding,
 from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.fisher import bait
 from latent_al.kernels.gradient_embedding import badge
+from latent_al.kernels.information import batch_bald, epig
 from latent_al.kernels.k_center import Cover, cover, farthest_first
 from latent_al.kernels.purity import purity_radius
 from latent_al.kernels.representativeness import (
@@ -61,6 +63,7 @@ __all__ = [
     "Nearest",
     "badge",
     "bait",
+    "batch_bald",
     "closeness_to_origin",
     "cluster_margin",
     "clustering",
@@ -71,6 +74,7 @@ __all__ = [
     "distances",
     "draw_and_match",
     "entropy",
+    "epig",
     "euclidean_density",
     "euclidean_density_estimate",
     "explain",
@@ -81,6 +85,7 @@ __all__ = [
     "greedy_diverse",
     "ibal",
     "importance",
+    "information",
     "jeffreys_density",
     "jeffreys_divergences",
     "joint_probabilities",

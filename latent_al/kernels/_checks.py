@@ -96,6 +96,15 @@ def check_classes(probs: Array) -> None:
         raise ValueError(f"probs has shape {probs.shape}; expected [rows, classes] with 2 classes or more.")
 
 
+def check_draws(probs: Array) -> None:
+    """Raises ValueError where class probabilities are not of two draws or more, and of two classes or more."""
+    if probs.shape[0] < 2 or probs.shape[2] < 2:
+        raise ValueError(
+            f"probs has shape {probs.shape}; expected [draws, rows, classes] with 2 draws or more, since one model "
+            "agrees with itself, and 2 classes or more."
+        )
+
+
 @cache
 def checks_of_type(kind: str, dtype: Any) -> tuple[Check, ...]:
     """Returns the checks that the conversion of an argument to the type of its `kind` needs."""
@@ -267,21 +276,28 @@ def _are_probabilities(value, beside):
     return (probs.min() >= -ROUNDING) & (jnp.abs(probs.sum(axis=-1) - 1).max() <= _probability_tolerance(value.dtype))
 
 
+def _of_distributions(probs, dtype):
+    """Marks what does not leave [0, 1] and sums to 1, along the last axis."""
+    return (probs >= -ROUNDING).all(axis=-1) & (np.abs(probs.sum(axis=-1) - 1) <= _probability_tolerance(dtype))
+
+
 def _no_probabilities(name, value, beside):
     del beside
     probs = value.astype(np.float64)
-    sums = probs.sum(axis=-1)
-    is_good = (probs >= -ROUNDING).all(axis=-1) & (np.abs(sums - 1) <= _probability_tolerance(value.dtype))
+    if probs.ndim == 3:
+        # Of the draws of a row the first that is bad.
+        probs = probs[_of_distributions(probs, value.dtype).argmin(axis=0), np.arange(probs.shape[1])]
+    is_good = _of_distributions(probs, value.dtype)
     row = int(is_good.argmin())
     rows = _of_rows(name, ~is_good, "no probabilities")
     return (
         f"{rows}: it runs from {probs[row].min():g} to {probs[row].max():g} and "
-        f"sums to {sums[row]:g}; expected values in [0, 1] that sum to 1: logits? use jax.nn.softmax."
+        f"sums to {probs[row].sum():g}; expected values in [0, 1] that sum to 1: logits? use jax.nn.softmax."
     )
 
 
 PROBABILITIES = Check(_are_probabilities, _no_probabilities)
-"""The values of each row are in [0, 1] and sum to 1."""
+"""The values of each row, or of each draw [k n c] of it, are in [0, 1] and sum to 1."""
 
 
 def _left(taken, beside):

@@ -107,6 +107,11 @@ def mutual_information(
     return _information(totals, num_draws)
 
 
+def entropy_terms(probs: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns -p log(p), with a finite gradient at the zeros of a softmax that saturates, whose own is zero there."""
+    return -probs * jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
+
+
 @compiled
 def _added(totals: _Totals, probs: Float[Array, "n c"], entropies: Float[Array, " n"]) -> _Totals:
     return _Totals(totals.probs + probs, totals.entropies + entropies)
@@ -119,12 +124,7 @@ def _information(totals: _Totals, num_draws: int) -> Float[Array, " n"]:
 
 def _entropy(probs):
     check_classes(probs)
-    return jnp.minimum(_entr(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1)
-
-
-def _entr(probs):
-    """Returns -p log(p), with a finite gradient at the zeros of a softmax that saturates, whose own is zero there."""
-    return -probs * jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
+    return jnp.minimum(entropy_terms(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1)
 
 
 @jax.custom_jvp

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from latent_al.strategies.badge import badge
 from latent_al.strategies.bait import bait
-from latent_al.strategies.bald import bald
+from latent_al.strategies.bald import bald, batch_bald, epig
 from latent_al.strategies.cluster_margin import cluster_margin
 from latent_al.strategies.coverage import facility_location, max_herding, prob_cover, uncertainty_herding
 from latent_al.strategies.diversity import greedy_diverse
@@ -24,11 +24,13 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "badge": badge,
     "bait": bait,
     "bald": bald,
+    "batch_bald": batch_bald,
     "cluster_margin": cluster_margin,
     "coreset": coreset,
     "distance": distance,
     "dropquery": dropquery,
     "entropy_d": entropy_d,
+    "epig": epig,
     "facility_location": facility_location,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,

@@ -1,10 +1,13 @@
 """Disagreement of a classifier with itself: Gal, Islam and Ghahramani, Deep Bayesian Active Learning (2017)."""
 
 import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from latent_al import kernels
 from latent_al.strategies.uncertainty import PICKS
-from latent_al.types import BadInput, Strategy, check_name
+from latent_al.types import BadInput, Key, Pool, Strategy, check_name
 
 
 def bald(*, num_draws: int, pick: str) -> Strategy:
@@ -20,17 +23,95 @@ def bald(*, num_draws: int, pick: str) -> Strategy:
         BadInput: an unknown pick, too few predictions, a pool without a classifier that has dropout.
     """
     check_name(pick, PICKS, "pick")
-    if num_draws < 2:
-        raise BadInput(f"bald has num_draws {num_draws}; expected 2 or more.")
+    _check_draws("bald", num_draws)
 
     def query(key, pool, num):
-        if pool.mc_dropout is None or pool.probs is None:
-            raise BadInput(
-                "bald needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, and "
-                "config.initial a strategy that reads latents only, such as random."
-            )
         key_dropout, key_pick = jax.random.split(key)
-        score = kernels.mutual_information(key_dropout, pool.mc_dropout, num_draws=num_draws)
+        score = kernels.mutual_information(key_dropout, _mc_dropout("bald", pool), num_draws=num_draws)
         return PICKS[pick](key_pick, score, pool.taken, num)
 
     return Strategy(query)
+
+
+def batch_bald(*, num_draws: int, num_samples: int) -> Strategy:
+    """Selects row by row the largest mutual information between the classes of the batch and the model, by MC dropout.
+
+    Unlike `bald` it does not query rows that tell the same. Source: Kirsch, van Amersfoort and Gal, BatchBALD (2019).
+
+    A batch of b of n rows of c classes takes O(b n c num_draws num_samples) time, and memory for two copies of the
+    num_draws predictions, each n c numbers; `subsample` of the arm lowers both. No batch tells more than
+    log(num_draws): one of many rows needs many predictions.
+
+    Args:
+        num_draws: MC-dropout predictions, 2 or more.
+        num_samples: joint classes of the batch, 1 or more; it is exact while there are no more, c^(b - 1) for a batch
+            of b.
+
+    Raises:
+        BadInput: too few predictions or samples, a pool without a classifier that has dropout.
+    """
+    _check_draws("batch_bald", num_draws)
+    if num_samples < 1:
+        raise BadInput(f"batch_bald has num_samples {num_samples}; expected 1 or more.")
+
+    def query(key, pool, num):
+        key_dropout, key_samples = jax.random.split(key)
+        probs = _predictions("batch_bald", key_dropout, pool, num_draws)
+        return kernels.batch_bald(key_samples, probs, pool.taken, num, num_samples=num_samples)
+
+    return Strategy(query)
+
+
+def epig(*, num_draws: int, num_targets: int) -> Strategy:
+    """Selects rows whose class tells most about the classes of random rows of the pool, by MC dropout.
+
+    Unlike `bald` it leaves out rows that tell about the model but not about the rest of the pool, such as outliers.
+    Rows that tell the same may be queried together. Source: Bickford Smith, Kirsch, Farquhar, Gal, Foster and
+    Rainforth, Prediction-Oriented Bayesian Active Learning (2023).
+
+    A round of n rows of c classes takes O(n num_targets c^2 num_draws) time, and memory for two copies of the num_draws
+    predictions, each n c numbers.
+
+    Args:
+        num_draws: MC-dropout predictions, 2 or more.
+        num_targets: rows of the pool to be predicted, 1 or more; drawn anew each round, first of those that may be
+            queried, all where the pool has fewer.
+
+    Raises:
+        BadInput: too few predictions or targets, a pool without a classifier that has dropout.
+    """
+    _check_draws("epig", num_draws)
+    if num_targets < 1:
+        raise BadInput(f"epig has num_targets {num_targets}; expected 1 or more.")
+
+    def query(key, pool, num):
+        key_dropout, key_targets = jax.random.split(key)
+        probs = _predictions("epig", key_dropout, pool, num_draws)
+        ranks = jax.random.uniform(key_targets, pool.taken.shape) - jnp.where(pool.taken, 1.0, 0.0)
+        targets = kernels.top_k(ranks, jnp.zeros_like(pool.taken), min(num_targets, len(ranks)))
+        return kernels.top_k(kernels.epig(probs, probs[:, targets]), pool.taken, num)
+
+    return Strategy(query)
+
+
+def _check_draws(name: str, num_draws: int) -> None:
+    if num_draws < 2:
+        raise BadInput(f"{name} has num_draws {num_draws}; expected 2 or more.")
+
+
+def _predictions(name: str, key: Key, pool: Pool, num_draws: int) -> Float[Array, "num_draws n c"]:
+    return jax.lax.map(_mc_dropout(name, pool), jax.random.split(key, num_draws))
+
+
+def _mc_dropout(name: str, pool: Pool) -> Partial:
+    """Returns the MC-dropout predictions of the pool, by key, which the strategy `name` needs.
+
+    Raises:
+        BadInput: there are none.
+    """
+    if pool.mc_dropout is None or pool.probs is None:
+        raise BadInput(
+            f"{name} needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, and "
+            "config.initial a strategy that reads latents only, such as random."
+        )
+    return pool.mc_dropout

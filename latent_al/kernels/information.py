@@ -1,0 +1,252 @@
+"""Information that the classes of rows give about a model, and about the classes of other rows.
+
+`probs [k n c]` are the class probabilities of n rows under k draws of the model, such as MC-dropout predictions. Given
+the model, the classes of two rows are independent: their joint probability is the mean over the draws of products.
+
+Outside `jit` what is not a probability, such as a logit, is refused.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_draws, check_num
+from latent_al.kernels._kernel import kernel
+from latent_al.kernels._loops import fori_loop, scan
+from latent_al.kernels._sharding import gather, map_shards, take_row
+from latent_al.kernels.selection import top_k
+from latent_al.kernels.uncertainty import entropy_terms
+
+COLUMNS = 1024
+"""Classes of rows, c for each row, whose joint probabilities are computed at a time."""
+
+STATES = 256
+"""Joint classes of the rows selected that are paired with those columns at a time."""
+
+
+class _Rows(NamedTuple):
+    """Predictions for rows, which come first, and the mean of their entropies in nats."""
+
+    probs: Float[Array, "n k c"]
+    entropies: Float[Array, " n"]
+
+
+class _Joint(NamedTuple):
+    """Logarithms of the probabilities of joint classes of the rows selected, under each draw.
+
+    every: of all joint classes, those of the last row running fastest, for as long as there are at most s.
+    sampled: of s of them, the i-th from draw i modulo k.
+    """
+
+    every: Float[Array, "s k"]
+    sampled: Float[Array, "s k"]
+
+
+class _States(NamedTuple):
+    """Joint classes of the rows selected, in b blocks.
+
+    posterior: probabilities of the draws given the joint classes.
+    weights: probabilities of the joint classes.
+    num_blocks: blocks that have weights above 0.
+    """
+
+    posterior: Float[Array, "b s k"]
+    weights: Float[Array, "b s"]
+    num_blocks: Int[Array, ""]
+
+
+class _Carry(NamedTuple):
+    joint: _Joint
+    blocked: Bool[Array, " n"]
+
+
+class _Deviations(NamedTuple):
+    """The mean p of the probabilities of the draws, and how far they are from it: (p_k - p) / p."""
+
+    probs: Float[Array, "n c"]
+    of_draws: Float[Array, "n k c"]
+
+
+@kernel(probs=PROBABILITIES, taken=ROWS_LEFT)
+def batch_bald(
+    key: PRNGKeyArray, probs: Float[Array, "k n c"], taken: Bool[Array, " n"], num: int, *, num_samples: int
+) -> Int[Array, " num"]:
+    """Selects row by row the largest mutual information of the classes of all rows selected and the model.
+
+    A row whose class follows from that of another tells little once the other is selected. It is exact while the rows
+    selected have at most `num_samples` joint classes, c^b of b rows. Beyond, it is estimated from as many samples of
+    these, equally many from each draw of the model: `num_samples` is rounded up to a multiple of the draws. The samples
+    stay, and get the class of one more row after the other; the classes of candidates are summed over.
+
+    A row adds the mean over joint classes of the entropy of its class given these, less that given the model. The
+    source samples the first and adds it to the entropy of the joint classes, which is the same for all candidates.
+
+    Ties go to the lowest row, but for a rounding. Inside a caller's `jit` rows that are not finite come last, and n
+    stands for each row that is missing. O(num n c k m) time for m joint classes, and memory for another copy of the
+    predictions and O(k m).
+
+    Source: Kirsch, van Amersfoort and Gal, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
+    Learning (2019).
+
+    Args:
+        probs: class probabilities of the rows under k draws of the model.
+        taken: rows that may not be selected.
+        num: rows to select.
+        num_samples: joint classes, 1 or more.
+
+    Raises:
+        ValueError: `num` is not in [1, rows left], there are fewer than two draws or classes, or no samples, the shapes
+            differ, or a row is not of probabilities.
+    """
+    check_draws(probs)
+    check_num(num, len(taken))
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
+    num_draws, _, num_classes = probs.shape
+    num_states = -(-num_samples // num_draws) * num_draws
+    rows = _Rows(jnp.moveaxis(probs, 1, 0), entropy_terms(probs).sum(axis=2).mean(axis=0))
+
+    def select(carry, step):
+        key, index = step
+        states = _states(carry.joint, index, num_classes)
+        gains = gather(map_shards(_gains_of_shard, rows, states), len(taken))
+        row = top_k(gains, carry.blocked, 1)[0]
+        joint = _with_row(key, carry.joint, take_row(rows.probs, row))
+        return _Carry(joint, carry.blocked.at[row].set(True, mode="drop")), row
+
+    nothing = jnp.zeros((num_states, num_draws), rows.probs.dtype)
+    steps = jax.random.split(key, num), jnp.arange(num)
+    return scan(select, _Carry(_Joint(nothing, nothing), taken), steps)[1]
+
+
+@kernel(probs=PROBABILITIES, target_probs=PROBABILITIES)
+def epig(probs: Float[Array, "k n c"], target_probs: Float[Array, "k m c"]) -> Float[Array, " n"]:
+    """Returns the mean over targets of the mutual information of a row's class and theirs, over log(c), in [0, 1].
+
+    It is what a label is expected to tell about predictions, where `mutual_information` is what it tells about the
+    model. It is measured from deviations between draws, so that a small one is not the rest of large entropies.
+    O(n m c^2 k) time, in matrix products, and memory for another copy of the predictions and O(c^2).
+
+    Source: Bickford Smith, Kirsch, Farquhar, Gal, Foster and Rainforth, Prediction-Oriented Bayesian Active Learning
+    (2023).
+
+    Args:
+        probs: class probabilities of the rows under k draws of the model.
+        target_probs: the same of m rows that are to be predicted, such as a random part of the pool, under the same
+            draws.
+
+    Raises:
+        ValueError: there are fewer than two draws or classes, the shapes differ, or a row is not of probabilities.
+    """
+    check_draws(probs)
+    num_classes = probs.shape[2]
+    targets = _deviations(jnp.moveaxis(target_probs, 1, 0))
+    targets = _tiled(targets, max(1, COLUMNS // num_classes))
+    nats = gather(map_shards(_epig_of_shard, jnp.moveaxis(probs, 1, 0), targets), probs.shape[1])
+    return jnp.clip(nats / (target_probs.shape[1] * jnp.log(num_classes)), 0, 1)
+
+
+def _num_exact(num_states, num_classes):
+    """Returns how many rows are selected before their joint classes, and one of the next row, are sampled."""
+    num_rows = 0
+    while num_classes**num_rows <= num_states:
+        num_rows += 1
+    return num_rows
+
+
+def _states(joint, num_selected, num_classes):
+    """Returns the joint classes of the rows selected, all of them or a sample."""
+    num_states, num_draws = joint.every.shape
+    num_exact = _num_exact(num_states, num_classes)
+    is_exact = num_selected < num_exact
+    logs = jnp.where(is_exact, joint.every, joint.sampled)
+    size = jnp.where(is_exact, num_classes ** jnp.minimum(num_selected, num_exact - 1), num_states)
+    weights = jnp.where(is_exact, jnp.exp(jax.nn.logsumexp(logs, axis=1)) / num_draws, 1 / num_states)
+    weights = jnp.where(jnp.arange(num_states) < size, weights, 0)
+    posterior, weights = _tiled((jax.nn.softmax(logs, axis=1), weights), STATES)
+    return _States(posterior, weights, -(-size // weights.shape[1]))
+
+
+def _with_row(key, joint, probs):
+    """Returns the joint classes with those of one more row, of probabilities [k c]."""
+    places = jnp.arange(len(joint.every))
+    logs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
+    num_draws, num_classes = logs.shape
+    every = joint.every[places // num_classes] + logs[:, places % num_classes].T
+    classes = jax.random.categorical(key, logs[places % num_draws], axis=1)
+    return _Joint(every, joint.sampled + logs[:, classes].T)
+
+
+def _gains_of_shard(rows, states):
+    """Returns the information in nats [n] that the class of each row adds to that of the rows selected."""
+
+    def of_tile(rows):
+        size, num_draws, num_classes = rows.probs.shape
+        columns = jnp.moveaxis(rows.probs, 1, 0).reshape(num_draws, -1)
+
+        def add(block, sums):
+            probs = jnp.matmul(states.posterior[block], columns, precision="highest")
+            return sums + jnp.matmul(states.weights[block], entropy_terms(probs), precision="highest")
+
+        sums = fori_loop(0, states.num_blocks, add, jnp.zeros(size * num_classes, columns.dtype))
+        return sums.reshape(size, num_classes).sum(axis=1) - rows.entropies
+
+    return _by_tiles(of_tile, rows, max(1, COLUMNS // rows.probs.shape[2]))
+
+
+def _epig_of_shard(probs, targets):
+    """Returns the sums over targets [n] of the mutual information in nats."""
+
+    def of_tile(probs):
+        rows = _deviations(probs)
+
+        @partial(jax.checkpoint, prevent_cse=False)
+        def add(sums, targets):
+            # The joint probability of two classes is (1 + excess) times the product of theirs.
+            excess = jnp.einsum("nkc,mkd->ncmd", rows.of_draws, targets.of_draws, precision="highest") / probs.shape[1]
+            nats = jnp.einsum("ncmd,md->nc", _divergence(excess), targets.probs, precision="highest")
+            return sums + nats, None
+
+        sums = scan(add, jnp.zeros_like(rows.probs), targets)[0]
+        return (rows.probs * sums).sum(axis=1)
+
+    return _by_tiles(of_tile, probs, max(1, COLUMNS // probs.shape[2]))
+
+
+def _deviations(probs):
+    mean = probs.mean(axis=1)
+    eps = float(jnp.finfo(probs.dtype).eps)
+    # Where the mean is smaller, the class adds nothing that is seen, and its gradient would overflow.
+    scale = jnp.where(mean > eps**2, mean, 1)
+    return _Deviations(mean, (probs - mean[:, None, :]) / scale[:, None, :])
+
+
+def _divergence(excess):
+    """Returns (1 + x) log(1 + x) - x, which is not below 0, with a finite gradient at -1.
+
+    Its mean, in which the last term is 0, is the divergence of (1 + x) p from p.
+    """
+    lowest = -1 + float(jnp.finfo(excess.dtype).eps)
+    return (1 + excess) * jnp.log1p(jnp.maximum(excess, lowest)) - excess
+
+
+def _by_tiles(function: Callable, rows: PyTree, size: int) -> Float[Array, " n"]:
+    """Returns the values of all rows, of which `function` computes those of `size` at a time."""
+    num_rows = len(jax.tree.leaves(rows)[0])
+    return jax.lax.map(function, _tiled(rows, size)).reshape(-1)[:num_rows]
+
+
+def _tiled(rows, size):
+    """Returns rows in as few equal tiles as have at most `size` rows; zeros follow the last row."""
+
+    def tile(leaf):
+        num_tiles = -(-len(leaf) // size)
+        missing = -len(leaf) % num_tiles
+        padded = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+        return padded.reshape(num_tiles, -1, *leaf.shape[1:])
+
+    return jax.tree.map(tile, rows)
