@@ -37,7 +37,7 @@ BUDGETS = {"1 to 5": (1, 5), "9 to 21": (9, 21), "25 and more": (25, np.inf)}
 class Run(NamedTuple):
     """One setting of the study: a set, its balance and the size of its batches.
 
-    scores: validation accuracy in percent, [num_labels, (arm, seed)]; of the arms that read dropout too, which are
+    scores: validation accuracy in percent, [num_labels, (arm, seed)]; of the posterior's arms too, which are
         compared with the random of their own run.
     baselines: of each arm, the scores of random that it is compared with.
     seconds: that a selection takes on average, of each arm and for one seed.
@@ -60,14 +60,14 @@ class Run(NamedTuple):
 
 
 def specs() -> Iterator[str]:
-    """Yields the settings, without dropout."""
+    """Yields the settings, without the posterior."""
     for name, *changes in itertools.product(SETS, ("", "-tail"), ("", "-large")):
         yield name + "".join(changes)
 
 
 def launch(args: argparse.Namespace) -> None:
-    """Runs all settings of the sets that are given, and those with dropout."""
-    for spec, more in itertools.product(specs(), ("", "-dropout")):
+    """Runs all settings of the sets that are given, and those of the posterior."""
+    for spec, more in itertools.product(specs(), ("", "-posterior")):
         name = spec.split("-")[0]
         if name != "digits" and not getattr(args, name):
             continue
@@ -84,7 +84,7 @@ def launch(args: argparse.Namespace) -> None:
 def read(folder: Path, spec: str) -> Run | None:
     """Reads a setting; None where it is not complete."""
     scores, baselines, seconds = {}, {}, {}
-    for path in (folder / spec, folder / f"{spec}-dropout"):
+    for path in (folder / spec, folder / f"{spec}-posterior"):
         if not (path / "summary.json").exists():
             continue
         metrics = pd.read_csv(path / "metrics.csv")

@@ -5,8 +5,9 @@
     python launch.py --config=configs/study.py:trashnet --config.data.root=DIR --config.encoders.latents.root=NETWORK
 
 A set, then what is changed in it, joined by dashes: `tail` thins the classes of the pool to a long tail of ratio 50,
-`large` has batches of 20 labels a class in place of 4, and `dropout` compares the strategies that read the predictions
-of many networks with random. `python benchmarks/study.py` runs them all, and makes the tables of docs/results.md.
+`large` has batches of 20 labels a class in place of 4, and `posterior` compares with random the strategies that ask how
+sure the classifier's weights are, by MC dropout or by Fisher information. `python benchmarks/study.py` runs them all,
+and prints the tables of docs/results.md.
 
     digits     scikit-learn's digits, 64 pixels; logistic regression
     mnist      10,000 images of MNIST, 10 latents of a VAE trained on them; a perceptron
@@ -46,10 +47,13 @@ AFTER_RANDOM = dict(
     uncertain_farthest_first=dict(name="uncertain_farthest_first", measure="margin", share=0.2, space="latents"),
 )
 AFTER_TYPICAL = dict(typical_margin=MARGIN, typical_greedy_diverse=GREEDY, typical_badge=dict(name="badge"))
-DROPOUT = dict(
+POSTERIOR = dict(
     random=dict(name="random"),
     bald=dict(name="bald", num_draws=20, pick="top_k"),
+    batch_bald=dict(name="batch_bald", num_draws=20, num_samples=500),
     dropquery=dict(name="dropquery", num_draws=3, iterations=20),
+    epig=dict(name="epig", num_draws=20, num_targets=500),
+    bait=dict(name="bait", l2=1.0),
 )
 
 SMALL, LARGE = 4, 20
@@ -61,7 +65,7 @@ SIZES = {
     "trashnet": dict(num_classes=6, num_validation=500, num_rounds=25, num_tail_rounds=10),
     "smoke": dict(num_classes=10, num_validation=1500, num_rounds=1, num_tail_rounds=1),
 }
-CHANGES = {"tail", "large", "dropout"}
+CHANGES = {"tail", "large", "posterior"}
 
 
 def source(name, num_validation):
@@ -90,8 +94,8 @@ def classifier(name):
 
 
 def arms_of(changes, num_classes):
-    if "dropout" in changes:
-        strategies = DROPOUT
+    if "posterior" in changes:
+        strategies = POSTERIOR
     else:
         strategies = AFTER_RANDOM | AFTER_TYPICAL | FROM_THE_START
         strategies["prob_cover"] = strategies["prob_cover"] | dict(num_clusters=num_classes)

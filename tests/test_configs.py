@@ -49,7 +49,7 @@ def test_every_config_has_a_launch():
 MORE = {
     "mnist_latent_sampling": ["cpu-unbalanced-100-mlp", "cpu-readings"],
     "orientation_farthest_point": ["poses-cnn"],
-    "study": ["digits-tail", "mnist-large", "cifar10-tail-large-dropout"],
+    "study": ["digits-tail", "mnist-large", "cifar10-tail-large-posterior"],
 }
 """Sizes with something changed in them."""
 KINDS = {"mnist_vae": ("", "dense-", "conv-", "gan-", "svhn-", "svhn-dense-", "svhn-conv-")}
@@ -125,7 +125,7 @@ def test_photos(tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["smoke", "smoke-dropout"])
+@pytest.mark.parametrize("size", ["smoke", "smoke-posterior"])
 def test_study(size, tmp_path):
     """All arms are compared with random from as many labels as there are classes on."""
     succeed(f"--config=configs/study.py:{size}", f"--workdir={tmp_path}")
