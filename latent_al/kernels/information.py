@@ -6,18 +6,17 @@ the model, the classes of two rows are independent: their joint probability is t
 Outside `jit` what is not a probability, such as a logit, is refused.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_draws, check_num
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan
-from latent_al.kernels._sharding import gather, map_shards, take_row
+from latent_al.kernels._sharding import gather, map_shards
 from latent_al.kernels.selection import top_k
 from latent_al.kernels.uncertainty import entropy_terms
 
@@ -29,7 +28,7 @@ STATES = 256
 
 
 class _Rows(NamedTuple):
-    """Predictions for rows, which come first, and the mean of their entropies in nats."""
+    """Predictions for rows, which come first, and the means of their entropies in nats."""
 
     probs: Float[Array, "n k c"]
     entropies: Float[Array, " n"]
@@ -87,7 +86,7 @@ def batch_bald(
 
     Ties go to the lowest row, but for a rounding. Inside a caller's `jit` rows that are not finite come last, and n
     stands for each row that is missing. O(num n c k m) time for m joint classes, and memory for another copy of the
-    predictions and O(k m).
+    predictions and O(m (k + c)).
 
     Source: Kirsch, van Amersfoort and Gal, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
     Learning (2019).
@@ -109,16 +108,18 @@ def batch_bald(
     num_draws, _, num_classes = probs.shape
     num_states = -(-num_samples // num_draws) * num_draws
     rows = _Rows(jnp.moveaxis(probs, 1, 0), entropy_terms(probs).sum(axis=2).mean(axis=0))
+    tiles = map_shards(partial(_tiled, size=max(1, COLUMNS // num_classes)), rows)
+    width = -(-len(taken) // len(tiles.entropies))
 
     def select(carry, step):
         key, index = step
         states = _states(carry.joint, index, num_classes)
-        gains = gather(map_shards(_gains_of_shard, rows, states), len(taken))
+        gains = gather(map_shards(_gains_of_shard, tiles, states)[:, :width], len(taken))
         row = top_k(gains, carry.blocked, 1)[0]
-        joint = _with_row(key, carry.joint, take_row(rows.probs, row))
+        joint = _with_row(key, carry.joint, probs.at[:, row].get(mode="fill"))
         return _Carry(joint, carry.blocked.at[row].set(True, mode="drop")), row
 
-    nothing = jnp.zeros((num_states, num_draws), rows.probs.dtype)
+    nothing = jnp.zeros((num_states, num_draws), probs.dtype)
     steps = jax.random.split(key, num), jnp.arange(num)
     return scan(select, _Carry(_Joint(nothing, nothing), taken), steps)[1]
 
@@ -151,7 +152,7 @@ def epig(probs: Float[Array, "k n c"], target_probs: Float[Array, "k m c"]) -> F
 
 
 def _num_exact(num_states, num_classes):
-    """Returns how many rows are selected before their joint classes, and one of the next row, are sampled."""
+    """Returns the number of rows that are selected without samples."""
     num_rows = 0
     while num_classes**num_rows <= num_states:
         num_rows += 1
@@ -181,21 +182,20 @@ def _with_row(key, joint, probs):
     return _Joint(every, joint.sampled + logs[:, classes].T)
 
 
-def _gains_of_shard(rows, states):
-    """Returns the information in nats [n] that the class of each row adds to that of the rows selected."""
+def _gains_of_shard(tiles, states):
+    """Returns the information in nats that the classes of rows add, one by one, to those of the rows selected."""
 
-    def of_tile(rows):
-        size, num_draws, num_classes = rows.probs.shape
-        columns = jnp.moveaxis(rows.probs, 1, 0).reshape(num_draws, -1)
+    def of_tile(tile):
+        columns = jnp.moveaxis(tile.probs, 1, 0).reshape(tile.probs.shape[1], -1)
 
         def add(block, sums):
             probs = jnp.matmul(states.posterior[block], columns, precision="highest")
             return sums + jnp.matmul(states.weights[block], entropy_terms(probs), precision="highest")
 
-        sums = fori_loop(0, states.num_blocks, add, jnp.zeros(size * num_classes, columns.dtype))
-        return sums.reshape(size, num_classes).sum(axis=1) - rows.entropies
+        sums = fori_loop(0, states.num_blocks, add, jnp.zeros_like(columns[0]))
+        return sums.reshape(len(tile.entropies), -1).sum(axis=1) - tile.entropies
 
-    return _by_tiles(of_tile, rows, max(1, COLUMNS // rows.probs.shape[2]))
+    return jax.lax.map(of_tile, jax.tree.map(lambda leaf: leaf[0], tiles)).reshape(-1)
 
 
 def _epig_of_shard(probs, targets):
@@ -214,7 +214,8 @@ def _epig_of_shard(probs, targets):
         sums = scan(add, jnp.zeros_like(rows.probs), targets)[0]
         return (rows.probs * sums).sum(axis=1)
 
-    return _by_tiles(of_tile, probs, max(1, COLUMNS // probs.shape[2]))
+    tiles = _tiled(probs, max(1, COLUMNS // probs.shape[2]))
+    return jax.lax.map(of_tile, tiles).reshape(-1)[: len(probs)]
 
 
 def _deviations(probs):
@@ -232,12 +233,6 @@ def _divergence(excess):
     """
     lowest = -1 + float(jnp.finfo(excess.dtype).eps)
     return (1 + excess) * jnp.log1p(jnp.maximum(excess, lowest)) - excess
-
-
-def _by_tiles(function: Callable, rows: PyTree, size: int) -> Float[Array, " n"]:
-    """Returns the values of all rows, of which `function` computes those of `size` at a time."""
-    num_rows = len(jax.tree.leaves(rows)[0])
-    return jax.lax.map(function, _tiled(rows, size)).reshape(-1)[:num_rows]
 
 
 def _tiled(rows, size):
