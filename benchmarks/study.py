@@ -197,7 +197,7 @@ def print_regret(runs: list[Run]) -> None:
 def draw(runs: list[Run], path: Path) -> None:
     """Draws a panel for each budget: arms by settings, coloured by the difference from random, marked where clear."""
     arms = sorted({arm for run in runs for arm in run.arms}, key=lambda arm: -overall(runs, arm))
-    figure = Figure(figsize=(4 + 0.75 * len(runs), 1.5 + 0.28 * len(arms)), layout="constrained")
+    figure = Figure(figsize=(5 + 0.7 * len(runs), 2 + 0.25 * len(arms)), layout="constrained")
     panels = figure.subplots(1, len(BUDGETS), sharey=True)
     for axes, (name, budget) in zip(panels, BUDGETS.items(), strict=True):
         image = np.full((len(arms), len(runs)), np.nan)
@@ -208,7 +208,7 @@ def draw(runs: list[Run], path: Path) -> None:
                 mark = {1: "+", 0: "", -1: "\N{MINUS SIGN}"}[side(values)]
                 axes.text(column, row, mark, ha="center", va="center", fontsize="small")
         drawn = axes.imshow(image, cmap="PiYG", vmin=-8, vmax=8, aspect="auto")
-        axes.set_title(f"{name} labels a class")
+        axes.set_title(f"{name}\nlabels a class", fontsize="small")
         axes.set_xticks(range(len(runs)), [run.name for run in runs], rotation=90, fontsize="small")
     panels[0].set_yticks(range(len(arms)), [words(arm) for arm in arms])
     figure.colorbar(drawn, ax=panels, label="accuracy ahead of random (points)", extend="both")
