@@ -19,6 +19,7 @@ require(
     "scipy",
     "sklearn",
     "statsmodels",
+    "threadpoolctl",
     "tqdm",
 )
 

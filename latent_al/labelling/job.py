@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from latent_al.data.store import Store
 from latent_al.encoders import Encoder, build_encoder
-from latent_al.labelling import label_studio, near_duplicates, rounds, scan, sheets, terminal
+from latent_al.labelling import advice, label_studio, near_duplicates, rounds, scan, sheets, terminal
 from latent_al.labelling.asking import Asked, ask
 from latent_al.labelling.audit import enlarge, set_audit_aside
 from latent_al.labelling.classes import SKIPPED, clean, fold
@@ -19,7 +19,7 @@ from latent_al.labelling.config import parse_labelling
 from latent_al.labelling.state import State, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
-from latent_al.runtime.files import write_csv
+from latent_al.runtime.files import write_atomically, write_csv
 from latent_al.runtime.noise import noise_to_file
 from latent_al.runtime.workdir import check_format, check_identity
 from latent_al.strategies import STRATEGIES
@@ -97,11 +97,15 @@ def _run(config, folder, parts):
     )
     for line in terminal.taken_in(folder, state, taken, is_fixed=bool(config.classes)):
         print(line)
-    state = _without_near_duplicates(folder, config.label_near_duplicates_once, scanned, state, encoded)
+    near = _near_duplicates(folder, config.label_near_duplicates_once, scanned, state, encoded)
+    if config.label_near_duplicates_once:
+        state = near_duplicates.label_once(state, near)
     if state.is_waiting and not enlarged:
         print(terminal.waiting(state, taken))
     else:
         asked = ask(config, parts.initial, parts.strategy, state, encoded)
+        if not state.past and not state.labels.labels:
+            _advise(folder, state, encoded, asked, num_near=len(near.rows), seed=config.seed)
         print(terminal.report(asked.record, _publish(folder, scanned, state, encoded, asked)))
         state = _after(state, asked)
     _write_progress(folder, state.past)
@@ -165,13 +169,21 @@ def _encode(encoder: Encoder, scanned, folder) -> Encoded:
     return encoded
 
 
-def _without_near_duplicates(folder, is_once, scanned, state: State, encoded) -> State:
-    """Lists the near-duplicates, and returns the state in which they are not asked where one stands for all."""
+def _near_duplicates(folder, is_once, scanned, state: State, encoded) -> near_duplicates.NearDuplicates:
+    """Returns the near-duplicates, and lists them."""
     near = near_duplicates.find(folder, encoded.latents, state)
     near_duplicates.publish(folder, scanned, near)
     if len(near.rows):
         print(terminal.near_duplicates(folder, near, is_once=is_once))
-    return near_duplicates.label_once(state, near) if is_once else state
+    return near
+
+
+def _advise(folder, state: State, encoded, asked: Asked, *, num_near, seed):
+    """Tells what the latents say of the first batch, before it is written."""
+    latents, picked = np.asarray(encoded.latents), asked.rows[: len(asked.record["queries"])]
+    said = advice.advise(latents[state.masks.candidates], latents[picked], num_near=num_near, seed=seed)
+    print(f"\n{said}")
+    write_atomically(folder / "advice.txt", f"{said}\n")
 
 
 def _publish(folder, scanned, state: State, encoded, asked: Asked):
