@@ -97,8 +97,9 @@ def bait(
 
     Exact: M^-1 V and all gains follow each selection by a Woodbury update of rank c - 1, with V V^T the information of
     a row. Ties go to the lowest row, and rows without a gain come last, by row. In float32 the picks are those of
-    float64 while |x|^2 / l2 is below some 1e4; where it is larger, what is left of rows near selected ones is rounding,
-    and `jax_enable_x64` helps. A ridge below the rounding of the labelled rows' information is raised to that.
+    float64 while |x|^2 / l2 is below some 1e3. Beyond, they part once the rows selected span the features: what is left
+    of the gains is rounding there, and `jax_enable_x64` helps. A ridge below the rounding of the labelled rows'
+    information is raised to that.
 
     Time: O(n f^2 c^2 + f^3 c^3) once, and O(n f c^2 + n c^3 + f^2 c^3 + num f c^3) a selection. Memory: O(n f + n c^2 +
     f^2 c^2 + num f c^2); no matrix [f c, c] a row is ever made. Inside a caller's `jit` rows that are not finite tell
