@@ -11,7 +11,7 @@ def bait(*, l2: Scalar) -> Strategy:
     """Selects rows that tell about the classifier's last layer what the whole pool would: `kernels.bait`.
 
     Memory and time grow with the square of features times classes, for each seed: 512 features and 10 classes take
-    some 0.6 GiB beside the features. For more of both take `badge`, which makes no such matrix.
+    some 0.7 GiB beside the features. For more of both take `badge`, which makes no such matrix.
 
     Args:
         l2: ridge beside the summed information of the labelled rows; 1 in the authors' code, beside a mean.
