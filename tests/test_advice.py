@@ -47,6 +47,13 @@ class TestClusters:
         assert clusters.tried == (1, 2, 3)
         assert clusters.num == 3
 
+    def test_none_where_all_rows_of_the_sample_coincide(self):
+        points = np.ones((60, 3), np.float32)
+        assert advice.cluster(points, 0).num == 1
+        said = advice.advise(points, points[:5], num_near=59, seed=0)
+        assert "clusters     none: k-means leaves 0 % less spread" in said
+        assert "cannot be expected" in said
+
     def test_what_a_random_batch_misses(self):
         clusters = of(2)._replace(shares=np.array([0.75, 0.25]))
         assert clusters.missed(2) == pytest.approx(0.75 * 0.25**2 + 0.25 * 0.75**2)

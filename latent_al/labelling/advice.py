@@ -183,10 +183,13 @@ def cluster(points: Float[np.ndarray, "n d"], seed: int) -> Clusters:
 
     Source: Tibshirani, Walther and Hastie (2001); the Gaussian is that of Liu, Hayes, Nobel and Marron (2008).
     """
-    components = PCA(min(COMPONENTS, *points.shape), random_state=seed)
-    rotated = components.fit_transform(points).astype(np.float32)
     most = min(len(points) // ROWS_A_CLUSTER, len(np.unique(points, axis=0)))
     tried = tuple(num for num in NUM_CLUSTERS if num <= most)
+    # A pool of which few rows differ may have a sample in which none does.
+    if len(tried) == 1:
+        return Clusters(tried, np.zeros(1), 1, np.ones(1))
+    components = PCA(min(COMPONENTS, *points.shape), random_state=seed)
+    rotated = components.fit_transform(points).astype(np.float32)
     rng = np.random.default_rng(seed)
     nulls = [rng.standard_normal(rotated.shape, np.float32) * rotated.std(axis=0) for _ in range(NUM_NULLS)]
     of_nulls = np.array([_log_inertias(_fits(null, tried, seed)) for null in nulls])
