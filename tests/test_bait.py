@@ -99,6 +99,7 @@ def test_rows_that_are_not_finite_are_no_part_of_the_pool():
     assert chosen.tolist() == [*rows[finite][expected].tolist(), 3, 30]
 
 
+@pytest.mark.slow
 def test_no_gradient_is_made():
     features, taken, probs, _ = make_rows("unsure", 4000)
     program = jax.jit(partial(kernels.bait, num=3, l2=1.0)).lower(features, taken, probs=probs).compile()

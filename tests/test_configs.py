@@ -60,7 +60,8 @@ BATCHES = ["--config.num_initial=50", "--config.query_size=10"] + [
 ]
 
 
-@pytest.mark.parametrize("size", ["smoke", pytest.param("all_labels", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["smoke", "all_labels"])
 def test_mnist_vae(size, tiny_mnist, tmp_path):
     small = (
         ["--config.num_initial=200"]
@@ -170,7 +171,8 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     assert {"initial_sets", "initial_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
 
-@pytest.mark.parametrize("size", ["smoke", pytest.param("smoke-cnn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["smoke", "smoke-cnn"])
 def test_orientation_farthest_point(size, tmp_path):
     """Angles are learned until the whole pool is queried."""
     assert "degrees" in succeed(f"--config=configs/orientation_farthest_point.py:{size}", f"--workdir={tmp_path}")

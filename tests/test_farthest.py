@@ -66,7 +66,8 @@ class TestRows:
         expected, _ = scan(points, taken, num, first=7)
         assert farthest_first(jnp.array(points), jnp.array(taken), num, first=7).tolist() == expected
 
-    @pytest.mark.parametrize("kind", ["gaussian", pytest.param("near-duplicates", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", ["gaussian", "near-duplicates"])
     def test_order_a_whole_pool(self, kind):
         points, nothing = cloud(kind, LARGE, 3), np.zeros(LARGE, bool)
         rows = farthest_first(jnp.array(points), jnp.array(nothing), LARGE).tolist()

@@ -127,7 +127,7 @@ def check(select, pool):
 
 
 @pytest.mark.parametrize("select", SELECTIONS, ids=lambda select: select.__name__)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(pools(FEW_SIZES))
 def test_right_rows_or_a_refusal(select, pool):
     check(select, pool)

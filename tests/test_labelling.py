@@ -244,6 +244,7 @@ class TestRounds:
         assert progress.low.iloc[-1] < progress.accuracy.iloc[-1]
 
 
+@pytest.mark.slow
 def test_the_slice_is_enlarged_by_a_class(played, tmp_path):
     workdir = shutil.copytree(played.asked, tmp_path / "job")
     answer(workdir, 0, lambda query: played.truth[query.file_name])

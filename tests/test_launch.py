@@ -215,6 +215,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tm
     assert same_results(finished, workdir)
 
 
+@pytest.mark.slow
 def test_another_training_of_the_encoder_is_refused(tmp_path):
     """A workdir goes on with the latents that it was begun with, wherever its encoders are kept."""
     few = dict(num_rounds=1, num_seeds=1)

@@ -69,7 +69,10 @@ def lower_fit(mesh, inputs, labels, queried):
     return run.lower(keys, {}, state, Problem(inputs, labels, None)).compile().as_text()
 
 
-@pytest.mark.parametrize("spec", [dict(seeds=4), dict(pool=4), dict(seeds=2, pool=3)], ids=str)
+ALONE = [pytest.param(spec, marks=pytest.mark.slow) for spec in (dict(seeds=4), dict(pool=4))]
+
+
+@pytest.mark.parametrize("spec", [*ALONE, dict(seeds=2, pool=3)], ids=str)
 def test_several_devices_query_the_same(spec):
     one, *_ = play_round(None)
     several, _, devices = play_round(make_mesh(spec, [[0, 1, 2, 3]]))

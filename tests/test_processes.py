@@ -96,7 +96,8 @@ def same_rows_as_one(tmp_path, processes):
     return (tmp_path / "two/queries.csv").read_bytes() == (tmp_path / "one/queries.csv").read_bytes()
 
 
-def test_two_processes_buy_the_rows_of_one(tmp_path, port, start, tiny):
+@pytest.mark.slow
+def test_two_processes_query_the_rows_of_one(tmp_path, port, start, tiny):
     assert same_rows_as_one(tmp_path, start_both(start, port, tiny, f"--workdir={tmp_path / 'two'}"))
 
 

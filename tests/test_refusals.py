@@ -40,7 +40,7 @@ def refuse(workdir, message, **changes):
         ),
         (
             dict(arms__random__strategy__name="best"),
-            "config.arms.random.strategy.name: unknown strategy 'best'; known: ae_error, badge, bald",
+            "config.arms.random.strategy.name: unknown strategy 'best'; known: ae_error, badge, bait",
         ),
         (
             dict(encoders__vae__name="pca"),
