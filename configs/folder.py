@@ -43,7 +43,7 @@ def get_config(size="full"):
         # The network reads the files at a size of its own; data.size is that of pictures that stand in for lost files.
         encoder, side = dict(name="onnx", root=config_dict.placeholder(str)), 64
         classifier = dict(name="logistic_regression")
-        # Of eight strategies the best from 50 to 500 labels of photographs: docs/results.md, Photographs.
+        # Ahead of random from 50 to 500 labels of photographs, and quick: docs/which_strategy.md.
         strategy = dict(
             name="greedy_diverse", measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance="euclidean"
         )
