@@ -21,7 +21,7 @@ class _Best(NamedTuple):
     row: Array
 
 
-class _Others(NamedTuple):
+class _Rivals(NamedTuple):
     points: Array
     squares: Array
     clusters: Array
@@ -76,8 +76,8 @@ def purity_radius(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], sh
 
 def _nearest_of_other_cluster(rows, points, clusters):
     """Returns, for each of the points, the smallest score of the rows of other clusters, and the row."""
-    others = _Others(rows[0], jnp.where(finite_rows(rows[0]), (rows[0] ** 2).sum(axis=1), jnp.inf), rows[1])
-    num_rows = len(others.squares)
+    rivals = _Rivals(rows[0], jnp.where(finite_rows(rows[0]), (rows[0] ** 2).sum(axis=1), jnp.inf), rows[1])
+    num_rows = len(rivals.squares)
     num_tiles = -(-len(points) // TILE)
     missing = num_tiles * TILE - len(points)
     tiles = jnp.pad(points, ((0, missing), (0, 0))).reshape(num_tiles, TILE, -1)
@@ -89,7 +89,7 @@ def _nearest_of_other_cluster(rows, points, clusters):
 
         def compare(index, best):
             start = jnp.minimum(index * size, num_rows - size)
-            part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), others)
+            part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), rivals)
             scores = part.squares[:, None] - 2 * jnp.matmul(part.points, points.T, precision="highest")
             is_comparable = (part.clusters[:, None] != clusters[None, :]) & (part.squares < jnp.inf)[:, None]
             scores = jnp.where(is_comparable, scores, jnp.inf)

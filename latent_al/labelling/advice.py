@@ -38,7 +38,7 @@ STANDS_OUT = 0.1
 MISSED = 0.001
 """The share of the images in clusters of which a random batch has none, from which on it pays to choose."""
 COVERS = 1.1
-"""How many times as many images the batch has to cover as a random one."""
+"""Images that the batch has to cover for each one that a random batch covers."""
 
 
 class Clusters(NamedTuple):
@@ -91,7 +91,7 @@ class Reach(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What the latents tell of a first batch without a label.
+    """The geometry of the latents about a first batch, without a label.
 
     num_rows: of those that may be asked.
     num_sampled: rows among which distances were measured.
