@@ -1,6 +1,27 @@
-"""Runs one config: `python launch.py --config=configs/digits_vae.py [--workdir=DIR] [--config.KEY=VALUE ...]`.
+"""Runs a config: an experiment, or a labelling job on your own images.
 
-With --describe it prints the keys of the config in place of running it.
+Examples, in a terminal:
+
+  python launch.py --config=configs/digits_vae.py
+  python launch.py --config=configs/digits_vae.py --describe
+  python launch.py --config=configs/digits_vae.py --config.num_seeds=50
+  python launch.py --config=configs/folder.py --config.data.root=photos
+
+Configs; the head of each file has its commands, its sizes and its result:
+
+  digits_vae                  margin against random on real digits, a minute
+  folder                      your own images: which to label first, and next
+  study                       which strategy pays, and at how many labels
+  photos                      strategies on latents of a pretrained network
+  mnist_vae                   Tonnaer (2017): active learning in latent space
+  mnist_latent_sampling       Killeen (2019): initial labelled sets
+  orientation_farthest_point  Philipsen and Moeslund (2020): farthest points
+  synthetic_ibal              Pezeshkpour, Zhao and Singh (2020): importance
+  cifar100_ibal               the same on images, with ResNet-18
+  cifar10_vae                 margin and greedy batches on CIFAR-10 in grey
+
+--config.KEY=VALUE changes a key, and --describe lists all keys. A command that
+was stopped continues when it is given again.
 """
 
 import shlex

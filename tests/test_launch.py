@@ -1,8 +1,10 @@
 """The program as a user runs it: the files of a run, kills and resumes, and refused workdirs."""
 
+import io
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -51,8 +53,10 @@ def run_demo(workdir, **changes):
 def finished(tmp_path_factory):
     """The workdir of one whole smoke run of the demo, six rounds long."""
     workdir = tmp_path_factory.mktemp("finished")
-    stdout = succeed(SMOKE, "--config.num_rounds=6", f"--workdir={workdir}")
-    (workdir / "stdout").write_text(stdout)
+    done = launch(SMOKE, "--config.num_rounds=6", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    (workdir / "stdout").write_text(done.stdout)
+    (workdir / "stderr").write_text(done.stderr)
     return workdir
 
 
@@ -131,7 +135,14 @@ def test_two_dimensions_are_mapped(tmp_path):
     assert "learning_curves" not in pictures
 
 
-def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path):
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path, monkeypatch):
     flags = [SMOKE, "--config.num_rounds=6", f"--workdir={tmp_path}"]
     seed = random.SystemRandom().randrange(1000)
     print("kill seed", seed)
@@ -143,8 +154,14 @@ def test_killed_at_a_random_round_ends_with_the_same_bytes(finished, tmp_path):
     process.wait()
     succeed(*flags)
     assert same_results(finished, tmp_path)
+    monkeypatch.setattr(sys, "stderr", Terminal())
     run_demo(tmp_path, num_rounds=6)
     assert same_results(finished, tmp_path)
+    assert re.search(r"margin, seeds 0 to 1: 100%.*7/7 \[\d\d:\d\d<", sys.stderr.getvalue())
+
+
+def test_progress_is_not_shown_where_there_is_no_terminal(finished):
+    assert (finished / "stderr").read_text() == ""
 
 
 def num_rounds(workdir):
@@ -184,6 +201,13 @@ def test_without_labels_it_chooses_an_initial_set(tmp_path):
     queries = pd.read_csv(tmp_path / "run" / "queries.csv")
     assert queries.groupby(["arm", "seed"]).row.nunique().tolist() == [20] * 4
     assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_help_begins_with_examples_and_all_configs():
+    head = launch("--help").stdout.split("\nflags:")[0]
+    assert "python launch.py --config=configs/digits_vae.py\n" in head
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} <= set(head.split())
+    assert max(map(len, head.splitlines())) <= 80
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

@@ -202,7 +202,17 @@ def test_differences_are_paired_and_holm_corrected(metrics):
     assert gap["p_holm"] == pytest.approx(0.5)
     assert summary["interval"] == NAME
     assert f"+13.33 [{100 * gap['low']:+.2f}, " in format_table(summary)
-    assert f"intervals: {NAME})" in format_table(summary)
+    assert f"intervals: {NAME})" in " ".join(format_table(summary).split())
+
+
+def test_the_table_fits_a_terminal_and_has_all_that_is_compared(metrics):
+    renamed = metrics.assign(arm=metrics.arm.replace("better", "uncertain_farthest_first_of_a_typical_start"))
+    summary = summarise(renamed, "base")
+    lines = format_table(summary).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "uncertain_farthest_first_of_a_typical_start" in "".join(line[2:].split("  ")[0] for line in lines)
+    values = arms_table(summary).drop(columns="arm").to_numpy().ravel().tolist()
+    assert all(value in format_table(summary) for value in values)
 
 
 def test_gaps_are_paired_round_by_round(metrics):

@@ -44,7 +44,8 @@ def encode_shards(
     """
     missing = missing_shards(shards, folder)
     total, left = num_rows(shards), num_rows(missing)
-    bar = tqdm(None, "encoding", total, initial=total - left, unit=" images", disable=not missing, file=terminal)
+    disable = None if missing else True
+    bar = tqdm(None, "encoding", total, initial=total - left, unit=" images", disable=disable, file=terminal)
     with bar:
         for start, stop in missing:
             parts = []

@@ -127,7 +127,7 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
         limit = _loss_at_start(trainer, initial, images) if isinstance(images, Stream) else limit
     validation = jnp.asarray(data.validation.images)
     validate = jax.jit(_mean_loss(trainer.autoencoder.validation_loss, block_of(trainer.image_shape)))
-    progress = tqdm(parts.read(done), f"training {folder.name}", parts.num, initial=done, unit=parts.unit)
+    progress = tqdm(parts.read(done), f"training {folder.name}", parts.num, initial=done, unit=parts.unit, disable=None)
     with progress as bar:
         for index, (pixels, count) in enumerate(bar, done):
             state, loss = trainer.run(jax.random.fold_in(key_parts, index), state, pixels, count)

@@ -174,7 +174,8 @@ def play(
     final_folder = folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final"
     final = Checkpoints(final_folder) if keep_state else None
     num_rounds = len(block.num_labels)
-    progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=not is_first())
+    disable = None if is_first() else True
+    progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=disable)
     with progress as bar:
         bar.set_description(f"{arm.name}, seeds {block.seeds[0]} to {block.seeds[-1]}")
         for index in bar:

@@ -99,7 +99,7 @@ def nearest_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n
         return distances
     points = jnp.asarray(points)
     starts = range(0, len(points), size)
-    for start in tqdm(starts, "comparing images", unit="block", disable=len(starts) == 1):
+    for start in tqdm(starts, "comparing images", unit="block", disable=True if len(starts) == 1 else None):
         start = min(start, len(points) - size)
         distances[start : start + size] = np.sqrt(_of_block(points, start, size))
     return distances

@@ -339,7 +339,7 @@ def _read_depth(path):
 
 
 def _progress(items, what, num, terminal):
-    return tqdm(items, total=num, desc=what, unit="", disable=not num, file=terminal)
+    return tqdm(items, total=num, desc=what, unit="", disable=None if num else True, file=terminal)
 
 
 def _read_table(path, columns):

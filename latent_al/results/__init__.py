@@ -10,6 +10,7 @@ require(
     "matplotlib",
     "ml_collections",
     "pandas",
+    "rich",
     "scipy",
     "sklearn",
     "statsmodels",

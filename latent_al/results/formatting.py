@@ -1,15 +1,39 @@
 """The summary as texts, for the terminal and the page."""
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
 
 from latent_al.results.metrics import METRICS
 from latent_al.types import BALANCED
 
+GAP, P = " - baseline [95 %]", " p (Holm)"
+"""The ends of a quantity's other columns in `arms_table`."""
+WIDTH = 80
+"""Columns of a terminal."""
+
 
 def format_table(summary: dict) -> str:
-    """Returns the summary as one text, a line an arm."""
-    table = arms_table(summary).to_string(index=False)
-    return f"{table}\n({note(summary)})"
+    """Returns the summary as text of 80 columns, with a table for each quantity and a line for each arm."""
+    arms = arms_table(summary)
+    console = Console(width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        for name in arms.columns[1:]:
+            if not name.endswith((GAP, P)) and arms[name].any():
+                console.print(_of_quantity(arms, name))
+        console.print(f"({note(summary)})")
+    return captured.get().rstrip()
+
+
+def _of_quantity(arms, name):
+    columns = [column for column in (name, name + GAP, name + P) if column in arms]
+    table = Table(Column("arm", overflow="fold"), box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column.removeprefix(f"{name} ") if column != name else name, justify="right", no_wrap=True)
+    for values in arms[["arm", *columns]].itertuples(index=False):
+        table.add_row(*values)
+    return table
 
 
 def note(summary: dict, balanced: bool = False) -> str:
@@ -37,8 +61,8 @@ def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
             line[name] = _mean(spread[name], scale)
         for name in names if arm != baseline else ():
             gap = summary["differences"][arm][name]
-            line[f"{name} - baseline [95 %]"] = _interval(gap, scale)
-            line[f"{name} p (Holm)"] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
+            line[name + GAP] = _interval(gap, scale)
+            line[name + P] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
