@@ -278,7 +278,7 @@ def _play_round(run, index, keys, state, history):
     fitted, info = programs.fit(keys[:, 0], run.setting.learner, *for_fit(state, problem))
     info = gather(jax.block_until_ready(info))
     seconds = [time.perf_counter() - started, np.nan]
-    _check_loss(run, info["loss"], index)
+    _check_loss(run, np.asarray(info.get("loss", 0)), index)
     _warn_of_residual(run, np.asarray(info.get("residual", 0)), index)
     state = state._replace(params=fitted.params)
     if index + 1 < len(run.block.num_labels):

@@ -7,9 +7,11 @@ import jax
 from flax import linen as nn
 
 from latent_al.models.convolutions import Convolution, conv
+from latent_al.models.gaussian_process import gaussian_process
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.logistic_regression import logistic_regression
+from latent_al.models.nearest_neighbours import nearest_neighbours
 from latent_al.models.resnet import resnet18
 from latent_al.models.tasks import CNN_BLOCK, Task, angles, classes, loss_of, mc_dropout_of, predictions
 from latent_al.models.train import (
@@ -205,8 +207,10 @@ def _fit_in_parts(model, objective, dropout, steps_in_part):
 
 CLASSIFIERS = {
     "cnn": cnn,
+    "gaussian_process": gaussian_process,
     "logistic_regression": logistic_regression,
     "mlp": mlp,
+    "nearest_neighbours": nearest_neighbours,
     "refitted": refitted,
     "resnet18": resnet18,
 }
