@@ -13,6 +13,7 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
     representativeness        Figure 5.17: seven measures, three weights
     pixel_representativeness  Figure 5.19: three measures, three weights
     diversity                 Figure 5.20: four distances, three weights
+    learners                  chapter 7: other classifiers of the latents, with margin and random
     mlps                      Tables 5.1 and 5.2, Figures 5.1 to 5.7 and 5.12 to 5.16: three encoders and the pixels, 18
                               classifiers; 40 minutes
     smoke                     the tiny size that tests launch
@@ -46,6 +47,7 @@ MEASURES = (
 )
 DISTANCES = ("euclidean", "squared_euclidean", "half_cosine", "jeffreys")
 WEIGHTS = (0.25, 0.5, 0.75)
+LEARNERS = ("gaussian_process", "logistic_regression", "nearest_neighbours")
 RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 
@@ -145,6 +147,14 @@ def diversity(dataset):
     return arms
 
 
+def learners(dataset):
+    return {
+        f"{learner}_{name}": arm(strategy, subsample=subsample, classifier=learner)
+        for learner in ("mlp", *LEARNERS)
+        for name, strategy, subsample in (("margin", MARGIN, 0.1), ("random", RANDOM, 1.0))
+    }
+
+
 def mlps(dataset):
     encoders = ["vae", *[f"vae_{dim}" for dim in SETS[dataset]["other_dims"]], "pixels"]
     return {
@@ -166,6 +176,7 @@ ARMS = dict(
     representativeness=representativeness,
     pixel_representativeness=pixel_representativeness,
     diversity=diversity,
+    learners=learners,
     mlps=mlps,
     smoke=best,
 )
@@ -183,8 +194,10 @@ def get_config(spec="best"):
     encoders = {f"vae_{dim}": vae(dataset, kind, dim) for dim in SETS[dataset]["other_dims"]}
     encoders |= dict(vae=vae(dataset, kind, SETS[dataset]["latent_dim"]), pixels=dict(name="identity"))
     classifiers = {layout(hidden): mlp(hidden) for hidden in LAYOUTS}
-    classifiers["mlp"] = mlp((512, 512))
-    baselines = dict(pixel_representativeness="pixels_random", mlps="vae_mlp_512_512_dropout_0.2")
+    classifiers |= dict(mlp=mlp((512, 512)), **{name: dict(name=name) for name in LEARNERS})
+    baselines = dict(
+        pixel_representativeness="pixels_random", learners="mlp_random", mlps="vae_mlp_512_512_dropout_0.2"
+    )
     with_all_labels = size in ("all_labels", "mlps")
     config = ConfigDict(
         dict(
