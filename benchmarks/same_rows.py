@@ -56,6 +56,9 @@ SETTINGS = {
     "epig": dict(num_draws=10, num_targets=50),
     "ibal_d": dict(gamma=0.5),
     "max_herding": dict(sigma=1.0, normalize=True),
+    "information_density": dict(
+        measure="margin", representativeness=dict(name="cosine_density"), beta=1.0, pick="top_k"
+    ),
     "multi_normal": dict(clustering=KMEANS, threshold=4.0, match="nearest"),
     "normal": dict(clustering=KMEANS, threshold=4.0, match="all_within"),
     "power": dict(measure="margin", beta=1.0),

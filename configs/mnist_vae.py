@@ -10,7 +10,7 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
     all_labels                Table 5.4, the classifier on all 55,000 labels; 15 minutes
     uncertainty               Figure 5.9: three measures, four ways to pick
     pixels                    Figure 5.11: margin and random, latents against pixels
-    representativeness        Figure 5.17: seven measures, three weights
+    representativeness        Figure 5.17: seven measures, three weights, and the product of section 2.1.2
     pixel_representativeness  Figure 5.19: three measures, three weights
     diversity                 Figure 5.20: four distances, three weights
     learners                  chapter 7: other classifiers of the latents, with margin and random
@@ -83,6 +83,11 @@ def informativeness(measure, gamma):
     return dict(names, representativeness=measure, gamma=gamma)
 
 
+def information_density(measure, beta):
+    names = dict(name="information_density", measure="margin", pick="random_partitions")
+    return dict(names, representativeness=dict(name=measure), beta=beta)
+
+
 def greedy(distance, alpha):
     names = dict(name="greedy_diverse", measure="margin", distance=distance)
     return dict(names, representativeness=None, alpha=alpha, beta=0.0)
@@ -127,6 +132,7 @@ def representativeness(dataset):
     for measure in MEASURES:
         for gamma in WEIGHTS:
             arms[f"{measure}_gamma_{100 * gamma:.0f}"] = arm(informativeness(dict(name=measure), gamma), subsample=0.1)
+        arms[f"{measure}_product"] = arm(information_density(measure, beta=1.0), subsample=0.1)
     return arms
 
 

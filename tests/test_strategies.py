@@ -49,6 +49,9 @@ SETTINGS = {
         for distance in ("euclidean", "jeffreys")
     ]
     + [dict(measure="entropy", representativeness=PRIOR, alpha=0.4, beta=0.3, distance="euclidean")],
+    "information_density": [
+        dict(measure="margin", representativeness=dict(name="cosine_density"), beta=2.0, pick="top_k"),
+    ],
     "informativeness": [
         dict(
             measure="margin",
@@ -320,6 +323,15 @@ def test_informativeness_weighs_by_row_of_the_whole_set():
     assert strategy.query(jax.random.key(0), part, 5).tolist() == np.argsort(-left, kind="stable")[:5].tolist()
 
 
+def test_information_density_is_a_product():
+    spec = dict(measure="entropy", representativeness=dict(name="closeness_to_origin"), beta=1.5, pick="top_k")
+    strategy = STRATEGIES["information_density"](**spec)
+    pool = make_pool(strategy)
+    norms = np.linalg.norm(pool.latents, axis=1)
+    score = np.where(pool.taken, -1, MEASURES["entropy"](pool.probs) * (1 - norms / norms.max()) ** 1.5)
+    assert strategy.query(jax.random.key(0), pool, 5).tolist() == np.argsort(-score, kind="stable")[:5].tolist()
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_greedy_equals_its_definition_word_for_word(distance):
     spec = dict(measure="margin", representativeness=PRIOR, alpha=0.3, beta=0.2, distance=distance)
@@ -362,6 +374,8 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ),
         ("informativeness", dict(measure="bald"), "unknown uncertainty measure 'bald'"),
         ("informativeness", dict(pick="best"), "unknown pick 'best'"),
+        ("information_density", dict(beta=-0.5), "beta is -0.5; expected a weight of 0 or more"),
+        ("information_density", dict(beta=float("inf")), "beta is inf"),
         ("greedy_diverse", dict(alpha=0.8), "alpha is 0.8 and beta 0.3; expected weights .* sum to at most 1"),
         ("greedy_diverse", dict(alpha=-0.1), "alpha is -0.1"),
         ("greedy_diverse", dict(alpha=float("nan")), "alpha is nan"),
@@ -430,11 +444,13 @@ def test_distance_keeps_up_with_what_is_queried():
     np.testing.assert_allclose(prepared, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["entropy_d", "ibal_d", "informativeness", "greedy_diverse", "power"])
+@pytest.mark.parametrize(
+    "name", ["entropy_d", "ibal_d", "information_density", "informativeness", "greedy_diverse", "power"]
+)
 def test_a_weight_may_be_traced_and_vmapped(name):
     """A sweep compiles one program for all its values."""
     settings = SETTINGS[name][0]
-    swept = dict(greedy_diverse="alpha", power="beta").get(name, "gamma")
+    swept = dict(greedy_diverse="alpha", information_density="beta", power="beta").get(name, "gamma")
     values = jnp.array([0.0, 0.25, 1.0], jnp.float32)
     strategy = STRATEGIES[name](**settings)
     pool = make_pool(strategy)

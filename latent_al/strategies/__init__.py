@@ -12,7 +12,7 @@ from latent_al.strategies.dropquery import dropquery
 from latent_al.strategies.farthest import coreset, farthest_first, uncertain_farthest_first
 from latent_al.strategies.importance import distance, entropy_d, ibal, ibal_d
 from latent_al.strategies.random import random
-from latent_al.strategies.representativeness import informativeness
+from latent_al.strategies.representativeness import information_density, informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
 from latent_al.strategies.stochastic import power, softmax
 from latent_al.strategies.typiclust import typiclust
@@ -36,6 +36,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "greedy_diverse": greedy_diverse,
     "ibal": ibal,
     "ibal_d": ibal_d,
+    "information_density": information_density,
     "informativeness": informativeness,
     "max_herding": max_herding,
     "multi_normal": multi_normal,
