@@ -56,6 +56,7 @@ SETTINGS = {
     "epig": dict(num_draws=10, num_targets=50),
     "ibal_d": dict(gamma=0.5),
     "max_herding": dict(sigma=1.0, normalize=True),
+    "expected_gradient_length": dict(pick="top_k"),
     "information_density": dict(
         measure="margin", representativeness=dict(name="cosine_density"), beta=1.0, pick="top_k"
     ),
@@ -63,6 +64,7 @@ SETTINGS = {
     "normal": dict(clustering=KMEANS, threshold=4.0, match="all_within"),
     "power": dict(measure="margin", beta=1.0),
     "prob_cover": dict(num_clusters=10, share=0.95, iterations=10, seed=0, normalize=True),
+    "query_by_committee": dict(num_draws=4, pick="top_k"),
     "softmax": dict(measure="margin", beta=1.0),
     "typical": dict(iterations=10),
     "typiclust": dict(max_clusters=200, num_neighbours=20, iterations=10),

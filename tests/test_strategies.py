@@ -42,6 +42,7 @@ SETTINGS = {
     "dropquery": [dict(num_draws=3, iterations=10)],
     "entropy_d": [dict(gamma=0.5)],
     "epig": [dict(num_draws=3, num_targets=10)],
+    "expected_gradient_length": [dict(pick="top_k")],
     "facility_location": [{}],
     "farthest_first": [{}],
     "greedy_diverse": [
@@ -68,6 +69,7 @@ SETTINGS = {
     "normal": SAMPLERS[1:2],
     "prob_cover": [dict(num_clusters=3, share=0.9, iterations=10, seed=0, normalize=True)],
     "power": [dict(measure="margin", beta=2.0)],
+    "query_by_committee": [dict(num_draws=3, pick="random_partitions")],
     "random": [{}],
     "softmax": [dict(measure="entropy", beta=4.0)],
     "typical": [dict(iterations=10)],
@@ -332,6 +334,30 @@ def test_information_density_is_a_product():
     assert strategy.query(jax.random.key(0), pool, 5).tolist() == np.argsort(-score, kind="stable")[:5].tolist()
 
 
+def test_expected_gradient_length_is_that_of_each_class_weighed():
+    strategy = STRATEGIES["expected_gradient_length"](pick="top_k")
+    pool = make_pool(strategy)
+    lengths = [
+        sum(p * np.linalg.norm(np.outer(x, probs - one)) for p, one in zip(probs, np.eye(len(probs)), strict=True))
+        for x, probs in zip(np.float64(pool.features), np.float64(pool.probs), strict=True)
+    ]
+    order = np.argsort(-np.where(pool.taken, -1, lengths), kind="stable")
+    assert strategy.query(jax.random.key(0), pool, 6).tolist() == order[:6].tolist()
+
+
+def test_a_committee_queries_what_it_votes_differently_about():
+    """Sure members that contradict each other disagree; unsure ones of one opinion do not."""
+    strategy = STRATEGIES["query_by_committee"](num_draws=16, pick="top_k")
+    pool = make_pool(strategy)
+    unsure = jnp.tile(jnp.array([[0.4, 0.3, 0.3]]), (50, 1))
+
+    def predict(key):
+        return unsure.at[40].set(jax.nn.one_hot(jax.random.randint(key, (), 0, 3), 3))
+
+    pool = pool._replace(probs=unsure, mc_dropout=Partial(predict))
+    assert 40 in strategy.query(jax.random.key(0), pool, 1)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_greedy_equals_its_definition_word_for_word(distance):
     spec = dict(measure="margin", representativeness=PRIOR, alpha=0.3, beta=0.2, distance=distance)
@@ -391,6 +417,7 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("cluster_margin", dict(clustering=dict(name="hac")), "unknown clustering 'hac'; known: gaussian_mixture"),
         ("dropquery", dict(num_draws=0), "dropquery has num_draws 0; expected 1 or more"),
         ("dropquery", dict(iterations=0), "dropquery has iterations 0; expected 1 or more"),
+        ("query_by_committee", dict(num_draws=1), "query_by_committee has num_draws 1; expected 2 or more"),
         ("batch_bald", dict(num_draws=1), "batch_bald has num_draws 1; expected 2 or more"),
         ("batch_bald", dict(num_samples=0), "batch_bald has num_samples 0; expected 1 or more"),
         ("epig", dict(num_draws=1), "epig has num_draws 1; expected 2 or more"),

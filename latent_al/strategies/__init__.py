@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from latent_al.strategies.badge import badge
+from latent_al.strategies.badge import badge, expected_gradient_length
 from latent_al.strategies.bait import bait
-from latent_al.strategies.bald import bald, batch_bald, epig
+from latent_al.strategies.bald import bald, batch_bald, epig, query_by_committee
 from latent_al.strategies.cluster_margin import cluster_margin
 from latent_al.strategies.coverage import facility_location, max_herding, prob_cover, uncertainty_herding
 from latent_al.strategies.diversity import greedy_diverse
@@ -31,6 +31,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "dropquery": dropquery,
     "entropy_d": entropy_d,
     "epig": epig,
+    "expected_gradient_length": expected_gradient_length,
     "facility_location": facility_location,
     "farthest_first": farthest_first,
     "greedy_diverse": greedy_diverse,
@@ -43,6 +44,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "normal": normal,
     "power": power,
     "prob_cover": prob_cover,
+    "query_by_committee": query_by_committee,
     "random": random,
     "softmax": softmax,
     "typical": typical,

@@ -1,14 +1,16 @@
-"""Batches of large and diverse gradients: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
-Bounds (2020).
-"""
+"""Rows whose labels would move the classifier's last layer much."""
+
+import jax.numpy as jnp
 
 from latent_al import kernels
-from latent_al.strategies.uncertainty import features_of, probs_of
-from latent_al.types import Strategy
+from latent_al.strategies.uncertainty import PICKS, features_of, probs_of
+from latent_al.types import Strategy, check_name
 
 
 def badge() -> Strategy:
     """Selects rows whose labels would move the classifier's last layer much, in different directions: `kernels.badge`.
+
+    Source: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds (2020).
 
     A round takes O(b n (c + f)) time and O(n) memory for a batch of b of n rows, c classes and f features.
 
@@ -18,5 +20,32 @@ def badge() -> Strategy:
 
     def query(key, pool, num):
         return kernels.badge(key, probs_of("badge", pool), features_of("badge", pool), pool.taken, num)
+
+    return Strategy(query)
+
+
+def expected_gradient_length(*, pick: str) -> Strategy:
+    """Selects rows with the largest expected norm of the gradient of the loss in the weights of the last layer.
+
+    The expectation is over the classes, by the classifier's probabilities; the bias is left out. A round takes
+    O(n (c + f)) time and O(n) memory for n rows, c classes and f features.
+
+    Args:
+        pick: `top_k`, or `random_partitions` for a batch with less redundancy.
+
+    Raises:
+        BadInput: an unknown pick, a pool without predictions or features.
+
+    Source: Settles, Craven and Ray (2008).
+    """
+    check_name(pick, PICKS, "pick")
+
+    def query(key, pool, num):
+        name = "expected_gradient_length"
+        probs, features = probs_of(name, pool), features_of(name, pool)
+        # With the class c the gradient is the outer product of the features and probs - e_c.
+        squares = (probs**2).sum(axis=1, keepdims=True) - 2 * probs + 1
+        length = (probs * jnp.sqrt(jnp.maximum(squares, 0))).sum(axis=1) * jnp.linalg.norm(features, axis=1)
+        return PICKS[pick](key, length, pool.taken, num)
 
     return Strategy(query)
