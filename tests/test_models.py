@@ -144,7 +144,7 @@ def test_max_pool_is_linens():
 PAPER = dict(filters=(64, 32, 32), depth=3, hidden=(1024, 1024), dropout=0.2, activation="linear", latent_dim=2)
 SMALL = dict(filters=(4, 3, 2), depth=2, hidden=(8, 6), dropout=0.2, activation="linear", latent_dim=2)
 TSNE = dict(perplexity=3.0, tsne_weight=10.0)
-OWN = dict(conv_ae={}, conv_vae_latens={}, tsne_ae=TSNE, vae_tsne_ae=TSNE)
+OWN = dict(conv_ae={}, conv_vae_latens=dict(kl_weight=0.25), tsne_ae=TSNE, vae_tsne_ae=TSNE)
 
 
 def make(name, **sizes):
@@ -182,7 +182,8 @@ def test_losses_are_what_the_paper_adds_up(name):
     expected = ((guess - pixels) ** 2).mean(axis=(1, 2, 3))
     if "vae" in name:
         entropy = -(pixels * np.log(guess) + (1 - pixels) * np.log(1 - guess)).sum(axis=(1, 2, 3))
-        expected = entropy + 0.5 * (mu**2 + np.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum(axis=1)
+        divergence = 0.5 * (mu**2 + np.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum(axis=1)
+        expected = entropy + OWN[name].get("kl_weight", 1) * divergence
     np.testing.assert_allclose(jax.jit(ours.validation_loss)(params, key, images), expected, rtol=1e-4)
     if "tsne" in name:
         p = np.float64(tsne.joint_probabilities(images.reshape(9, -1), perplexity=3.0))
@@ -216,6 +217,7 @@ def test_dropout_in_training_only_and_the_clipped_representation():
         ("conv_ae", dict(latent_dim=0), "latent_dim 0 and dropout 0.2; expected sizes of 1 or more"),
         ("conv_vae_latens", dict(filters=(4, 0)), r"filters \(4, 0\)"),
         ("conv_vae_latens", dict(dropout=1.0), "dropout 1.0"),
+        ("conv_vae_latens", dict(kl_weight=-1.0), "conv_vae_latens has kl_weight -1.0; expected 0 or more"),
         ("tsne_ae", dict(activation="relu"), "unknown activation 'relu'; known: clipped, linear"),
         ("tsne_ae", dict(perplexity=0.5), "perplexity 0.5 and tsne_weight 10.0; expected 1 or more"),
         ("vae_tsne_ae", dict(tsne_weight=-1.0), "tsne_weight -1.0"),

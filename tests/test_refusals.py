@@ -54,7 +54,7 @@ def refuse(workdir, message, **changes):
         ),
         (
             dict(classifiers__mlp__name="angle_mlp"),
-            "angle_mlp cannot learn the labels of this data, which are 10 classes; choose one of cnn, gaussian_process, logistic",
+            "angle_mlp cannot learn the labels of this data, which are 10 classes; choose one of cnn, gaussian_process",
         ),
         (dict(data__name="imagenet"), "config.data.name: unknown data source 'imagenet'; "),
         (dict(data__num_validation=2000), "num_validation is 2000 of 1497 training images"),

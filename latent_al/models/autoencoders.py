@@ -274,9 +274,20 @@ def conv_ae(**sizes: Any) -> AutoEncoder:
     return _adadelta(levels("conv_ae", variational=False, **sizes))
 
 
-def conv_vae_latens(**sizes: Any) -> AutoEncoder:
-    """Returns the convolutional VAE, for the negative evidence lower bound. Takes the sizes of `levels`."""
-    return _adadelta(levels("conv_vae_latens", variational=True, **sizes))
+def conv_vae_latens(*, kl_weight: float = 1.0, **sizes: Any) -> AutoEncoder:
+    """Returns the convolutional VAE of Killeen (2019), for the negative evidence lower bound.
+
+    Args:
+        kl_weight: of the divergence to the prior; 1 for the bound. About 1/64 in the experiments there, which add up
+            the reconstruction over a batch of 64 and average the divergence.
+        sizes: of `levels`.
+
+    Raises:
+        BadInput: a kl_weight that is negative or not finite, what `levels` refuses.
+    """
+    if not 0 <= kl_weight < math.inf:
+        raise BadInput(f"conv_vae_latens has kl_weight {kl_weight}; expected 0 or more, 1 for the bound.")
+    return _adadelta(levels("conv_vae_latens", variational=True, **sizes), kl_weight=kl_weight)
 
 
 def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncoder:
@@ -384,11 +395,11 @@ def _published_vae(model, kl_weight):
     return AutoEncoder(model, loss, loss, keras_rmsprop)
 
 
-def _adadelta(model, perplexity=None, tsne_weight=0.0):
+def _adadelta(model, perplexity=None, tsne_weight=0.0, kl_weight=1.0):
     def loss(params, key, images, is_training=True):
         logits, mu, log_sigma = model.apply(params, images, key, is_training)
         if model.variational:
-            losses = _negative_bound(images, logits, mu, log_sigma, 1.0)
+            losses = _negative_bound(images, logits, mu, log_sigma, kl_weight)
         else:
             losses = ((jax.nn.sigmoid(logits) - images) ** 2).mean(axis=(1, 2, 3))
         if perplexity is None or not is_training:
