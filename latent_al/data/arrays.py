@@ -1,7 +1,7 @@
 """Building blocks of sources: pixels in [0, 1], rows held out of the training images, images that are moved."""
 
 import numpy as np
-from scipy.ndimage import affine_transform
+import scipy
 
 from latent_al.types import BadInput, Data, Split
 
@@ -124,7 +124,7 @@ def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -
     centre = (np.array(image.shape) - 1) / 2
     offset = centre - turn @ (centre + np.append(shift, 0))
     # SciPy's `constant` mode does not blend edge pixels with the zeros beyond them; it cuts them off.
-    return affine_transform(image, turn, offset, order=1, mode="grid-constant", cval=0)
+    return scipy.ndimage.affine_transform(image, turn, offset, order=1, mode="grid-constant", cval=0)
 
 
 def _count_classes(labels):

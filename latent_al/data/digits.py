@@ -1,7 +1,6 @@
 """The digits of scikit-learn: 1,797 real 8x8 greyscale images of 10 classes, which come with the package."""
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from latent_al.data.arrays import assemble, take, to_split
 from latent_al.types import Data
@@ -16,6 +15,8 @@ def digits(*, num_validation: int, num_test: int) -> Data:
         num_validation: rows held out for validation.
         num_test: rows held out for test.
     """
+    from sklearn.datasets import load_digits
+
     file = load_digits()
     order = np.random.default_rng(0).permutation(len(file.target))
     rows = to_split(np.float32(file.images[order] / 16), file.target[order])

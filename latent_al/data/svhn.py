@@ -1,7 +1,7 @@
 """Cropped digits of SVHN in grey, from TensorFlow Datasets or their own files (ufldl.stanford.edu/housenumbers)."""
 
 import numpy as np
-from scipy.io import loadmat
+import scipy
 
 from latent_al.data.arrays import assemble
 from latent_al.data.tfds import tfds
@@ -71,7 +71,7 @@ def _read(path):
 def _read_fields(path):
     try:
         with path.open("rb") as file:
-            fields = loadmat(file)
+            fields = scipy.io.loadmat(file)
     except Exception as error:  # Foreign bytes lead loadmat into errors of any type.
         raise BadInput(
             f"{path} is not a whole MATLAB file of version 7 or lower ({type(error).__name__}: {str(error)[:200]}); "

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from latent_al.data.image_files import UnusableImage
 from latent_al.data.images import Stream
@@ -297,6 +296,8 @@ def _components(path: Path, latents: Float[np.ndarray, "n d"], latent_dim: int) 
                 return _Components(**arrays)
         except Exception as error:  # As in `shards`.
             raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
+    from sklearn.decomposition import PCA
+
     mean = latents.mean(axis=0, dtype=np.float64).astype(np.float32)
     fitted = PCA(latent_dim, svd_solver="covariance_eigh").fit(latents - mean)
     components = _Components(mean + fitted.mean_, fitted.components_)

@@ -1,7 +1,7 @@
 """The quality of a trained encoder: its losses, the dimensions that it uses, and the sharpness of what it decodes."""
 
 import numpy as np
-from scipy.ndimage import laplace
+import scipy
 
 from latent_al.encoders.protocol import Encodings
 from latent_al.types import Data
@@ -26,5 +26,7 @@ def _sharpness(encodings, data):
     split = next(split for split in ("test", "validation", "train") if len(getattr(data, split).images))
     images = getattr(data, split).images[:1000]
     reconstructed = np.asarray(encodings.decode(getattr(encodings, split).latents[:1000]))
-    variances = [laplace(pictures, mode="constant", axes=(1, 2)).var() for pictures in (reconstructed, images)]
+    variances = [
+        scipy.ndimage.laplace(pictures, mode="constant", axes=(1, 2)).var() for pictures in (reconstructed, images)
+    ]
     return float(variances[0] / variances[1]) if variances[1] else None
