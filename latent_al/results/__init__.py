@@ -5,6 +5,7 @@ from latent_al.types import require
 require(
     __name__,
     "experiments",
+    "PIL",
     "absl",
     "jinja2",
     "matplotlib",

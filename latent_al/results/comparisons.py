@@ -9,6 +9,7 @@ import pandas as pd
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
+from latent_al.results.intervals import mean_interval
 from latent_al.results.metrics import METRICS, main_metric
 
 LEVEL = 0.05
@@ -85,6 +86,38 @@ def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[floa
     return [*reached, dict(target=target, source="baseline", arms=_needed(curves, target))]
 
 
+def labels_to_match(metrics: pd.DataFrame, baseline: str) -> dict:
+    """Returns with how many labels each arm is first as good on validation as the baseline is at the end, or better.
+
+    At each checkpoint an arm has a 95 % interval of its difference from the baseline's last score, paired by seed. The
+    interval of its number of labels goes from the first checkpoint at which that one is not wholly worse than zero, to
+    the first at which it is nowhere worse than zero.
+
+    Args:
+        metrics: as `tables.metrics_table` gives, of all arms.
+        baseline: the arm whose mean score at the end is to be matched.
+
+    Returns:
+        `target`, the score; `baseline_labels`, with which the baseline is first there; `last`, the labels at the end;
+        and `arms`: arm -> `labels`, and `interval`, (low, high), or None with a single seed. None among the labels
+        stands for more than `last`. Empty for a single arm or checkpoint, and where validation was not scored.
+    """
+    curves = _curves(metrics)
+    num_arms, num_checkpoints, num_seeds = curves.scores.shape
+    if num_arms < 2 or num_checkpoints < 2:
+        return {}
+    final = curves.scores[curves.arms.index(baseline), -1]
+    reached = labels_to_reach(metrics, baseline, ())[-1]
+    labels = {arm: needed["mean_curve"] for arm, needed in reached["arms"].items()}
+    arms = {}
+    for arm, scores in zip(curves.arms, curves.scores, strict=True):
+        if arm != baseline:
+            interval = _match_interval(curves.num_labels, scores - final) if num_seeds > 1 else None
+            arms[arm] = dict(labels=labels[arm], interval=interval)
+    last = int(curves.num_labels[-1])
+    return dict(target=reached["target"], baseline_labels=labels[baseline], last=last, arms=arms)
+
+
 def pairs_table(summary: dict) -> pd.DataFrame:
     """Returns the penalties and the ties as texts, a row and a column an arm; empty where the summary has none."""
     lines = []
@@ -147,6 +180,12 @@ def _needed(curves, target):
         arm: dict(mean_curve=_count(of_mean[i]), seed_median=_count(np.median(of_seeds[i])))
         for i, arm in enumerate(curves.arms)
     }
+
+
+def _match_interval(num_labels, gaps):
+    """Returns the ends of the interval of the labels at which gaps [checkpoints seeds] come to zero."""
+    low, high = mean_interval(gaps)
+    return [_count(_first(num_labels, end.round(DECIMALS) >= 0)) for end in (high, low)]
 
 
 def _first(num_labels, is_there):

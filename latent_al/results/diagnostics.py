@@ -45,6 +45,7 @@ class Diagnostic(NamedTuple):
     """An analysis that runs after the rounds.
 
     heading: on the page.
+    text: the explanation below it.
     arms: whose state `compute` reads, as in the config; none without `compute`.
     check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
     compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name, of
@@ -55,6 +56,7 @@ class Diagnostic(NamedTuple):
     """
 
     heading: str
+    text: str
     arms: tuple[str, ...] = ()
     check: Callable[[Spec, Data, int], None] = lambda classifier, data, num_labels: None
     compute: Callable[..., dict[str, jax.Array]] | None = None
@@ -105,8 +107,10 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
         album.add("importance", caption, plots.importance, table[table.seed == table.seed.min()])
         return album.pictures
 
-    heading = "Rank correlation with importance, over the rows left at the end (means over seeds)"
-    return Diagnostic(heading, tuple(arms), check, compute, tabulate, draw, correlations)
+    text = "Spearman's, over the rows left at the end, as means over seeds."
+    return Diagnostic(
+        "Rank correlation with importance", text, tuple(arms), check, compute, tabulate, draw, correlations
+    )
 
 
 def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int = 4) -> Diagnostic:
@@ -161,7 +165,8 @@ def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int 
             album.add("explanations", caption, mosaics.explanations, rows, *images)
         return album.pictures
 
-    return Diagnostic("Explanations", tuple(arms), check, compute, _tabulate_explanations, draw)
+    text = "The labelled examples that speak most for, and against, the class predicted for validation images."
+    return Diagnostic("Explanations", text, tuple(arms), check, compute, _tabulate_explanations, draw)
 
 
 def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic:
@@ -209,7 +214,8 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
         album.add("training", caption, plots.training_curves, drawing.table, metric)
         return album.pictures
 
-    return Diagnostic("Training curves", tuple(arms), check, compute, tabulate, draw)
+    text = "The network is trained once more on the final labelled set."
+    return Diagnostic("Training curves", text, tuple(arms), check, compute, tabulate, draw)
 
 
 def query_order() -> Diagnostic:
@@ -229,7 +235,8 @@ def query_order() -> Diagnostic:
             album.add("orders", caption, plots.orders, points, orders)
         return album.pictures
 
-    return Diagnostic("Orders", draw=draw)
+    text = "What comes first and last where an arm queries the whole pool."
+    return Diagnostic("Orders", text, draw=draw)
 
 
 DIAGNOSTICS = {

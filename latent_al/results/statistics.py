@@ -52,6 +52,22 @@ def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
     }
 
 
+def final_differences(metrics: pd.DataFrame, baseline: str) -> dict:
+    """Returns how far each arm's score at the end is from the baseline's: on test, or on validation without a test.
+
+    Returns:
+        `split`; and `arms`, arm -> the paired difference as in `summarise`. Empty for a single arm, and where neither
+        split was scored.
+    """
+    scores = metrics[metrics.metric == main_metric(metrics)]
+    split = next((split for split in ("test", "validation") if (scores.split == split).any()), None)
+    if split is None or metrics.arm.nunique() < 2:
+        return {}
+    last = _by_seed(scores[scores.split == split]).value.last()
+    values = {arm: last[arm].to_frame(split) for arm in metrics.arm.unique()}
+    return {"split": split, "arms": _differences(split, values, baseline)}
+
+
 def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Returns how far each arm's validation score is from that of the baseline arm with as many labels.
 

@@ -8,11 +8,12 @@ import pandas as pd
 
 from latent_al.encoders import Encodings
 from latent_al.encoders.quality import describe
-from latent_al.results import balance, comparisons, figures, formatting, statistics, tables
+from latent_al.results import balance, comparisons, figures, statistics, tables
+from latent_al.results.answers import answer
 from latent_al.results.diagnostics import Diagnostic, Drawing
-from latent_al.results.metrics import METRICS
 from latent_al.results.report import write_report
-from latent_al.results.tables import TUNED_BY, History
+from latent_al.results.sections import make_sections
+from latent_al.results.tables import History
 from latent_al.runtime.files import write_csv, write_json
 from latent_al.types import Data
 
@@ -61,14 +62,13 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     summary = _summary(config, data, outcome.encodings, compared) | ({"tuned": chosen} if chosen else {})
     write_json(folder / "summary.json", summary)
     drawn = _draw(folder / "figures", data, outcome, compared)
-    texts = _page_tables(summary, compared, outcome.diagnostics)
     write_report(
         folder / "report.html",
         title=f"latent_al: {folder.name}",
+        answer=answer(summary),
         command=command,
         config=(folder / "config.json").read_text(encoding="utf-8"),
-        tables={heading: table for heading, table in texts.items() if len(table)},
-        figures={heading: pictures for heading, pictures in drawn.items() if pictures},
+        sections=make_sections(summary, compared, outcome.diagnostics, drawn),
     )
     return summary
 
@@ -110,6 +110,8 @@ def _summary(config, data, encodings, compared):
         summary = statistics.summarise(metrics, config.baseline) | comparisons.compare_pairs(metrics)
         reach = config.reach
         summary["labels_to_reach"] = comparisons.labels_to_reach(metrics, config.baseline, reach)
+        summary["labels_to_match"] = comparisons.labels_to_match(metrics, config.baseline)
+        summary["final_differences"] = statistics.final_differences(metrics, config.baseline)
     if "balance" in compared:
         summary["balance"] = balance.balance_means(compared["balance"])
     summary["encoders"] = {
@@ -119,46 +121,15 @@ def _summary(config, data, encodings, compared):
 
 
 def _draw(folder, data, outcome, compared):
-    """Draws all figures into `folder` and returns heading -> (caption, PNG) of each."""
+    """Draws all figures into `folder` and returns heading -> (caption, PNG) of each, of a diagnostic under its name."""
     queries = compared["queries"]
     drawn = {
-        "Arms": figures.draw_arms(compared, data, folder),
+        "Seeds and queries": figures.draw_arms(compared, data, folder),
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
         drawing = Drawing(table, outcome.spaces, queries, data, folder)
-        drawn[f"{diagnostic.heading} ({name})"] = diagnostic.draw(drawing)
+        drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
         drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
     return drawn
-
-
-def _page_tables(summary, compared, diagnostics):
-    """Returns the tables of the page, heading -> texts; some may be empty."""
-    texts = _comparison_tables(summary) if summary["arms"] else {}
-    if "tuned" in summary:
-        texts[f"Settings, the best kept by mean {TUNED_BY} on validation"] = tables.tuned_table(summary)
-    for name, (diagnostic, table) in diagnostics.items():
-        if diagnostic.summarise:
-            texts[f"{diagnostic.heading} ({name})"] = diagnostic.summarise(table)
-    losses = (
-        "losses of the last epoch, on validation without dropout and without the terms that compare images of a batch; "
-        "sharpness of reconstructions is 1 where they are as sharp as the images"
-    )
-    texts[f"Encoders ({losses})"] = formatting.encoders_table(summary)
-    if "balance" in compared:
-        texts["Classes of the queries (means over seeds)"] = balance.balance_summary(compared["balance"])
-    return texts
-
-
-def _comparison_tables(summary):
-    tests = "paired t-tests over seeds on validation, Holm-corrected over all pairs and rounds, at 5 %"
-    pairs = f"the share of rounds at which the row's arm is ahead of the column's, and of ties; {tests}"
-    needed = f"Labels to reach a validation {METRICS[summary['metric']].name}"
-    balanced_note = formatting.note(summary, balanced=True)
-    return {
-        f"Results ({formatting.note(summary)})": formatting.arms_table(summary),
-        f"Balanced results ({balanced_note})": formatting.arms_table(summary, balanced=True),
-        f"Pairwise comparison ({pairs})": comparisons.pairs_table(summary),
-        f"{needed} (of the mean over seeds; in brackets the median over seeds)": comparisons.reach_table(summary),
-    }
