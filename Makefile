@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 LIGHT_VENV ?= .venv-light
 LABEL_STUDIO_VENV := .venv-label-studio
 
-.PHONY: demo test test-slow test-label-studio light lint types bench
+.PHONY: demo test test-slow test-label-studio test-browser light lint types bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -17,6 +17,9 @@ test-slow: $(VENV)/installed-dev
 
 test-label-studio: $(VENV)/installed-dev $(LABEL_STUDIO_VENV)/installed
 	LABEL_STUDIO=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(BIN)/python -m pytest -n 0 -m label_studio
+
+test-browser: $(VENV)/browser
+	$(BIN)/python -m pytest -n 0 -m browser tests/test_report_in_browser.py
 
 light: $(LIGHT_VENV)/installed
 	$(LIGHT_VENV)/bin/python tests/light_usage.py
@@ -69,6 +72,10 @@ $(LIGHT_VENV)/installed: requirements.txt pyproject.toml $(shell find latent_al 
 
 $(VENV)/peers: $(VENV)/installed benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
+	touch $@
+
+$(VENV)/browser: $(VENV)/installed-dev tests/browser/requirements.txt
+	$(BIN)/python -m pip install --quiet -r tests/browser/requirements.txt
 	touch $@
 
 $(LABEL_STUDIO_VENV)/installed: tests/label_studio/requirements.txt

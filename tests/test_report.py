@@ -2,15 +2,23 @@
 
 from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_al.results.report import write_report
+from latent_al.results.answers import Answer
+from latent_al.results.charts import Curve, draw
+from latent_al.results.metrics import METRICS
+from latent_al.results.report import Section, write_report
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
+READ = {
+    "<b>": ["10 labels: 50.0 % [48.0, 52.0]", "20 labels: 60.0 % [59.5, 60.5]"],
+    "random": ["10 labels: 50.0 %", "20 labels: 60.0 %"],
+}
 
 
 class Page(HTMLParser):
@@ -53,31 +61,55 @@ def write(tmp_path):
         )
     )
     losses = pd.DataFrame(dict(epoch=np.arange(100), loss=np.arange(100) + 0.5))
+    answer = Answer("margin is <ahead> by 43 %.", {"<i>margin</i>": "a & b"}, ["Of 2 seeds."])
+    sections = [
+        Section("Accuracy", "Of <all> arms.", table=scores),
+        Section("Losses <1>", table=losses),
+        Section("Curves", charts=[chart()], pictures=[("Accuracy over labels", tmp_path / "0.png")]),
+        Section("Latents", pictures=[('The "first" two <dims>', tmp_path / "1.png"), ("Ranges", tmp_path / "2.png")]),
+    ]
 
     def run(name="report.html"):
         write_report(
             tmp_path / name,
             title="Digits & <friends>",
+            answer=answer,
             command='python launch.py --config=a.py "x" && true',
             config='{"name": "<script>alert(1)</script>"}',
-            tables={"Accuracy": scores, "Losses <1>": losses},
-            figures={
-                "Curves": [("Accuracy over labels", tmp_path / "0.png")],
-                "Latents": [('The "first" two <dims>', tmp_path / "1.png"), ("Ranges", tmp_path / "2.png")],
-            },
+            sections=sections,
         )
         return (tmp_path / name).read_text(encoding="utf-8")
 
     return run
 
 
-def test_pictures_are_inside(write, tmp_path):
+def chart():
+    """Two curves, one without intervals."""
+    points = pd.DataFrame(dict(num_labels=[10, 20], mean=[50.0, 60.0], low=[48.0, 59.5], high=[52.0, 60.5]))
+    bare = points.assign(low=np.nan, high=np.nan)
+    return draw([Curve("<b>", 0, points), Curve("random", 9, bare)], "Score & labels", METRICS["accuracy"])
+
+
+def test_pictures_are_inside_and_whole(write):
     images = Page(write()).attributes("img")
     assert [image["alt"] for image in images] == ["Accuracy over labels", 'The "first" two <dims>', "Ranges"]
     for index, image in enumerate(images):
         kind, _, data = image["src"].partition(",")
-        assert kind == "data:image/png;base64"
-        assert b64decode(data, validate=True) == (tmp_path / f"{index}.png").read_bytes()
+        assert kind == "data:image/webp;base64"
+        picture = Image.open(BytesIO(b64decode(data, validate=True)))
+        assert picture.size == (4, 4 + index)
+        red = np.asarray(picture.convert("RGB")).reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(red, [255, 0, 0], atol=3)
+
+
+def test_a_photograph_takes_a_fraction_of_its_png(tmp_path):
+    """Smooth and noisy as photographs are; half of the size of a page of them would be too much."""
+    rng = np.random.default_rng(0)
+    pixels = np.add.outer(np.arange(300), np.arange(400))[..., None] / 3 + rng.normal(scale=6, size=(300, 400, 3))
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    section = Section("Photographs", pictures=[("One", tmp_path / "a.png")])
+    write_report(tmp_path / "a.html", title="t", answer=None, command="c", config="{}", sections=[section])
+    assert (tmp_path / "a.html").stat().st_size < (tmp_path / "a.png").stat().st_size / 2
 
 
 def test_nothing_is_fetched_or_run(write):
@@ -97,30 +129,62 @@ def test_text_is_escaped_and_whole(write):
     page = Page(write())
     assert page.attributes("html") == [{"lang": "en"}]
     assert {"charset": "utf-8"} in page.attributes("meta")
-    assert page.texts["title"] == page.texts["h1"] == ["Digits & <friends>"]
+    assert page.texts["title"][0] == page.texts["h1"][0] == "Digits & <friends>"
     assert page.texts["pre"] == [
         'python launch.py --config=a.py "x" && true',
         '{"name": "<script>alert(1)</script>"}',
     ]
-    assert page.texts["figcaption"] == ["Accuracy over labels", 'The "first" two <dims>', "Ranges"]
+    captions = ["Score & labels", "Accuracy over labels", 'The "first" two <dims>', "Ranges"]
+    assert page.texts["figcaption"] == captions
+    assert page.texts["p"] == ["margin is <ahead> by 43\N{NO-BREAK SPACE}%.", "Of 2 seeds.", "Of <all> arms."]
+    assert page.texts["dt"] == ["<i>margin</i>"]
+    assert page.texts["dd"] == ["a & b"]
+
+
+def test_the_answer_comes_before_all_else(write):
+    html = write()
+    places = [html.index(text) for text in ("<h1>", "is &lt;ahead&gt;", "<svg", "<img", "launch.py")]
+    assert places == sorted(places)
+
+
+def test_charts_are_read_by_pointing_and_as_a_table(write):
+    page = Page(write())
+    columns = ["20 labels\n<b>: 60.0 % [59.5, 60.5]\nrandom: 60.0 %"]
+    columns = ["10 labels\n<b>: 50.0 % [48.0, 52.0]\nrandom: 50.0 %", *columns]
+    marks = [f"{arm}, {point}" for arm, points in READ.items() for point in points]
+    assert page.texts["title"][1:] == columns + marks
+    (svg,) = page.attributes("svg")
+    assert svg["role"] == "img"
+    assert svg["aria-label"] == "Score & labels"
+    numbers = page.texts["td"][-4:]
+    assert numbers == ["50.0 % [48.0, 52.0]", "50.0 %", "60.0 % [59.5, 60.5]", "60.0 %"]
+    assert [group["class"] for group in page.attributes("g")] == ["column", "column", "arm c0", "arm c1"]
 
 
 def test_tables_are_whole(write):
     page = Page(write())
-    assert page.texts["th"] == ["arm", "area", "test", "epoch", "loss"]
-    cells = np.reshape(page.texts["td"][:9], (3, 3)).tolist()
-    assert cells == [["margin", "88.41", "97.0 ± 0.3"], ["<b>random</b>", "", ""], ["x" * 80, "1.00", "&"]]
-    assert page.texts["td"][9:] == [text for index in range(100) for text in (str(index), f"{index}.5")]
-    assert [table["class"] for table in page.attributes("table")] == ["dataframe named", "dataframe numbers"]
+    heads = [attrs["scope"] for attrs in page.attributes("th")]
+    texts = dict(col=[], row=[])
+    for scope, text in zip(heads, page.texts["th"], strict=True):
+        texts[scope].append(text)
+    assert texts["col"] == ["arm", "area", "test", "epoch", "loss", "labels queried", "<b>", "random"]
+    assert texts["row"] == ["margin", "<b>random</b>", "x" * 80, *map(str, range(100)), "10", "20"]
+    assert page.texts["td"][:6] == ["88.41", "97.0 ± 0.3", "", "", "1", "&"]
+    assert page.texts["td"][6:106] == [f"{index}.5" for index in range(100)]
+    assert [table["class"] for table in page.attributes("table")] == ["named", "numbers", "named"]
+    regions = [attrs for attrs in page.attributes("div") if attrs.get("role") == "region"]
+    assert [attrs["tabindex"] for attrs in regions] == ["0"] * 4
+    labels = ["Accuracy", "Losses <1>", "Chart: Score & labels", "Numbers: Score & labels"]
+    assert [attrs["aria-label"] for attrs in regions] == labels
 
 
 def test_contents_lead_to_the_sections(write):
     page = Page(write())
-    headings = ["Accuracy", "Losses <1>", "Curves", "Latents"]
+    headings = ["Answer", "Accuracy", "Losses <1>", "Curves", "Latents", "How it was run"]
     assert page.texts["a"] == page.texts["h2"] == headings
     targets = [link["href"] for link in page.attributes("a")]
     assert targets == ["#" + section["id"] for section in page.attributes("section")]
-    assert len(set(targets)) == 4
+    assert len(set(targets)) == len(headings)
 
 
 def test_the_same_input_gives_the_same_bytes(write, tmp_path):
@@ -129,5 +193,7 @@ def test_the_same_input_gives_the_same_bytes(write, tmp_path):
 
 
 def test_a_report_without_tables_or_figures(tmp_path):
-    write_report(tmp_path / "a.html", title="t", command="c", config="{}", tables={}, figures={})
-    assert Page((tmp_path / "a.html").read_text()).texts["h1"] == ["t"]
+    write_report(tmp_path / "a.html", title="t", answer=None, command="c", config="{}", sections=[])
+    page = Page((tmp_path / "a.html").read_text())
+    assert page.texts["h1"] == ["t"]
+    assert page.texts["h2"] == page.texts["a"] == ["How it was run"]

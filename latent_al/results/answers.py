@@ -72,7 +72,8 @@ def _lead_of_labels(summary, arms):
         who = f"{arms[0]} is not" if len(arms) == 1 else f"None of the {len(arms)} arms is"
         return f"{who} shown to reach {_target(summary)} with fewer labels than {baseline}."
     need = "needs" if num_ahead == 1 else "need"
-    return f"{num_ahead} of {len(arms)} arms {need} fewer labels than {baseline}. {_fewest(summary, arms[0])}"
+    how_many = f"{num_ahead} of {len(arms)} arms {need} fewer labels than {baseline}."
+    return f"{how_many} The fewest: {_fewest(summary, arms[0])}"
 
 
 def _lead_of_end(summary, arms):
@@ -139,14 +140,13 @@ def _of_end(summary, arm):
     if gap["mean"] is None:
         return ""
     what = f"{final['split']} {metric.name} at the end is"
-    unit = "points" if metric.unit == "percent" else metric.unit
-    change = f"{metric.scale * abs(gap['mean']):.1f} {unit} {'higher' if gap['mean'] > 0 else 'lower'}"
+    change = f"{metric.scale * abs(gap['mean']):.1f} {metric.gap_unit} {'higher' if gap['mean'] > 0 else 'lower'}"
     if gap["low"] is None:
         return f"{what} {change}."
     p = "p < 0.001" if gap["p_holm"] < 0.001 else f"p = {gap['p_holm']:.2g}"
     low, high = metric.scale * gap["low"], metric.scale * gap["high"]
     if low <= 0 <= high:
-        mean = f"{metric.scale * gap['mean']:+.1f} {unit}"
+        mean = f"{metric.scale * gap['mean']:+.1f} {metric.gap_unit}"
         return f"{what} not shown to differ: {mean} (95 % interval {low:+.1f} to {high:+.1f}; {p})."
     low, high = sorted([abs(low), abs(high)])
     return f"{what} {change} (95 % interval {low:.1f} to {high:.1f}; {p})."
@@ -160,11 +160,11 @@ def _notes(summary):
         notes.append(
             f"The intervals of labels come from the differences from {baseline}'s final score, paired over {num_seeds} "
             f"seeds, and their interval ({summary['interval']}): they begin where that one is first not wholly behind "
-            "zero, and end where it is first nowhere behind zero."
+            "zero, and end where it is first nowhere behind zero. Arms are scored after each batch only."
         )
     if num_seeds > 1 and summary["final_differences"]:
         corrected = ", Holm-corrected over the arms" if num_arms > 1 else ""
-        notes.append(f"p-values are those of Wilcoxon's signed-rank test{corrected}.")
+        notes.append(f"The p-values are those of Wilcoxon's signed-rank test{corrected}.")
     if num_seeds > 1 and num_arms > 1:
         notes.append(
             f"{num_arms} arms are compared, and the intervals are not corrected for that: of 20 arms as good as "

@@ -110,7 +110,7 @@ def gap_chart(gaps: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> Chart
     columns = ["mean", "low", "high"]
     curves = []
     for index, arm in enumerate(metrics.arm.unique()):
-        rows = gaps[gaps.arm == arm]
+        rows = gaps[gaps.arm == arm].dropna(subset=["mean"])
         if len(rows):
             points = rows[["num_labels"]].join(metric.scale * rows[columns].astype(float))
             curves.append(Curve(arm, index, points.reset_index(drop=True)))
@@ -135,7 +135,7 @@ def _curves(scores, metric, arms):
 
 def draw(curves: Sequence[Curve], caption: str, metric: Metric, baseline: str | None = None) -> Chart:
     """Returns the chart of some curves; with a `baseline` they are differences from it."""
-    signed = "+" if baseline else ""
+    signed, unit = ("+", metric.gap_unit) if baseline else ("", metric.sign)
     height = max(330, LINE_HEIGHT * (len(curves) + 1))
     right, bottom = MARGIN_LEFT + PLOT_WIDTH, MARGIN_TOP + height
     num_labels = np.unique(np.concatenate([curve.points.num_labels for curve in curves]))
@@ -147,25 +147,27 @@ def draw(curves: Sequence[Curve], caption: str, metric: Metric, baseline: str | 
     def y_of(value):
         return bottom - height * (np.clip(value, low, high) - low) / (high - low)
 
+    def read(point):
+        return _text(point, unit, signed)
+
     x_ticks, y_ticks = _ticks(num_labels[0], num_labels[-1]), _ticks(low, high)
     decimals = max(0, int(np.ceil(-np.log10(y_ticks[1] - y_ticks[0]) - 1e-9)))
-    longest = max(len(name) for name in [curve.arm for curve in curves] + ([baseline] if baseline else []))
     return Chart(
         caption=caption,
-        y_label=f"{caption if baseline is None else 'difference'} ({metric.sign})",
-        width=right + 50 + 8 * longest,
+        y_label=f"difference from {baseline} ({unit})" if baseline else f"{caption} ({unit})",
+        width=right + 50 + 8 * max(len(curve.arm) for curve in curves),
         height=bottom + MARGIN_BOTTOM,
         left=MARGIN_LEFT,
         right=right,
         top=MARGIN_TOP,
         bottom=bottom,
         x_ticks=[(x_of(tick), f"{tick:,.0f}") for tick in x_ticks],
-        y_ticks=[(y_of(tick), f"{tick:{signed}.{decimals}f}") for tick in y_ticks],
+        y_ticks=[(y_of(tick), f"{tick:{signed if tick else ''}.{decimals}f}") for tick in y_ticks],
         zero_y=y_of(0) if baseline else None,
-        columns=_columns(curves, num_labels, x_of, metric, signed),
-        lines=_lines(curves, x_of, y_of, metric, signed),
+        columns=_columns(curves, num_labels, x_of, read),
+        lines=_lines(curves, x_of, y_of, read),
         has_many=len(curves) > MAX_BANDS,
-        numbers=_numbers(curves, num_labels, metric, signed),
+        numbers=_numbers(curves, num_labels, read),
     )
 
 
@@ -181,17 +183,17 @@ def _range(curves, baseline):
 
 
 def _ticks(low, high):
-    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
-def _text(point, metric, signed):
+def _text(point, unit, signed):
     """Returns "95.3 % [94.8, 95.8]", or "95.3 %" without an interval."""
-    text = f"{point['mean']:{signed}.1f} {metric.sign}"
+    text = f"{point['mean']:{signed}.1f} {unit}"
     return text if np.isnan(point["low"]) else f"{text} [{point['low']:{signed}.1f}, {point['high']:{signed}.1f}]"
 
 
-def _columns(curves, num_labels, x_of, metric, signed):
+def _columns(curves, num_labels, x_of, read):
     """Returns a strip a checkpoint, with the arms from high to low."""
     edges = x_of(np.concatenate([num_labels[:1], (num_labels[1:] + num_labels[:-1]) / 2, num_labels[-1:]]))
     columns = []
@@ -201,13 +203,13 @@ def _columns(curves, num_labels, x_of, metric, signed):
             rows = curve.points[curve.points.num_labels == labels]
             points += [(curve.arm, row) for row in rows.to_dict("records")]
         points.sort(key=lambda arm_and_point: -arm_and_point[1]["mean"])
-        lines = [f"{arm}: {_text(point, metric, signed)}" for arm, point in points]
+        lines = [f"{arm}: {read(point)}" for arm, point in points]
         title = "\n".join([f"{labels:,} labels", *lines])
         columns.append(Column(edges[index], edges[index + 1] - edges[index], x_of(labels), title))
     return columns
 
 
-def _lines(curves, x_of, y_of, metric, signed):
+def _lines(curves, x_of, y_of, read):
     lines = []
     ends = [y_of(curve.points["mean"].iloc[-1]) for curve in curves]
     names = _spread(ends, MARGIN_TOP, y_of(-np.inf))
@@ -217,7 +219,7 @@ def _lines(curves, x_of, y_of, metric, signed):
             Mark(
                 x_of(point["num_labels"]),
                 y_of(point["mean"]),
-                f"{curve.arm}, {point['num_labels']:,} labels: {_text(point, metric, signed)}",
+                f"{curve.arm}, {point['num_labels']:,} labels: {read(point)}",
             )
             for point in points
         ]
@@ -255,10 +257,10 @@ def _path(points):
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def _numbers(curves, num_labels, metric, signed):
+def _numbers(curves, num_labels, read):
     """Returns the numbers of the chart as texts, one row a checkpoint."""
     table = pd.DataFrame({"labels queried": [f"{labels:,}" for labels in num_labels]})
     for curve in curves:
-        by_labels = {point["num_labels"]: _text(point, metric, signed) for point in curve.points.to_dict("records")}
+        by_labels = {point["num_labels"]: read(point) for point in curve.points.to_dict("records")}
         table[curve.arm] = [by_labels.get(labels, "") for labels in num_labels]
     return table

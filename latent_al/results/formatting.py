@@ -49,11 +49,15 @@ def note(summary: dict, balanced: bool = False) -> str:
 def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
     """Returns the summary as texts, one row an arm, in the unit of the metric.
 
-    Its columns are the quantities of the main metric, or else the balanced ones; empty where the summary has none.
+    Its columns are the quantities of the main metric that were measured, or else the balanced ones; empty without any.
     """
     scale = METRICS[summary["metric"]].scale
     baseline = summary["baseline"]
-    names = [name for name in summary["arms"][baseline] if ("balanced_" in name) == balanced]
+    names = [
+        name
+        for name, spread in summary["arms"][baseline].items()
+        if ("balanced_" in name) == balanced and spread["mean"] is not None
+    ]
     lines = []
     for arm, spread in summary["arms"].items() if names else ():
         line = {"arm": arm + (" (baseline)" if arm == baseline else "")}

@@ -20,6 +20,11 @@ class Metric(NamedTuple):
     sign: str
     is_error: bool = False
 
+    @property
+    def gap_unit(self) -> str:
+        """The unit of a difference: that of two shares is not a percentage of either."""
+        return "points" if self.sign == "%" else self.unit
+
 
 METRICS = {
     "accuracy": Metric("accuracy", 1.0, 100.0, "percent", "%"),

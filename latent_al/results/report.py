@@ -92,4 +92,10 @@ def _embed(png):
     return "data:image/webp;base64," + b64encode(packed.getvalue()).decode()
 
 
-TEMPLATES.filters |= {"cells": _cells, "embed": _embed, "px": "{:.1f}".format}
+def _unbroken(text):
+    """Returns a text whose lines do not break between a number and its unit, or a p and its value."""
+    space = "\N{NO-BREAK SPACE}"
+    return text.replace(" %", f"{space}%").replace("p = ", f"p{space}={space}")
+
+
+TEMPLATES.filters |= {"cells": _cells, "embed": _embed, "px": "{:.1f}".format, "unbroken": _unbroken}

@@ -51,19 +51,19 @@ def _comparisons(summary, compared):
     if not summary["arms"]:
         return []
     metric, baseline = METRICS[summary["metric"]].name, summary["baseline"]
-    over = "95 % intervals over seeds are the bands" if summary["num_seeds"] > 1 else "there is one seed"
-    point = "Point at a line to read its numbers; the table below each chart has them too."
+    bands = "The bands are 95 % intervals over seeds; with many arms, point at one to see its own. "
+    bands = bands if summary["num_seeds"] > 1 else ""
+    point = f"{bands}Point at a mark to read its numbers; the table below each chart has them too."
     gaps = [gap_chart(compared["gaps"], compared["metrics"], baseline)] if "gaps" in compared else []
     return [
         Section(
             "Learning curves",
-            f"Means over seeds by the labels queried; {over}. {point}",
+            f"Means over seeds after each batch. {point}",
             charts=learning_charts(compared["metrics"]),
         ),
         Section(
             f"Difference from {baseline}",
-            f"Mean difference in validation {metric}, paired by seed; an arm whose band excludes zero differs there. "
-            f"{point}",
+            f"Difference in validation {metric}, paired by seed; an arm differs where its band excludes zero. {point}",
             charts=gaps,
         ),
         Section("Results", _results_text(summary, summary["metric"]), table=formatting.arms_table(summary)),
