@@ -86,8 +86,10 @@ def _lead_of_end(summary, arms):
     score = f"a {side} {final['split']} {metric.name} than {baseline}"
     num_ahead = sum(gap["high"] < 0 if metric.is_error else gap["low"] > 0 for gap in gaps)
     if not num_ahead:
-        return f"{'It' if len(arms) == 1 else 'None'} is {'not ' if len(arms) == 1 else ''}shown to end with {score}."
-    return f"{num_ahead} of {len(arms)} arms {'ends' if num_ahead == 1 else 'end'} with {score}."
+        who = f"{arms[0]} is not" if len(arms) == 1 else "None is"
+        return f"{who} shown to end with {score}."
+    who = arms[0] if len(arms) == 1 else f"{num_ahead} of {len(arms)} arms"
+    return f"{who} {'ends' if num_ahead == 1 else 'end'} with {score}."
 
 
 def _target(summary):
