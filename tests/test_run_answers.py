@@ -108,7 +108,9 @@ def test_of_several_arms_the_sure_ones_come_first(noisy):
     better, worse = ("higher", "lower")[::sign]
     lead = "1 of 3 arms needs fewer labels than random. The fewest: ahead reaches random's final "
     assert found.lead.startswith(f"{lead}validation {name} of ")
-    assert found.lead.endswith(f"1 of 3 arms ends with a {better} validation {name} than random.")
+    assert found.lead.endswith(
+        f"1 of 3 arms ends with a {better} validation {name} than random, each by its own interval."
+    )
     assert list(found.lines) == ["ahead", "alike", "behind"]
     assert " labels in place of 100: " in found.lines["ahead"]
     assert f" {better} (95 % interval " in found.lines["ahead"]

@@ -88,8 +88,10 @@ def _lead_of_end(summary, arms):
     if not num_ahead:
         who = f"{arms[0]} is not" if len(arms) == 1 else "None is"
         return f"{who} shown to end with {score}."
-    who = arms[0] if len(arms) == 1 else f"{num_ahead} of {len(arms)} arms"
-    return f"{who} {'ends' if num_ahead == 1 else 'end'} with {score}."
+    if len(arms) == 1:
+        return f"{arms[0]} ends with {score}."
+    end_with = "ends with" if num_ahead == 1 else "end with"
+    return f"{num_ahead} of {len(arms)} arms {end_with} {score}, each by its own interval."
 
 
 def _target(summary):
