@@ -3,8 +3,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LIGHT_VENV ?= .venv-light
 LABEL_STUDIO_VENV := .venv-label-studio
+DOCS_VENV ?= .venv-docs
 
-.PHONY: demo test test-slow test-label-studio test-browser light lint types bench
+.PHONY: demo test test-slow test-label-studio test-browser light lint types docs bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -33,6 +34,10 @@ types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
 	$(BIN)/mypy
 	cd tests && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=../.mypy_cache/light --follow-imports=silent \
 		--python-executable $(abspath $(LIGHT_VENV))/bin/python light_usage.py
+
+# The package is read, not imported, so that neither it nor jax is installed there.
+docs: $(DOCS_VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
 bench: $(VENV)/peers
 	$(BIN)/python benchmarks/imports.py
@@ -81,4 +86,9 @@ $(VENV)/browser: $(VENV)/installed-dev tests/browser/requirements.txt
 $(LABEL_STUDIO_VENV)/installed: tests/label_studio/requirements.txt
 	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
 	$(LABEL_STUDIO_VENV)/bin/python -m pip install --quiet -r tests/label_studio/requirements.txt
+	touch $@
+
+$(DOCS_VENV)/installed: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet -r requirements-docs.txt
 	touch $@

@@ -60,7 +60,12 @@ class _Reading:
 
 
 def write_latents(
-    path: str | Path, parts: Iterable[Float[np.ndarray, "_ d"]], num_rows: int, width: int, *, chunk_bytes=CHUNK_BYTES
+    path: str | Path,
+    parts: Iterable[Float[np.ndarray, "_ d"]],
+    num_rows: int,
+    width: int,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Latents:
     """Writes latents [n d] as they come, in parts of any number of rows; a chunk is written while the next one comes.
 
@@ -69,6 +74,8 @@ def write_latents(
     Args:
         path: a folder that does not exist.
         parts: of float32, together `num_rows` rows; one may be overwritten when the next is asked for.
+        num_rows: n.
+        width: d.
         chunk_bytes: of a chunk; one row at least.
 
     Raises:
