@@ -92,6 +92,10 @@ def start(
     """Returns the state in which the first `count` of `queried` are labelled, before the first fit and without params.
 
     Slots behind those of the next query may hold rows too, which are not to be queried.
+
+    Args:
+        queried: rows in the order of querying; empty slots hold n.
+        count: slots in use.
     """
     prepared = problem.prepared if strategy.update else None
     return RoundState(queried, jnp.int32(count), None, prepared, jnp.int32(0))
@@ -148,7 +152,7 @@ def step(
     """Plays one round: fits on what is labelled, then queries `query_size` rows.
 
     Returns:
-        The state, and what `fit` reports with the `rows` queried.
+        The state, and what `fit` reports with the `rows` queried [query_size].
 
     Raises:
         ValueError: what `query` refuses.
@@ -166,6 +170,11 @@ def score(
 
     Balanced accuracy is the recall of each class of `labels`, averaged over those that occur (Brodersen et al., The
     Balanced Accuracy and Its Posterior Distribution, ICPR 2010).
+
+    Args:
+        params: of the learner.
+        inputs: labelled images or latents, as the learner reads them.
+        labels: of these.
     """
     _, predictions = learner.predict(params, inputs)
     scores = learner.score(predictions, labels)
@@ -229,7 +238,11 @@ def whole_pool(state: RoundState, problem: Problem, learner: Learner) -> Pool:
 
 
 def pool_of_rows(state: RoundState, problem: Problem, learner: Learner, rows: Int[Array, " m"]) -> Pool:
-    """Returns a pool of the queried rows, which come first, and of `rows`, whose empty slots hold n."""
+    """Returns a pool of the queried rows, which come first, and of `rows`, whose empty slots hold n.
+
+    Args:
+        rows: of the training set, not queried.
+    """
     size = problem.labels.shape[0]
     slots = jnp.concatenate([state.queried, rows])
     is_labelled = (jnp.arange(slots.shape[0]) < state.queried.shape[0]) & (slots < size)
@@ -250,7 +263,12 @@ def pool_of_rows(state: RoundState, problem: Problem, learner: Learner, rows: In
 
 
 def mark_rows(size: int, rows: Int[Array, " capacity"]) -> Bool[Array, " size"]:
-    """Returns a mask of `size` rows, True for those in the buffer `rows`."""
+    """Returns a mask of `size` rows, True for those in the buffer `rows`.
+
+    Args:
+        size: of the mask.
+        rows: to mark; n and more stand for none.
+    """
     return jnp.zeros(size, bool).at[rows].set(True, mode="drop")
 
 

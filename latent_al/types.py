@@ -11,7 +11,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
+"""A key of `jax.random`."""
 Params: TypeAlias = PyTree[Any]
+"""What a learner has learned; only the learner reads it."""
 Scalar = float | Float[Array, ""]
 """A number of a config that may be swept: a traced scalar in the program that all settings share."""
 Spec = Mapping[str, Any]
@@ -29,9 +31,11 @@ class BadInput(ValueError):
 class Split(NamedTuple):
     """Images [n h w c] in [0, 1], float32, with class labels, with angles, or with neither.
 
-    images: an array, or `data.images.Images` on disk; a `Stream` may hold bytes.
-    labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
-    originals: `data.originals.Originals`, the images as their files have them; None where `images` are all there is.
+    Attributes:
+        images: an array, or `data.images.Images` on disk; a `Stream` may hold bytes.
+        labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
+        originals: `data.originals.Originals`, the images as their files have them; None where `images` are all there
+            is.
     """
 
     images: Any
@@ -47,9 +51,14 @@ class Split(NamedTuple):
 class Data(NamedTuple):
     """One image set. Selection happens in `train`; `ids` [n] name its rows; a split may be empty.
 
-    num_classes: None where the labels are angles, and where there are none.
-    file_names: [n], where the training images lie below their folder, empty where that is another image by now; None
-        where `ids` say it, or there is no folder.
+    Attributes:
+        train: the pool, in which rows are selected.
+        validation: for the curves, and for choices between settings.
+        test: for the end.
+        ids: [n], names of the rows of `train`.
+        num_classes: None where the labels are angles, and where there are none.
+        file_names: [n], where the training images lie below their folder, empty where that is another image by now;
+            None where `ids` say it, or there is no folder.
     """
 
     train: Split
@@ -63,8 +72,11 @@ class Data(NamedTuple):
 class Encoded(NamedTuple):
     """A split as an encoder sees it.
 
-    log_sigma: None where the encoder knows no spread.
-    errors: mean absolute error of each image's reconstruction, in [0, 1]; None where the encoder does not reconstruct.
+    Attributes:
+        latents: the points that represent the images.
+        log_sigma: None where the encoder knows no spread.
+        errors: mean absolute error of each image's reconstruction, in [0, 1]; None where the encoder does not
+            reconstruct.
     """
 
     latents: Float[Array, "n d"]
@@ -78,14 +90,16 @@ class Pool(NamedTuple):
     Under subsampling the pool is the labelled rows and the subsample, and its rows are numbered anew. Slots that hold
     no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
-    latents: the rows that a strategy selects among, with `log_sigma` where the encoder is variational.
-    features: what the learner's last layer reads; None before the first fit and of a learner that gives none.
-    probs: class probabilities; None before the first fit and of a regressor.
-    taken: rows that may not be queried.
-    labels: of the labelled rows; `UNLABELLED` elsewhere.
-    rows: each row's number in the whole training set; None where the pool is that set.
-    prepared: what the strategy prepared of the whole training set, up to date with the labelled rows.
-    mc_dropout: key -> probs of one MC-dropout prediction; None where the learner has no dropout.
+    Attributes:
+        latents: the rows that a strategy selects among.
+        log_sigma: of the latents; None where the encoder is not variational.
+        features: what the learner's last layer reads; None before the first fit and of a learner that gives none.
+        probs: class probabilities; None before the first fit and of a regressor.
+        taken: rows that may not be queried.
+        labels: of the labelled rows; `UNLABELLED` elsewhere.
+        rows: each row's number in the whole training set; None where the pool is that set.
+        prepared: what the strategy prepared of the whole training set, up to date with the labelled rows.
+        mc_dropout: key -> probs of one MC-dropout prediction; None where the learner has no dropout.
     """
 
     latents: Float[Array, "n d"]
@@ -117,12 +131,13 @@ class Query(Protocol):
 class Strategy(NamedTuple):
     """A rule that selects rows of a pool.
 
-    query: (key, pool, num) -> rows.
-    prepare: encoded training set -> what `query` reads as `Pool.prepared`; computed once, before the first round.
-    update: (prepared, encoded, row) -> prepared, brought up to date with one more labelled row; None where labelled
-        rows change nothing.
-    needs: requirements on the latents, by their names in `strategies.needs.NEEDS`, with what to blame for each.
-    subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, drawn anew each round.
+    Attributes:
+        query: (key, pool, num) -> rows.
+        prepare: encoded training set -> what `query` reads as `Pool.prepared`; computed once, before the first round.
+        update: (prepared, encoded, row) -> prepared, brought up to date with one more labelled row; None where labelled
+            rows change nothing.
+        needs: requirements on the latents, by their names in `strategies.needs.NEEDS`, with what to blame for each.
+        subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, drawn anew each round.
     """
 
     query: Query
@@ -133,20 +148,27 @@ class Strategy(NamedTuple):
 
 
 def accuracy(probs: Float[Array, "m c"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
-    """Returns 1 where the most probable class is the label, 0 elsewhere."""
+    """Returns 1 where the most probable class is the label, 0 elsewhere: in [0, 1].
+
+    Args:
+        probs: class probabilities.
+        labels: classes, in [0, c).
+    """
     return (probs.argmax(axis=1) == labels).astype(probs.dtype)
 
 
 class Learner(NamedTuple):
     """A classifier, or a regressor, as pure functions; `Learner(fit, predict)` is enough for a classifier.
 
-    fit: (key, inputs [n ...], labels [n], rows [capacity], count) -> (params, info): trains from scratch on the first
-        `count` of `rows`, which may be traced. `info` is a dict of scalars to report, such as the training loss.
-    predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
-        classifier, [m] of a regressor.
-    mc_dropout: (params, key, inputs) -> the same with dropout; None of a learner without dropout.
-    score: (predictions, labels [m]) -> [m], how well each row is predicted.
-    metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
+    Attributes:
+        fit: (key, inputs [n ...], labels [n], rows [capacity], count) -> (params, info): trains from scratch on the
+            first `count` of `rows`, which may be traced. `info` is a dict of scalars to report, such as the training
+            loss.
+        predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
+            classifier, [m] of a regressor.
+        mc_dropout: (params, key, inputs) -> the same with dropout; None of a learner without dropout.
+        score: (predictions, labels [m]) -> [m], how well each row is predicted.
+        metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
@@ -168,11 +190,12 @@ class Learner(NamedTuple):
 class Problem(NamedTuple):
     """The constants of a run.
 
-    inputs: what the learner reads of the training set: latents, or images.
-    labels: of the whole training set, the oracle's.
-    encoded: the training set in latent space.
-    prepared: what the strategy of the rounds prepared.
-    prepared_initial: what the strategy of the initial labelled set prepared.
+    Attributes:
+        inputs: what the learner reads of the training set: latents, or images.
+        labels: of the whole training set, the oracle's.
+        encoded: the training set in latent space.
+        prepared: what the strategy of the rounds prepared.
+        prepared_initial: what the strategy of the initial labelled set prepared.
     """
 
     inputs: Shaped[Array, "n ..."]
@@ -185,11 +208,12 @@ class Problem(NamedTuple):
 class RoundState(NamedTuple):
     """The state that changes from round to round.
 
-    queried: rows in the order of querying; empty slots hold n, the size of the training set.
-    count: slots in use, one number for all seeds.
-    params: of the learner.
-    prepared: what the strategy updates; None of a strategy without `update`.
-    num_updated: leading slots whose rows `prepared` accounts for.
+    Attributes:
+        queried: rows in the order of querying; empty slots hold n, the size of the training set.
+        count: slots in use, one number for all seeds.
+        params: of the learner.
+        prepared: what the strategy updates; None of a strategy without `update`.
+        num_updated: leading slots whose rows `prepared` accounts for.
     """
 
     queried: Int[Array, " capacity"]
@@ -210,18 +234,36 @@ SCORE_AXES = (0, STATE_AXES, None)
 
 
 def is_traced(value: Any) -> bool:
-    """Returns whether `value` is known only once the program runs, so that its range cannot be checked."""
+    """Returns whether `value` is known only once the program runs, so that its range cannot be checked.
+
+    Args:
+        value: of any type.
+    """
     return isinstance(value, jax.core.Tracer)
 
 
 def check_name(name: Any, table: Collection[str], what: str) -> None:
-    """Raises BadInput, and lists what is known, where `table` has no such name."""
+    """Raises BadInput, and lists what is known, where `table` has no such name.
+
+    Args:
+        name: to look up.
+        table: the names that exist.
+        what: the kind of name, as the message has it.
+
+    Raises:
+        BadInput: `table` has no such name; the message lists those it has.
+    """
     if name not in table:
         raise BadInput(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}.")
 
 
 def build(table: Mapping[str, Callable], spec: Spec, what: str) -> Any:
     """Calls the entry of `table` that `spec["name"]` names with the rest of the spec.
+
+    Args:
+        table: factories by name.
+        spec: the name of an entry, and its settings.
+        what: the kind of entry, as the message names it.
 
     Raises:
         BadInput: the table has no such name; a wrong keyword is Python's own TypeError.
@@ -238,6 +280,7 @@ def require(needing: str, extra: str, *modules: str) -> None:
     Args:
         needing: what needs them, as the message names it.
         extra: the extra of latent_al that brings them.
+        modules: names of modules to import later.
 
     Raises:
         ModuleNotFoundError: some are not installed; `name` is the first of them.
@@ -260,6 +303,12 @@ def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_nam
     """Returns the differences of two trees of JSON in words, one a leaf; `name` and `other_name` say which is which.
 
     None is the same as absent: a tree that was kept before there was such a key differs in nothing.
+
+    Args:
+        one: a tree of dicts.
+        other: the tree to compare it with.
+        name: of the first, in the words.
+        other_name: of the second, in the words.
     """
     one, other = _flatten(one), _flatten(other)
     return [

@@ -27,7 +27,7 @@ def mend(annotation):
     for part in annotation.iterate(flat=False):
         if part is not annotation:
             mend(part)
-    if isinstance(annotation, ExprSubscript) and str(annotation.left) in KINDS:
-        if isinstance(annotation.slice, ExprTuple):
-            shape = str(annotation.slice.elements[1]).strip("\"' ")
-            annotation.slice.elements[1] = f'"{shape}"'
+    is_array = isinstance(annotation, ExprSubscript) and str(annotation.left) in KINDS
+    if is_array and isinstance(annotation.slice, ExprTuple):
+        shape = str(annotation.slice.elements[1]).strip("\"' ")
+        annotation.slice.elements[1] = f'"{shape}"'

@@ -22,7 +22,7 @@ from latent_al.data.tfds import tfds
 from latent_al.data.three_classes import three_classes
 from latent_al.data.unbalanced import long_tail, perturbed_pairs, weighted_classes
 from latent_al.runtime.processes import digest_by_share, share
-from latent_al.types import BadInput, Data, build
+from latent_al.types import BadInput, Data, Spec, build
 
 PIXELS = 2**24
 """Pixels that are checked together: 64 MiB as floats."""
@@ -42,10 +42,14 @@ SOURCES = {
     "three_classes": three_classes,
     "weighted_classes": weighted_classes,
 }
+"""Sources by name, each a factory that returns `Data`."""
 
 
-def load(spec) -> Data:
+def load(spec: Spec) -> Data:
     """Returns the images that `spec` names, checked. A `source` in it is a spec too: its images are checked first.
+
+    Args:
+        spec: of an entry of `SOURCES`.
 
     Raises:
         BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
@@ -66,7 +70,11 @@ def load(spec) -> Data:
 
 
 def digest(data: Data) -> str:
-    """Returns a hash of every pixel, label and id: equal for equal data, in all processes at once."""
+    """Returns a hash of every pixel, label and id: equal for equal data, in all processes at once.
+
+    Args:
+        data: the images and their labels.
+    """
     sha = hashlib.sha256(repr(data.num_classes).encode())
     for split in (data.train, data.validation, data.test):
         for array in (split.images, split.labels):
@@ -80,7 +88,11 @@ def digest(data: Data) -> str:
 
 
 def rows_of_one_colour(images: Images) -> np.ndarray:
-    """Returns the rows of images all of whose pixels are equal."""
+    """Returns the rows [k] of images all of whose pixels are equal.
+
+    Args:
+        images: [n h w c], an array or on disk.
+    """
     block = max(1, PIXELS // math.prod(images.shape[1:]))
     rows = [np.zeros(0, int)]
     for start in range(0, len(images), block):

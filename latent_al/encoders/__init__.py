@@ -14,10 +14,11 @@ from latent_al.encoders.protocol import Encoder, Encodings, Forecast
 from latent_al.models import AUTOENCODERS
 
 TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
-"""Their factories take `image_shape` too."""
+"""Encoders that are trained, by name; their factories take `image_shape` too."""
 READY = {"onnx": onnx, "precomputed": precomputed}
-"""Those that are not trained here, and know images by name: for pools that grow too."""
+"""Encoders that are not trained here, and know images by name: for pools that grow too."""
 ENCODERS = {"identity": identity} | READY | TRAINED
+"""Encoders by name, each a factory that returns an `Encoder`."""
 
 __all__ = ["ENCODERS", "READY", "TRAINED", "Encoder", "Encodings", "Forecast", "build_encoder"]
 

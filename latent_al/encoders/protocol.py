@@ -12,9 +12,13 @@ from latent_al.types import Data, Encoded
 class Encodings(NamedTuple):
     """The splits in latent space, and what else a trained encoder tells.
 
-    losses: [parts 2], the training and validation loss of each epoch; of a stream, of each chunk.
-    decode: latents [n d] to images [n h w c] in [0, 1].
-    unit_cube: whether the latents are pixels, in [0, 1].
+    Attributes:
+        train: the training images.
+        validation: the validation images.
+        test: the test images.
+        losses: [parts 2], the training and validation loss of each epoch; of a stream, of each chunk.
+        decode: latents [n d] to images [n h w c] in [0, 1].
+        unit_cube: whether the latents are pixels, in [0, 1].
     """
 
     train: Encoded
@@ -26,7 +30,13 @@ class Encodings(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """Seconds of training and of encoding, and the bytes of memory that the larger of the two needs."""
+    """The cost of encoding a pool.
+
+    Attributes:
+        training: seconds.
+        encoding: seconds.
+        memory: bytes that the larger of the two needs.
+    """
 
     training: float
     encoding: float
@@ -40,12 +50,13 @@ class Encoder(NamedTuple):
     are the latents of a stream, shard by shard: a call that was interrupted goes on where it stopped, and only
     rows that are new since then are encoded.
 
-    encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are then encoded
-        where the mesh wants their rows.
-    shapes: (data) -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`; refuses what
-        cannot work, and does no work.
-    forecast: (data, folder) -> Forecast of what is left to be done with a stream, from a part of it that is measured;
-        None where that is nothing.
+    Attributes:
+        encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are then
+            encoded where the mesh wants their rows.
+        shapes: (data) -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`; refuses what
+            cannot work, and does no work.
+        forecast: (data, folder) -> Forecast of what is left to be done with a stream, from a part of it that is
+            measured; None where that is nothing.
     """
 
     encode: Callable[..., Encodings]

@@ -104,6 +104,9 @@ class Experiment(Settings):
 def parse_experiment(config: ConfigDict) -> Experiment:
     """Returns the experiment that a config describes, with the defaults of all that it leaves out.
 
+    Args:
+        config: as the files in `configs/` return it.
+
     Raises:
         BadInput: keys that are unknown, missing or of the wrong type, and names that nothing has, each by its path.
     """

@@ -57,7 +57,10 @@ def kmeans(
 ) -> KMeans:
     """Clusters the points: `lloyd` from the centres of `kmeans_plus_plus`.
 
+    Source: Lloyd, Least Squares Quantization in PCM (1982); Arthur and Vassilvitskii, k-means++ (2007).
+
     Args:
+        num_clusters: from 1 to the number of points to cluster.
         iterations: at most.
         clustered: points to cluster, by default all, and one for each cluster at least; the others are in cluster -1.
 
@@ -101,6 +104,7 @@ def lloyd(
     Quantization in PCM, 1982.
 
     Args:
+        centres: to begin with.
         iterations: at most.
         included: centres to use, one at least, by default all; the others have no points, and their final values no
             meaning.

@@ -215,6 +215,13 @@ def facility_location(
 
     `max_herding` says what holds of it too, and is facility location for a Gaussian similarity.
 
+    Source: Nemhauser, Wolsey and Fisher, An Analysis of Approximations for Maximizing Submodular Set Functions (1978),
+    section 1.
+
+    Args:
+        labelled: rows that cover the pool from the start, by default those taken.
+        weights: of the rows to be covered, 0 or more, by default 1.
+
     Raises:
         ValueError: as `max_herding`; a row is zero.
     """

@@ -76,6 +76,9 @@ def nearest(x: Float[Array, "n d"], y: Float[Array, "m d"], included: Bool[Array
     first row of `x` choose: the row may be farther than the nearest, by some 1e-6 of the largest squared distance from
     that first row.
 
+    Args:
+        included: rows of `y` that may be the nearest.
+
     Raises:
         ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
@@ -124,6 +127,8 @@ def kl_divergences(
     It takes two matrix products, and errs by a rounding of the largest term: for pairs that nearly agree,
     `jeffreys_to_point` does not cancel.
 
+    Source: Kullback and Leibler, On Information and Sufficiency (1951).
+
     Raises:
         ValueError: the shapes differ, or a number is NaN, infinite or too large to square.
     """
@@ -144,6 +149,8 @@ def jeffreys_divergences(
 ) -> Float[Array, "n m"]:
     """Returns KL(x || y) + KL(y || x) in nats of each pair of Gaussians with diagonal covariance, in [0, inf).
 
+    Source: Jeffreys, An Invariant Form for the Prior Probability in Estimation Problems (1946).
+
     Raises:
         ValueError: the shapes differ, or a number is NaN, infinite or too large to square.
     """
@@ -153,19 +160,31 @@ def jeffreys_divergences(
 
 @kernel()
 def squared_euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Returns the squared Euclidean distance of each row to one point, in [0, inf), without cancellation."""
+    """Returns the squared Euclidean distance of each row to one point, in [0, inf), without cancellation.
+
+    Raises:
+        ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
+    """
     return ((points - point[None, :]) ** 2).sum(axis=1)
 
 
 @kernel()
 def euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Returns the Euclidean distance of each row to one point, in [0, inf)."""
+    """Returns the Euclidean distance of each row to one point, in [0, inf).
+
+    Raises:
+        ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
+    """
     return root(squared_euclidean_to_point(points, point))
 
 
 @kernel()
 def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero."""
+    """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero.
+
+    Raises:
+        ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
+    """
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
     directions = points / jnp.linalg.norm(points, axis=1, keepdims=True)
     return jnp.clip(squared_euclidean_to_point(directions, point / jnp.linalg.norm(point)) / 4, 0, 1)
@@ -177,9 +196,14 @@ def jeffreys_to_point(
 ) -> Float[Array, " n"]:
     """Returns the Jeffreys divergence in nats of each Gaussian and one of them, in [0, inf), without cancellation.
 
+    Source: Jeffreys, An Invariant Form for the Prior Probability in Estimation Problems (1946).
+
     Args:
         points: means and log standard deviations.
         point: the mean and the log standard deviation of one Gaussian.
+
+    Raises:
+        ValueError: the shapes differ, or a number is NaN, infinite or too large to square.
     """
     mu, log_sigma = points
     point_mu, point_log_sigma = point
@@ -215,12 +239,15 @@ def midst(points: Float[Array, "n d"], finite: Bool[Array, " n"]) -> Float[Array
 
 @kernel(is_compiled=False)
 def diameter(points: PyTree[Float[Array, "n d"]], *, distance: Callable[..., Array]) -> Float[Array, ""]:
-    """Returns twice the largest distance from the origin, which is N(0, I) for Gaussians.
+    """Returns twice the largest distance from the origin, which is N(0, I) for Gaussians, in [0, inf).
 
     For a metric it bounds the largest distance between two rows. Source: Tonnaer (2017), section 3.4.3.
 
     Args:
         distance: one of the distances above, from all rows to one point.
+
+    Raises:
+        ValueError: a coordinate is NaN, infinite or too large to square.
     """
     origin = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), points)
     return 2 * distance(points, origin).max()

@@ -125,6 +125,11 @@ def cover(points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, fi
 
     `distances.nearest` says how exact `nearest` is. It has no gradient. A row that is missing has the distance -inf.
 
+    Source: Gonzalez, Clustering to minimize the maximum intercluster distance (1985).
+
+    Args:
+        first: the row to begin with where nothing is taken.
+
     Raises:
         ValueError: as `farthest_first`.
     """

@@ -101,6 +101,9 @@ def euclidean_density_estimate(
     The rows are shuffled once, and each is compared with those that follow it, the first after the last. Each mean is
     unbiased; over the largest of them the density is not.
 
+    Args:
+        fraction: share of the other rows, in (0, 1].
+
     Raises:
         ValueError: `fraction` is outside (0, 1], there is a single row, all rows are equal, one is NaN or infinite, or
             one lies outside the unit cube.

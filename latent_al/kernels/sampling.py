@@ -43,10 +43,12 @@ SIZES = Check(_have_shares, _no_shares, ("num",))
 
 
 class Distribution(NamedTuple):
-    """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`.
+    """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`; zeros of an empty cluster.
 
-    The noise is N(0, I) where `is_normal`, otherwise uniform in [-1, 1] in each dimension. The values of an empty
-    cluster are zero.
+    Attributes:
+        centre: of each cluster.
+        factor: of each cluster.
+        is_normal: whether the noise is N(0, I), and not uniform in [-1, 1] in each dimension.
     """
 
     centre: Float[Array, "c d"]
@@ -96,7 +98,16 @@ class _Candidates(NamedTuple):
 
 @kernel(clusters=CLUSTERS)
 def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Fits to each cluster a uniform distribution from the smallest to the largest value of each dimension."""
+    """Fits to each cluster a uniform distribution from the smallest to the largest value of each dimension.
+
+    Args:
+        clusters: cluster assignments, in [0, num_clusters).
+        num_clusters: number of clusters, empty ones among them.
+
+    Raises:
+        ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
+            square.
+    """
 
     def fit(inside):
         low = jnp.where(inside[:, None], points, jnp.inf).min(axis=0)
@@ -108,7 +119,16 @@ def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clus
 
 @kernel(clusters=CLUSTERS)
 def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
-    """Fits to each cluster a normal distribution with one mean and one standard deviation for all dimensions."""
+    """Fits to each cluster a normal distribution with one mean and one standard deviation for all dimensions.
+
+    Args:
+        clusters: cluster assignments, in [0, num_clusters).
+        num_clusters: number of clusters, empty ones among them.
+
+    Raises:
+        ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
+            square.
+    """
 
     def fit(inside):
         size = _size(inside) * points.shape[1]
@@ -124,6 +144,14 @@ def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num
     """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular.
 
     The factor has no gradient where that matrix has equal eigenvalues, as that of a single row.
+
+    Args:
+        clusters: cluster assignments, in [0, num_clusters).
+        num_clusters: number of clusters, empty ones among them.
+
+    Raises:
+        ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
+            square.
     """
 
     def fit(inside):
@@ -142,6 +170,9 @@ def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
     Each share is the quota rounded down, and what is left goes to the largest remainders; ties go to the lowest place.
     Quotas are computed in integers, without rounding. Inside a caller's `jit` the shares are `sizes` where those sum to
     less than `num`.
+
+    Args:
+        sizes: to which the shares are proportional, 0 or more.
 
     Raises:
         ValueError: a size is negative, or `num` is not in [0, sum of sizes], or the sum is 2**31 or more.

@@ -203,6 +203,9 @@ def nearest_to(
 ) -> Int[Array, " num"]:
     """Selects for one target after the other the nearest row left, by Euclidean distance; ties go to the lowest row.
 
+    Args:
+        targets: points, in the order in which they select.
+
     Raises:
         ValueError: there are more targets than rows left, the shapes differ, a coordinate is NaN or infinite.
     """
@@ -233,6 +236,10 @@ def subsample(key: PRNGKeyArray, taken: Bool[Array, " n"], *, fraction: float) -
 
 def subsample_size(num_rows: int, fraction: float) -> int:
     """Returns the number of rows that `subsample` leaves open in a pool of `num_rows` rows: at least one.
+
+    Args:
+        num_rows: rows of the pool.
+        fraction: share of them, in (0, 1].
 
     Raises:
         ValueError: `fraction` is outside (0, 1].

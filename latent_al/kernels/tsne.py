@@ -75,7 +75,10 @@ def conditional_probabilities(
 
 @kernel()
 def student_t(latents: Float[Array, "n d"]) -> Float[Array, "n n"]:
-    """Returns Q: 1 / (1 + squared distance), Student's t with one degree of freedom, over its sum.
+    """Returns Q: 1 / (1 + squared distance), Student's t with one degree of freedom, over its sum: in [0, 1].
+
+    Args:
+        latents: coordinates of two rows or more.
 
     Raises:
         ValueError: there are fewer than two rows, or a number is NaN, infinite or too large to square.
@@ -92,6 +95,7 @@ def tsne_divergence(p: Float[Array, "n n"], latents: Float[Array, "n d"]) -> Flo
 
     Args:
         p: joint probabilities, with a diagonal of zero and a sum of 1.
+        latents: coordinates of two rows or more.
 
     Raises:
         ValueError: there are fewer than two rows, or a number is NaN, infinite or too large to square.

@@ -77,6 +77,9 @@ class LabellingJob(Settings):
 def parse_labelling(config: ConfigDict) -> LabellingJob:
     """Returns the job that a config describes, with the defaults of all that it leaves out.
 
+    Args:
+        config: as `configs/folder.py` returns it.
+
     Raises:
         BadInput: keys that are unknown, missing or of the wrong type, and names that no table has, each by its path.
     """

@@ -16,3 +16,4 @@ AUTOENCODERS = {
     "vae_gan": vae_gan,
     "vae_tsne_ae": vae_tsne_ae,
 }
+"""Auto-encoders by name, each a factory that returns an `AutoEncoder`."""

@@ -33,11 +33,12 @@ ACTIVATIONS = {"linear": lambda x: x, "clipped": lambda x: jnp.clip(x, 0, 1)}
 class AutoEncoder(NamedTuple):
     """An auto-encoder as published.
 
-    module: has `encode`, images to (mean, log standard deviation or None) of the latents; `decode`, latents to pixel
-        logits; and `__call__(images, key)`, which calls all of it.
-    loss: of each image in training.
-    validation_loss: of each image, without dropout and without what only a whole batch has.
-    optimizer: from a learning rate.
+    Attributes:
+        module: has `encode`, images to (mean, log standard deviation or None) of the latents; `decode`, latents to
+            pixel logits; and `__call__(images, key)`, which calls all of it.
+        loss: of each image in training.
+        validation_loss: of each image, without dropout and without what only a whole batch has.
+        optimizer: from a learning rate.
     """
 
     module: nn.Module

@@ -76,7 +76,11 @@ class CNN(nn.Module):
 
 
 def mlp(*, num_classes: int, **settings) -> Learner:
-    """Returns the multilayer perceptron of Tonnaer (2017), section 4.2.2, as a classifier."""
+    """Returns the multilayer perceptron of Tonnaer (2017), section 4.2.2, as a classifier.
+
+    Args:
+        num_classes: two or more.
+    """
     return perceptron(classes(num_classes), **settings)
 
 
@@ -86,7 +90,11 @@ def angle_mlp(**settings) -> Learner:
 
 
 def cnn(*, num_classes: int, **settings) -> Learner:
-    """Returns the judge of Killeen (2019), a classifier. Takes the settings of `convolutional`."""
+    """Returns the judge of Killeen (2019), a classifier. Takes the settings of `convolutional`.
+
+    Args:
+        num_classes: two or more.
+    """
     return convolutional(classes(num_classes), **settings)
 
 
@@ -214,8 +222,9 @@ CLASSIFIERS = {
     "refitted": refitted,
     "resnet18": resnet18,
 }
-"""They take `num_classes` besides."""
+"""Classifiers by name, each a factory that returns a `Learner`; they take `num_classes` besides."""
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
+"""Regressors of angles by name, each a factory that returns a `Learner`."""
 ON_IMAGES = ("angle_cnn", "cnn", "resnet18")
 """They take `image_shape` besides."""
 

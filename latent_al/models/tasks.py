@@ -21,11 +21,12 @@ CNN_BLOCK = 256
 class Task(NamedTuple):
     """A prediction task.
 
-    num_outputs: of the network's last layer.
-    loss: (outputs [b num_outputs], labels [b]) -> [b].
-    read: outputs -> predictions, for `Learner.predict`.
-    score: as in `Learner`.
-    metric: as in `Learner`.
+    Attributes:
+        num_outputs: of the network's last layer.
+        loss: (outputs [b num_outputs], labels [b]) -> [b].
+        read: outputs -> predictions, for `Learner.predict`.
+        score: as in `Learner`.
+        metric: as in `Learner`.
     """
 
     num_outputs: int
@@ -36,7 +37,11 @@ class Task(NamedTuple):
 
 
 def classes(num_classes: int) -> Task:
-    """Returns the task of telling `num_classes` apart: softmax, cross-entropy and accuracy in [0, 1]."""
+    """Returns the task of telling `num_classes` apart: softmax, cross-entropy and accuracy in [0, 1].
+
+    Args:
+        num_classes: two or more.
+    """
     return Task(num_classes, optax.softmax_cross_entropy_with_integer_labels, jax.nn.softmax, accuracy, "accuracy")
 
 

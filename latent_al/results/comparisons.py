@@ -21,10 +21,11 @@ DECIMALS = 6
 class Curves(NamedTuple):
     """Validation scores at the checkpoints: the numbers of labels with which all arms and seeds have been scored.
 
-    arms: names, in the order of the table.
-    num_labels: [checkpoints], growing.
-    scores: [arms checkpoints seeds], times `sign`, so that higher is better.
-    sign: 1, or -1 of an error.
+    Attributes:
+        arms: names, in the order of the table.
+        num_labels: [checkpoints], growing.
+        scores: [arms checkpoints seeds], times `sign`, so that higher is better.
+        sign: 1, or -1 of an error.
     """
 
     arms: list[str]

@@ -27,11 +27,12 @@ from latent_al.types import UNLABELLED, BadInput, Data, Spec
 class Drawing(NamedTuple):
     """The inputs of the figures of a diagnostic.
 
-    table: of the diagnostic, all arms and seeds; empty without `compute`.
-    spaces: arm -> where it selected.
-    queries: the table of the run.
-    data: the images and their labels.
-    folder: for the PNGs.
+    Attributes:
+        table: of the diagnostic, all arms and seeds; empty without `compute`.
+        spaces: arm -> where it selected.
+        queries: the table of the run.
+        data: the images and their labels.
+        folder: for the PNGs.
     """
 
     table: pd.DataFrame
@@ -44,15 +45,16 @@ class Drawing(NamedTuple):
 class Diagnostic(NamedTuple):
     """An analysis that runs after the rounds.
 
-    heading: on the page.
-    text: the explanation below it.
-    arms: whose state `compute` reads, as in the config; none without `compute`.
-    check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
-    compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name, of
-        one seed; pure, for `jit` and `vmap`. None where the queries are enough.
-    tabulate: (arrays with a leading axis of seeds, seeds) -> one row a measurement.
-    draw: -> (caption, PNG) of each figure.
-    summarise: the table -> the table of the page; None without one.
+    Attributes:
+        heading: on the page.
+        text: the explanation below it.
+        arms: whose state `compute` reads, as in the config; none without `compute`.
+        check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
+        compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name,
+            of one seed; pure, for `jit` and `vmap`. None where the queries are enough.
+        tabulate: (arrays with a leading axis of seeds, seeds) -> one row a measurement.
+        draw: -> (caption, PNG) of each figure.
+        summarise: the table -> the table of the page; None without one.
     """
 
     heading: str
@@ -73,6 +75,9 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
     Args:
         arms: names of arms.
         num_rows: training images, drawn at random; those that are queried are left out.
+
+    Raises:
+        BadInput: num_rows below 1.
     """
     if num_rows < 1:
         raise BadInput(f"importance has num_rows {num_rows}; expected 1 or more.")
@@ -122,6 +127,9 @@ def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int 
         arms: names of arms whose classifier is `refitted`.
         num_images: validation images, the first ones.
         num_examples: labelled examples of each kind.
+
+    Raises:
+        BadInput: num_images or num_examples below 1.
     """
     if min(num_images, num_examples) < 1:
         raise BadInput(f"explanations has num_images {num_images} and num_examples {num_examples}; expected 1 or more.")
@@ -175,6 +183,9 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
     Args:
         arms: names of arms whose classifier is `cnn` or `angle_cnn`.
         num_images: validation images of the monitoring set, the first ones.
+
+    Raises:
+        BadInput: num_images below 1.
     """
     if num_images < 1:
         raise BadInput(f"training_curves has num_images {num_images}; expected 1 or more.")
@@ -245,6 +256,7 @@ DIAGNOSTICS = {
     "query_order": query_order,
     "training_curves": training_curves,
 }
+"""Diagnostics by name, each a factory that returns a `Diagnostic`."""
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:

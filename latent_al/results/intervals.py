@@ -16,7 +16,12 @@ SAME = 1e-9
 
 
 class Interval(NamedTuple):
-    """The ends of intervals, [...]."""
+    """The ends of intervals.
+
+    Attributes:
+        low: [...].
+        high: [...].
+    """
 
     low: np.ndarray
     high: np.ndarray
@@ -30,6 +35,9 @@ def mean_interval(gaps: np.ndarray) -> Interval:
     are all alike have an interval of one point. All gaps and calls have the same resamples.
 
     Source: Student (1908); Efron and Tibshirani (1993), section 12.5.
+
+    Args:
+        gaps: [... seeds], paired differences; any unit.
     """
     num_seeds = gaps.shape[-1]
     means, deviations = gaps.mean(axis=-1), gaps.std(axis=-1, ddof=1)

@@ -33,7 +33,12 @@ def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
-    """Returns mean and sample standard deviation (ddof 1) of each arm, and its paired difference from the baseline."""
+    """Returns mean and sample standard deviation (ddof 1) of each arm, and its paired difference from the baseline.
+
+    Args:
+        metrics: as `tables.metrics_table` gives, of all arms.
+        baseline: the arm that the others are compared with.
+    """
     by_seed = seed_quantities(metrics)
     values = {arm: by_seed.loc[arm] for arm in metrics.arm.unique()}
     differences = {name: _differences(name, values, baseline) for name in by_seed.columns}
@@ -73,6 +78,10 @@ def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
     Differences are paired by seed. Columns are arm, round, num_labels, mean, low and high, the last two the ends of the
     95 % interval of `intervals.mean_interval`.
+
+    Args:
+        metrics: as `tables.metrics_table` gives, of all arms.
+        baseline: the arm that the others are compared with.
     """
     validation = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
     curves = validation.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")

@@ -21,11 +21,12 @@ from latent_al.types import Data
 class Outcome(NamedTuple):
     """The outcome of the rounds of an experiment.
 
-    encodings: encoder -> what it has made of the images.
-    spaces: arm -> the latents that it selected in.
-    histories: (arm, seeds, history), arm by arm and seed by seed.
-    tuned: name -> the arms that are its settings; only the best on validation data is compared with the rest.
-    diagnostics: name -> the diagnostic with its table, which is empty where it computes nothing.
+    Attributes:
+        encodings: encoder -> what it has made of the images.
+        spaces: arm -> the latents that it selected in.
+        histories: (arm, seeds, history), arm by arm and seed by seed.
+        tuned: name -> the arms that are its settings; only the best on validation data is compared with the rest.
+        diagnostics: name -> the diagnostic with its table, which is empty where it computes nothing.
     """
 
     encodings: dict[str, Encodings]

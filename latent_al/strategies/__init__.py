@@ -54,3 +54,4 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "uncertainty_herding": uncertainty_herding,
     "uniform": uniform,
 }
+"""Strategies by name, each a factory that returns a `Strategy`."""

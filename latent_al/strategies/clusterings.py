@@ -49,6 +49,7 @@ def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
 
 
 CLUSTERINGS: dict[str, Callable[..., Callable]] = {"gaussian_mixture": gaussian_mixture, "kmeans": kmeans, "ward": ward}
+"""Clusterings by name, each a factory that returns a function from points [n d] to assignments [n]."""
 
 
 def _on_host(function, points, **settings):

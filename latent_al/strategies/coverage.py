@@ -89,6 +89,8 @@ def facility_location() -> Strategy:
     """Selects row by row the largest gain in cosine similarity to the nearest row: `kernels.facility_location`.
 
     Time and memory are those of `max_herding`.
+
+    Source: Nemhauser, Wolsey and Fisher (1978), with cosine similarity.
     """
 
     def query(key, pool, num):

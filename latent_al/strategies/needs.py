@@ -13,13 +13,15 @@ from latent_al.types import Encoded, Strategy
 class LatentStats(NamedTuple):
     """Facts that strategies may require of the latents of a training set; None marks one that shapes do not tell.
 
-    num_rows: latents.
-    has_spread: the encoder gives `log_sigma`.
-    has_errors: the encoder reconstructs.
-    num_not_finite: rows with a coordinate that is NaN or infinite.
-    is_constant: all rows are equal.
-    num_zero: rows that are zero vectors.
-    lowest, highest: coordinates.
+    Attributes:
+        num_rows: latents.
+        has_spread: the encoder gives `log_sigma`.
+        has_errors: the encoder reconstructs.
+        num_not_finite: rows with a coordinate that is NaN or infinite.
+        is_constant: all rows are equal.
+        num_zero: rows that are zero vectors.
+        lowest: of all coordinates.
+        highest: of all coordinates.
     """
 
     num_rows: int
@@ -33,12 +35,20 @@ class LatentStats(NamedTuple):
 
 
 def stats_of_shapes(encoded: Encoded) -> LatentStats:
-    """Returns what the shapes of an encoded training set tell, before it is encoded."""
+    """Returns what the shapes of an encoded training set tell, before it is encoded.
+
+    Args:
+        encoded: a training set in latent space, or its `jax.ShapeDtypeStruct`.
+    """
     return LatentStats(len(encoded.latents), encoded.log_sigma is not None, encoded.errors is not None)
 
 
 def latent_stats(encoded: Encoded) -> LatentStats:
-    """Returns the statistics of an encoded training set, in and out of `jit`."""
+    """Returns the statistics of an encoded training set, in and out of `jit`.
+
+    Args:
+        encoded: a training set in latent space.
+    """
     latents = encoded.latents
     return stats_of_shapes(encoded)._replace(
         num_not_finite=(~jnp.isfinite(latents).all(axis=1)).sum(),
@@ -51,6 +61,10 @@ def latent_stats(encoded: Encoded) -> LatentStats:
 
 def check_needs(strategy: Strategy, stats: LatentStats) -> None:
     """Checks what a strategy needs of the latents, as far as `stats` tell.
+
+    Args:
+        strategy: with what it needs.
+        stats: of the latents, or of their shapes alone.
 
     Raises:
         ValueError: the latents are not what it needs.

@@ -12,7 +12,12 @@ from latent_al.types import BadInput, Encoded, Scalar, Spec, Strategy, build, ch
 
 
 class Representativeness(NamedTuple):
-    """A measure of how typical each row is of the whole set, in [0, 1], and what it needs, as in `Strategy.needs`."""
+    """A measure of how typical each row is of the whole set.
+
+    Attributes:
+        measure: from an encoded training set to the value of each row, in [0, 1].
+        needs: as in `Strategy.needs`.
+    """
 
     measure: Callable[[Encoded], Float[Array, " n"]]
     needs: Mapping[str, str] = {}
@@ -107,6 +112,7 @@ REPRESENTATIVENESS: dict[str, Callable] = {
     "squared_closeness_to_origin": squared_closeness_to_origin,
     "squared_euclidean_density": squared_euclidean_density,
 }
+"""Measures by name, each a factory that returns a `Representativeness`."""
 
 
 def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pick: str) -> Strategy:

@@ -105,8 +105,11 @@ def typical(*, iterations: int) -> Strategy:
 
 
 uniform = partial(sampler, sampling.uniform)
+"""`sampler` with `kernels.sampling.uniform`."""
 normal = partial(sampler, sampling.normal)
+"""`sampler` with `kernels.sampling.normal`."""
 multi_normal = partial(sampler, sampling.multi_normal)
+"""`sampler` with `kernels.sampling.multi_normal`."""
 
 
 def _one_cluster(points):

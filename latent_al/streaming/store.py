@@ -119,6 +119,7 @@ def open_latents(path: str | Path, num_rows: int | None = None, width: int | Non
     is checked as it is read, where it has a checksum.
 
     Args:
+        path: the folder of the array.
         num_rows: n as expected; None takes any.
         width: d as expected; None takes any.
 

@@ -29,9 +29,10 @@ class Reading(Protocol):
 class Source(Protocol):
     """Latents [n d], float32, that need not exist as a whole: on disk, or generated.
 
-    num_rows: n.
-    width: d.
-    chunk_rows: how many rows lie in one piece. Reads begin at multiples of it; 1 where there are no pieces.
+    Attributes:
+        num_rows: n.
+        width: d.
+        chunk_rows: how many rows lie in one piece. Reads begin at multiples of it; 1 where there are no pieces.
     """
 
     num_rows: int
@@ -46,7 +47,10 @@ class Source(Protocol):
 class Block(NamedTuple):
     """Rows `start` to `stop` of each source.
 
-    latents: of each source [b d], zero beyond `stop`: b is the same for all blocks, and one program serves them.
+    Attributes:
+        start: the first row.
+        stop: the row after the last.
+        latents: of each source [b d], zero beyond `stop`: b is the same for all blocks, and one program serves them.
     """
 
     start: int
@@ -63,6 +67,7 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
     """Yields all rows of sources of one length, in order: one pass.
 
     Args:
+        sources: of one length.
         block_bytes: of a block of one source; by default 64 MiB, or less where little memory is available, and at
             least a chunk.
 
