@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
@@ -42,9 +43,12 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(content, page, config, files):
     """Writes formulas as MathML, which browsers show without a script."""
-    del page, config, files
+    del config, files
 
     def formula(match):
-        return convert(html.unescape(match[3]), display="inline" if match[1] == "span" else "block")
+        markup = convert(html.unescape(match[3]), display="inline" if match[1] == "span" else "block")
+        if re.search(r">\\\\", markup):
+            raise PluginError(f"{page.file.src_uri}: no MathML for {match[3]}")
+        return markup
 
     return FORMULA.sub(formula, content)
