@@ -14,6 +14,7 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository, which become pages of the site."""
 LINK = re.compile(r"(\]\()([^()\s#]+)(?=[)#])")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 
 
 def on_files(files, config):
@@ -42,13 +43,25 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(content, page, config, files):
-    """Writes formulas as MathML, which browsers show without a script."""
+    """Writes formulas as MathML, which browsers show without a script, and marks what may be wider than the page."""
     del config, files
 
     def formula(match):
-        markup = convert(html.unescape(match[3]), display="inline" if match[1] == "span" else "block")
-        if re.search(r">\\\\", markup):
+        is_block = match[1] == "div"
+        markup = convert(html.unescape(match[3]), display="block" if is_block else "inline")
+        if ">\\" in markup:
             raise PluginError(f"{page.file.src_uri}: no MathML for {match[3]}")
-        return markup
+        return wide(markup) if is_block else markup
 
-    return FORMULA.sub(formula, content)
+    return TABLE.sub(lambda match: wide(match[0]), FORMULA.sub(formula, content))
+
+
+def on_post_page(output, page, config):
+    """Names the search dialog, which the theme leaves without a name."""
+    del page, config
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def wide(markup):
+    """Returns what may be wider than the page in a part that scrolls, also by the keyboard."""
+    return f'<div class="wide" tabindex="0">{markup}</div>'
