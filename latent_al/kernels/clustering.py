@@ -78,8 +78,9 @@ def kmeans(
 def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
     """Draws points that lie far apart: each in proportion to its squared distance to the nearest one before it.
 
-    The first is drawn uniformly, and so is each that follows once every point equals one of those drawn. O(num n d)
-    time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
+    They are rows of `points`. The first is drawn uniformly, and so is each that follows once every point equals one of
+    those drawn. O(num n d) time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful
+    Seeding, 2007.
 
     Raises:
         ValueError: `num` is not in [1, n], or a coordinate is NaN, infinite or too large to square.

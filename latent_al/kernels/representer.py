@@ -42,6 +42,8 @@ def representer_alphas(
 ) -> Float[Array, "n c"]:
     """Returns the weight of each labelled example in the logit of each class; zeros where there is no label.
 
+    Those of n labelled examples lie in [-b, b] with b = 1 / (2 l2 n).
+
     Args:
         probs: class probabilities as the last layer predicts them; each row sums to 1.
         labels: in [0, c), or negative where there is none.
@@ -108,8 +110,9 @@ def importance(
 ) -> Float[Array, " n"]:
     """Returns the part that each row, if labelled, is expected to have in the logits of all labelled examples.
 
-    IBAL(x_i) = sum_y p_iy alpha_iy|y (f_i . sum_t f_t), with alpha_iy|y = (1 - p_iy) / (2 l2 n): O(n (c + f)) time. The
-    paper queries the rows of the smallest values: maximise `ibal`, and not this.
+    IBAL(x_i) = sum_y p_iy alpha_iy|y (f_i . sum_t f_t), with alpha_iy|y = (1 - p_iy) / (2 l2 n): O(n (c + f)) time. It
+    is a sum of logits, in (-inf, inf). The paper queries the rows of the smallest values: maximise `ibal`, and not
+    this.
 
     Source: Pezeshkpour, Zhao and Singh (2020), equation 2.
 
@@ -133,10 +136,11 @@ def ibal(
 ) -> Float[Array, " n"]:
     """Returns the score that IBAL maximises: minus `importance`, without its factor 1 / (2 l2 n), which ranks no row.
 
-    Where features point away from those of the labelled examples it is positive, the more the less sure the classifier
-    is. Features of at least 0, such as those of a ReLU, never do: there the score is at most 0, and its largest values
-    are those of the rows of which the classifier is surest. Such a batch can be worse than one at random; use features
-    of both signs, or weigh the score with the distance to the labelled rows, as the paper does.
+    It lies in (-inf, inf). Where features point away from those of the labelled examples it is positive, the more the
+    less sure the classifier is. Features of at least 0, such as those of a ReLU, never do: there the score is at most
+    0, and its largest values are those of the rows of which the classifier is surest. Such a batch can be worse than
+    one at random; use features of both signs, or weigh the score with the distance to the labelled rows, as the paper
+    does.
 
     Source: Pezeshkpour, Zhao and Singh (2020), equation 2.
 

@@ -38,7 +38,7 @@ class _Search(NamedTuple):
 
 @kernel(perplexity=PERPLEXITY)
 def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array, ""] | float) -> Float[Array, "n n"]:
-    """Returns P: the mean of the conditional probabilities of a pair, either row given the other, over n.
+    """Returns P: the mean of the conditional probabilities of a pair, either row given the other, over n; in [0, 1].
 
     O(n^2 d) time, O(n^2) memory.
 
