@@ -20,7 +20,7 @@ test-label-studio: $(VENV)/installed-dev $(LABEL_STUDIO_VENV)/installed
 	LABEL_STUDIO=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(BIN)/python -m pytest -n 0 -m label_studio
 
 test-browser: $(VENV)/browser
-	$(BIN)/python -m pytest -n 0 -m browser tests/test_report_in_browser.py
+	$(BIN)/python -m pytest -n 0 -m browser tests/test_report_in_browser.py tests/test_site_in_browser.py
 
 light: $(LIGHT_VENV)/installed
 	$(LIGHT_VENV)/bin/python tests/light_usage.py
