@@ -2,10 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LIGHT_VENV ?= .venv-light
+PACKAGE_VENV ?= .venv-package
 LABEL_STUDIO_VENV := .venv-label-studio
 DOCS_VENV ?= .venv-docs
 
-.PHONY: demo test test-slow test-label-studio test-browser light lint types docs bench
+.PHONY: demo test test-slow test-label-studio test-browser light package lint types docs bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -24,6 +25,16 @@ test-browser: $(VENV)/browser
 
 light: $(LIGHT_VENV)/installed
 	$(LIGHT_VENV)/bin/python tests/light_usage.py
+
+# The README's examples, out of each archive in an environment of its own. With -P nothing is imported from here.
+package:
+	rm -rf dist
+	$(MAKE) light
+	for archive in dist/*.whl dist/*.tar.gz; do \
+		$(PYTHON) -m venv --clear $(PACKAGE_VENV) && \
+		$(PACKAGE_VENV)/bin/python -m pip install --quiet --constraint requirements.txt "$$archive[experiments]" && \
+		$(PACKAGE_VENV)/bin/python -P -m doctest README.md || exit 1; \
+	done
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -68,11 +79,18 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-# As anyone installs it, jax and jaxtyping alone; what setuptools has built before would be installed with it.
-$(LIGHT_VENV)/installed: requirements.txt pyproject.toml $(shell find latent_al -name '*.py' -o -name py.typed)
-	rm -rf build
-	$(PYTHON) -m venv $(LIGHT_VENV)
-	$(LIGHT_VENV)/bin/python -m pip install --quiet --constraint requirements.txt .
+# What setuptools has built before would be packed with it.
+dist/checked: $(VENV)/installed-dev README.md $(shell find latent_al -name '*.py' -o -name py.typed)
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/archives.py
+	touch $@
+
+# As anyone installs it, jax and jaxtyping alone.
+$(LIGHT_VENV)/installed: requirements.txt dist/checked
+	$(PYTHON) -m venv --clear $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/python -m pip install --quiet --constraint requirements.txt dist/*.whl
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed benchmarks/requirements.txt
