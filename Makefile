@@ -6,7 +6,7 @@ PACKAGE_VENV ?= .venv-package
 LABEL_STUDIO_VENV := .venv-label-studio
 DOCS_VENV ?= .venv-docs
 
-.PHONY: demo test test-slow test-label-studio test-browser light package lint types docs bench
+.PHONY: demo test test-slow test-label-studio test-browser light package notebooks lint types docs bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -35,6 +35,9 @@ package:
 		$(PACKAGE_VENV)/bin/python -m pip install --quiet --constraint requirements.txt "$$archive[experiments]" && \
 		$(PACKAGE_VENV)/bin/python -P -m doctest README.md || exit 1; \
 	done
+
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python tests/test_notebooks.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
