@@ -162,9 +162,9 @@ def _notes(summary):
     notes = []
     if match and num_seeds > 1:
         notes.append(
-            f"The intervals of labels come from the differences from {baseline}'s final score, paired over {num_seeds} "
-            f"seeds, and their interval ({summary['interval']}): they begin where that one is first not wholly behind "
-            "zero, and end where it is first nowhere behind zero. Arms are scored after each batch only."
+            "An interval of labels begins with the first batch after which an arm is no longer clearly behind "
+            f"{baseline}'s final score, and ends with the first after which it is clearly not behind it. Clearly: by "
+            f"the interval of the difference, paired over {num_seeds} seeds ({summary['interval']})."
         )
     if num_seeds > 1 and summary["final_differences"]:
         corrected = ", Holm-corrected over the arms" if num_arms > 1 else ""
