@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from latent_al.results.statistics import mean_and_std
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.ticker import MaxNLocator
-from sklearn.isotonic import isotonic_regression
 
 from latent_al.results.intervals import mean_interval
 from latent_al.results.metrics import METRICS, Metric, main_metric
@@ -247,7 +247,8 @@ def _spread(heights, top, bottom):
     """Returns heights in [top, bottom] near those of the lines' ends, in their order and a line apart or more."""
     order = np.argsort(heights, kind="stable")
     offsets = LINE_HEIGHT * np.arange(len(heights))
-    places = isotonic_regression(np.take(heights, order) - offsets, y_min=top, y_max=bottom - offsets[-1])
+    rising = scipy.optimize.isotonic_regression(np.take(heights, order) - offsets).x
+    places = np.clip(rising, top, bottom - offsets[-1])
     spread = np.empty(len(heights))
     spread[order] = places + offsets
     return spread.tolist()

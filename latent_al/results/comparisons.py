@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-from statsmodels.stats.multitest import multipletests
+import scipy
 
 from latent_al.results.intervals import mean_interval
 from latent_al.results.metrics import METRICS, main_metric
@@ -154,6 +153,8 @@ def _curves(metrics):
 def _ahead(gaps):
     """Returns the sign of the significant gaps between pairs of arms, [pairs checkpoints seeds], and 0 of the rest."""
     p_values = _paired_p(gaps.reshape(-1, gaps.shape[2]))
+    from statsmodels.stats.multitest import multipletests
+
     is_significant = multipletests(p_values, alpha=LEVEL, method="holm")[0].reshape(gaps.shape[:2])
     return np.where(is_significant, np.sign(gaps.mean(axis=2)), 0)
 

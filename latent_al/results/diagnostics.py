@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
-from sklearn.decomposition import PCA
+import scipy
 
 from latent_al import loop
 from latent_al.kernels import representer
@@ -233,6 +232,8 @@ def query_order() -> Diagnostic:
     """Draws what comes first and last where arms go on until they have queried the whole pool."""
 
     def draw(drawing):
+        from sklearn.decomposition import PCA
+
         album, queries = Album(drawing.folder), drawing.queries
         seed, names = queries.seed.min(), distinct_arms(queries)
         points, orders = {}, {}
@@ -268,7 +269,7 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     for arm, rows in table.groupby("arm", sort=False):
         line: dict[str, Any] = {"arm": arm}
         for name in rows.columns.difference(["arm", "seed", "importance"], sort=False):
-            by_seed = [spearmanr(seed.importance, seed[name]).statistic for _, seed in rows.groupby("seed")]
+            by_seed = [scipy.stats.spearmanr(seed.importance, seed[name]).statistic for _, seed in rows.groupby("seed")]
             spread = f" ± {np.std(by_seed, ddof=1):.2f}" if len(by_seed) > 1 else ""
             line[name] = f"{np.mean(by_seed):+.2f}{spread}"
         lines.append(line)

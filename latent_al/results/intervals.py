@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 
 NAME = "95 %, at each end the wider of Student's t and bootstrap-t"
 """The interval as the results name it."""

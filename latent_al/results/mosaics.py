@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
 from latent_al.results.plots import save
 
@@ -19,7 +19,7 @@ def manifold_latents(side: int) -> np.ndarray:
     Percentiles of N(0, 1) are linearly spaced. Reshaped to [side side 2], the second latent grows along axis 0 and the
     first along axis 1.
     """
-    values = norm.ppf(np.linspace(0.05, 0.95, side))
+    values = scipy.stats.norm.ppf(np.linspace(0.05, 0.95, side))
     first, second = np.meshgrid(values, values)
     return np.stack([first, second], axis=-1).reshape(side * side, 2).astype(np.float32)
 

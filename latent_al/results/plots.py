@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import spearmanr
 
 from latent_al.results.metrics import METRICS
 
@@ -242,7 +242,7 @@ def importance(measures: pd.DataFrame, path: Path) -> None:
     for axes, (arm, other) in zip(panels, [(arm, other) for arm in arms for other in measures_beside], strict=True):
         rows = measures[measures.arm == arm]
         axes.scatter(rows[other], rows.importance, s=4, linewidths=0, alpha=0.5)
-        correlation = spearmanr(rows[other], rows.importance).statistic
+        correlation = scipy.stats.spearmanr(rows[other], rows.importance).statistic
         axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
         axes.tick_params(labelsize="x-small")
     figure.supylabel("importance")

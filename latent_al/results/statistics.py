@@ -6,9 +6,7 @@ Paired differences have the intervals of `intervals` and signed-rank p-values (W
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-from sklearn.metrics import auc
-from statsmodels.stats.multitest import multipletests
+import scipy
 
 from latent_al.results import intervals
 from latent_al.results.metrics import main_metric
@@ -145,7 +143,7 @@ def _by_seed(metrics):
 
 def _mean_height(curve):
     width = curve.num_labels.iloc[-1] - curve.num_labels.iloc[0]
-    return auc(curve.num_labels, curve.value) / width if width else np.nan
+    return np.trapezoid(curve.value, curve.num_labels) / width if width else np.nan
 
 
 def _differences(name, values, baseline):
@@ -155,6 +153,8 @@ def _differences(name, values, baseline):
         arm: paired_difference(table[name].to_numpy(), reference) for arm, table in values.items() if arm != baseline
     }
     p_values = {arm: gap["p"] for arm, gap in gaps.items() if gap["p"] is not None}
+    from statsmodels.stats.multitest import multipletests
+
     corrected = multipletests(list(p_values.values()), method="holm")[1] if p_values else []
     holm = dict(zip(p_values, corrected, strict=True))
     return {arm: _plain(gap | {"p_holm": holm.get(arm)}) for arm, gap in gaps.items()}
