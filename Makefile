@@ -2,11 +2,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LIGHT_VENV ?= .venv-light
+LOWEST_VENV ?= .venv-lowest
 PACKAGE_VENV ?= .venv-package
 LABEL_STUDIO_VENV := .venv-label-studio
 DOCS_VENV ?= .venv-docs
 
-.PHONY: demo test test-slow test-label-studio test-browser light package notebooks lint types docs bench
+.PHONY: demo test test-slow test-lowest test-label-studio test-browser light package notebooks lint types docs bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -16,6 +17,11 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Old releases warn of what they do themselves; only failures count.
+test-lowest: $(LOWEST_VENV)/installed
+	$(LOWEST_VENV)/bin/python -m pytest -W default tests/test_loop.py tests/test_kernels.py tests/test_strategies.py
+	$(LOWEST_VENV)/bin/python -m pytest -W default tests/test_launch.py -k test_digits_vae
 
 test-label-studio: $(VENV)/installed-dev $(LABEL_STUDIO_VENV)/installed
 	LABEL_STUDIO=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(BIN)/python -m pytest -n 0 -m label_studio
@@ -94,6 +100,13 @@ dist/checked: $(VENV)/installed-dev README.md $(shell find latent_al -name '*.py
 $(LIGHT_VENV)/installed: requirements.txt dist/checked
 	$(PYTHON) -m venv --clear $(LIGHT_VENV)
 	$(LIGHT_VENV)/bin/python -m pip install --quiet --constraint requirements.txt dist/*.whl
+	touch $@
+
+$(LOWEST_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet uv
+	$(LOWEST_VENV)/bin/uv pip install --quiet --python $(LOWEST_VENV)/bin/python --resolution lowest-direct \
+		--editable '.[dev,experiments,labelling]'
 	touch $@
 
 $(VENV)/peers: $(VENV)/installed benchmarks/requirements.txt
