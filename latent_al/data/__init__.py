@@ -2,12 +2,13 @@
 
 from latent_al.types import require
 
-require(__name__, "experiments", "absl", "orbax", "pandas", "PIL", "scipy", "sklearn")
+require(__name__, "experiments", "absl", "ml_collections", "orbax", "pandas", "PIL", "scipy", "sklearn")
 
 import hashlib
 import math
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from latent_al.data.angles import rotated
 from latent_al.data.digits import digits
@@ -45,7 +46,7 @@ SOURCES = {
 """Sources by name, each a factory that returns `Data`."""
 
 
-def load(spec: Spec) -> Data:
+def load(spec: Spec | ConfigDict) -> Data:
     """Returns the images that `spec` names, checked. A `source` in it is a spec too: its images are checked first.
 
     Args:
