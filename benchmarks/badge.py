@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from skactiveml.base import SkactivemlClassifier
-from skactiveml.pool import Badge
 
 from latent_al import kernels
 
@@ -27,20 +25,6 @@ LARGE = 50_000, 512, 100, 100
 SMALL = 4000, 64, 10, 100
 """Rows, features, classes, picks: where the gradients are not made, and where they fit."""
 REPEATS, TARGET, TARGET_GIB = 5, 5, 2
-
-
-class Given(SkactivemlClassifier):
-    """A classifier that is given the probabilities of all rows."""
-
-    def __init__(self, probs, features):
-        super().__init__(classes=np.arange(probs.shape[1]))
-        self.probs, self.features = probs, features
-
-    def fit(self, *_):
-        raise NotImplementedError("The probabilities are given.")
-
-    def predict_proba(self, _):
-        return self.probs, self.features
 
 
 def make_rows(size, width, num_classes, _):
@@ -68,9 +52,25 @@ def ours(rows, num):
     return timed(lambda: kernels.badge(key, probs, features, taken, num))
 
 
+def make_given(probs, features):
+    """Returns a classifier of scikit-activeml that is given the probabilities of all rows."""
+    from skactiveml.base import SkactivemlClassifier
+
+    class Given(SkactivemlClassifier):
+        def fit(self, *_):
+            raise NotImplementedError("The probabilities are given.")
+
+        def predict_proba(self, _):
+            return probs, features
+
+    return Given(classes=np.arange(probs.shape[1]))
+
+
 def peer(rows, num):
+    from skactiveml.pool import Badge
+
     probs, features = rows
-    labels, classifier = np.full(len(probs), np.nan), Given(probs, features)
+    labels, classifier = np.full(len(probs), np.nan), make_given(probs, features)
 
     def query():
         return Badge(random_state=0).query(features, labels, classifier, fit_clf=False, batch_size=num)

@@ -8,7 +8,6 @@ of five runs after one that compiles; ours and the plain ones take turns, PyTorc
 spinning.
 """
 
-import time
 from functools import partial
 
 import jax
@@ -17,6 +16,8 @@ import numpy as np
 import optax
 from absl import app
 from flax import linen as nn
+from timing import seconds
+from torch_steps import make_steps
 
 from latent_al.models.autoencoders import conv_vae, vae_loss
 from latent_al.models.train import Objective, State, Subset, epoch, keras_rmsprop, start
@@ -49,9 +50,13 @@ def begin(model, images, optimizer):
     return key, start(model.init(key, images[:BATCH], key), optimizer)
 
 
-def make_ours(images):
+def make_images(num_steps):
+    return np.random.default_rng(0).random((num_steps * BATCH, SIDE, SIDE, 1), np.float32)
+
+
+def make_ours(images, dtype="float32"):
     optimizer = keras_rmsprop(LEARNING_RATE)
-    ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent_dim=LATENT, kl_weight=1.0, dtype="float32")
+    ours = conv_vae(image_shape=(SIDE, SIDE, 1), latent_dim=LATENT, kl_weight=1.0, dtype=dtype)
     key, state = begin(ours.module, images, optimizer)
     subset = Subset(images, jnp.arange(len(images)), len(images))
     train = jax.jit(partial(epoch, objective=Objective(ours.loss, optimizer, BATCH)))
@@ -99,44 +104,30 @@ def torch_layers():
     return nn.ModuleList([nn.Sequential(*encoder), *(nn.Linear(128, LATENT) for _ in "ms"), nn.Sequential(*decoder)])
 
 
-def make_torch(images):
+def make_torch(images, **settings):
+    """Returns a function that takes a step for each batch, with the `settings` of `make_steps`."""
     import torch
 
-    batches = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().split(BATCH)
     layers = torch_layers()
     encoder, to_mu, to_log_sigma, decoder = layers
+
+    def loss_of(batch):
+        hidden = encoder(batch)
+        mu, log_sigma = to_mu(hidden), to_log_sigma(hidden)
+        logits = decoder(mu + log_sigma.exp() * torch.randn_like(mu))
+        divergence = -0.5 * (1 + 2 * log_sigma - mu**2 - (2 * log_sigma).exp()).sum()
+        fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch, reduction="sum")
+        return (fit + divergence) / len(batch)
+
     optimizer = torch.optim.RMSprop(layers.parameters(), lr=LEARNING_RATE, alpha=0.9, eps=1e-7)
-
-    def play():
-        for batch in batches:
-            hidden = encoder(batch)
-            mu, log_sigma = to_mu(hidden), to_log_sigma(hidden)
-            logits = decoder(mu + log_sigma.exp() * torch.randn_like(mu))
-            divergence = -0.5 * (1 + 2 * log_sigma - mu**2 - (2 * log_sigma).exp()).sum()
-            fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch, reduction="sum")
-            optimizer.zero_grad()
-            ((fit + divergence) / len(batch)).backward()
-            optimizer.step()
-
-    return play
-
-
-def seconds(*plays):
-    """Returns the median time of each play; they take turns, so that a slow spell falls on all of them."""
-
-    def once(play):
-        began = time.perf_counter()
-        play()
-        return time.perf_counter() - began
-
-    taken = [[once(play) for play in plays] for _ in range(REPEATS + 1)]
-    return np.median(taken[1:], axis=0)
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().split(BATCH)
+    return make_steps(layers, loss_of, optimizer, [(batch,) for batch in batches], **settings)
 
 
 def main(_):
-    images = np.random.default_rng(0).random((STEPS * BATCH, SIDE, SIDE, 1), np.float32)
-    ours, plain, looped = seconds(make_ours(jnp.asarray(images)), *make_plain(jnp.asarray(images)))
-    [torch] = seconds(make_torch(images))
+    images = make_images(STEPS)
+    ours, plain, looped = seconds(REPEATS, make_ours(jnp.asarray(images)), *make_plain(jnp.asarray(images)))
+    [torch] = seconds(REPEATS, make_torch(images))
     ours, plain, looped, torch = ours / STEPS, plain / STEPS, looped / LOOPED, torch / STEPS
     print(f"latent_al, in a loop        {ours:7.3f} s a step")
     print(f"plain linen, single steps   {plain:7.3f} s   ours / plain {ours / plain:.2f}, required {REQUIRED} at most")

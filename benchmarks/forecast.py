@@ -85,6 +85,12 @@ def play(folder, num_seeds, num_devices):
     run_experiment(make_config(folder, num_seeds, num_devices), str(folder / "run"))
 
 
+def mebibytes(printed):
+    """Returns the MiB that a run and `watch` printed."""
+    amounts = re.findall(r"(?:Memory|Taken): ([\d.]+) ([MG])iB", printed)
+    return [float(number) * (1024 if unit == "G" else 1) for number, unit in amounts]
+
+
 def measure(size, args):
     """Returns the MiB of the forecast, for all devices, and those taken."""
     with tempfile.TemporaryDirectory() as folder:
@@ -93,10 +99,7 @@ def measure(size, args):
         flags = ["--folder", folder, "--seeds", str(args.seeds), "--devices", str(args.devices)]
         env = os.environ | GIVE_BACK | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={args.devices}"}
         printed = subprocess.check_output([sys.executable, __file__, *flags], env=env, text=True)
-    *_, forecast, taken = (
-        float(number) * (1024 if unit == "G" else 1)
-        for number, unit in re.findall(r"(?:Memory|Taken): ([\d.]+) ([MG])iB", printed)
-    )
+    *_, forecast, taken = mebibytes(printed)
     in_place = size * WIDTH * 4 / 2**20 if args.devices == 1 else 0
     return forecast * args.devices, taken + in_place
 

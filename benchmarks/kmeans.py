@@ -24,11 +24,11 @@ REPEATS = {10: 5, 1000: 3}
 ALLOWED = 1e-3
 
 
-def make_points(width):
+def make_points(width, size=SIZE):
     """Gaussians that overlap at width 2 and stand apart at width 30."""
     rng = np.random.default_rng(0)
     means = 3 * rng.standard_normal((BLOBS, width))
-    return np.float32(means[rng.integers(BLOBS, size=SIZE)] + rng.standard_normal((SIZE, width)))
+    return np.float32(means[rng.integers(BLOBS, size=size)] + rng.standard_normal((size, width)))
 
 
 def timed(function, repeats):

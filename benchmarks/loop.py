@@ -7,13 +7,11 @@ over the whole pool. Seconds are medians of `--repeats` runs after one that comp
 product take turns, and the peers come after them, since their threads go on spinning.
 """
 
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from timing import seconds
 
 from latent_al.loop import init, make_problem, step
 from latent_al.models.classifiers import mlp
@@ -28,72 +26,104 @@ POOL, WIDTH, CLASSES, HIDDEN, EPOCHS, BATCH, ROUNDS = 55_000, 30, 10, 512, 20, 1
 MULTIPLY_ADDS = WIDTH * HIDDEN + HIDDEN * HIDDEN + HIDDEN * CLASSES
 
 
-def make_pool():
+def make_pool(size=POOL):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32)
-    labels = rng.integers(0, CLASSES, POOL)
-    return centres[labels] + rng.normal(size=(POOL, WIDTH)).astype(np.float32), labels
+    labels = rng.integers(0, CLASSES, size)
+    return centres[labels] + rng.normal(size=(size, WIDTH)).astype(np.float32), labels
 
 
-def make_ours(points, labels, num_seeds):
-    """Returns a function that plays all rounds of all seeds, as the experiment runner does."""
-    learner = mlp(
-        hidden=(HIDDEN, HIDDEN), dropout=0.2, learning_rate=1e-3, epochs=EPOCHS, batch_size=BATCH, num_classes=CLASSES
-    )
-    margin = STRATEGIES["uncertainty"](measure="margin", pick="top_k")
-    random = STRATEGIES["random"]()
-    encoded = Encoded(jnp.asarray(points))
-    problem = make_problem(encoded, jnp.asarray(labels), strategy=margin, initial=random)
-    settings = dict(learner=learner, strategy=margin)
+def make_learner(dropout=0.2):
+    settings = dict(learning_rate=1e-3, epochs=EPOCHS, batch_size=BATCH, num_classes=CLASSES)
+    return mlp(hidden=(HIDDEN, HIDDEN), dropout=dropout, **settings)
+
+
+def make_ours(points, labels, num_seeds, *, strategy=None, num_rounds=ROUNDS, setting=None):
+    """Returns a function that plays all rounds of all seeds, as the experiment runner does.
+
+    Args:
+        points: the latents.
+        labels: their classes.
+        num_seeds: side by side.
+        strategy: of the rounds; margin over the whole pool by default.
+        num_rounds: to play.
+        setting: of the learner, a value for each seed, as in a sweep.
+    """
+    strategy = strategy or STRATEGIES["uncertainty"](measure="margin", pick="top_k")
+    random, setting = STRATEGIES["random"](), setting or {}
+    problem = make_problem(Encoded(jnp.asarray(points)), jnp.asarray(labels), strategy=strategy, initial=random)
 
     def start(key, setting, problem):
-        return init(key, problem, initial=random, num_initial=BATCH, capacity=BATCH * (ROUNDS + 1), **settings)
+        settings = dict(learner=make_learner(**setting), strategy=strategy, initial=random)
+        return init(key, problem, num_initial=BATCH, capacity=BATCH * (num_rounds + 1), **settings)
 
     def play_round(key, setting, state, problem):
-        return step(key, state, problem, query_size=BATCH, **settings)
+        return step(key, state, problem, query_size=BATCH, learner=make_learner(**setting), strategy=strategy)
 
     run_init = over_seeds(start, INIT_AXES, STATE_AXES)
     run_step = over_seeds(play_round, ROUND_AXES, (STATE_AXES, 0))
 
     def play():
         keys = jax.random.split(jax.random.key(0), num_seeds)
-        state = run_init(keys, {}, problem)
-        for index in range(ROUNDS):
-            state, info = run_step(jax.vmap(jax.random.fold_in)(keys, jnp.full(num_seeds, index)), {}, state, problem)
+        state = run_init(keys, setting, problem)
+        for index in range(num_rounds):
+            keys_round = jax.vmap(jax.random.fold_in)(keys, jnp.full(num_seeds, index))
+            state, info = run_step(keys_round, setting, state, problem)
         return jax.block_until_ready((state, info))
 
     return play
 
 
-def make_torch(points, labels):
+def make_torch(points, labels, *, pick=None, num_rounds=ROUNDS, device="cpu"):
+    """Returns a function that plays all rounds of one seed.
+
+    Args:
+        points: the latents.
+        labels: their classes.
+        pick: (model, pool, queried) -> the rows queried next; those of least margin by default.
+        num_rounds: to play.
+        device: of PyTorch.
+    """
     import torch
     from torch import nn
 
-    pool, targets = torch.from_numpy(points), torch.from_numpy(labels)
+    pool, targets = torch.from_numpy(points).to(device), torch.from_numpy(labels).to(device)
+    pick = pick or pick_margin
 
     def play():
         torch.manual_seed(0)
-        queried = torch.randperm(POOL)[:BATCH]
-        for _ in range(ROUNDS):
+        queried = torch.randperm(len(pool), device=device)[:BATCH]
+        for _ in range(num_rounds):
             model = nn.Sequential(
                 *(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.2)),
                 *(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.2)),
                 nn.Linear(HIDDEN, CLASSES),
-            )
+            ).to(device)
             optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
             for _ in range(EPOCHS):
-                for rows in queried[torch.randperm(len(queried))].split(BATCH):
+                for rows in queried[torch.randperm(len(queried), device=device)].split(BATCH):
                     optimizer.zero_grad()
                     nn.functional.cross_entropy(model(pool[rows]), targets[rows]).backward()
                     optimizer.step()
             model.eval()
             with torch.no_grad():
-                best = model(pool).softmax(1).topk(2, dim=1).values
-            score = 1 - (best[:, 0] - best[:, 1])
-            score[queried] = -torch.inf
-            queried = torch.cat([queried, score.topk(BATCH).indices])
+                queried = torch.cat([queried, pick(model, pool, queried)])
+        return queried.cpu()
 
     return play
+
+
+def pick_margin(model, pool, queried):
+    """Returns the rows of the pool of which the model of PyTorch is least sure."""
+    score = uncertainty(model, pool)
+    score[queried] = -np.inf
+    return score.topk(BATCH).indices
+
+
+def uncertainty(model, rows):
+    """Returns 1 minus the margin of each row by the model of PyTorch."""
+    best = model(rows).softmax(1).topk(2, dim=1).values
+    return 1 - (best[:, 0] - best[:, 1])
 
 
 def make_skactiveml(points, labels):
@@ -116,18 +146,6 @@ def make_skactiveml(points, labels):
             seen[rows] = labels[rows]
 
     return play
-
-
-def seconds(repeats, *plays):
-    """Returns the median time of each play; they take turns, so that a slow spell falls on all of them."""
-    taken = [[] for _ in plays]
-    for index in range(repeats + 1):
-        for play, times in zip(plays, taken, strict=True):
-            began = time.perf_counter()
-            play()
-            if index:
-                times.append(time.perf_counter() - began)
-    return [statistics.median(times) for times in taken]
 
 
 def make_matrix_product():

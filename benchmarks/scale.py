@@ -36,26 +36,36 @@ def measure(function, *args, repeats):
     return min(seconds), compiled.memory_analysis().temp_size_in_bytes
 
 
+def make_jobs(width):
+    """Returns functions of the latents and the rows taken by name."""
+    learner = mlp(num_classes=10, hidden=(128,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=100)
+    key = jax.random.key(0)
+    some, labels = jax.random.normal(key, (LABELLED, width)), jnp.arange(LABELLED) % 10
+    params, _ = jax.jit(learner.fit)(key, some, labels, jnp.arange(LABELLED), LABELLED)
+    return {
+        "margin round": lambda latents, taken: margin_round(learner, params, latents, taken),
+        "farthest first": lambda latents, taken: kernels.farthest_first(latents, taken, NUM),
+        "cosine density": lambda latents, taken: kernels.top_k(kernels.cosine_density(latents), taken, NUM),
+    }
+
+
+def make_latents(size, width):
+    """Returns Gaussian latents, and a mask of the rows taken."""
+    latents = jax.random.normal(jax.random.key(1), (size, width))
+    return latents, jnp.zeros(size, bool).at[:LABELLED].set(True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--largest", type=int, default=7, help="power of ten")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    learner = mlp(num_classes=10, hidden=(128,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=100)
-    key = jax.random.key(0)
-    some, labels = jax.random.normal(key, (LABELLED, args.width)), jnp.arange(LABELLED) % 10
-    params, _ = jax.jit(learner.fit)(key, some, labels, jnp.arange(LABELLED), LABELLED)
-    jobs = {
-        "margin round": lambda latents, taken: margin_round(learner, params, latents, taken),
-        "farthest first": lambda latents, taken: kernels.farthest_first(latents, taken, NUM),
-        "cosine density": lambda latents, taken: kernels.top_k(kernels.cosine_density(latents), taken, NUM),
-    }
+    jobs = make_jobs(args.width)
     print(f"{'rows':>12}  " + "".join(f"{name:>16} s   ns a row   bytes a row" for name in jobs))
     for exponent in range(10, 2 * args.largest + 1):
         num = round(10 ** (exponent / 2))
-        latents = jax.random.normal(jax.random.key(1), (num, args.width))
-        taken = jnp.zeros(num, bool).at[:LABELLED].set(True)
+        latents, taken = make_latents(num, args.width)
         cells = []
         for job in jobs.values():
             seconds, temporary = measure(job, latents, taken, repeats=args.repeats)
