@@ -37,7 +37,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PARTS = (
-    *("contract", "refusals", "thesis", "seeds", "farthest", "roofline"),
+    *("types", "contract", "refusals", "thesis", "seeds", "farthest", "roofline"),
     *("conv_vae_float32", "conv_vae_tf32", "conv_vae_bfloat16"),
     *("resnet18_float32", "resnet18_tf32", "resnet18_bfloat16"),
     *("start", "memory", "pool", "paper"),

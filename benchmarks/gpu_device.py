@@ -30,7 +30,7 @@ def environment() -> dict:
     driver = ""
     if which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+        [driver, *_] = subprocess.check_output(query, text=True).splitlines()
     packages = ("jax", "jaxlib", "flax", "torch")
     return dict(
         platform=jax.default_backend(),

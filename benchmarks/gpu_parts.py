@@ -46,6 +46,8 @@ TEST_SECONDS = 160
 """After which tests of kernels are stopped, so that what they gave until then is reported."""
 IN_SMALL = "least_confident or power_top_k"
 """The kernels whose tests the small size runs."""
+TYPES = "equals_the_reference and (uint8 or bfloat16 or float32)"
+"""Tests beside float64 in NumPy; with all other types they would take more than three minutes."""
 FIRST_CALL = """
 import jax.numpy as jnp
 from latent_al import kernels
@@ -53,11 +55,12 @@ print(kernels.farthest_first(jnp.arange(20_000.0)[:, None], jnp.zeros(20_000, bo
 """
 
 
-def run_tests(file: str, small: bool) -> Iterator[Row]:
+def run_tests(file: str, chosen: str, marks: str, small: bool) -> Iterator[Row]:
     """Yields how many tests of kernels pass on the device, and the names of those that fail."""
     workers = ["-n", str(min(8, os.cpu_count()))] if find_spec("xdist") and not small else []
     command = [sys.executable, "-m", "pytest", f"tests/{file}", "-v", "--color=no", "-o", "addopts=", "-W", "default"]
-    command += ["-p", "no:cacheprovider", *workers, "-m", "not slow", *(["-k", IN_SMALL] if small else [])]
+    chosen = f"({chosen}) and ({IN_SMALL})" if small else chosen
+    command += ["-p", "no:cacheprovider", *workers, "-m", marks, "-k", chosen]
     # What the tests would set for CPUs, which compile more than they compute there.
     env = os.environ | ({} if jax.default_backend() == "cpu" else dict(XLA_FLAGS=""))
     with tempfile.TemporaryFile("w+") as log:
@@ -308,8 +311,9 @@ def paper(small: bool) -> Iterator[Row]:
 
 
 PARTS = dict(
-    contract=partial(run_tests, "test_contract.py"),
-    refusals=partial(run_tests, "test_contract_refusals.py"),
+    types=partial(run_tests, "test_contract.py", TYPES, ""),
+    contract=partial(run_tests, "test_contract.py", "not equals_the_reference", "not slow"),
+    refusals=partial(run_tests, "test_contract_refusals.py", "test", "not slow"),
     thesis=thesis,
     seeds=seeds,
     farthest=farthest,

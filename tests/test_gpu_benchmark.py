@@ -38,7 +38,7 @@ def test_every_part_has_figures_and_runs_once(gpu, tmp_path):
             assert row["remark"].startswith("not run") if row["figure"] is None else row["figure"] > 0, row
         assert part == "paper" or any(row["figure"] for row in result["rows"])
         assert all(f"| {part} | {row['what']} |" in finished.stdout for row in result["rows"])
-    assert all("0 failed" in parts[part]["rows"][0]["remark"] for part in ("contract", "refusals"))
+    assert all("0 failed" in parts[part]["rows"][0]["remark"] for part in ("types", "contract", "refusals"))
     [shares] = [row["remark"] for row in parts["farthest"]["rows"] if row["what"].startswith("the plain scan, ")]
     assert shares == "100.0% of rows the same"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
