@@ -48,6 +48,9 @@ OURS = {
     "max_herding, sigma 0.3": partial(kernels.max_herding, sigma=0.3),
     "prob_cover": partial(kernels.prob_cover, radius=RADIUS),
     "facility_location": kernels.facility_location,
+    "facility_location, samples of epsilon 0.1": partial(
+        kernels.stochastic_facility_location, jax.random.key(0), epsilon=0.1
+    ),
 }
 
 

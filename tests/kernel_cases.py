@@ -484,6 +484,14 @@ CASES = {
         ("points",),
         ("points",),
     ),
+    "stochastic_facility_location": Case(
+        partial(kernels.stochastic_facility_location, num=NUM, epsilon=1e-9),
+        POOL | dict(labelled=LABELLED, weights=SCORES),
+        verify_facilities,
+        ("points", "weights"),
+        is_random=True,
+        refusal=NO_GAIN,
+    ),
     "student_t": Case(kernels.student_t, dict(latents=POINTS), verify_with(student), ("latents",), ("latents",)),
     "subsample": Case(
         partial(kernels.subsample, fraction=0.5), dict(taken=TAKEN), verify_subsample, (), is_random=True

@@ -9,8 +9,15 @@ import pytest
 from kernel_references import gaps, purity, unit_gaps, verify_coverage
 from test_strategies import make_pool
 
-from latent_al.kernels import facility_location, margin, max_herding, prob_cover, purity_radius
-from latent_al.kernels.coverage import CANDIDATES, TILE
+from latent_al.kernels import (
+    facility_location,
+    margin,
+    max_herding,
+    prob_cover,
+    purity_radius,
+    stochastic_facility_location,
+)
+from latent_al.kernels._coverage import CANDIDATES, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.coverage import smallest_distance
 from latent_al.strategies.temperature import held_out_temperature
@@ -226,3 +233,37 @@ def test_temperatures_of_clear_and_of_noisy_labels():
     assert 0.1 <= temperatures[0] < 1 < temperatures[1]
     assert held_out_temperature(points, clear, jnp.arange(400) < 3, 2) == 1
     assert held_out_temperature(points, jnp.zeros(400, int), labelled, 2) == 1
+
+
+class TestSamples:
+    SIMILARITY = np.maximum(1 - unit_gaps(cloud("gaussian")) / 2, 0)
+
+    def coverage(self, rows):
+        return self.SIMILARITY[:, rows].max(axis=1).mean()
+
+    def test_lie_between_random_and_all_rows(self):
+        points, (taken, _) = cloud("gaussian"), POOLS[1]
+        nothing = np.zeros(SIZE, bool)
+        best = self.coverage(facility_location(points, taken, NUM, labelled=nothing).rows)
+        keys = jax.random.split(jax.random.key(0), 20)
+        of_samples = jax.vmap(
+            lambda key: stochastic_facility_location(key, points, taken, NUM, epsilon=0.5, labelled=nothing).rows
+        )(keys)
+        assert len({tuple(rows) for rows in of_samples.tolist()}) > 1
+        assert not taken[of_samples].any()
+        assert all(len(set(rows)) == NUM for rows in of_samples.tolist())
+        at_random = np.random.default_rng(3).choice(np.flatnonzero(~taken), (20, NUM))
+        chance, mean = (np.mean([self.coverage(rows) for rows in many]) for many in (at_random, of_samples))
+        assert chance < mean < best
+        assert mean > (1 - 1 / np.e - 0.5) * best
+
+    def test_rows_without_a_gain_and_those_that_are_left_are_selected(self):
+        points = np.ones((9, 2), np.float32)
+        taken = np.arange(9) < 4
+        rows = stochastic_facility_location(jax.random.key(0), points, taken, 5, epsilon=0.9).rows
+        assert sorted(rows.tolist()) == [4, 5, 6, 7, 8]
+
+    @pytest.mark.parametrize("epsilon", [0.0, 1.0, float("nan")])
+    def test_no_share_is_refused(self, epsilon):
+        with pytest.raises(ValueError, match=f"epsilon is {epsilon}; expected a share of the best coverage"):
+            stochastic_facility_location(jax.random.key(0), cloud("gaussian"), POOLS[0][0], 2, epsilon=epsilon)

@@ -43,7 +43,7 @@ SETTINGS = {
     "entropy_d": [dict(gamma=0.5)],
     "epig": [dict(num_draws=3, num_targets=10)],
     "expected_gradient_length": [dict(pick="top_k")],
-    "facility_location": [{}],
+    "facility_location": [{}, dict(epsilon=0.2)],
     "farthest_first": [{}],
     "greedy_diverse": [
         dict(measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance=distance)
@@ -417,6 +417,7 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("cluster_margin", dict(clustering=dict(name="hac")), "unknown clustering 'hac'; known: gaussian_mixture"),
         ("dropquery", dict(num_draws=0), "dropquery has num_draws 0; expected 1 or more"),
         ("dropquery", dict(iterations=0), "dropquery has iterations 0; expected 1 or more"),
+        ("facility_location", dict(epsilon=1.0), r"epsilon is 1.0; expected a share of the best coverage in \(0, 1\)"),
         ("query_by_committee", dict(num_draws=1), "query_by_committee has num_draws 1; expected 2 or more"),
         ("batch_bald", dict(num_draws=1), "batch_bald has num_draws 1; expected 2 or more"),
         ("batch_bald", dict(num_samples=0), "batch_bald has num_samples 0; expected 1 or more"),

@@ -21,7 +21,13 @@ from latent_al.kernels import (
     uncertainty,
 )
 from latent_al.kernels.clustering import KMeans, kmeans, kmeans_plus_plus, lloyd
-from latent_al.kernels.coverage import Coverage, facility_location, max_herding, prob_cover
+from latent_al.kernels.coverage import (
+    Coverage,
+    facility_location,
+    max_herding,
+    prob_cover,
+    stochastic_facility_location,
+)
 from latent_al.kernels.distances import Nearest, jeffreys_divergences, kl_divergences, nearest, squared_distances
 from latent_al.kernels.fisher import bait
 from latent_al.kernels.gradient_embedding import badge
@@ -118,6 +124,7 @@ __all__ = [
     "squared_closeness_to_origin",
     "squared_distances",
     "squared_euclidean_density",
+    "stochastic_facility_location",
     "student_t",
     "subsample",
     "top_k",

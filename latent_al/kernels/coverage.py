@@ -12,43 +12,15 @@ selection costs two passes, and where products cannot tell distances apart, belo
 as many measurements as there are rows. Memory: O(n d), three times the points.
 """
 
-from collections.abc import Callable
-from functools import partial
+import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import ROWS_LEFT, WEIGHTS, WITH_DIRECTION, check_num, positive
-from latent_al.kernels._kernel import kernel, without_gradient
-from latent_al.kernels._loops import fori_loop, while_loop
-from latent_al.kernels._sharding import (
-    blockwise_sum,
-    map_shards,
-    marked_rows,
-    pairwise_row_sums,
-    take_row,
-    top_k,
-)
-from latent_al.kernels.distances import finite_rows, midst
-
-TILE = 512
-"""Rows that are compared with as many other rows at a time."""
-
-ROWS = 8192
-"""Rows that the candidates are compared with at a time."""
-
-CANDIDATES = 64
-"""Rows whose gains are bounded anew at a time."""
-
-MEASURED = 4
-"""Rows whose gains are measured at a time."""
-
-LABELLED = 32
-"""Labelled rows that all rows are compared with at a time."""
-
-SETTLED = jnp.iinfo(jnp.int32).max
+from latent_al.kernels._checks import ROWS_LEFT, WEIGHTS, WITH_DIRECTION, positive
+from latent_al.kernels._coverage import GAUSSIAN, LINEAR, TOP_HAT, Sampling, select
+from latent_al.kernels._kernel import kernel
 
 
 class Coverage(NamedTuple):
@@ -61,82 +33,6 @@ class Coverage(NamedTuple):
 
     rows: Int[Array, " num"]
     gains: Float[Array, " num"]
-
-
-class _Similarity(NamedTuple):
-    """A similarity in [0, 1] that falls with the squared distance, in units of the length scale.
-
-    Attributes:
-        of: from squared distances to similarities.
-        gain: from a squared distance, and a smaller one, to the difference of their similarities, without cancellation.
-        is_whole: whether similarities are 0 and 1.
-    """
-
-    of: Callable[[Array], Array]
-    gain: Callable[[Array, Array], Array]
-    is_whole: bool = False
-
-
-GAUSSIAN = _Similarity(lambda far: jnp.exp(-far), lambda far, near: -jnp.exp(-near) * jnp.expm1(near - far))
-TOP_HAT = _Similarity(
-    lambda far: (far < 1).astype(far.dtype), lambda far, near: ((far >= 1) & (near < 1)).astype(far.dtype), True
-)
-LINEAR = _Similarity(lambda far: jnp.maximum(1 - far, 0), lambda far, near: jnp.minimum(far, 1) - jnp.minimum(near, 1))
-
-
-class _Pool(NamedTuple):
-    """The constants of a selection.
-
-    Attributes:
-        points: in which rows that are not finite are zeros.
-        left, right: about a row in their midst and in units of the length scale, of which products are bounds from
-            below of squared distances.
-        weights: 0 of rows that are not finite.
-        scale: the length scale.
-        margin: by which a sum of bounds is multiplied, so that it is a bound too.
-    """
-
-    points: Array
-    finite: Array
-    left: Array
-    right: Array
-    weights: Array
-    scale: Array
-    margin: float
-
-
-class _State(NamedTuple):
-    """The state of a selection.
-
-    upper: bounds on the gains of all rows; -1 of rows that are not finite, -inf of those that may not be selected.
-    stamp: 2 t of a row bounded, 2 t + 1 of one measured, when t rows were selected; `SETTLED` of one that has no gain.
-    sq_distances: of all rows to the nearest one labelled or selected, in units of the length scale.
-    """
-
-    upper: Array
-    stamp: Array
-    sq_distances: Array
-    rows: Array
-    gains: Array
-
-
-class _Search(NamedTuple):
-    upper: Array
-    stamp: Array
-    top: Array
-
-
-class _Measured(NamedTuple):
-    lower: Array
-    nearest: Array
-
-
-class _Covered(NamedTuple):
-    """The rows to be covered, as a pass compares them with candidates."""
-
-    left: Array
-    similarity: Array
-    weights: Array
 
 
 @kernel(taken=ROWS_LEFT, weights=WEIGHTS, sigma=positive("a length scale above 0, such as 1 for rows of length 1."))
@@ -171,7 +67,7 @@ def max_herding(
         ValueError: `num` is not in [1, rows left], the shapes differ, sigma is not above 0, a weight is negative or not
             finite, a coordinate is NaN, infinite or too large to square.
     """
-    return _select(points, taken, num, labelled, sigma, weights, GAUSSIAN)
+    return Coverage(*select(points, taken, num, labelled, sigma, weights, GAUSSIAN))
 
 
 @kernel(taken=ROWS_LEFT, radius=positive("a distance above 0, such as purity_radius returns."))
@@ -199,7 +95,7 @@ def prob_cover(
     Raises:
         ValueError: as `max_herding`, for the radius in place of sigma.
     """
-    return _select(points, taken, num, labelled, radius, None, TOP_HAT)
+    return Coverage(*select(points, taken, num, labelled, radius, None, TOP_HAT))
 
 
 @kernel(points=WITH_DIRECTION, taken=ROWS_LEFT, weights=WEIGHTS)
@@ -226,173 +122,38 @@ def facility_location(
         ValueError: as `max_herding`; a row is zero.
     """
     units = points / jnp.linalg.norm(points, axis=1, keepdims=True)
-    return _select(units, taken, num, labelled, 2**0.5, weights, LINEAR)
+    return Coverage(*select(units, taken, num, labelled, 2**0.5, weights, LINEAR))
 
 
-def _pool(points, scale, weights, similarity):
-    finite = finite_rows(points)
-    eps = float(jnp.finfo(points.dtype).eps)
-    # The rounding of a sum of terms of one sign grows as the root of their number; counts are not rounded.
-    margin = 1.0 if similarity.is_whole and weights is None else 1 + eps * len(points) ** 0.5
-    weights = jnp.ones_like(points[:, 0]) if weights is None else weights
-    weights = jnp.where(finite & (weights > 0) & (weights < jnp.inf), weights, 0)
-    points = jnp.where(finite[:, None], points, 0)
-    scale = jnp.where(scale > 0, scale, jnp.inf).astype(points.dtype)
-    scaled = (points - midst(points, finite)[None]) / scale
-    # Squares are shortened by the error of a squared distance from a product, which is then below it.
-    squares = (1 - (points.shape[1] + 8) * eps) * (scaled**2).sum(axis=1, keepdims=True)
-    one = jnp.ones_like(squares)
-    left = jnp.concatenate([-2 * scaled, squares, one], axis=1)
-    right = jnp.concatenate([scaled, one, squares], axis=1)
-    return _Pool(points, finite, left, right, weights.astype(points.dtype), scale, margin)
+@kernel(points=WITH_DIRECTION, taken=ROWS_LEFT, weights=WEIGHTS)
+def stochastic_facility_location(
+    key: PRNGKeyArray,
+    points: Float[Array, "n d"],
+    taken: Bool[Array, " n"],
+    num: int,
+    *,
+    epsilon: float,
+    labelled: Bool[Array, " n"] | None = None,
+    weights: Float[Array, " n"] | None = None,
+) -> Coverage:
+    """Selects as `facility_location` does, each row from a random sample of n / num * log(1 / epsilon) rows.
 
+    In expectation it reaches at least 1 - 1 / e - epsilon of the best coverage. Whatever `num` is, about
+    n^2 log(1 / epsilon) pairs of rows are compared, in place of all pairs several times; memory is the same. Of a
+    sample of all rows the selection is that of `facility_location`.
 
-def _select(points, taken, num, labelled, scale, weights, similarity):
-    size = len(points)
-    check_num(num, size)
-    pool = _pool(jax.lax.stop_gradient(points), scale, weights, similarity)
-    sq_distances = _to_labelled(pool, taken if labelled is None else labelled)
-    upper = jnp.where(pool.finite, _bounds_of_all(pool, sq_distances, similarity), -1)
-    stamp = jnp.where(taken | ~pool.finite, SETTLED, 0).astype(jnp.int32)
-    rows = jnp.full(num, size, jnp.int32)
-    start = _State(jnp.where(taken, -jnp.inf, upper), stamp, sq_distances, rows, jnp.zeros(num, points.dtype))
-    end = fori_loop(0, num, partial(_pick, pool, similarity), start)
-    cure = "the gains of coverage: take the rows, and measure distances between them"
-    return Coverage(end.rows, without_gradient(end.gains / size, points, cure))
+    Source: Mirzasoleiman, Badanidiyuru, Karbasi, Vondrák and Krause, Lazier Than Lazy Greedy (2015).
 
+    Args:
+        epsilon: in (0, 1); the smaller, the larger the samples.
+        labelled: rows that cover the pool from the start, by default those taken.
+        weights: of the rows to be covered, 0 or more, by default 1.
 
-def _pick(pool, similarity, step, state):
-    """Returns the state with one more row selected."""
-    covered = _Covered(pool.left, _lower_similarity(similarity, state.sq_distances), pool.weights)
-
-    def bound(search):
-        sums = map_shards(partial(_sums_of_shard, similarity=similarity), covered, pool.right[search.top])
-        return _updated(search, search.top, pool.margin * sums.sum(axis=0), 2 * step)
-
-    def measure(search):
-        rows = search.top[:MEASURED]
-        return _updated(search, rows, _gains(pool, similarity, state.sq_distances, rows), 2 * step + 1)
-
-    def advance(search):
-        search = while_loop(lambda search: _first_stamp(search) < 2 * step, bound, search)
-        return while_loop(lambda search: _first_stamp(search) == 2 * step, measure, search)
-
-    start = _Search(state.upper, state.stamp, _largest(state.upper))
-    end = while_loop(lambda search: _first_stamp(search) <= 2 * step, advance, start)
-    row = end.top[0]
-    gain = take_row(end.upper, row)
-    nearer = jnp.minimum(state.sq_distances, _scaled_squares(pool, row[None])[:, 0])
-    return _State(
-        end.upper.at[row].set(-jnp.inf),
-        end.stamp.at[row].set(SETTLED),
-        jnp.where(take_row(pool.finite, row) & (gain >= 0), nearer, state.sq_distances),
-        state.rows.at[step].set(jnp.where(gain > -jnp.inf, row, len(state.upper)).astype(jnp.int32)),
-        state.gains.at[step].set(jnp.maximum(gain, 0)),
-    )
-
-
-def _first_stamp(search):
-    return take_row(search.stamp, search.top[0])
-
-
-def _largest(upper):
-    return top_k(upper, min(CANDIDATES, len(upper)))[1]
-
-
-def _updated(search, rows, gains, stamp):
-    """Returns the search with gains of some rows that are bounded, or measured, as `stamp` says."""
-    is_settled = search.stamp[rows] == SETTLED
-    gains = jnp.where(is_settled, search.upper[rows], jnp.minimum(search.upper[rows], gains))
-    upper = search.upper.at[rows].set(gains)
-    stamps = search.stamp.at[rows].set(jnp.where(is_settled, SETTLED, stamp))
-    return _Search(upper, stamps, _largest(upper))
-
-
-def _bounds_of_all(pool, sq_distances, similarity):
-    """Returns bounds on the gains of all rows, from a pass over all pairs."""
-    beside = jnp.stack([_lower_similarity(similarity, sq_distances), pool.weights], axis=1)
-
-    def sums(left, right):
-        near = _upper_similarity(similarity, left[:, :-2], right[:, :-2])
-        of_left = _weighted(near.T, right[:, -2], right[:, -1])
-        return of_left, _weighted(near, left[:, -2], left[:, -1])
-
-    left = jnp.concatenate([pool.left, beside], axis=1)
-    right = jnp.concatenate([pool.right, beside], axis=1)
-    return pool.margin * pairwise_row_sums(sums, left, right, TILE)[: len(left)]
-
-
-def _sums_of_shard(covered, candidates, *, similarity):
-    """Returns bounds on what the candidates add to the rows of one shard."""
-    size = min(ROWS, len(covered.left))
-
-    def tile(index, sums):
-        start = jnp.minimum(index * size, len(covered.left) - size)
-        part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), covered)
-        # The last tile begins among rows of the one before.
-        is_new = start + jnp.arange(size) >= index * size
-        near = _upper_similarity(similarity, part.left, candidates)
-        return sums + _weighted(near, part.similarity, jnp.where(is_new, part.weights, 0))
-
-    return fori_loop(0, -(-len(covered.left) // size), tile, jnp.zeros(len(candidates), covered.left.dtype))
-
-
-def _upper_similarity(similarity, left, right):
-    products = jnp.matmul(left, right.T, precision="highest")
-    # Those that are NaN have overflowed, and bound nothing.
-    near = similarity.of(jnp.where(products > 0, products, 0))
-    # By the rounding of a similarity, which the difference of two of them would show.
-    return jnp.minimum(near * (1 + 4 * float(jnp.finfo(near.dtype).eps)), 1)
-
-
-def _lower_similarity(similarity, sq_distances):
-    """Returns the similarity at measured distances, less its rounding; it is exact at 0, and where it is whole."""
-    near = similarity.of(sq_distances)
-    is_exact = similarity.is_whole | (sq_distances == 0)
-    return jnp.where(is_exact, near, near * (1 - 2 * float(jnp.finfo(near.dtype).eps)))
-
-
-def _weighted(near, similarity, weights):
-    return jnp.matmul(weights, jnp.maximum(near - similarity[:, None], 0), precision="highest")
-
-
-def _gains(pool, similarity, sq_distances, rows):
-    """Returns the gains of some rows, from differences."""
-    far = jnp.broadcast_to(sq_distances[:, None], (len(sq_distances), len(rows)))
-    near = _scaled_squares(pool, rows)
-    gains = pool.weights[:, None] * jnp.where(near < far, similarity.gain(far, jnp.minimum(near, far)), 0)
-    return blockwise_sum(lambda blocks: blocks.sum(axis=1), gains)
-
-
-def _scaled_squares(pool, rows):
-    """Returns squared distances [n k] of all rows to some, in units of the length scale."""
-    gaps = [(pool.points - centre[None]) / pool.scale for centre in pool.points[rows]]
-    return jnp.stack([(gap**2).sum(axis=1) for gap in gaps], axis=1)
-
-
-def _to_labelled(pool, labelled):
-    """Returns the squared distance of each row to the nearest one labelled, inf where there is none.
-
-    Products tell which may be the nearest, and differences measure these: one or two for most rows.
+    Raises:
+        ValueError: epsilon is not in (0, 1); as `facility_location`.
     """
-    marked = marked_rows(labelled & pool.finite)
-
-    def block(index, sq_distances):
-        places = index * LABELLED + jnp.arange(LABELLED)
-        included = places < marked.num_marked
-        rows = marked.at(jnp.where(included, places, 0))
-        centres = pool.points[rows]
-        lower = jnp.matmul(pool.left, pool.right[rows].T, precision="highest")
-
-        def measure(carry):
-            place = carry.lower.argmin(axis=1)
-            gaps = (pool.points - centres[place]) / pool.scale
-            nearest = jnp.minimum(carry.nearest, (gaps**2).sum(axis=1))
-            is_measured = jnp.arange(LABELLED)[None, :] == place[:, None]
-            return _Measured(jnp.where(is_measured, jnp.inf, carry.lower), nearest)
-
-        start = _Measured(jnp.where(included[None, :], lower, jnp.inf), sq_distances)
-        return while_loop(lambda carry: (carry.lower.min(axis=1) < carry.nearest).any(), measure, start).nearest
-
-    num_blocks = -(-marked.num_marked // LABELLED)
-    return fori_loop(0, num_blocks, block, jnp.full_like(pool.weights, jnp.inf))
+    if not 0 < epsilon < 1:
+        raise ValueError(f"epsilon is {epsilon}; expected a share of the best coverage in (0, 1), such as 0.1.")
+    units = points / jnp.linalg.norm(points, axis=1, keepdims=True)
+    sampling = Sampling(key, min(len(points), math.ceil(len(points) / max(num, 1) * math.log(1 / epsilon))))
+    return Coverage(*select(units, taken, num, labelled, 2**0.5, weights, LINEAR, sampling))

@@ -85,17 +85,29 @@ def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, n
     return Strategy(query, prepare, needs=_needs("prob_cover", normalize))
 
 
-def facility_location() -> Strategy:
+def facility_location(*, epsilon: float | None = None) -> Strategy:
     """Selects row by row the largest gain in cosine similarity to the nearest row: `kernels.facility_location`.
 
-    Time and memory are those of `max_herding`.
+    Time and memory are those of `max_herding`; with epsilon O(n^2 d log(1 / epsilon)) time.
 
-    Source: Nemhauser, Wolsey and Fisher (1978), with cosine similarity.
+    Source: Nemhauser, Wolsey and Fisher (1978), with cosine similarity. Samples: Mirzasoleiman et al. (2015).
+
+    Args:
+        epsilon: in (0, 1), of the best coverage that random samples may cost on average, as
+            `kernels.stochastic_facility_location` says; None to compare all rows.
+
+    Raises:
+        BadInput: epsilon is not in (0, 1).
     """
+    if epsilon is not None and not 0 < epsilon < 1:
+        raise BadInput(f"epsilon is {epsilon}; expected a share of the best coverage in (0, 1), such as 0.1, or None.")
 
     def query(key, pool, num):
-        del key
-        return kernels.facility_location(pool.latents, pool.taken, num, labelled=_labelled(pool)).rows
+        labelled = _labelled(pool)
+        if epsilon is None:
+            return kernels.facility_location(pool.latents, pool.taken, num, labelled=labelled).rows
+        settings = dict(epsilon=epsilon, labelled=labelled)
+        return kernels.stochastic_facility_location(key, pool.latents, pool.taken, num, **settings).rows
 
     return Strategy(query, needs=_needs("facility_location", True))
 
