@@ -132,7 +132,7 @@ with after_the_first():
 """
 
 
-@pytest.mark.parametrize("leaves", [0, 1])
+@pytest.mark.parametrize("leaves", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_one_that_leaves_ends_the_others_with_its_message(leaves, port, start_python):
     program = ALONE.replace("PORT", str(port)).replace("LEAVES", str(leaves))
     begun = time.monotonic()

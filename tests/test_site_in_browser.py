@@ -23,7 +23,6 @@ PAGES = (
     "results.html",
     "tutorials/scan.html",
 )
-WIDTHS = (1280, 390)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -56,8 +55,7 @@ def browser():
         browser.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_makes_no_errors_and_is_accessible(name, width, scheme, address, browser):
     with browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme) as page:
