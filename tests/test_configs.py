@@ -135,6 +135,7 @@ def test_study(size, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["differences"].keys() == set(metrics.arm) - {"random"}
 
 
+@pytest.mark.slow
 def test_synthetic_ibal(tmp_path):
     """Of five gammas one is kept, and the test split that did not choose it has a curve."""
     succeed("--config=configs/synthetic_ibal.py:smoke", f"--workdir={tmp_path}")

@@ -48,11 +48,12 @@ MORE_TYPES = (
     "float16",
     "float32",
 )
-WITH_LOOPS = ("farthest_first", "greedy_diverse", "nearest_to", "top_k")
+WITH_LOOPS = ("farthest_first", "greedy_diverse")
 """Kernels that differ most without `jit`; the rest are slow."""
 LONG_GRADIENTS = ("conditional_probabilities", "euclidean_density_estimate", "explain", "jeffreys_density", "kmeans")
 LONG_GRADIENTS += ("joint_probabilities", "kmeans_plus_plus", "lloyd", "mutual_information")
-LONG_GRADIENTS += ("sampling.multi_normal", "sampling.uniform")
+LONG_GRADIENTS += ("sampling.multi_normal", "sampling.normal", "sampling.uniform", "epig", "euclidean_density")
+LONG_GRADIENTS += ("jeffreys_divergences", "tsne_divergence", "typicality")
 """Kernels whose gradients take seconds to compile, and are slow tests."""
 over_cases = pytest.mark.parametrize("name", CASES)
 

@@ -108,7 +108,7 @@ def assert_sharded(result, axis):
 @pytest.mark.parametrize(
     "is_set", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["set_mesh and jit", "eager"]
 )
-@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in VARIANTS)])
 def test_explicit_axes_of_any_name(case, is_set):
     mesh = mesh_of(EXPLICIT, examples=DEVICES)
     function, arrays = bound(case)

@@ -135,6 +135,7 @@ def trained(digits, tmp_path_factory):
     return encodings, ours, train(TRAINER, digits, folder)[0]
 
 
+@pytest.mark.slow
 def test_reconstructions_get_better_than_a_collapsed_decoders(trained, digits):
     """Which at best gives the mean image."""
     encodings, _, _ = trained
