@@ -90,10 +90,12 @@ def fit_posterior(
     targets = jnp.where(is_labelled[:, None], targets, 0)
     distance = _root_mean_squared_distance(inputs, is_labelled)
 
-    def of_length_scale(length_scale):
-        frequencies = directions / (length_scale * distance)
+    def design(frequencies):
         features = jnp.where(is_labelled[:, None], _features(inputs, frequencies, phases), 0)
-        gram = jnp.matmul(features.T, features, precision="highest")
+        return features, jnp.matmul(features.T, features, precision="highest")
+
+    def of_length_scale(length_scale):
+        features, gram = design(directions / (length_scale * distance))
         return jax.lax.map(lambda noise: _log_evidence(features, gram, targets, is_labelled.sum(), noise), noises)
 
     length_scales, noises = jnp.array(LENGTH_SCALES, inputs.dtype), jnp.array(NOISES, inputs.dtype)
@@ -101,8 +103,7 @@ def fit_posterior(
     best = jnp.unravel_index(evidence.argmax(), evidence.shape)
     length_scale, noise = length_scales[best[0]], noises[best[1]]
     frequencies = directions / (length_scale * distance)
-    features = jnp.where(is_labelled[:, None], _features(inputs, frequencies, phases), 0)
-    gram = jnp.matmul(features.T, features, precision="highest")
+    features, gram = design(frequencies)
     factor, weights, misfit = _solve(features, gram, targets, noise)
     variance = misfit / (jnp.maximum(is_labelled.sum(), 1) * targets.shape[1])
     root = solve_triangular(factor, jnp.eye(num_features, dtype=inputs.dtype), lower=True)

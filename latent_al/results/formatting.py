@@ -20,7 +20,7 @@ def format_table(summary: dict) -> str:
     console = Console(width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         for name in arms.columns[1:]:
-            if not name.endswith((GAP, P)) and arms[name].any():
+            if not name.endswith((GAP, P)):
                 console.print(_of_quantity(arms, name))
         console.print(f"({note(summary)})")
     return captured.get().rstrip()
