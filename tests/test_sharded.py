@@ -52,6 +52,7 @@ FRACTION = 0.01
 CANDIDATES_MOVE = CANDIDATES * (DIMENSIONS + 4) * 4 + 4
 MIDST_MOVES = distances.SOME * DIMENSIONS * 4
 LIMITS = {
+    "bait": 3 * (CLASSES * DIMENSIONS) ** 2 * 4,
     "farthest_first": CANDIDATES_MOVE,
     "farthest_first over seeds": CANDIDATES_MOVE,
     "uncertain_farthest_first": CANDIDATES_MOVE,
@@ -68,6 +69,7 @@ LIMITS = {
 Of typical rows each device sorts the clusters of all rows, and compares tile by tile what it fetches: in the end more
 than the pool, as of the densities of Euclidean distance, which compare a tile of rows at a time. Coverage takes the
 midst of some rows for its origin, and uncertainty herding a temperature from labelled rows; both have a largest number.
+BAIT adds up matrices of Fisher information, whose size is that of the last layer's weights, squared.
 """
 
 
