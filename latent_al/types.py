@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, PyTree, Shaped
 Key = PRNGKeyArray
 """A key of `jax.random`."""
 Params: TypeAlias = PyTree[Any]
-"""What a learner has learned; only the learner reads it."""
+"""The parameters that a learner has fitted; only the learner reads them."""
 Scalar = float | Float[Array, ""]
 """A number of a config that may be swept: a traced scalar in the program that all settings share."""
 Spec = Mapping[str, Any]
@@ -243,7 +243,7 @@ def is_traced(value: Any) -> bool:
 
 
 def check_name(name: Any, table: Collection[str], what: str) -> None:
-    """Raises BadInput, and lists what is known, where `table` has no such name.
+    """Raises BadInput, and lists the names of the table, where `table` has no such name.
 
     Args:
         name: to look up.

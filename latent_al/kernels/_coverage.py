@@ -142,7 +142,10 @@ def _pool(points, scale, weights, similarity):
 
 
 def select(points, taken, num, labelled, scale, weights, similarity, sampling=None):
-    """Returns the rows that raise coverage most, one after the other, and their gains; of a sample each, if asked."""
+    """Returns the rows that raise coverage most, one after the other, and their gains.
+
+    With `sampling` the candidates of each selection are a random sample.
+    """
     size = len(points)
     check_num(num, size)
     pool = _pool(jax.lax.stop_gradient(points), scale, weights, similarity)

@@ -38,12 +38,12 @@ class Posterior(NamedTuple):
 def gaussian_process(*, num_classes: int, num_features: int = 512) -> Learner:
     """Returns a Gaussian process with a Gaussian kernel that regresses the classes, in closed form.
 
-    Each class has a target, 1 less the mean over classes for its own rows and less it for others, and a function with
-    the prior of a Gaussian process, all of one kernel. The kernel is approximated by random Fourier features. Length
-    scale and noise are those of the largest marginal likelihood, over `LENGTH_SCALES` and `NOISES`, with the best
-    variance of the function for each. The probability of a class is that its target is the largest, by the predictive
-    distribution with its noise: far from what is labelled all classes are about equally likely. The features are those
-    of the linear model, and `info` has the `length_scale` and the `noise` besides.
+    The target of a class is 1 - 1/c on its own rows and -1/c on all other rows. The functions of all classes have the
+    same prior, a Gaussian process. Its kernel is approximated by random Fourier features. Length scale and noise are
+    those of the largest marginal likelihood, over `LENGTH_SCALES` and `NOISES`, with the best variance of the function
+    for each. The probability of a class is that its target is the largest, by the predictive distribution with its
+    noise: far from what is labelled all classes are about equally likely. The features are those of the linear model,
+    and `info` has the `length_scale` and the `noise` besides.
 
     It takes O(m f^2 + f^3) time for m labelled rows and f features, and O(n (f^2 + f d)) to predict n rows.
 

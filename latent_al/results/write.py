@@ -122,7 +122,7 @@ def _summary(config, data, encodings, compared):
 
 
 def _draw(folder, data, outcome, compared):
-    """Draws all figures into `folder` and returns heading -> (caption, PNG) of each, of a diagnostic under its name."""
+    """Draws all figures into `folder` and returns heading -> (caption, PNG); a diagnostic's heading is its name."""
     queries = compared["queries"]
     drawn = {
         "Seeds and queries": figures.draw_arms(compared, data, folder),
