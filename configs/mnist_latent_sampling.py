@@ -6,8 +6,9 @@
 A size, then what is changed in it, joined by dashes: `unbalanced` overwrites odd digits with perturbed even ones, `100`
 chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latents in place of a CNN on the images,
 `readings` compares other readings of the paper's best sampler, and `trainings` five trainings of the VAE with each of
-two weights of the divergence to the prior, 1 and the original's 1/64. `shares` gives the pool the class shares of the
-query set that the paper reports 85.0 % for.
+two weights of the divergence to the prior, 1 and the original's 1/64, on the original's training images and copies,
+with its 800 steps of the judge. `shares` is its control: the pool has the class shares of the query set that the paper
+reports 85.0 % for, and the query set is random. `starts` goes on from four query sets with ten rounds by margin.
 Without a root MNIST comes from TensorFlow Datasets; for `unbalanced` it is --config.data.source.root.
 
     paper   the published settings: for a GPU
@@ -34,7 +35,7 @@ SIZES = {
     "cpu": dict(filters=(8, 16, 16), depth=1, units=128, rate=1.0, epochs=5, num_steps=200, seeds=10, kinds=ALL),
     "smoke": dict(filters=(2, 2, 2), depth=1, units=8, rate=1.0, epochs=1, num_steps=10, seeds=2, kinds=("vae",)),
 }
-CHANGES = {"unbalanced", "100", "mlp", "readings", "trainings", "shares"}
+CHANGES = {"unbalanced", "100", "mlp", "readings", "trainings", "shares", "starts"}
 WEIGHTS = {"vae_1": 1.0, "vae_64th": 1 / 64}
 TRAININGS = {f"{name}_{seed}": (weight, seed) for name, weight in WEIGHTS.items() for seed in range(5)}
 # Of the digits 0 to 9 among the 100 images of clustered normal on the VAE, in the original's only draw.
@@ -49,8 +50,8 @@ def autoencoder(name, sizes, seed=0, **more):
     )
 
 
-def arm(initial, *, encoder="vae", classifier):
-    return dict(encoder=encoder, classifier=classifier, initial=initial, strategy=RANDOM)
+def arm(initial, *, encoder="vae", classifier, **more):
+    return dict(encoder=encoder, classifier=classifier, initial=initial) | dict(strategy=RANDOM) | more
 
 
 def sampler(name, clustering, match="nearest"):
@@ -94,6 +95,31 @@ def trainings(classifier):
     return {"random": arm(RANDOM, encoder="vae_1_0", classifier=classifier)} | arms
 
 
+def shares(classifier):
+    """Returns the random query set, which needs no latents."""
+    return {"random": arm(RANDOM, encoder="pixels", classifier=classifier)}
+
+
+def starts(classifier):
+    """Returns rounds by margin after four query sets, and random rounds after a random one."""
+    margin = dict(strategy=dict(name="uncertainty", measure="margin", pick="top_k"), subsample=0.1)
+    initials = dict(
+        random_start=RANDOM,
+        clustered_normal_start=sampler("multi_normal", WARD),
+        typical_start=dict(name="typical", iterations=20),
+        typiclust_start=dict(name="typiclust", max_clusters=500, num_neighbours=20, iterations=20),
+    )
+    arms = {name: arm(initial, classifier=classifier, **margin) for name, initial in initials.items()}
+    return arms | {"random": arm(RANDOM, classifier=classifier)}
+
+
+def choose_arms(changes, classifier, kinds):
+    for name, choose in dict(trainings=trainings, shares=shares, starts=starts, readings=readings).items():
+        if name in changes:
+            return choose(classifier)
+    return table_1(classifier, kinds)
+
+
 def get_config(spec="cpu"):
     size, *changes = spec.split("-")
     if size not in SIZES or set(changes) - CHANGES:
@@ -103,13 +129,18 @@ def get_config(spec="cpu"):
     sizes = SIZES[size]
     root = config_dict.placeholder(str)
     data = dict(name="mnist", root=root, data_dir=config_dict.placeholder(str), num_validation=10_000)
+    as_original = bool({"trainings", "shares"} & set(changes))
+    if as_original:
+        data |= dict(validation_rows="last")
+        sizes = sizes if size == "smoke" else sizes | dict(num_steps=800)
     if "unbalanced" in changes:
-        angle = ORIGINAL_ANGLE if "trainings" in changes else 5.0
+        angle = ORIGINAL_ANGLE if as_original else 5.0
         data = dict(name="perturbed_pairs", source=data, num_copies=2000, max_angle=angle, max_shift=2, seed=0)
     if "shares" in changes:
         data = dict(name="weighted_classes", source=data, weights=COUNTS, seed=0)
     tsne = dict(perplexity=30.0, tsne_weight=1e4)
     encoders = dict(
+        pixels=dict(name="identity"),
         conv=autoencoder("conv_ae", sizes),
         vae=autoencoder("conv_vae_latens", sizes),
         tsne=autoencoder("tsne_ae", sizes, **tsne),
@@ -120,10 +151,7 @@ def get_config(spec="cpu"):
         for name, (weight, seed) in TRAININGS.items()
     }
     classifier = "mlp" if "mlp" in changes else "cnn"
-    if "trainings" in changes:
-        arms = trainings(classifier)
-    else:
-        arms = readings(classifier) if "readings" in changes else table_1(classifier, sizes["kinds"])
+    arms = choose_arms(changes, classifier, sizes["kinds"])
     used = {arm["encoder"] for arm in arms.values()}
     judge = dict(depth=2, units=sizes["units"], dropout=0.2, learning_rate=sizes["rate"], batch_size=64)
     return ConfigDict(
@@ -138,10 +166,10 @@ def get_config(spec="cpu"):
             ),
             initial=RANDOM,
             num_initial=100 if "100" in changes else 1000,
-            query_size=1,
-            num_rounds=0,
+            query_size=100 if "starts" in changes else 1,
+            num_rounds=10 if "starts" in changes else 0,
             arms=arms,
-            baseline="random",
+            baseline="random_start" if "starts" in changes else "random",
             diagnostics=dict(training=dict(name="training_curves", arms=tuple(arms))) if classifier == "cnn" else {},
         )
     )

@@ -47,7 +47,13 @@ def test_every_config_has_a_launch():
 
 
 MORE = {
-    "mnist_latent_sampling": ["cpu-unbalanced-100-mlp", "cpu-readings", "cpu-unbalanced-100-shares-trainings"],
+    "mnist_latent_sampling": [
+        "cpu-unbalanced-100-mlp",
+        "cpu-readings",
+        "cpu-unbalanced-100-trainings",
+        "cpu-unbalanced-100-shares",
+        "cpu-100-starts-mlp",
+    ],
     "orientation_farthest_point": ["poses-cnn"],
     "study": ["digits-tail", "mnist-large", "cifar10-tail-large-posterior"],
 }

@@ -13,10 +13,10 @@ from PIL import Image
 
 from latent_al import data
 from latent_al.data import digest, load
-from latent_al.data.arrays import to_split
+from latent_al.data.arrays import assemble, to_split
 from latent_al.runtime.files import expand
 from latent_al.runtime.mesh import gather_on_first
-from latent_al.types import BadInput
+from latent_al.types import BadInput, Split
 
 
 def write_idx(path, array):
@@ -92,6 +92,17 @@ class TestIdx:
         assert data.train.labels is None
         assert data.num_classes is None
         assert len(data.test.images) == 0
+
+    def test_holds_out_the_last_rows(self, idx_root, arrays):
+        data = load(dict(name="idx", root=str(idx_root), num_validation=4, validation_rows="last"))
+        assert data.train.labels.tolist() == arrays["y_train"][:-4].tolist()
+        assert data.validation.labels.tolist() == arrays["y_train"][-4:].tolist()
+        assert data.ids[0] == "train/0"
+
+    def test_unknown_validation_rows_are_refused(self):
+        split = Split(np.zeros((9, 2, 2, 1), np.float32), None)
+        with pytest.raises(BadInput, match="'middle'; known: first, last"):
+            assemble(split, None, num_validation=4, validation_rows="middle")
 
     def test_missing_directory(self, tmp_path):
         with pytest.raises(BadInput, match="not a directory; set config.data.root"):

@@ -3,10 +3,11 @@
 import numpy as np
 import scipy
 
-from latent_al.types import BadInput, Data, Split
+from latent_al.types import BadInput, Data, Split, check_name
 
 CHANNELS = 4
 """Of an image, at most, where it is told from one whose channels come first."""
+VALIDATION_ROWS = ("first", "last")
 
 
 def to_split(images: np.ndarray, labels: np.ndarray | None, bits: int | None = None) -> Split:
@@ -89,29 +90,36 @@ def assemble(
     validation: Split | None = None,
     ids: np.ndarray | None = None,
     num_classes: int | None = None,
+    validation_rows: str = "first",
 ) -> Data:
-    """Holds out the first `num_validation` training rows as validation, unless the set has a validation split.
+    """Holds out the first or last `num_validation` training rows as validation, unless the set has a validation split.
 
     `ids` name the training rows before the hold-out, by default `train/ROW`; `num_classes` is by default one more than
     the largest class label.
 
     Raises:
-        BadInput: `num_validation` is negative or leaves no training row, or comes with a validation split.
+        BadInput: `num_validation` is negative or leaves no training row, or comes with a validation split;
+            `validation_rows` is neither `first` nor `last`.
     """
     size = len(train.images)
+    check_name(validation_rows, VALIDATION_ROWS, "validation rows")
     if num_validation < 0 or (num_validation and num_validation >= size):
         raise BadInput(f"num_validation is {num_validation} of {size} training images; expected 0 to {size - 1}.")
     if validation is not None and num_validation:
         raise BadInput(f"num_validation is {num_validation} but the set has its own validation split; set it to 0.")
     ids = np.array([f"train/{row}" for row in range(size)]) if ids is None else ids
-    selected = take(train, slice(num_validation, None))
+    if validation_rows == "first":
+        held_out, kept = slice(num_validation), slice(num_validation, None)
+    else:
+        held_out, kept = slice(size - num_validation, None), slice(size - num_validation)
+    selected = take(train, kept)
     if validation is None:
-        validation = take(train, slice(num_validation))
+        validation = take(train, held_out)
     if test is None:
         test = empty_like(train)
     if num_classes is None:
         num_classes = _count_classes([selected.labels, validation.labels, test.labels])
-    return Data(selected, validation, test, ids[num_validation:], num_classes)
+    return Data(selected, validation, test, ids[kept], num_classes)
 
 
 def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -> np.ndarray:

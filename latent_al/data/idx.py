@@ -12,14 +12,15 @@ from latent_al.runtime.files import expand
 from latent_al.types import BadInput, Data
 
 
-def idx(*, root: str, num_validation: int) -> Data:
+def idx(*, root: str, num_validation: int, validation_rows: str = "first") -> Data:
     """Reads `*train-images*`, `*train-labels*`, `*t10k-images*` (or `*test-images*`) and its labels from `root`.
 
     Label files, and the test pair, may be absent.
 
     Args:
         root: the folder of the files.
-        num_validation: the first training images to hold out.
+        num_validation: training images to hold out.
+        validation_rows: `first` or `last`, those of the training images that are held out.
 
     Raises:
         BadInput: no directory, no training images, a truncated or foreign file, two files for one part.
@@ -38,6 +39,7 @@ def idx(*, root: str, num_validation: int) -> Data:
         _read_pair(train, _find(folder, "train-labels")),
         test and _read_pair(test, _find(folder, "t10k-labels") or _find(folder, "test-labels")),
         num_validation=num_validation,
+        validation_rows=validation_rows,
     )
 
 

@@ -59,7 +59,14 @@ class Prepared(NamedTuple):
     num_classes: int
 
 
-def tfds(*, dataset: str, data_dir: str | None, num_validation: int, depth: int | None = None) -> Data:
+def tfds(
+    *,
+    dataset: str,
+    data_dir: str | None,
+    num_validation: int,
+    validation_rows: str = "first",
+    depth: int | None = None,
+) -> Data:
     """Returns the splits `train`, `test` and `validation` of `dataset`, the last two where it has them.
 
     Of a set that is prepared in several versions the newest is read, unless the name says which.
@@ -68,7 +75,8 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int, depth: int 
         dataset: a TFDS name, such as `mnist`, `cifar10`, `cifar100` or `svhn_cropped`; `NAME/CONFIG` of a set that has
             configs; with a version, `NAME:3.0.1`.
         data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
-        num_validation: the first rows of `train` to hold out; 0 where the set has a validation split.
+        num_validation: rows of `train` to hold out; 0 where the set has a validation split.
+        validation_rows: `first` or `last`, those of the training images that are held out.
         depth: bits of integers that are stored with more than eight; by default as many as the highest of all images
             takes.
 
@@ -92,6 +100,7 @@ def tfds(*, dataset: str, data_dir: str | None, num_validation: int, depth: int 
         splits.get("test"),
         validation=splits.get("validation"),
         num_validation=num_validation,
+        validation_rows=validation_rows,
         num_classes=prepared.num_classes,
     )
 

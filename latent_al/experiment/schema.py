@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from pydantic_core import core_schema
 
 from latent_al.data import SOURCES
+from latent_al.data.arrays import VALIDATION_ROWS
 from latent_al.models.autoencoders import ACTIVATIONS, conv_ae, conv_vae_latens, levels, tsne_ae, vae_tsne_ae
 from latent_al.models.classifiers import angle_cnn, angle_mlp, cnn, convolutional, mlp, perceptron
 from latent_al.strategies.clusterings import CLUSTERINGS
@@ -149,6 +150,7 @@ CHOICES = {
     "measure": Choice("uncertainty measure", MEASURES),
     "pick": Choice("pick", PICKS),
     "space": Choice("space", SPACES),
+    "validation_rows": Choice("validation rows", VALIDATION_ROWS),
 }
 """Arguments that are names."""
 FORWARDED = {
