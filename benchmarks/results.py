@@ -1,0 +1,205 @@
+"""Runs the experiments of docs/results.md again, compares them with the figures on record, and judges the claims.
+
+    python benchmarks/results.py --out=runs/results --mnist=DIR
+    python benchmarks/results.py --out=runs/results --mnist=DIR --only=dense,poses --record
+    python benchmarks/results.py --out=small --mnist=DIR --size=smoke
+
+Launches whose images are not given are left out, those that are complete in `--out` are only read, and a stopped one
+goes on. A mean agrees with the one on record if they differ by no more than half a point or three standard errors,
+whichever is larger. `--record` writes what was measured to benchmarks/recorded.json, and `--table` prints the table of
+claims from there. `--size=smoke` plays all launches at sizes that show only that they work.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from claims import CLAIMS, LAUNCHES, Claim
+from statsmodels.stats.multitest import multipletests
+
+from latent_al.results.metrics import METRICS, main_metric
+from latent_al.results.statistics import mean_and_std, paired_difference, seed_quantities
+
+ROOT = Path(__file__).parents[1]
+RECORD = Path(__file__).with_name("recorded.json")
+SETS = ("mnist",)
+LEVEL = 1.0
+"""Points within which two arms are level."""
+TOLERANCE = 0.5
+"""Points by which a mean over the same seeds may differ on another machine."""
+
+
+def launch(name: str, args: argparse.Namespace) -> bool:
+    """Runs a launch in a process of its own, and returns whether it is complete; False without its images."""
+    config, flags, small = LAUNCHES[name]
+    folders = {name: getattr(args, name) for name in SETS}
+    if any(f"{{{name}}}" in flag and folder is None for flag in flags for name, folder in folders.items()):
+        return False
+    command = [sys.executable, "launch.py", f"--config=configs/{config}", *(flag.format(**folders) for flag in flags)]
+    command += [f"--workdir={args.out / name}", f"--encoders={args.out / 'encoders'}"]
+    if args.size == "smoke":
+        command += small
+    subprocess.run(command, cwd=ROOT, check=True)
+    return True
+
+
+class Measured:
+    """What the runs in a folder measured, each read once.
+
+    Args:
+        out: the folder, with one run of each name.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.runs = {name: _read(out / name) for name in LAUNCHES if (out / name / "summary.json").exists()}
+
+    def arms(self, name: str) -> dict[str, dict[str, dict]]:
+        """Returns arm -> quantity -> mean and standard deviation over seeds, in points or degrees."""
+        metrics, _ = self.runs[name]
+        quantities = seed_quantities(metrics) * _scale(metrics)
+        return {
+            arm: {name: mean_and_std(column.to_numpy()) for name, column in table.items()}
+            for arm, table in quantities.groupby(level=0, sort=False)
+        }
+
+    def gap(self, claim: Claim) -> dict | None:
+        """Returns the paired difference that a claim is about, with its interval and p-value, or None."""
+        sides = [side.split("/") for side in (claim.arm, claim.other)]
+        if any(name not in self.runs for name, _ in sides):
+            return None
+        first, second = (self._values(name, arm, claim.quantity) for name, arm in sides)
+        seeds = first.index.intersection(second.index)
+        if not len(seeds):
+            return None
+        return paired_difference(first[seeds].to_numpy(), second[seeds].to_numpy()) | dict(seeds=len(seeds))
+
+    def _values(self, name, arm, quantity):
+        metrics, tuned = self.runs[name]
+        metrics = metrics[metrics.arm == tuned.get(arm, arm)]
+        if quantity.startswith("validation at "):
+            at = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
+            at = at[at.num_labels == int(quantity.split()[-1])]
+            return at.set_index("seed").value * _scale(metrics)
+        return seed_quantities(metrics)[quantity].droplevel("arm") * _scale(metrics)
+
+
+def _read(folder):
+    """Returns the metrics of a run, and arm -> the setting of it that validation chose."""
+    tuned = json.loads((folder / "summary.json").read_text()).get("tuned", {})
+    return pd.read_csv(folder / "metrics.csv"), {name: choice["arm"] for name, choice in tuned.items()}
+
+
+def _scale(metrics):
+    return METRICS[main_metric(metrics)].scale
+
+
+def verdict(claim: Claim, gap: dict | None) -> str:
+    """Returns whether a difference confirms a claim, by its interval."""
+    if gap is None:
+        return "not run"
+    low, high = gap["low"], gap["high"]
+    if claim.expected == "level":
+        return "confirmed" if low > -LEVEL and high < LEVEL else "not confirmed"
+    if claim.expected == "below":
+        low, high = -high, -low
+    if high < 0:
+        return "the reverse"
+    return "confirmed" if low > 0 else "not confirmed"
+
+
+def table(record: dict) -> str:
+    """Returns the claims with the figures on record, as Markdown; p-values are Holm-corrected over all rows."""
+    gaps = [record["claims"].get(claim.text) for claim in CLAIMS]
+    p_values = [gap["p"] for gap in gaps if gap]
+    corrected = iter(multipletests(p_values, method="holm")[1] if p_values else [])
+    lines = ["| source | claim | ours | seeds | p | date | verdict |", "| --- " * 7 + "|"]
+    for claim, gap in zip(CLAIMS, gaps, strict=True):
+        cells = ["", "", "", ""]
+        if gap:
+            figure = f"{gap['mean']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
+            cells = [figure, str(gap["seeds"]), f"{next(corrected):.2g}", gap["date"]]
+        lines.append(" | ".join(["", claim.source, claim.text, *cells, verdict(claim, gap), ""]).strip())
+    return "\n".join(lines)
+
+
+def compare(measured: Measured, record: dict) -> list[str]:
+    """Returns a line for each mean that does not agree with the one on record."""
+    apart = []
+    for name in measured.runs:
+        before = record["launches"].get(name)
+        for arm, quantities in measured.arms(name).items() if before else ():
+            for quantity, new in quantities.items():
+                old = before["arms"].get(arm, {}).get(quantity)
+                if old and new["mean"] is not None and not _agree(old, new, before["seeds"]):
+                    apart.append(f"{name}, {arm}, {quantity}: {new['mean']:.2f}, on record {old['mean']:.2f}")
+    return apart
+
+
+def _agree(old, new, seeds):
+    error = math.hypot(old["std"] or 0, new["std"] or 0) / math.sqrt(seeds)
+    return abs(old["mean"] - new["mean"]) <= max(TOLERANCE, 3 * error)
+
+
+def put_on_record(measured: Measured, record: dict) -> None:
+    """Writes what was measured into the record, with the date of each run."""
+    for name, (metrics, _) in measured.runs.items():
+        record["launches"][name] = dict(
+            date=_date(measured, name), seeds=metrics.seed.nunique(), arms=measured.arms(name)
+        )
+    for claim in CLAIMS:
+        if gap := measured.gap(claim):
+            record["claims"][claim.text] = gap | dict(date=_date(measured, claim.arm.split("/")[0]))
+    RECORD.write_text(json.dumps(_rounded(record), indent=1, sort_keys=True) + "\n")
+
+
+def _date(measured, name):
+    changed = (measured.out / name / "summary.json").stat().st_mtime
+    return datetime.fromtimestamp(changed, UTC).date().isoformat()
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="The folder of the runs.")
+    parser.add_argument("--mnist", type=lambda path: Path(path).resolve(), help="The folder of MNIST's IDX files.")
+    parser.add_argument("--only", default=",".join(LAUNCHES), help="Names of launches, with commas.")
+    parser.add_argument("--size", choices=("full", "smoke"), default="full")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--table", action="store_true", help="Print the claims on record, and run nothing.")
+    args = parser.parse_args()
+    record = json.loads(RECORD.read_text())
+    if args.table:
+        print(table(record))
+        return
+    names = args.only.split(",")
+    if args.out is None or set(names) - LAUNCHES.keys() or (args.record and args.size == "smoke"):
+        parser.error(f"give --out, a folder; --only takes {', '.join(LAUNCHES)}; --size=smoke is not put on record.")
+    args.out = args.out.resolve()
+    for name in names:
+        print(f"{name}: {'complete' if launch(name, args) else 'left out, its images are not given'}", flush=True)
+    measured = Measured(args.out)
+    for claim in CLAIMS:
+        gap = measured.gap(claim)
+        figure = "" if gap is None else f" {gap['mean']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
+        print(f"{claim.source}: {claim.text}:{figure}, {verdict(claim, gap)}")
+    if args.record:
+        put_on_record(measured, record)
+    elif args.size == "full":
+        apart = compare(measured, record)
+        print("\n".join(apart) or "all means agree with those on record")
+        sys.exit(bool(apart))
+
+
+if __name__ == "__main__":
+    main()
