@@ -1,4 +1,5 @@
 PYTHON ?= python3
+SIZE ?= full
 VENV ?= .venv
 BIN := $(VENV)/bin
 LIGHT_VENV ?= .venv-light
@@ -7,7 +8,7 @@ PACKAGE_VENV ?= .venv-package
 LABEL_STUDIO_VENV := .venv-label-studio
 DOCS_VENV ?= .venv-docs
 
-.PHONY: demo test test-slow test-lowest test-label-studio test-browser light package notebooks lint types docs bench
+.PHONY: demo test test-slow test-lowest test-label-studio test-browser light package notebooks lint types docs results bench
 
 demo: $(VENV)/installed
 	$(BIN)/python launch.py --config=configs/digits_vae.py
@@ -58,6 +59,10 @@ types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
 # The package is read, not imported, so that neither it nor jax is installed there.
 docs: $(DOCS_VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
+# MNIST is the folder of its IDX files. SIZE=smoke plays the same launches at sizes that show only that they work.
+results: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/results.py --out=runs/results-$(SIZE) --size=$(SIZE) $(if $(MNIST),--mnist=$(MNIST))
 
 bench: $(VENV)/peers
 	$(BIN)/python benchmarks/imports.py

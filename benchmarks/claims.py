@@ -23,17 +23,25 @@ class Claim(NamedTuple):
     """A paired difference of one arm from another, and what a paper expects of it.
 
     source: author and year.
-    arm, other: LAUNCH/ARM. With `other` in a launch of its own, seeds pair by their number.
-    quantity: of latent_al.results.statistics, or `validation at N` labels.
+    where: the data and the space of the comparison.
     expected: "above" or "below" zero, or "level": within one point on either side.
+    quantity: of latent_al.results.statistics, or `SPLIT at N`, the score with N labels.
+    arm, other: LAUNCH/ARM. A * in `arm` stands for several encoders: the mean over seeds of each is one of the pairs.
+        With `other` in a launch of its own, seeds pair by their number.
     """
 
     source: str
     text: str
+    where: str
+    expected: str
+    quantity: str
     arm: str
     other: str
-    quantity: str
-    expected: str
+
+    @property
+    def key(self) -> str:
+        """Returns the name of the claim on record."""
+        return f"{self.text} ({self.where})"
 
 
 def mnist_vae(size, *flags):
@@ -48,6 +56,7 @@ FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=3")
 ONE_EPOCH = tuple(f"--config.encoders.{name}.epochs=1" for name in ("conv", "vae", "tsne", "vae_tsne"))
 TRAININGS = [f"vae_{weight}_{seed}" for weight in ("1", "64th") for seed in range(5)]
 ONE_EPOCH_EACH = tuple(f"--config.encoders.{name}.epochs=1" for name in TRAININGS)
+FEW_POSES = ("--config.num_rounds=4", "--config.encoders.space.epochs=1", "--config.classifiers.mlp.epochs=2")
 CONV = "--config.encoders.vae.epochs=15"
 LAUNCHES = {
     "digits": Launch("digits_vae.py", (), ("--config=configs/digits_vae.py:smoke",)),
@@ -66,7 +75,8 @@ LAUNCHES = {
     "unbalanced_1000": latent_sampling("-unbalanced", "source.", (*FEW_STEPS, *ONE_EPOCH)),
     "trainings": latent_sampling("-unbalanced-100-trainings", "source.", (*FEW_STEPS, *ONE_EPOCH_EACH)),
     "starts": latent_sampling("-unbalanced-100-starts", "source.", (*FEW_STEPS, ONE_EPOCH[1], "--config.num_rounds=1")),
-    "poses": Launch("orientation_farthest_point.py", (), ("--config=configs/orientation_farthest_point.py:smoke",)),
+    "poses": Launch("orientation_farthest_point.py", (), (*SMALL, *FEW_POSES)),
+    "poses_gan": Launch("orientation_farthest_point.py:poses-gan", ("--config.num_rounds=9",), (*SMALL, *FEW_POSES)),
     "three_classes": Launch("synthetic_ibal.py", (), (*SMALL, "--config.num_rounds=1")),
     "three_classes_batches": Launch("synthetic_ibal.py:batches", (), (*SMALL, "--config.num_rounds=1")),
 }
@@ -74,101 +84,59 @@ LAUNCHES = {
 TONNAER, KILLEEN = "Tonnaer (2017)", "Killeen (2019)"
 PHILIPSEN, PEZESHKPOUR = "Philipsen and Moeslund (2020)", "Pezeshkpour et al. (2020)"
 TEST = "test_accuracy"
+ON_BOTH_VAES = (
+    ("margin is ahead of random on latents", "above", TEST, "latents_margin", "latents_random"),
+    ("margin is ahead of random on pixels", "above", TEST, "pixels_margin", "pixels_random"),
+    ("latents are ahead of pixels, by margin", "above", TEST, "latents_margin", "pixels_margin"),
+    ("latents are ahead of pixels, at random", "above", TEST, "latents_random", "pixels_random"),
+    ("greedy batches are ahead of margin at first", "above", "validation at 300", "latents_greedy", "latents_margin"),
+    ("greedy batches are behind margin at last", "below", TEST, "latents_greedy", "latents_margin"),
+)
+CLUSTERED_AHEAD = "clustered normal is far ahead of random on the VAE"
+QUARTER = "farthest points have a smaller error than random ones with a quarter of the labels"
+BALANCED_AREA = "balanced_test_area"
 
 
-def on_both_vaes(text, arm, other, quantity, expected):
-    """Yields the claim of the paper's convolutional VAE, and of the dense one."""
-    for launch, name in (("conv", "convolutional"), ("dense", "dense")):
-        yield Claim(TONNAER, f"{text}, {name} VAE", f"{launch}/{arm}", f"{launch}/{other}", quantity, expected)
+def on_both_vaes():
+    for launch, name in (("conv", "convolutional VAE"), ("dense", "dense VAE")):
+        for text, expected, quantity, arm, other in ON_BOTH_VAES:
+            arms = (f"{launch}/{arm}", f"{launch}/{other}")
+            yield Claim(TONNAER, text, f"MNIST, {name}", expected, quantity, *arms)
 
 
-MARGIN_AHEAD = "margin is ahead of random on latents"
-LATENTS_AHEAD = "latents are ahead of pixels by"
+def on_query_sets(text, launch, expected, arm, other="random", where=""):
+    balance, size = launch.split("_")
+    where = where or f"MNIST, {balance}, {size} images"
+    return Claim(KILLEEN, text, where, expected, TEST, f"{launch}/{arm}", f"{launch}/{other}")
+
+
+def on_trainings(weight, name):
+    where = f"MNIST, unbalanced, 100 images, five trainings with KL weight {weight}"
+    return Claim(KILLEEN, CLUSTERED_AHEAD, where, "above", TEST, f"trainings/{name}_*", "trainings/random")
+
+
+def on_poses(where, launch, split):
+    arms = (f"{launch}/farthest_first", f"{launch}/random")
+    return Claim(PHILIPSEN, QUARTER, where, "below", f"{split} at 500", *arms)
+
+
+def on_three_classes(text, arm, other):
+    where = "three classes in the plane"
+    return Claim(PEZESHKPOUR, text, where, "above", BALANCED_AREA, f"three_classes/{arm}", f"three_classes/{other}")
+
+
 CLAIMS = (
-    *on_both_vaes(MARGIN_AHEAD, "latents_margin", "latents_random", TEST, "above"),
-    Claim(TONNAER, "margin is ahead of random on pixels", "dense/pixels_margin", "dense/pixels_random", TEST, "above"),
-    *on_both_vaes(f"{LATENTS_AHEAD} margin", "latents_margin", "pixels_margin", TEST, "above"),
-    *on_both_vaes(f"{LATENTS_AHEAD} random", "latents_random", "pixels_random", TEST, "above"),
-    *on_both_vaes("greedy batches help at first", "latents_greedy", "latents_margin", "validation at 300", "above"),
-    *on_both_vaes("greedy batches are worse than margin at last", "latents_greedy", "latents_margin", TEST, "below"),
-    Claim(
-        TONNAER,
-        "convolutional latents are better than dense ones",
-        "conv/latents_margin",
-        "dense/latents_margin",
-        TEST,
-        "above",
-    ),
-    Claim(
-        TONNAER,
-        "3,000 labels by margin come within one point of all 55,000",
-        "conv/latents_margin",
-        "conv_all_labels/latents_random",
-        TEST,
-        "level",
-    ),
-    Claim(
-        KILLEEN,
-        "clustered normal on the VAE is ahead of random, unbalanced, 100 images",
-        "unbalanced_100/vae_clustered_normal",
-        "unbalanced_100/random",
-        TEST,
-        "above",
-    ),
-    Claim(
-        KILLEEN,
-        "it is level with random, balanced, 1,000 images",
-        "balanced_1000/vae_clustered_normal",
-        "balanced_1000/random",
-        TEST,
-        "level",
-    ),
-    Claim(
-        KILLEEN,
-        "uniform on the VAE is behind random, 100 images",
-        "balanced_100/vae_uniform",
-        "balanced_100/random",
-        TEST,
-        "below",
-    ),
-    Claim(
-        KILLEEN,
-        "clusters help normal on the plain auto-encoder, 100 images",
-        "balanced_100/conv_clustered_normal",
-        "balanced_100/conv_normal",
-        TEST,
-        "above",
-    ),
-    Claim(
-        PHILIPSEN,
-        "farthest points need fewer labels than random ones: smaller error with a quarter of them",
-        "poses/farthest_first",
-        "poses/random",
-        "validation at 500",
-        "below",
-    ),
-    Claim(
-        PEZESHKPOUR,
-        "IBAL-D is ahead of random, balanced accuracy",
-        "three_classes/ibal_d",
-        "three_classes/random",
-        "balanced_test_area",
-        "above",
-    ),
-    Claim(
-        PEZESHKPOUR,
-        "IBAL-D is ahead of entropy",
-        "three_classes/ibal_d",
-        "three_classes/entropy",
-        "balanced_test_area",
-        "above",
-    ),
-    Claim(
-        PEZESHKPOUR,
-        "importance adds to the distance alone",
-        "three_classes/ibal_d",
-        "three_classes/distance",
-        "balanced_test_area",
-        "above",
-    ),
+    *on_both_vaes(),
+    on_query_sets(CLUSTERED_AHEAD, "unbalanced_100", "above", "vae_clustered_normal"),
+    on_trainings("1", "vae_1"),
+    on_trainings("1/64", "vae_64th"),
+    on_query_sets("clustered normal is level with random on the VAE", "balanced_1000", "level", "vae_clustered_normal"),
+    on_query_sets("uniform is behind random on the VAE", "balanced_100", "below", "vae_uniform"),
+    on_poses("drawn fish, dense VAE, test poses uniform", "poses", "validation"),
+    on_poses("drawn fish, dense VAE, test poses like the pool's", "poses", "test"),
+    on_poses("drawn fish, VAE/GAN, test poses uniform", "poses_gan", "validation"),
+    on_poses("drawn fish, VAE/GAN, test poses like the pool's", "poses_gan", "test"),
+    on_three_classes("IBAL-D is ahead of random", "ibal_d", "random"),
+    on_three_classes("IBAL-D is ahead of entropy", "ibal_d", "entropy"),
+    on_three_classes("importance adds to the distance", "ibal_d", "distance"),
 )

@@ -16,8 +16,10 @@ import math
 import subprocess
 import sys
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from claims import CLAIMS, LAUNCHES, Claim
 from statsmodels.stats.multitest import multipletests
@@ -74,19 +76,25 @@ class Measured:
         if any(name not in self.runs for name, _ in sides):
             return None
         first, second = (self._values(name, arm, claim.quantity) for name, arm in sides)
-        seeds = first.index.intersection(second.index)
-        if not len(seeds):
+        if first.empty or second.empty:
             return None
-        return paired_difference(first[seeds].to_numpy(), second[seeds].to_numpy()) | dict(seeds=len(seeds))
+        gaps = first.sub(second.iloc[:, 0], axis=0).dropna().to_numpy()
+        gaps = gaps.mean(axis=0) if "*" in claim.arm else gaps[:, 0]
+        return paired_difference(gaps, np.zeros(len(gaps))) | dict(pairs=len(gaps))
 
     def _values(self, name, arm, quantity):
+        """Returns a quantity of one arm, or of those that match, [seeds arms]."""
         metrics, tuned = self.runs[name]
-        metrics = metrics[metrics.arm == tuned.get(arm, arm)]
-        if quantity.startswith("validation at "):
-            at = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
-            at = at[at.num_labels == int(quantity.split()[-1])]
-            return at.set_index("seed").value * _scale(metrics)
-        return seed_quantities(metrics)[quantity].droplevel("arm") * _scale(metrics)
+        scale = _scale(metrics)
+        metrics = metrics[[fnmatch(label, tuned.get(arm, arm)) for label in metrics.arm]]
+        split, at, num_labels = quantity.partition(" at ")
+        if at:
+            chosen = (metrics.split == split) & (metrics.metric == main_metric(metrics))
+            metrics = metrics[chosen & (metrics.num_labels == int(num_labels))]
+            values = metrics.pivot(index="seed", columns="arm", values="value")
+        else:
+            values = seed_quantities(metrics)[quantity].unstack("arm")
+        return values * scale
 
 
 def _read(folder):
@@ -102,7 +110,7 @@ def _scale(metrics):
 def verdict(claim: Claim, gap: dict | None) -> str:
     """Returns whether a difference confirms a claim, by its interval."""
     if gap is None:
-        return "not run"
+        return "not on record"
     low, high = gap["low"], gap["high"]
     if claim.expected == "level":
         return "confirmed" if low > -LEVEL and high < LEVEL else "not confirmed"
@@ -115,17 +123,23 @@ def verdict(claim: Claim, gap: dict | None) -> str:
 
 def table(record: dict) -> str:
     """Returns the claims with the figures on record, as Markdown; p-values are Holm-corrected over all rows."""
-    gaps = [record["claims"].get(claim.text) for claim in CLAIMS]
-    p_values = [gap["p"] for gap in gaps if gap]
+    gaps = [record["claims"].get(claim.key) for claim in CLAIMS]
+    p_values = [gap["p"] for gap in gaps if gap and gap["p"] is not None]
     corrected = iter(multipletests(p_values, method="holm")[1] if p_values else [])
-    lines = ["| source | claim | ours | seeds | p | date | verdict |", "| --- " * 7 + "|"]
+    lines = ["| source | claim | where | ours | pairs | p | date | verdict |", "| --- " * 8 + "|"]
     for claim, gap in zip(CLAIMS, gaps, strict=True):
         cells = ["", "", "", ""]
         if gap:
-            figure = f"{gap['mean']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
-            cells = [figure, str(gap["seeds"]), f"{next(corrected):.2g}", gap["date"]]
-        lines.append(" | ".join(["", claim.source, claim.text, *cells, verdict(claim, gap), ""]).strip())
+            p = "" if gap["p"] is None else f"{next(corrected):.2g}"
+            cells = [interval(gap), str(gap["pairs"]), p, gap["date"]]
+        cells = [claim.source, claim.text, claim.where, *cells, verdict(claim, gap)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def interval(gap: dict) -> str:
+    """Returns a mean difference and its interval, as text."""
+    return f"{gap['mean']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
 
 
 def compare(measured: Measured, record: dict) -> list[str]:
@@ -154,7 +168,7 @@ def put_on_record(measured: Measured, record: dict) -> None:
         )
     for claim in CLAIMS:
         if gap := measured.gap(claim):
-            record["claims"][claim.text] = gap | dict(date=_date(measured, claim.arm.split("/")[0]))
+            record["claims"][claim.key] = gap | dict(date=_date(measured, claim.arm.split("/")[0]))
     RECORD.write_text(json.dumps(_rounded(record), indent=1, sort_keys=True) + "\n")
 
 
@@ -191,8 +205,7 @@ def main():
     measured = Measured(args.out)
     for claim in CLAIMS:
         gap = measured.gap(claim)
-        figure = "" if gap is None else f" {gap['mean']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
-        print(f"{claim.source}: {claim.text}:{figure}, {verdict(claim, gap)}")
+        print(f"{claim.source}: {claim.key}: {interval(gap) + ', ' if gap else ''}{verdict(claim, gap)}")
     if args.record:
         put_on_record(measured, record)
     elif args.size == "full":

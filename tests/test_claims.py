@@ -1,0 +1,119 @@
+"""The figures on record: verdicts by interval, pairs by seed or by encoder, and the command that runs all again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_data import write_idx
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results
+
+    return results
+
+
+@pytest.fixture
+def claim(results):
+    return results.Claim("source", "text", "where", "above", "test_accuracy", "dense/a", "dense/b")
+
+
+def write_run(folder, scores, split="test"):
+    """Writes a run of one round, arm -> accuracy of each seed."""
+    folder.mkdir(parents=True)
+    rows = [
+        (arm, seed, 0, 100, split, "accuracy", value) for arm, row in scores.items() for seed, value in enumerate(row)
+    ]
+    columns = ["arm", "seed", "round", "num_labels", "split", "metric", "value"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "metrics.csv", index=False)
+    (folder / "summary.json").write_text(
+        json.dumps({"tuned": {"a": {"arm": "a_gamma_1"}}} if "a_gamma_1" in scores else {})
+    )
+
+
+def test_the_page_has_the_claims_on_record(results):
+    record = json.loads(results.RECORD.read_text())
+    assert results.table(record) in (ROOT / "docs" / "results.md").read_text()
+    assert record["claims"].keys() <= {claim.key for claim in results.CLAIMS}
+
+
+@pytest.mark.parametrize(
+    ("expected", "low", "high", "verdict"),
+    [
+        ("above", 0.1, 2, "confirmed"),
+        ("above", -0.1, 2, "not confirmed"),
+        ("above", -2, -0.1, "the reverse"),
+        ("below", -2, -0.1, "confirmed"),
+        ("below", 0.1, 2, "the reverse"),
+        ("level", -0.9, 0.9, "confirmed"),
+        ("level", -0.9, 1.1, "not confirmed"),
+    ],
+)
+def test_the_interval_decides(results, claim, expected, low, high, verdict):
+    gap = dict(mean=(low + high) / 2, low=low, high=high)
+    assert results.verdict(claim._replace(expected=expected), gap) == verdict
+    assert results.verdict(claim, None) == "not on record"
+
+
+def test_seeds_pair(results, claim, tmp_path):
+    write_run(tmp_path / "dense", dict(b=[0.5, 0.6, 0.7], a=[0.6, 0.7, 0.9]))
+    gap = results.Measured(tmp_path).gap(claim)
+    np.testing.assert_allclose(gap["mean"], 40 / 3)
+    assert gap["pairs"] == 3
+
+
+def test_a_tuned_arm_is_the_setting_that_validation_chose(results, claim, tmp_path):
+    write_run(tmp_path / "dense", dict(b=[0.5, 0.6], a_gamma_0=[0.1, 0.1], a_gamma_1=[0.6, 0.6]))
+    np.testing.assert_allclose(results.Measured(tmp_path).gap(claim)["mean"], 5)
+
+
+def test_several_encoders_are_the_pairs(results, claim, tmp_path):
+    write_run(tmp_path / "dense", dict(b=[0.5, 0.6], a_0=[0.6, 0.6], a_1=[0.7, 0.8], a_2=[0.6, 0.7]))
+    gap = results.Measured(tmp_path).gap(claim._replace(arm="dense/a_*"))
+    np.testing.assert_allclose(gap["mean"], (5 + 20 + 10) / 3)
+    assert gap["pairs"] == 3
+
+
+def test_scores_at_a_number_of_labels(results, claim, tmp_path):
+    write_run(tmp_path / "dense", dict(b=[0.5, 0.6], a=[0.7, 0.7]), split="validation")
+    measured = results.Measured(tmp_path)
+    np.testing.assert_allclose(measured.gap(claim._replace(quantity="validation at 100"))["mean"], 15)
+    assert measured.gap(claim._replace(quantity="validation at 200")) is None
+    assert measured.gap(claim._replace(arm="conv/a")) is None
+
+
+def test_means_apart_from_the_record_are_named(results, tmp_path):
+    write_run(tmp_path / "dense", dict(a=[0.5, 0.52], b=[0.6, 0.62]))
+    measured = results.Measured(tmp_path)
+    record = {"launches": {"dense": dict(seeds=2, arms=json.loads(json.dumps(measured.arms("dense"))))}}
+    assert results.compare(measured, record) == []
+    record["launches"]["dense"]["arms"]["b"]["test_accuracy"]["mean"] = 70.0
+    assert results.compare(measured, record) == ["dense, b, test_accuracy: 61.00, on record 70.00"]
+
+
+@pytest.mark.slow
+def test_all_launches_at_their_small_size(results, tmp_path):
+    rng = np.random.default_rng(0)
+    for part, size in (("train", 60_000), ("t10k", 200)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (size, 28, 28), dtype=np.uint8))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(size, dtype=np.uint8) % 10)
+    command = [sys.executable, "benchmarks/results.py", f"--out={tmp_path / 'out'}", f"--mnist={tmp_path}"]
+    finished = subprocess.run(
+        [*command, "--size=smoke", "--only=digits,poses,three_classes,learners"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not finished.returncode, finished.stdout[-3000:] + finished.stderr[-3000:]
+    assert "three_classes: complete" in finished.stdout
+    assert "IBAL-D is ahead of random (three classes in the plane): " in finished.stdout
+    assert "KL weight 1/64): not on record" in finished.stdout
