@@ -1,5 +1,7 @@
 """Images at known angles: the angles that are drawn, the fish, turned images, and every way to ask wrongly."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -79,6 +81,12 @@ class TestBoth:
     def data(self, request) -> Data:
         return request.getfixturevalue(request.param)
 
+    @pytest.fixture
+    def like_pool(self, data) -> Data:
+        if len(data.ids) == 400:
+            return poses(**POSES, test_poses="pool")
+        return load(dict(ROTATED, name="rotated", source=DIGITS, test_poses="pool"))
+
     def test_types_and_ranges(self, data):
         assert data.num_classes is None
         for images, labels, _ in data[:3]:
@@ -97,6 +105,15 @@ class TestBoth:
     def test_held_out_angles_are_uniform(self, data, name):
         assert kstest(getattr(data, name).labels / 360, "uniform").pvalue > 0.01
 
+    def test_test_angles_like_the_pool(self, data, like_pool):
+        """A normal peak of the pool's share and spread, and the rest uniform; pool and validation stay as they were."""
+        share = {400: 0.9, 1297: 0.75}[len(data.ids)]
+        angles = off(like_pool.test.labels)
+        assert len(angles) == len(data.test.labels)
+        assert kstest(angles, lambda x: share * norm(0, 5).cdf(x) + (1 - share) * (x + 180) / 360).pvalue > 0.01
+        assert kstest(off(data.test.labels), lambda x: (x + 180) / 360).pvalue > 0.01
+        assert digest(like_pool) != digest(data) == digest(like_pool._replace(test=data.test))
+
     def test_ids_tell_the_angle(self, data):
         told = [float(name.split()[-2]) for name in data.ids]
         np.testing.assert_allclose(told, data.train.labels, atol=0.0501)
@@ -114,6 +131,12 @@ class TestBoth:
                 poses(**(POSES | {name: value}))
             with pytest.raises(BadInput, match=f"{name} is {value}; {expected}"):
                 rotated(source=make_data(), **(ROTATED | {name: value}))
+
+    @pytest.mark.parametrize("name", ["Pool", "all", ""])
+    def test_unknown_test_poses(self, make_data, name):
+        for make in (partial(poses, **POSES), partial(rotated, source=make_data(), **ROTATED)):
+            with pytest.raises(BadInput, match=f"unknown test_poses '{name}'; known: pool, uniform"):
+                make(test_poses=name)
 
 
 class TestPoses:
@@ -181,6 +204,12 @@ class TestPoses:
         mean, bright = data.train.images.mean(axis=0), data.train.images.max(axis=(1, 2, 3))
         assert abs(data.train.images - mean).mean() < 0.02
         assert bright.std() < 0.03 < data.test.images.max(axis=(1, 2, 3)).std()
+
+    def test_test_images_like_the_pool_are_near_duplicates_too(self):
+        data = poses(**(POSES | dict(share_near=1.0, spread=0)), test_poses="pool")
+        assert not data.test.labels.any()
+        assert abs(data.test.images - data.train.images.mean(axis=0)).mean() < 0.02
+        assert data.test.images.max(axis=(1, 2, 3)).std() < 0.03
 
     def test_all_of_the_fish_stays_within_the_frame(self):
         looks = np.array([[size, right, up, 1, 0] for size in (-1, 1) for right in (-1, 1) for up in (-1, 1)])

@@ -44,6 +44,17 @@ def test_learning_charts_have_means_and_intervals(metrics):
     assert f"arm3: {text}" in charts[0].columns[1].title.split("\n")
 
 
+def test_test_scores_of_every_round_have_charts(metrics):
+    tested = metrics[metrics.split == "validation"].assign(split="test", value=0.25)
+    last = tested[tested.num_labels == tested.num_labels.max()]
+    assert len(learning_charts(pd.concat([metrics, last]))) == 3
+    both = pd.concat([metrics, tested])
+    chart = learning_charts(both)[2]
+    assert chart.caption == "Test accuracy"
+    assert chart.numbers["arm3"][1].startswith("25.0 %")
+    assert gap_chart(gaps_table(both, "arm0", "test"), both, "arm0", "test").caption.startswith("Test accuracy, diff")
+
+
 def test_a_column_lists_the_arms_from_high_to_low(metrics):
     for column in learning_charts(metrics)[0].columns:
         values = [float(line.split(": ")[1].split(" ")[0]) for line in column.title.split("\n")[1:]]

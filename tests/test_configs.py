@@ -54,7 +54,7 @@ MORE = {
         "cpu-unbalanced-100-shares",
         "cpu-100-starts-mlp",
     ],
-    "orientation_farthest_point": ["poses-cnn"],
+    "orientation_farthest_point": ["poses-cnn", "poses-gan", "poses_1000-conv_ae", "poses_4000-conv_vae"],
     "study": ["digits-tail", "mnist-large", "cifar10-tail-large-posterior"],
 }
 """Sizes with something changed in them."""
@@ -179,16 +179,22 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["smoke", "smoke-cnn"])
+@pytest.mark.parametrize("size", ["smoke", "smoke-cnn", "smoke-gan", "smoke-conv_ae", "smoke-conv_vae"])
 def test_orientation_farthest_point(size, tmp_path):
-    """Angles are learned until the whole pool is queried."""
+    """Angles are learned until the whole pool is queried; both kinds of held-out poses are scored in every round."""
     assert "degrees" in succeed(f"--config=configs/orientation_farthest_point.py:{size}", f"--workdir={tmp_path}")
     metrics, queries, gaps = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "queries", "gaps"))
+    test_gaps = pd.read_csv(tmp_path / "test_gaps.csv")
     assert set(metrics.metric) == {"angular_error"}
+    means = metrics.pivot_table(index=["arm", "round"], columns="split", values="value")
+    for split, table in (("validation", gaps), ("test", test_gaps)):
+        expected = (means[split]["farthest_first"] - means[split]["random"]).to_numpy()
+        np.testing.assert_allclose(table[table.arm == "farthest_first"]["mean"], expected, atol=1e-4)
     assert metrics.value.between(0, 180).all()
     assert (queries.groupby(["arm", "seed"]).row.nunique() == 60).all()
-    assert set(gaps.arm) == {"coreset", "farthest_first"}
-    assert gaps.num_labels.tolist() == [20, 40, 60, 20, 40, 60]
+    arms = ["farthest_first"] if "-" in size else ["farthest_first", "coreset"]
+    assert gaps.arm.unique().tolist() == sorted(arms)
+    assert gaps.num_labels.tolist() == len(arms) * [20, 40, 60]
     assert not (tmp_path / "balance.csv").exists()
     assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
 

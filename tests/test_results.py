@@ -225,6 +225,16 @@ def test_gaps_are_paired_round_by_round(metrics):
     assert table.iloc[2][["low", "high"]].tolist() == pytest.approx([expected["low"], expected["high"]], abs=1e-6)
 
 
+def test_gaps_of_the_test_split(metrics):
+    """Test scores, where they are scored in every round, are compared as validation scores are, and apart from them."""
+    tested = metrics[metrics.split != "test"]
+    halved = tested[tested.split == "validation"].assign(split="test", value=lambda rows: 0.5 * rows.value)
+    table = gaps_table(pd.concat([tested, halved]), "base", split="test")
+    validation = gaps_table(metrics, "base")
+    pd.testing.assert_frame_equal(table.iloc[:, :3], validation.iloc[:, :3])
+    np.testing.assert_allclose(table["mean"].astype(float), 0.5 * validation["mean"].astype(float), rtol=1e-5)
+
+
 def test_angles_are_shown_in_degrees():
     angles = history([[90, 60, 30], [80, 60, 40]], [20, 22], "angular_error")
     summary = summarise(metrics_table("base", [0, 1], NUM_LABELS, angles), "base")

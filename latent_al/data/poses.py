@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from latent_al.data.angles import check_peak, draw_angles
+from latent_al.data.angles import check_peak, draw_angles, share_near_of_test
 from latent_al.types import BadInput, Data, Split
 
 VARIATION = np.array([0.12, 0.08, 0.08, 0.2, 0.25])
@@ -27,6 +27,7 @@ def poses(
     share_near: float | int,
     spread: float | int,
     seed: int,
+    test_poses: str = "uniform",
 ) -> Data:
     """Draws images [n side side 1] of one fish; labels are its direction in degrees, counter-clockwise from the right.
 
@@ -35,9 +36,9 @@ def poses(
 
     Training angles are those of `draw_angles`: a camera that sees almost always the same pose. There the variation
     besides the angle is a twentieth, so that these images are near-duplicates of each other: the imbalance within a
-    class of the images of Philipsen and Moeslund (2020), which are private. Validation and test angles are uniform over
-    the circle, with all the variation, so that an error there counts all poses alike and not the common one most. Ids
-    are `poses/ROW at 12.3 degrees`.
+    class of the images of Philipsen and Moeslund (2020), which are private. Validation angles are uniform over the
+    circle, with all the variation, so that an error there counts all poses alike and not the common one most; test
+    images are drawn so too, or as the training images. Ids are `poses/ROW at 12.3 degrees`.
 
     Args:
         num_train: 1 or more.
@@ -47,16 +48,18 @@ def poses(
         share_near: of the training images that are near 0 degrees, in [0, 1].
         spread: standard deviation of the angles near 0 in degrees, 0 or more.
         seed: of all that is random. One split does not depend on the sizes of the others.
+        test_poses: `uniform` over the circle, or drawn as those of the `pool`, the training images.
 
     Raises:
-        BadInput: a number outside its range.
+        BadInput: a number outside its range, an unknown `test_poses`.
     """
     _check(num_train, num_validation, num_test, side)
     check_peak(share_near, spread)
+    test_share = share_near_of_test(test_poses, share_near)
     rngs = np.random.default_rng(seed).spawn(3)
     train = _draw(rngs[0], num_train, share_near, spread, side)
     validation = _draw(rngs[1], num_validation, 0, spread, side)
-    test = _draw(rngs[2], num_test, 0, spread, side)
+    test = _draw(rngs[2], num_test, test_share, spread, side)
     ids = [f"poses/{row} at {angle:.1f} degrees" for row, angle in enumerate(train.labels)]
     return Data(train, validation, test, np.array(ids), None)
 

@@ -91,6 +91,8 @@ class Experiment(Settings):
     """The arm that all others are compared with."""
     reach: tuple[Float, ...] = ()
     """Validation scores for which the summary tells how many labels each arm needs to reach them."""
+    test_every_round: bool = False
+    """Whether the test images are scored after every round, as they are with keep="best", or only after the last."""
     diagnostics: Mapping[str, Diagnostic] = Field(default_factory=dict)
     """Analyses that run after the rounds, by name."""
     seeds_at_once: Count | None = None

@@ -85,7 +85,7 @@ def run_experiment(
                 prepared[arm.name] = prepare_arm(arm, placed[name].train, stats)
     arms = {name: prepared[name] for name in arms}
     blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
-    session = _Session(config, data, placed, diagnostics, folder, test_every_round=bool(tuned))
+    session = _Session(config, data, placed, diagnostics, folder, config.test_every_round or bool(tuned))
     histories, tables = _play(session, arms, blocks)
     encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
     with after_the_first():

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from pydantic_core import core_schema
 
 from latent_al.data import SOURCES
+from latent_al.data.angles import TEST_POSES
 from latent_al.data.arrays import VALIDATION_ROWS
 from latent_al.models.autoencoders import ACTIVATIONS, conv_ae, conv_vae_latens, levels, tsne_ae, vae_tsne_ae
 from latent_al.models.classifiers import angle_cnn, angle_mlp, cnn, convolutional, mlp, perceptron
@@ -151,6 +152,7 @@ CHOICES = {
     "pick": Choice("pick", PICKS),
     "space": Choice("space", SPACES),
     "validation_rows": Choice("validation rows", VALIDATION_ROWS),
+    "test_poses": Choice("test_poses", TEST_POSES),
 }
 """Arguments that are names."""
 FORWARDED = {

@@ -92,20 +92,20 @@ class Chart(NamedTuple):
 
 
 def learning_charts(metrics: pd.DataFrame) -> list[Chart]:
-    """Returns the charts of the scores over labels: validation, balanced on validation, and the labelled rows."""
+    """Returns the charts of the scores over labels: on validation, balanced there, on test and on the labelled rows."""
     main = main_metric(metrics)
     charts = []
-    for metric, split in ((main, "validation"), (BALANCED, "validation"), (main, "labelled")):
+    for metric, split in ((main, "validation"), (BALANCED, "validation"), (main, "test"), (main, "labelled")):
         scores = metrics[(metrics.metric == metric) & (metrics.split == split)]
         if scores.num_labels.nunique() > 1:
             of = METRICS[metric]
-            name = f"{split} {of.name}" if split == "validation" else f"{of.name} on the labelled images"
+            name = f"{of.name} on the labelled images" if split == "labelled" else f"{split} {of.name}"
             charts.append(draw(_curves(scores, of, list(metrics.arm.unique())), name[0].upper() + name[1:], of))
     return charts
 
 
-def gap_chart(gaps: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> Chart:
-    """Returns the chart of the differences from the baseline over labels; `gaps` are as `gaps_table` gives."""
+def gap_chart(gaps: pd.DataFrame, metrics: pd.DataFrame, baseline: str, split: str = "validation") -> Chart:
+    """Returns the chart of the differences from the baseline over labels; `gaps` are those of `gaps_table`."""
     metric = METRICS[main_metric(metrics)]
     columns = ["mean", "low", "high"]
     curves = []
@@ -114,7 +114,7 @@ def gap_chart(gaps: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> Chart
         if len(rows):
             points = rows[["num_labels"]].join(metric.scale * rows[columns].astype(float))
             curves.append(Curve(arm, index, points.reset_index(drop=True)))
-    name = f"Validation {metric.name}, difference from {baseline}"
+    name = f"{split.capitalize()} {metric.name}, difference from {baseline}"
     return draw(curves, name, metric, baseline=baseline)
 
 

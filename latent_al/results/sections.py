@@ -54,7 +54,11 @@ def _comparisons(summary, compared):
     bands = "The bands are 95 % intervals over seeds; with many arms, point at one to see its own. "
     bands = bands if summary["num_seeds"] > 1 else ""
     point = f"{bands}Point at a mark to read its numbers; the table below each chart has them too."
-    gaps = [gap_chart(compared["gaps"], compared["metrics"], baseline)] if "gaps" in compared else []
+    gaps = [
+        gap_chart(compared[name], compared["metrics"], baseline, split)
+        for name, split in (("gaps", "validation"), ("test_gaps", "test"))
+        if name in compared
+    ]
     return [
         Section(
             "Learning curves",
@@ -63,7 +67,7 @@ def _comparisons(summary, compared):
         ),
         Section(
             f"Difference from {baseline}",
-            f"Difference in validation {metric}, paired by seed; an arm differs where its band excludes zero. {point}",
+            f"Difference in {metric}, paired by seed; an arm differs where its band excludes zero. {point}",
             charts=gaps,
         ),
         Section("Results", _results_text(summary, summary["metric"]), table=formatting.arms_table(summary)),

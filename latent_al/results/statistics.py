@@ -71,8 +71,8 @@ def final_differences(metrics: pd.DataFrame, baseline: str) -> dict:
     return {"split": split, "arms": _differences(split, values, baseline)}
 
 
-def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Returns how far each arm's validation score is from that of the baseline arm with as many labels.
+def gaps_table(metrics: pd.DataFrame, baseline: str, split: str = "validation") -> pd.DataFrame:
+    """Returns how far each arm's score on a held-out split is from that of the baseline arm with as many labels.
 
     Differences are paired by seed. Columns are arm, round, num_labels, mean, low and high, the last two the ends of the
     95 % interval of `intervals.mean_interval`.
@@ -80,9 +80,10 @@ def gaps_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Args:
         metrics: as `tables.metrics_table` gives, of all arms.
         baseline: the arm that the others are compared with.
+        split: which scores are compared; arms have no difference with a number of labels at which it was not scored.
     """
-    validation = metrics[(metrics.split == "validation") & (metrics.metric == main_metric(metrics))]
-    curves = validation.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
+    scores = metrics[(metrics.split == split) & (metrics.metric == main_metric(metrics))]
+    curves = scores.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
     rows = []
     for arm in metrics.arm.unique():
         if arm != baseline:

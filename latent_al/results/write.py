@@ -60,6 +60,9 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     if "metrics" in compared and _has_curves(config, compared["metrics"]):
         compared["gaps"] = statistics.gaps_table(compared["metrics"], config.baseline)
         write_csv(folder / "gaps.csv", compared["gaps"])
+        if _has_test_curves(compared["metrics"]):
+            compared["test_gaps"] = statistics.gaps_table(compared["metrics"], config.baseline, split="test")
+            write_csv(folder / "test_gaps.csv", compared["test_gaps"])
     summary = _summary(config, data, outcome.encodings, compared) | ({"tuned": chosen} if chosen else {})
     write_json(folder / "summary.json", summary)
     drawn = _draw(folder / "figures", data, outcome, compared)
@@ -101,6 +104,10 @@ def _tables(config, data, histories):
 
 def _has_curves(config, metrics):
     return config.num_rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
+
+
+def _has_test_curves(metrics):
+    return metrics["round"][metrics.split == "test"].nunique() > 1
 
 
 def _summary(config, data, encodings, compared):
