@@ -142,6 +142,11 @@ def test_a_key_that_no_diagnostic_and_no_arms_own_first_strategy_has(tmp_path):
         ("arms.margin.strategy.measure", "doubt", "config.arms.margin.strategy.measure: unknown uncertainty measure"),
         ("arms.margin.strategy.measure", 3, "config.arms.margin.strategy.measure: 3 is an int; expected one of entr"),
         ("initial", "random", "config.initial: 'random' is a str; expected a dict with the name and the settings of"),
+        (
+            "test_every_round",
+            "yes",
+            "config.test_every_round: 'yes' is a str; expected a bool: whether the test images",
+        ),
         ("mesh", 4, "config.mesh: 4 is an int; expected a dict of seeds, pool, or None"),
         ("mesh.pool", "4", "config.mesh.pool: '4' is a str; expected an int, 1 or more: devices"),
         ("diagnostics.why", dict(name="why"), "config.diagnostics.why.name: unknown diagnostic 'why'; known: "),

@@ -124,21 +124,10 @@ def test_a_classifier_of_angles_is_refused(tmp_path):
         run_experiment(ConfigDict(config), str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "path, value, message",
-    [
-        ("data.test_poses", "pol", "config.data.test_poses: unknown test_poses 'pol'; did you mean pool?"),
-        (
-            "test_every_round",
-            "yes",
-            "config.test_every_round: 'yes' is a str; expected a bool: whether the test",
-        ),
-    ],
-)
-def test_held_out_poses_are_checked(path, value, message, tmp_path):
+def test_unknown_test_poses_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke")
-    config.update_from_flattened_dict({path: value})
-    with pytest.raises(BadInput, match=re.escape(message)):
+    config.data.test_poses = "pol"
+    with pytest.raises(BadInput, match=r"config.data.test_poses: unknown test_poses 'pol'; did you mean pool\?"):
         run_experiment(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
