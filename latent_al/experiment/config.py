@@ -10,6 +10,7 @@ from pydantic import Field
 from latent_al.encoders import ENCODERS
 from latent_al.experiment.schema import (
     SOURCE,
+    Bool,
     Count,
     CountOrZero,
     Float,
@@ -91,7 +92,7 @@ class Experiment(Settings):
     """The arm that all others are compared with."""
     reach: tuple[Float, ...] = ()
     """Validation scores for which the summary tells how many labels each arm needs to reach them."""
-    test_every_round: bool = False
+    test_every_round: Bool = False
     """Whether the test images are scored after every round, as they are with keep="best", or only after the last."""
     diagnostics: Mapping[str, Diagnostic] = Field(default_factory=dict)
     """Analyses that run after the rounds, by name."""
