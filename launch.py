@@ -18,6 +18,7 @@ Configs; the head of each file has its commands, its sizes and its result:
   orientation_farthest_point  Philipsen and Moeslund (2020): farthest points
   synthetic_ibal              Pezeshkpour, Zhao and Singh (2020): importance
   cifar100_ibal               the same on images, with ResNet-18
+  pretrained_ibal             the same on latents of a pretrained network
   cifar10_vae                 margin and greedy batches on CIFAR-10 in grey
 
 --config.KEY=VALUE changes a key, and --describe lists all keys. A command that

@@ -2,10 +2,14 @@
 
     python launch.py --config=configs/synthetic_ibal.py
 
-    full     50 seeds; five minutes on two CPU cores
-    paper    5 seeds, as in the paper; a minute
-    batches  the field's batch methods beside them, 50 seeds; three minutes
-    smoke    the tiny size that tests launch
+    full      50 seeds; five minutes on two CPU cores
+    paper     5 seeds, as in the paper; a minute
+    readings  what else equation 2 can mean, 10 seeds; a minute
+    l2        the penalty of the last layer from 0.00001 to 0.1, 50 seeds; three minutes
+    batches   the field's batch methods beside them, 50 seeds; three minutes
+    smoke     the tiny size that tests launch
+
+All seeds of a run have the same points. `python benchmarks/data_seeds.py` runs `readings` on 20 draws of them.
 
 Expect of `full` an area under the test curve of balanced accuracy of 86.2 % with IBAL-D, 86.5 % with the distance
 alone, 75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/results.md has the rest.
@@ -13,7 +17,8 @@ alone, 75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/result
 
 from ml_collections import ConfigDict
 
-GAMMAS = (0.1, 0.3, 1.0, 3.0, 10.0)
+GAMMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+L2 = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 IBAL = dict(
     random=dict(name="random"),
     entropy=dict(name="uncertainty", measure="entropy", pick="top_k"),
@@ -31,14 +36,31 @@ BATCHES = dict(
     coreset=dict(name="coreset"),
     typiclust=dict(name="typiclust", max_clusters=110, num_neighbours=20, iterations=20),
 )
-SWEPT = ("entropy_d", "ibal_d")
-SWEEP = dict(sweep=dict(gamma=GAMMAS), keep="best")
+READINGS = dict(
+    same_class=dict(targets="same_class"),
+    centred=dict(centred=True),
+    same_class_centred=dict(targets="same_class", centred=True),
+)
+"""Of equation 2, beside the default."""
+READ = {f"ibal_{name}": dict(name="ibal", **reading) for name, reading in READINGS.items()}
+READ |= {f"ibal_d_{name}": dict(name="ibal_d", gamma=1.0, **reading) for name, reading in READINGS.items()}
 SIZES = {
     "full": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
     "paper": dict(arms=IBAL, seeds=5, num_rounds=20, dropout=0.0),
+    "readings": dict(arms=IBAL | READ, seeds=10, num_rounds=20, dropout=0.0),
+    "l2": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
     "batches": dict(arms=BATCHES, seeds=50, num_rounds=20, dropout=0.2),
-    "smoke": dict(arms=IBAL | BATCHES, seeds=2, num_rounds=2, dropout=0.2),
+    "smoke": dict(arms=IBAL | READ | BATCHES, seeds=2, num_rounds=2, dropout=0.2),
 }
+
+
+def make_arm(strategy, size):
+    """Returns an arm with each l2, at gamma 10, or with the gamma that is best on validation points."""
+    arm = dict(encoder="points", classifier="net", strategy=strategy)
+    if size == "l2":
+        gamma = dict(gamma=10.0) if "gamma" in strategy else {}
+        return arm | dict(strategy=strategy | gamma, sweep=dict(l2=L2))
+    return arm | dict(sweep=dict(gamma=GAMMAS), keep="best") if "gamma" in strategy else arm
 
 
 def get_config(size="full"):
@@ -46,6 +68,11 @@ def get_config(size="full"):
         raise ValueError(f"unknown size {size!r}; known: {', '.join(SIZES)}.")
     sizes = SIZES[size]
     smoke = size == "smoke"
+    compared = [name for name in ("random", "ibal", "ibal_d") if name in sizes["arms"]]
+    diagnostics = dict(importance=dict(name="importance", arms=compared))
+    if sizes["arms"].keys() >= READ.keys():
+        for name, reading in READINGS.items():
+            diagnostics[name] = dict(name="importance", arms=("random", f"ibal_{name}"), **reading)
     net = dict(hidden=(32,), dropout=sizes["dropout"], learning_rate=1e-2, epochs=2 if smoke else 100, batch_size=20)
     return ConfigDict(
         dict(
@@ -58,14 +85,9 @@ def get_config(size="full"):
             num_initial=10,
             query_size=5,
             num_rounds=sizes["num_rounds"],
-            arms={
-                name: dict(encoder="points", classifier="net", strategy=strategy, **(SWEEP if name in SWEPT else {}))
-                for name, strategy in sizes["arms"].items()
-            },
-            baseline="random",
+            arms={name: make_arm(strategy, size) for name, strategy in sizes["arms"].items()},
+            baseline="random_l2_0.001" if size == "l2" else "random",
             reach=(0.8, 0.85, 0.9),
-            diagnostics=dict(
-                importance=dict(name="importance", arms=tuple(name for name in sizes["arms"] if "ibal" in name)),
-            ),
+            diagnostics=diagnostics,
         )
     )

@@ -1,5 +1,6 @@
 """Each config: its smoke size is launched, and all its sizes name what exists."""
 
+import importlib.util
 import itertools
 import json
 import runpy
@@ -14,7 +15,9 @@ from test_launch import ROOT, succeed
 from test_svhn import make_fields
 
 from latent_al.encoders import build_encoder
+from latent_al.experiment.command_line import load_config
 from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.run import run_experiment
 from latent_al.models.classifiers import REGRESSORS, build_learner
 from latent_al.strategies import STRATEGIES
 from latent_al.types import build
@@ -41,6 +44,7 @@ def test_every_config_has_a_launch():
         "mnist_vae",
         "orientation_farthest_point",
         "photos",
+        "pretrained_ibal",
         "study",
         "synthetic_ibal",
     }
@@ -118,6 +122,44 @@ def test_cifar100_ibal(tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_pretrained_ibal(tiny_folder, tmp_path):
+    smoke = "--config=configs/pretrained_ibal.py:smoke"
+    succeed(smoke, f"--config.data.root={tiny_folder}", f"--workdir={tmp_path}")
+    arms = json.loads((tmp_path / "summary.json").read_text())["arms"]
+    assert {"random", "entropy", "margin", "distance", "ibal", "ibal_same_class", "ibal_centred"} < arms.keys()
+    assert {"importance.csv", "same_class.csv"} == {path.name for path in (tmp_path / "diagnostics").iterdir()}
+
+
+@pytest.mark.slow
+def test_a_draw_of_the_points_is_played_as_by_a_run(tmp_path):
+    """`benchmarks/data_seeds.py` plays each draw in one program; the run of that data seed has the same scores."""
+    spec = importlib.util.spec_from_file_location("data_seeds", ROOT / "benchmarks/data_seeds.py")
+    data_seeds = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(data_seeds)
+    overrides = {"data.seed": "3", "diagnostics": "{}"}
+    config = load_config(f"{ROOT}/configs/synthetic_ibal.py:smoke", overrides)
+    config.arms = {name: config.arms[name] for name in ("random", "ibal_centred", "ibal_d")}
+    run_experiment(config, str(tmp_path / "run"))
+    parsed = parse_experiment(config)
+    arms = data_seeds.make_arms(parsed)
+    metrics = data_seeds.measure(parsed, arms, 3, tmp_path / "draw").reset_index(drop=True)
+    expected = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    key = ["arm", "seed", "round", "split", "metric"]
+    pd.testing.assert_frame_equal(
+        metrics.sort_values(key).reset_index(drop=True),
+        expected.sort_values(key).reset_index(drop=True),
+        check_dtype=False,
+        atol=1e-6,
+    )
+    values, best = data_seeds.by_draw(expected, arms)
+    assert list(values.index) == ["random", "ibal_centred", "ibal_d"]
+    areas = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert best == {"ibal_d": areas["tuned"]["ibal_d"]["arm"]}
+    expected_area = areas["arms"][best["ibal_d"]]["balanced_test_area"]["mean"]
+    np.testing.assert_allclose(values.balanced_test_area["ibal_d"], expected_area, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_photos(tiny_folder, tmp_path):
     """All strategies are compared with random; those that need no classifier select their own initial labelled set."""
     smoke = "--config=configs/photos.py:smoke"
@@ -147,7 +189,7 @@ def test_synthetic_ibal(tmp_path):
     succeed("--config=configs/synthetic_ibal.py:smoke", f"--workdir={tmp_path}")
     summary, metrics = json.loads((tmp_path / "summary.json").read_text()), pd.read_csv(tmp_path / "metrics.csv")
     kept = summary["tuned"]["ibal_d"]
-    assert kept["areas"].keys() == {f"ibal_d_gamma_{gamma:g}" for gamma in (0.1, 0.3, 1, 3, 10)}
+    assert kept["areas"].keys() == {f"ibal_d_gamma_{gamma:g}" for gamma in (0.1, 0.3, 1, 3, 10, 30, 100)}
     assert kept["areas"][kept["arm"]] == max(kept["areas"].values())
     assert not (kept["areas"].keys() - {kept["arm"]}) & summary["arms"].keys()
     assert set(metrics[metrics.split == "test"]["round"]) == {0, 1, 2}

@@ -34,6 +34,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = make_config(
         importance=dict(name="importance", arms=("ibal_d",), num_rows=200),
+        centred=dict(name="importance", arms=("ibal_d",), num_rows=200, targets="same_class", centred=True),
         why=dict(name="explanations", arms=("random",), num_images=2, num_examples=3),
         training=dict(name="training_curves", arms=("judged",), num_images=1000),
         orders=dict(name="query_order"),
@@ -47,7 +48,7 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
     """They come from the saved state: nothing is fitted or queried again."""
     workdir, config = finished
     tables = {path: path.read_bytes() for path in (workdir / "diagnostics").glob("*.csv")}
-    assert {path.stem for path in tables} == {"importance", "why", "training"}
+    assert {path.stem for path in tables} == {"importance", "centred", "why", "training"}
     for path in tables:
         path.unlink()
     metrics = (workdir / "metrics.csv").read_bytes()
@@ -89,6 +90,17 @@ def test_importance_is_of_rows_that_are_left(finished):
         assert len(rows) == 200 - np.isin(sample, queried).sum()
 
 
+def test_a_reading_of_importance_is_of_the_same_rows(finished):
+    """Features of a ReLU give importance one sign, and centred ones both."""
+    workdir, _ = finished
+    default, centred = (pd.read_csv(workdir / f"diagnostics/{name}.csv") for name in ("importance", "centred"))
+    same = ["arm", "seed", "entropy", "confidence"]
+    pd.testing.assert_frame_equal(default[same], centred[same])
+    assert default.importance.min() >= 0 > centred.importance.min()
+    names = {path.name for path in (workdir / "figures").glob("importance*")}
+    assert names == {"importance.png", "importance_same_class_centred.png"}
+
+
 def test_correlations_spread_by_the_sample_deviation():
     """One seed has the order of importance, one the reverse; a single seed has no spread."""
     table = pd.DataFrame(
@@ -126,6 +138,7 @@ def test_a_training_curve_ends_where_the_run_did(finished):
         (dict(name="training_curves", arms=("random",)), "arm 'random': training_curves needs the classifier cnn"),
         (dict(name="importance", arms=("best",)), "unknown arm in config.diagnostics.why.arms 'best'; known: ibal_d"),
         (dict(name="importance", arms=("random",), num_rows=0), "num_rows 0; expected 1 or more"),
+        (dict(name="importance", arms=("random",), targets="own"), "unknown targets of importance 'own'; known: all"),
     ],
 )
 def test_diagnostics_that_cannot_be_are_refused_before_any_work(diagnostic, message, tmp_path):

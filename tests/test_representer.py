@@ -105,6 +105,21 @@ def test_values_add_up_to_the_logits(fitted):
         np.testing.assert_allclose(added, logits, atol=1e-3)
 
 
+def test_values_add_up_on_a_linear_layer_of_the_latents():
+    """A perceptron without a hidden layer hands its inputs on, and so the values explain all of the classifier."""
+    latents = jax.random.normal(jax.random.key(0), (60, 6))
+    labels = (latents[:, 0] > 0) + (latents[:, 1] > 0).astype(jnp.int32)
+    linear = dict(hidden=(), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=10, num_classes=3)
+    learner = CLASSIFIERS["refitted"](num_classes=3, l2=0.1, classifier=CLASSIFIERS["mlp"](**linear))
+    params, _ = learner.fit(jax.random.key(1), latents, labels, jnp.arange(40), jnp.int32(40))
+    features, probs = learner.predict(params, latents)
+    chex.assert_trees_all_equal(features, latents)
+    alphas = representer_alphas(probs[:40], labels[:40], l2=0.1)
+    added = jax.vmap(partial(representer_values, alphas, features[:40]))(features[40:]).sum(axis=1)
+    chex.assert_trees_all_close(jax.nn.softmax(added), probs[40:], atol=1e-4)
+    assert (probs.argmax(axis=1) == labels).mean() > 0.7
+
+
 def test_a_refitted_classifier_still_classifies(fitted):
     *_, probs, labels = fitted
     assert ((probs.argmax(axis=2) == labels[None])[:, 150:].mean(axis=1) > 0.75).all()

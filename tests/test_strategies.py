@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.diversity import DISTANCES
+from latent_al.strategies.importance import normalised_importance
 from latent_al.strategies.needs import (
     NEEDS,
     check_needs,
@@ -62,7 +63,7 @@ SETTINGS = {
         )
         for name in ("cosine_density", "euclidean_density_estimate", "kl_to_prior")
     ],
-    "ibal": [{}],
+    "ibal": [{}, dict(targets="same_class", centred=True)],
     "ibal_d": [dict(gamma=0.5)],
     "max_herding": [dict(sigma=1.0, normalize=True), dict(sigma=0.5, normalize=False)],
     "multi_normal": SAMPLERS[2:3],
@@ -423,6 +424,8 @@ def test_greedy_equals_its_definition_word_for_word(distance):
         ("batch_bald", dict(num_samples=0), "batch_bald has num_samples 0; expected 1 or more"),
         ("epig", dict(num_draws=1), "epig has num_draws 1; expected 2 or more"),
         ("epig", dict(num_targets=0), "epig has num_targets 0; expected 1 or more"),
+        ("ibal", dict(targets="own"), "unknown targets of importance 'own'; known: all, same_class"),
+        ("ibal_d", dict(targets="each"), "unknown targets of importance 'each'; known: all, same_class"),
         ("typiclust", dict(max_clusters=0), "max_clusters is 0; expected 1 or more"),
         ("typiclust", dict(num_neighbours=0), "num_neighbours is 0; expected 1 or more"),
         ("typiclust", dict(iterations=0), "iterations is 0; expected 1 or more"),
@@ -447,14 +450,37 @@ def test_features_are_needed_where_points_lie_in_them(name, settings):
         strategy.query(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
 
 
+def importance_of(pool, targets="all", centred=False):
+    """Returns equation 2 of Pezeshkpour, Zhao and Singh (2020) as the double sum that it is, without its factor."""
+    features, probs, taken = np.float64(pool.features), np.float64(pool.probs), np.asarray(pool.taken)
+    features = features - features[~taken].mean(axis=0) if centred else features
+    importance = np.zeros(50)
+    for row, target in itertools.product(range(50), np.flatnonzero(taken)):
+        for y, p in enumerate(probs[row]):
+            if targets == "all" or pool.labels[target] == y:
+                importance[row] += p * (1 - p) * (features[row] @ features[target])
+    return importance
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("targets", ["all", "same_class"])
+def test_each_reading_of_importance_is_its_double_sum(targets, centred):
+    strategy = STRATEGIES["ibal"](targets=targets, centred=centred)
+    pool = make_pool(strategy)
+    expected = importance_of(pool, targets, centred)
+    expected /= np.abs(expected[~np.asarray(pool.taken)]).max()
+    np.testing.assert_allclose(normalised_importance(pool, targets, centred), expected, rtol=1e-4, atol=1e-6)
+    left = np.where(pool.taken, np.inf, expected)
+    assert strategy.query(jax.random.key(0), pool, 6).tolist() == np.argsort(left, kind="stable")[:6].tolist()
+    with_distance = STRATEGIES["ibal_d"](gamma=0.0, targets=targets, centred=centred)
+    assert with_distance.query(jax.random.key(0), make_pool(with_distance), 6).tolist() == np.argsort(left)[:6].tolist()
+
+
 @pytest.mark.parametrize("name, weights", [("ibal", (1, 0)), ("ibal_d", (1, 0.5)), ("distance", (0, 1))])
 def test_importance_and_distance_word_for_word(name, weights):
     strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][0]), "strategy")
     pool = make_pool(strategy)
-    features, probs, taken = np.float64(pool.features), np.float64(pool.probs), np.asarray(pool.taken)
-    importance = np.zeros(50)
-    for row, target in itertools.product(range(50), np.flatnonzero(taken)):
-        importance[row] += sum(p * (1 - p) for p in probs[row]) * (features[row] @ features[target])
+    importance, taken = importance_of(pool), np.asarray(pool.taken)
     latents = np.float64(pool.latents)
     distance = np.linalg.norm(latents[:, None] - latents[taken], axis=2).min(axis=1)
     score = weights[1] * distance / distance.max() - weights[0] * importance / np.abs(importance[~taken]).max()

@@ -18,9 +18,9 @@ from latent_al.kernels import representer
 from latent_al.results import mosaics, plots
 from latent_al.results.figures import Album, Space, distinct_arms
 from latent_al.results.metrics import METRICS
-from latent_al.strategies.importance import normalised_importance
+from latent_al.strategies.importance import TARGETS, normalised_importance
 from latent_al.strategies.uncertainty import measured
-from latent_al.types import UNLABELLED, BadInput, Data, Spec
+from latent_al.types import UNLABELLED, BadInput, Data, Spec, check_name
 
 
 class Drawing(NamedTuple):
@@ -66,7 +66,7 @@ class Diagnostic(NamedTuple):
     summarise: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
 
-def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
+def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all", centred: bool = False) -> Diagnostic:
     """Compares the importance of unlabelled rows with their entropy and their confidence.
 
     Source: Pezeshkpour, Zhao and Singh (2020), Figure 4.
@@ -74,12 +74,16 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
     Args:
         arms: names of arms.
         num_rows: training images, drawn at random; those that are queried are left out.
+        targets: of importance, as the strategy `ibal` has them.
+        centred: of importance, as the strategy `ibal` has it.
 
     Raises:
-        BadInput: num_rows below 1.
+        BadInput: num_rows below 1, or unknown targets.
     """
+    check_name(targets, TARGETS, "targets of importance")
     if num_rows < 1:
         raise BadInput(f"importance has num_rows {num_rows}; expected 1 or more.")
+    figure = f"importance{'_same_class' if targets == 'same_class' else ''}{'_centred' if centred else ''}"
 
     def check(classifier, data, num_labels):
         if data.num_classes is None:
@@ -92,7 +96,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
         is_queried = loop.mark_rows(size, state.queried)[pool.rows]
         pool = pool._replace(taken=is_queried)
         measures = {
-            "importance": normalised_importance(pool),
+            "importance": normalised_importance(pool, targets, centred),
             "entropy": measured("entropy", pool),
             "confidence": pool.probs.max(axis=1),
         }
@@ -108,7 +112,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000) -> Diagnostic:
     def draw(drawing):
         album, table = Album(drawing.folder), drawing.table
         caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
-        album.add("importance", caption, plots.importance, table[table.seed == table.seed.min()])
+        album.add(figure, caption, plots.importance, table[table.seed == table.seed.min()])
         return album.pictures
 
     text = "Spearman's, over the rows left at the end, as means over seeds."

@@ -4,11 +4,17 @@ Importance is divided by its largest absolute value over the rows left, and the 
 labelled one, in latent space, by its largest: only so does a weight between them mean anything. The weight l2 of the
 last layer and the number of labels, factors of importance alone, cancel.
 
+Equation 2 can be read in more than one way, and two settings choose. With p_iy the probability of class y and f_i the
+features of row i, its importance is sum_y p_iy (1 - p_iy) (f_i . F_y). By `targets` F_y sums the features of all
+labelled rows, or of those of class y only; by `centred` the mean features of the rows left are subtracted from all
+features first, so that their products have both signs even where a ReLU gives the features.
+
 Source: Pezeshkpour, Zhao and Singh (2020).
 """
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,37 +22,49 @@ from latent_al import kernels
 from latent_al.kernels._sharding import blockwise_sum, take_row
 from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.strategies.uncertainty import features_of, measured, probs_of
-from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, is_traced
+from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, check_name, is_traced
+
+TARGETS = ("all", "same_class")
+"""Labelled rows on which the value of a row for class y counts: all, or those of class y."""
 
 
-def ibal() -> Strategy:
+def ibal(*, targets: str = "all", centred: bool = False) -> Strategy:
     """Selects rows of the smallest importance: their labels would disagree most with what is labelled.
 
-    Meant for a classifier whose last layer is `refitted`. A round takes O(n c f) time for f features and O(n) memory.
+    Meant for a classifier whose last layer is `refitted`. A round takes O(n c f) time for f features, and O(n) memory:
+    O(n (c + f)) with same_class or centred.
+
+    Args:
+        targets: `all`, or `same_class`, so that the value for class y counts on labelled rows of class y only.
+        centred: whether the mean features of the rows left are subtracted from all features.
 
     Raises:
-        BadInput: a pool without predictions.
+        BadInput: other targets, or a pool without predictions.
     """
+    check_name(targets, TARGETS, "targets of importance")
 
     def query(key, pool, num):
         del key
-        return kernels.top_k(-normalised_importance(pool), pool.taken, num)
+        return kernels.top_k(-normalised_importance(pool, targets, centred), pool.taken, num)
 
     return Strategy(query)
 
 
-def ibal_d(*, gamma: Scalar) -> Strategy:
+def ibal_d(*, gamma: Scalar, targets: str = "all", centred: bool = False) -> Strategy:
     """Selects rows of the smallest importance - gamma * distance.
 
-    A round takes O(n c f) time for f features, O(n d) for each new label, and O(n) memory.
+    A round takes the time and the memory of `ibal`, and O(n d) time for each new label.
 
     Args:
         gamma: weight of the distance, 0 or more.
+        targets: as in `ibal`.
+        centred: as in `ibal`.
 
     Raises:
-        BadInput: a negative gamma, a pool without predictions.
+        BadInput: a negative gamma, other targets, or a pool without predictions.
     """
-    return _with_distance("ibal_d", gamma, lambda pool: -normalised_importance(pool))
+    check_name(targets, TARGETS, "targets of importance")
+    return _with_distance("ibal_d", gamma, lambda pool: -normalised_importance(pool, targets, centred))
 
 
 def entropy_d(*, gamma: Scalar) -> Strategy:
@@ -79,17 +97,35 @@ def distance() -> Strategy:
     return Strategy(query, _infinite_distances, _add_row, {"distinct": "distance"})
 
 
-def normalised_importance(pool: Pool) -> Float[Array, " n"]:
+def normalised_importance(pool: Pool, targets: str = "all", centred: bool = False) -> Float[Array, " n"]:
     """Returns importance over its largest absolute value among the rows left, there in [-1, 1].
+
+    Args:
+        pool: with predictions.
+        targets: as in `ibal`.
+        centred: as in `ibal`.
 
     Raises:
         BadInput: a pool without predictions.
     """
     probs, features = probs_of("importance", pool), features_of("importance", pool)
-    is_labelled = (pool.labels != UNLABELLED).astype(features.dtype)
-    labelled_sum = blockwise_sum(lambda block: jnp.einsum("lb,lbf->lf", block[0], block[1]), (is_labelled, features))
-    values = kernels.importance(probs, features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5)
+    if centred:
+        features = features - _mean_of_rows_left(features, pool)[None, :]
+    if targets == "all":
+        is_labelled = (pool.labels != UNLABELLED).astype(features.dtype)
+        labelled_sum = blockwise_sum(lambda block: jnp.einsum("lb,lbf->lf", *block), (is_labelled, features))
+        values = kernels.importance(probs, features, labelled_sum=labelled_sum, num_labelled=1, l2=0.5)
+    else:
+        is_of_class = jax.nn.one_hot(pool.labels, probs.shape[1], dtype=features.dtype)
+        class_sums = blockwise_sum(lambda block: jnp.einsum("lbc,lbf->lcf", *block), (is_of_class, features))
+        values = (probs * (1 - probs) * (features @ class_sums.T)).sum(axis=1)
     return _over_largest(values, pool)
+
+
+def _mean_of_rows_left(features, pool):
+    is_left = (~pool.taken).astype(features.dtype)
+    total = blockwise_sum(lambda block: jnp.einsum("lb,lbf->lf", *block), (is_left, features))
+    return total / jnp.maximum(is_left.sum(), 1)
 
 
 def _with_distance(name, gamma, score):
