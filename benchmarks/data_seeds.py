@@ -2,7 +2,7 @@
 
     python benchmarks/data_seeds.py --workdir=runs/data_seeds [--data_seeds=20]
 
-Each draw has the config's 10 run seeds, and a gamma of its own, chosen on its validation points. The tables have the
+Each draw has the config's 5 run seeds, and a gamma of its own, chosen on its validation points. The tables have the
 area under the test curve in percent as means over draws, and differences paired by draw: each is one number, the mean
 over run seeds. Their p-values are Wilcoxon's, Holm-corrected over the arms. A run that was stopped goes on where it
 stopped.

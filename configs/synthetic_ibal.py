@@ -4,7 +4,7 @@
 
     full      50 seeds; five minutes on two CPU cores
     paper     5 seeds, as in the paper; a minute
-    readings  what else equation 2 can mean, 10 seeds; a minute
+    readings  what else equation 2 can mean, 5 seeds; a minute
     l2        the penalty of the last layer from 0.00001 to 0.1, 50 seeds; three minutes
     batches   the field's batch methods beside them, 50 seeds; three minutes
     smoke     the tiny size that tests launch
@@ -47,7 +47,7 @@ READ |= {f"ibal_d_{name}": dict(name="ibal_d", gamma=1.0, **reading) for name, r
 SIZES = {
     "full": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
     "paper": dict(arms=IBAL, seeds=5, num_rounds=20, dropout=0.0),
-    "readings": dict(arms=IBAL | READ, seeds=10, num_rounds=20, dropout=0.0),
+    "readings": dict(arms=IBAL | READ, seeds=5, num_rounds=20, dropout=0.0),
     "l2": dict(arms=IBAL, seeds=50, num_rounds=20, dropout=0.0),
     "batches": dict(arms=BATCHES, seeds=50, num_rounds=20, dropout=0.2),
     "smoke": dict(arms=IBAL | READ | BATCHES, seeds=2, num_rounds=2, dropout=0.2),

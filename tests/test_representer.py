@@ -108,7 +108,7 @@ def test_values_add_up_to_the_logits(fitted):
 def test_values_add_up_on_a_linear_layer_of_the_latents():
     """A perceptron without a hidden layer hands its inputs on, and so the values explain all of the classifier."""
     latents = jax.random.normal(jax.random.key(0), (60, 6))
-    labels = (latents[:, 0] > 0) + (latents[:, 1] > 0).astype(jnp.int32)
+    labels = latents[:, :3].argmax(axis=1)
     linear = dict(hidden=(), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=10, num_classes=3)
     learner = CLASSIFIERS["refitted"](num_classes=3, l2=0.1, classifier=CLASSIFIERS["mlp"](**linear))
     params, _ = learner.fit(jax.random.key(1), latents, labels, jnp.arange(40), jnp.int32(40))
