@@ -47,7 +47,7 @@ MEASURES = (
 )
 DISTANCES = ("euclidean", "squared_euclidean", "half_cosine", "jeffreys")
 WEIGHTS = (0.25, 0.5, 0.75)
-LEARNERS = ("gaussian_process", "logistic_regression", "nearest_neighbours")
+LEARNERS = ("gaussian_process", "label_spreading", "logistic_regression", "nearest_neighbours")
 RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 

@@ -110,7 +110,7 @@ def fit(
         The state with the params; what `learner.fit` reports, with the mean `score` on the labelled rows.
     """
     rows = _fill_empty_slots(state.queried, problem.labels.shape[0])
-    if num_shards() > 1:
+    if num_shards() > 1 and not learner.reads_pool:
         # Else each training step would fetch its rows from all devices.
         inputs, labels = replicate(problem.inputs[rows]), replicate(problem.labels[rows])
         params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)

@@ -163,12 +163,14 @@ class Learner(NamedTuple):
     Attributes:
         fit: (key, inputs [n ...], labels [n], rows [capacity], count) -> (params, info): trains from scratch on the
             first `count` of `rows`, which may be traced. `info` is a dict of scalars to report, such as the training
-            loss.
+            loss. Labels of other rows are not to be read.
         predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
             classifier, [m] of a regressor.
         mc_dropout: (params, key, inputs) -> the same with dropout; None of a learner without dropout.
         score: (predictions, labels [m]) -> [m], how well each row is predicted.
         metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
+        reads_pool: `fit` reads the inputs of rows without a label too, as semi-supervised learners do. Else, where the
+            rows lie on several devices, it gets those in `rows` alone.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
@@ -176,6 +178,7 @@ class Learner(NamedTuple):
     mc_dropout: Callable[[Params, Key, Array], tuple[Float[Array, "m f"] | None, Array]] | None = None
     score: Callable[[Array, Array], Float[Array, " m"]] = accuracy
     metric: str = "accuracy"
+    reads_pool: bool = False
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from latent_al.models.convolutions import Convolution, conv
 from latent_al.models.gaussian_process import gaussian_process
+from latent_al.models.label_spreading import label_spreading
 from latent_al.models.last_layer import refitted
 from latent_al.models.layers import check_halves, dense, drop, max_pool_2x
 from latent_al.models.logistic_regression import logistic_regression
@@ -216,6 +217,7 @@ def _fit_in_parts(model, objective, dropout, steps_in_part):
 CLASSIFIERS = {
     "cnn": cnn,
     "gaussian_process": gaussian_process,
+    "label_spreading": label_spreading,
     "logistic_regression": logistic_regression,
     "mlp": mlp,
     "nearest_neighbours": nearest_neighbours,
