@@ -60,9 +60,10 @@ types: $(VENV)/installed-dev $(LIGHT_VENV)/installed
 docs: $(DOCS_VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
-# MNIST is the folder of its IDX files. SIZE=smoke plays the same launches at sizes that show only that they work.
+# MNIST is the folder of its IDX files, CIFAR10 one of images, NETWORK a pretrained one; what is not given is left out.
 results: $(VENV)/installed-dev
-	$(BIN)/python benchmarks/results.py --out=runs/results-$(SIZE) --size=$(SIZE) $(if $(MNIST),--mnist=$(MNIST))
+	$(BIN)/python benchmarks/results.py --out=runs/results-$(SIZE) --size=$(SIZE) $(if $(MNIST),--mnist=$(MNIST)) \
+		$(if $(CIFAR10),--cifar10=$(CIFAR10)) $(if $(NETWORK),--network=$(NETWORK))
 
 bench: $(VENV)/peers
 	$(BIN)/python benchmarks/imports.py

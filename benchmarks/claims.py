@@ -78,6 +78,9 @@ LAUNCHES = {
     "poses": Launch("orientation_farthest_point.py", (), (*SMALL, *FEW_POSES)),
     "poses_gan": Launch("orientation_farthest_point.py:poses-gan", ("--config.num_rounds=9",), (*SMALL, *FEW_POSES)),
     "three_classes": Launch("synthetic_ibal.py", (), (*SMALL, "--config.num_rounds=1")),
+    "pretrained": Launch(
+        "pretrained_ibal.py", ("--config.data.root={cifar10}", "--config.encoders.latents.root={network}")
+    ),
     "three_classes_batches": Launch("synthetic_ibal.py:batches", (), (*SMALL, "--config.num_rounds=1")),
 }
 
@@ -94,7 +97,11 @@ ON_BOTH_VAES = (
 )
 CLUSTERED_AHEAD = "clustered normal is far ahead of random on the VAE"
 QUARTER = "farthest points have a smaller error than random ones with a quarter of the labels"
-BALANCED_AREA = "balanced_test_area"
+IBAL_AHEAD = {
+    "IBAL-D is ahead of random": "random",
+    "IBAL-D is ahead of entropy": "entropy",
+    "importance adds to the distance": "distance",
+}
 
 
 def on_both_vaes():
@@ -120,9 +127,13 @@ def on_poses(where, launch, split):
     return Claim(PHILIPSEN, QUARTER, where, "below", f"{split} at 500", *arms)
 
 
-def on_three_classes(text, arm, other):
-    where = "three classes in the plane"
-    return Claim(PEZESHKPOUR, text, where, "above", BALANCED_AREA, f"three_classes/{arm}", f"three_classes/{other}")
+def on_both_tasks():
+    for launch, where, quantity in (
+        ("three_classes", "three classes in the plane", "balanced_test_area"),
+        ("pretrained", "CIFAR-10, linear layer on a pretrained network", "test_area"),
+    ):
+        for text, other in IBAL_AHEAD.items():
+            yield Claim(PEZESHKPOUR, text, where, "above", quantity, f"{launch}/ibal_d", f"{launch}/{other}")
 
 
 CLAIMS = (
@@ -136,7 +147,5 @@ CLAIMS = (
     on_poses("drawn fish, dense VAE, test poses like the pool's", "poses", "test"),
     on_poses("drawn fish, VAE/GAN, test poses uniform", "poses_gan", "validation"),
     on_poses("drawn fish, VAE/GAN, test poses like the pool's", "poses_gan", "test"),
-    on_three_classes("IBAL-D is ahead of random", "ibal_d", "random"),
-    on_three_classes("IBAL-D is ahead of entropy", "ibal_d", "entropy"),
-    on_three_classes("importance adds to the distance", "ibal_d", "distance"),
+    *on_both_tasks(),
 )

@@ -1,13 +1,13 @@
 """Runs the experiments of docs/results.md again, compares them with the figures on record, and judges the claims.
 
-    python benchmarks/results.py --out=runs/results --mnist=DIR
+    python benchmarks/results.py --out=runs/results --mnist=DIR --cifar10=DIR --network=NETWORK
     python benchmarks/results.py --out=runs/results --mnist=DIR --only=dense,poses --record
     python benchmarks/results.py --out=small --mnist=DIR --size=smoke
 
-Launches whose images are not given are left out, those that are complete in `--out` are only read, and a stopped one
-goes on. A mean agrees with the one on record if they differ by no more than half a point or three standard errors,
-whichever is larger. `--record` writes what was measured to benchmarks/recorded.json, and `--table` prints the table of
-claims from there. `--size=smoke` plays all launches at sizes that show only that they work.
+Launches whose images or network are not given are left out, those that are complete in `--out` are only read, and a
+stopped one goes on. A mean agrees with the one on record if they differ by no more than half a point or three standard
+errors, whichever is larger. `--record` writes what was measured to benchmarks/recorded.json, and `--table` prints the
+table of claims from there. `--size=smoke` plays all launches at sizes that show only that they work.
 """
 
 import argparse
@@ -29,7 +29,11 @@ from latent_al.results.statistics import mean_and_std, paired_difference, seed_q
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("recorded.json")
-SETS = ("mnist",)
+INPUTS = {
+    "mnist": "the folder of MNIST's IDX files",
+    "cifar10": "a folder of CIFAR-10 images, a folder a class",
+    "network": "the folder of a pretrained network, which docs/labelling.md says how to get",
+}
 LEVEL = 1.0
 """Points within which two arms are level."""
 TOLERANCE = 0.5
@@ -39,7 +43,7 @@ TOLERANCE = 0.5
 def launch(name: str, args: argparse.Namespace) -> bool:
     """Runs a launch in a process of its own, and returns whether it is complete; False without its images."""
     config, flags, small = LAUNCHES[name]
-    folders = {name: getattr(args, name) for name in SETS}
+    folders = {name: getattr(args, name) for name in INPUTS}
     if any(f"{{{name}}}" in flag and folder is None for flag in flags for name, folder in folders.items()):
         return False
     command = [sys.executable, "launch.py", f"--config=configs/{config}", *(flag.format(**folders) for flag in flags)]
@@ -186,8 +190,9 @@ def _rounded(value):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="The folder of the runs.")
-    parser.add_argument("--mnist", type=lambda path: Path(path).resolve(), help="The folder of MNIST's IDX files.")
-    parser.add_argument("--only", default=",".join(LAUNCHES), help="Names of launches, with commas.")
+    for name, what in INPUTS.items():
+        parser.add_argument(f"--{name}", type=lambda path: Path(path).resolve(), help=f"{what.capitalize()}.")
+    parser.add_argument("--only", default=",".join(LAUNCHES), help="Names of launches, with commas, or none.")
     parser.add_argument("--size", choices=("full", "smoke"), default="full")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--table", action="store_true", help="Print the claims on record, and run nothing.")
@@ -196,12 +201,13 @@ def main():
     if args.table:
         print(table(record))
         return
-    names = args.only.split(",")
+    names = list(filter(None, args.only.split(",")))
     if args.out is None or set(names) - LAUNCHES.keys() or (args.record and args.size == "smoke"):
         parser.error(f"give --out, a folder; --only takes {', '.join(LAUNCHES)}; --size=smoke is not put on record.")
     args.out = args.out.resolve()
     for name in names:
-        print(f"{name}: {'complete' if launch(name, args) else 'left out, its images are not given'}", flush=True)
+        done = "complete" if launch(name, args) else "left out: its images or its network are not given"
+        print(f"{name}: {done}", flush=True)
     measured = Measured(args.out)
     for claim in CLAIMS:
         gap = measured.gap(claim)
