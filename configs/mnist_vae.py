@@ -14,9 +14,10 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
     pixel_representativeness  Figure 5.19: three measures, three weights
     diversity                 Figure 5.20: four distances, three weights
     learners                  chapter 7: other classifiers of the latents, with margin and random
+    synthesis                 chapter 7: synthesised queries, and the pool's rows nearest to them, to 1,000 labels
     mlps                      Tables 5.1 and 5.2, Figures 5.1 to 5.7 and 5.12 to 5.16: three encoders and the pixels, 18
                               classifiers; 40 minutes
-    smoke                     the tiny size that tests launch
+    smoke                     the tiny size that tests launch; smoke_synthesis, that of synthesis
 
 They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on take the convolutional VAE of Table
 4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 40 minutes on two cores. `gan-best` and so on
@@ -161,6 +162,16 @@ def learners(dataset):
     }
 
 
+def synthesis(dataset):
+    ascent = dict(measure="margin", num_restarts=3, num_steps=30, step_size=0.5)
+    arms = {"latents_random": arm(RANDOM), "latents_margin": arm(MARGIN, subsample=0.1)}
+    for name, prior_weight in (("", 0.0), ("_with_prior", 0.1)):
+        settings = dict(ascent, prior_weight=prior_weight)
+        arms[f"synthesised{name}"] = arm(dict(name="query_synthesis", radius=1.0, **settings))
+        arms[f"nearest{name}"] = arm(dict(name="nearest_to_synthesised", **settings))
+    return arms
+
+
 def mlps(dataset):
     encoders = ["vae", *[f"vae_{dim}" for dim in SETS[dataset]["other_dims"]], "pixels"]
     return {
@@ -183,8 +194,10 @@ ARMS = dict(
     pixel_representativeness=pixel_representativeness,
     diversity=diversity,
     learners=learners,
+    synthesis=synthesis,
     mlps=mlps,
     smoke=best,
+    smoke_synthesis=synthesis,
 )
 
 
@@ -225,7 +238,10 @@ def get_config(spec="best"):
             baseline=baselines.get(size, "latents_random"),
         )
     )
-    if size == "smoke":
+    if "synthesis" in size:
+        config.num_rounds = 9
+        config.diagnostics = dict(decoded=dict(name="decoded_queries", arms=tuple(arms), num_initial=100, epochs=5))
+    if "smoke" in size:
         config.update(num_seeds=2, num_rounds=2)
         config.encoders.vae.epochs = config.classifiers.mlp.epochs = 1
     return config

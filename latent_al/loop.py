@@ -6,6 +6,9 @@ one number for all seeds: were it batched, the trip count of the training loop w
 
 A query that asks for more rows than the buffer or the pool has left gets those that there are: n stands for each row
 that is missing, and nothing that has been queried is overwritten.
+
+A strategy that synthesises asks about points of the latent space, which `RoundState.points` keeps, slot by slot, beside
+the row that has answered. A query without an answer is spent: it takes a slot, whose row is n.
 """
 
 from functools import partial
@@ -98,7 +101,8 @@ def start(
         count: slots in use.
     """
     prepared = problem.prepared if strategy.update else None
-    return RoundState(queried, jnp.int32(count), None, prepared, jnp.int32(0))
+    points = problem.encoded.latents.at[queried].get(mode="clip") if strategy.synthesise else None
+    return RoundState(queried, jnp.int32(count), None, prepared, jnp.int32(0), points)
 
 
 def fit(
@@ -106,17 +110,24 @@ def fit(
 ) -> tuple[RoundState, dict[str, Float[Array, ""]]]:
     """Trains the learner from scratch on the rows queried so far; the first of them stands for one that is missing.
 
+    Where queries are synthesised it trains on the points that were answered, in turn for as many as were asked: so the
+    seeds, of which some have fewer answers, train for as many steps.
+
     Returns:
         The state with the params; what `learner.fit` reports, with the mean `score` on the labelled rows.
     """
     rows = _fill_empty_slots(state.queried, problem.labels.shape[0])
-    if num_shards() > 1 and not learner.reads_pool:
+    inputs = problem.inputs[rows] if state.points is None else state.points
+    if state.points is not None:
+        slots = _answered_slots(state, problem.labels.shape[0])
+        params, info = learner.fit(key, inputs, problem.labels[rows], slots, state.count)
+    elif num_shards() > 1 and not learner.reads_pool:
         # Else each training step would fetch its rows from all devices.
-        inputs, labels = replicate(problem.inputs[rows]), replicate(problem.labels[rows])
+        inputs, labels = replicate(inputs), replicate(problem.labels[rows])
         params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)
     else:
         params, info = learner.fit(key, problem.inputs, problem.labels, rows, state.count)
-    _, predictions = learner.predict(params, problem.inputs[rows])
+    _, predictions = learner.predict(params, inputs)
     scores = learner.score(predictions, problem.labels[rows])
     is_labelled = (jnp.arange(rows.shape[0]) < state.count) & (state.queried < problem.labels.shape[0])
     mean = jnp.where(is_labelled, scores, 0).sum() / is_labelled.sum()
@@ -126,17 +137,23 @@ def fit(
 def query(
     key: Key, state: RoundState, problem: Problem, *, learner: Learner, strategy: Strategy, query_size: int
 ) -> tuple[RoundState, Int[Array, " query_size"]]:
-    """Queries the next `query_size` rows.
+    """Queries the next `query_size` rows, or synthesises as many queries.
 
     Returns:
-        The state with these rows, and the rows. n stands for each that the buffer has no slot for and, inside `jit`,
-        for each that the pool lacks; `count` is at most the capacity, and at most n.
+        The state with these rows, and the rows. n stands for each that the buffer has no slot for, for each that gave
+        no answer and, inside `jit`, for each that the pool lacks; `count` is at most the capacity, and at most n.
 
     Raises:
         ValueError: `query_size` is above the rows of a subsample, or what the strategy refuses.
     """
     key_subsample, key_query = jax.random.split(key)
     state = _update(state, problem, strategy)
+    if strategy.synthesise is not None:
+        pool = whole_pool(state, problem, learner)
+        asked = strategy.synthesise(key_query, pool, query_size)
+        slots = state.count + jnp.arange(query_size, dtype=state.count.dtype)
+        state = state._replace(points=state.points.at[slots].set(asked.points, mode="drop"))
+        return _with_rows(state, pool, asked.rows, problem.labels.shape[0])
     if strategy.subsample == 1:
         pool = whole_pool(state, problem, learner)
     else:
@@ -234,6 +251,7 @@ def whole_pool(state: RoundState, problem: Problem, learner: Learner) -> Pool:
         rows=None,
         prepared=_prepared(state, problem),
         mc_dropout=_mc_dropout(learner, state.params, problem.inputs),
+        predict=_predict(learner, problem, state.params),
     )
 
 
@@ -259,6 +277,7 @@ def pool_of_rows(state: RoundState, problem: Problem, learner: Learner, rows: In
         rows=source,
         prepared=_prepared(state, problem),
         mc_dropout=_mc_dropout(learner, state.params, inputs),
+        predict=_predict(learner, problem, state.params),
     )
 
 
@@ -311,6 +330,13 @@ def _check_query_size(query_size, size, share):
         )
 
 
+def _answered_slots(state, size):
+    """Returns the slots whose query was answered, over and over, in an array of the capacity."""
+    slots = jnp.arange(state.queried.shape[0])
+    is_answered = (slots < state.count) & (state.queried < size)
+    return jnp.argsort(~is_answered)[slots % jnp.maximum(is_answered.sum(), 1)]
+
+
 def _prepared(state, problem):
     return problem.prepared if state.prepared is None else state.prepared
 
@@ -335,6 +361,18 @@ def _mc_dropout(learner, params, inputs):
         return predictions
 
     return jax.tree_util.Partial(predict, params, inputs)
+
+
+def _predict(learner, problem, params):
+    """Returns `Pool.predict`."""
+    if learner.metric != "accuracy" or problem.inputs.ndim > 2:
+        return None
+
+    def predict(params, latents):
+        _, predictions = learner.predict(params, latents)
+        return predictions
+
+    return jax.tree_util.Partial(predict, params)
 
 
 def _draw_subsample(key: Key, is_queried: Bool[Array, " n"], share: float) -> Int[Array, " m"]:

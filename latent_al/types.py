@@ -100,6 +100,8 @@ class Pool(NamedTuple):
         rows: each row's number in the whole training set; None where the pool is that set.
         prepared: what the strategy prepared of the whole training set, up to date with the labelled rows.
         mc_dropout: key -> probs of one MC-dropout prediction; None where the learner has no dropout.
+        predict: any latents [m d] -> probs [m c], with a gradient; None where there are no `probs`, and of a learner
+            that reads images.
     """
 
     latents: Float[Array, "n d"]
@@ -111,6 +113,7 @@ class Pool(NamedTuple):
     rows: Int[Array, " n"] | None
     prepared: PyTree
     mc_dropout: Partial | None = None
+    predict: Partial | None = None
 
     def gather(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
         """Returns the entries for the pool's rows out of values for the whole training set."""
@@ -128,6 +131,18 @@ class Query(Protocol):
     def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
 
 
+class Synthesised(NamedTuple):
+    """Points of the latent space whose images are to be labelled, and the answers of the oracle.
+
+    Attributes:
+        points: the queries.
+        rows: of the training set, whose label is the answer; its size where there is none: the query is spent.
+    """
+
+    points: Float[Array, "num d"]
+    rows: Int[Array, " num"]
+
+
 class Strategy(NamedTuple):
     """A rule that selects rows of a pool.
 
@@ -138,6 +153,8 @@ class Strategy(NamedTuple):
             rows change nothing.
         needs: requirements on the latents, by their names in `strategies.needs.NEEDS`, with what to blame for each.
         subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, drawn anew each round.
+        synthesise: (key, pool, num) -> `Synthesised`; in a round it takes the place of `query`, and the learner is
+            fitted to its points. It sees the whole pool. None of a strategy that queries rows.
     """
 
     query: Query
@@ -145,6 +162,7 @@ class Strategy(NamedTuple):
     update: Callable[[PyTree, Encoded, Int[Array, ""]], PyTree] | None = None
     needs: Mapping[str, str] = MappingProxyType({})
     subsample: float = 1.0
+    synthesise: Callable[[Key, Pool, int], Synthesised] | None = None
 
 
 def accuracy(probs: Float[Array, "m c"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
@@ -212,11 +230,14 @@ class RoundState(NamedTuple):
     """The state that changes from round to round.
 
     Attributes:
-        queried: rows in the order of querying; empty slots hold n, the size of the training set.
+        queried: rows in the order of querying; empty slots hold n, the size of the training set, and so do those of
+            synthesised queries without an answer.
         count: slots in use, one number for all seeds.
         params: of the learner.
         prepared: what the strategy updates; None of a strategy without `update`.
         num_updated: leading slots whose rows `prepared` accounts for.
+        points: the latents that the learner is fitted to in place of those of `queried`; None where no queries are
+            synthesised.
     """
 
     queried: Int[Array, " capacity"]
@@ -224,9 +245,10 @@ class RoundState(NamedTuple):
     params: Params
     prepared: PyTree
     num_updated: Int[Array, ""]
+    points: Float[Array, "capacity d"] | None = None
 
 
-STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None)  # type: ignore[arg-type]
+STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None, points=0)  # type: ignore[arg-type]
 """`vmap` axes of a `RoundState` over seeds: the counts are one for all, so that all train for as many steps."""
 INIT_AXES = (0, 0, None)
 """`vmap` axes over seeds of (key, setting, problem)."""

@@ -71,7 +71,7 @@ def trained(
             run = over_rows(blocked, len(data.train.images), mesh)
             of_train = run(params, place_rows(data.train.images, mesh))
         held_out = [programs.encode(params, jnp.asarray(split.images)) for split in (data.validation, data.test)]
-        return Encodings(of_train, *held_out, losses, partial(decode, params))
+        return Encodings(of_train, *held_out, losses, jax.tree_util.Partial(decode, params))
 
     def shapes(data):
         if "perplexity" in sizes:

@@ -17,7 +17,8 @@ class Encodings(NamedTuple):
         validation: the validation images.
         test: the test images.
         losses: [parts 2], the training and validation loss of each epoch; of a stream, of each chunk.
-        decode: latents [n d] to images [n h w c] in [0, 1].
+        decode: latents [n d] to images [n h w c] in [0, 1], a `jax.tree_util.Partial`; None of an encoder that is not
+            trained.
         unit_cube: whether the latents are pixels, in [0, 1].
     """
 

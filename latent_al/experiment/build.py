@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from latent_al import loop
-from latent_al.encoders import Encodings
+from latent_al.encoders import TRAINED, Encodings
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
 from latent_al.models.classifiers import build_learner, reads_images
@@ -152,6 +152,7 @@ class _Builder:
 
     def _check(self, arm, train):
         """Builds every setting with its numbers, and evaluates the rounds of the last one abstractly."""
+        self._check_synthesis(arm)
         for setting in arm.settings:
             strategy = arm.make_strategy(setting.strategy)
             learner = arm.make_learner(setting.learner) if arm.make_learner else None
@@ -168,6 +169,22 @@ class _Builder:
             num_initial=self.config.num_initial,
             query_size=self.config.query_size,
         )
+
+    def _check_synthesis(self, arm):
+        if not arm.synthesises:
+            return
+        encoder = self.config.encoders[arm.encoder].name
+        if encoder not in TRAINED:
+            raise BadInput(
+                f"encoder {arm.encoder!r} is {encoder}, which has no decoder, and synthesised queries are labelled as "
+                f"images; choose one of {', '.join(sorted(TRAINED))}, or the strategy nearest_to_synthesised."
+            )
+        share = self.config.arms[arm.name].subsample
+        if share < 1:
+            raise BadInput(
+                f"subsample is {share}, and queries are synthesised, not chosen in the pool; leave subsample out, or "
+                "choose the strategy nearest_to_synthesised."
+            )
 
     def _programs(self, arm, classifier):
         size = len(self.data.train.images)

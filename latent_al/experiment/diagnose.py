@@ -4,12 +4,14 @@ from functools import partial
 
 import jax
 import pandas as pd
+from jax.tree_util import Partial
 
+from latent_al.encoders import TRAINED
 from latent_al.experiment.build import capacity
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import Arm, ArmData, Block, Played, labels_of, stack_settings
 from latent_al.results.diagnostics import DIAGNOSTICS, Diagnostic
-from latent_al.runtime.mesh import gather, over_seeds
+from latent_al.runtime.mesh import gather, over_seeds, place
 from latent_al.types import ROUND_AXES, BadInput, Data, Spec, build, check_name
 
 
@@ -25,6 +27,7 @@ def build_diagnostics(config: Experiment, data: Data) -> dict[str, Diagnostic]:
         for arm in diagnostics[name].arms:
             check_name(arm, config.arms, f"arm in config.diagnostics.{name}.arms")
             try:
+                _check_decoder(diagnostics[name], config, arm)
                 diagnostics[name].check(config.classifiers[config.arms[arm].classifier], data, capacity(config))
             except BadInput as error:
                 raise BadInput(f"config.diagnostics.{name}, arm {arm!r}: {error}") from error
@@ -32,16 +35,33 @@ def build_diagnostics(config: Experiment, data: Data) -> dict[str, Diagnostic]:
 
 
 def compute(
-    diagnostic: Diagnostic, arm: Arm, classifier: Spec, block: Block, arm_data: ArmData, played: Played
+    diagnostic: Diagnostic,
+    arm: Arm,
+    classifier: Spec,
+    block: Block,
+    arm_data: ArmData,
+    played: Played,
+    judge: Partial | None,
 ) -> pd.DataFrame:
-    """Returns the table of a diagnostic for one arm and block of seeds: `arm`, then what `tabulate` gives."""
+    """Returns the table of a diagnostic for one arm and block of seeds: `arm`, then what `tabulate` gives.
+
+    Args:
+        diagnostic: to run.
+        arm: whose state it reads.
+        classifier: of the arm.
+        block: of seeds.
+        arm_data: what the rounds read.
+        played: the outcome of the rounds.
+        judge: what the diagnostic has made of the arm's encoder; None where it makes none.
+    """
     function = over_seeds(
         partial(_compute, diagnostic=diagnostic, arm=arm, classifier=classifier), ROUND_AXES, mesh=arm.mesh
     )
     setting = stack_settings(arm, len(block.seeds)).learner
     state = played.state._replace(prepared=None)
     problem = arm_data.problem._replace(prepared=None, prepared_initial=None)
-    values = gather(function(played.fit_keys, setting, state, (problem, arm_data.held_out["validation"])))
+    constants = problem, arm_data.held_out["validation"], place(judge, arm.mesh)
+    values = gather(function(played.fit_keys, setting, state, constants))
     tables = []
     for index, label in enumerate(labels_of(arm)):
         first = index * len(block.seeds)
@@ -52,8 +72,18 @@ def compute(
     return pd.concat(tables)
 
 
-def _compute(key, setting, state, problem_and_validation, *, diagnostic, arm, classifier):
-    problem, validation = problem_and_validation
-    learner = arm.make_learner(setting)
-    spec = dict(classifier, **setting)
-    return diagnostic.compute(key, state, problem, validation, learner=learner, classifier=spec)
+def _check_decoder(diagnostic, config, arm):
+    encoder = config.encoders[config.arms[arm].encoder].name
+    if diagnostic.make_judge is not None and encoder not in TRAINED:
+        raise BadInput(
+            f"its images come from a decoder, and {encoder} has none; choose arms whose encoder is one of "
+            f"{', '.join(sorted(TRAINED))}."
+        )
+
+
+def _compute(key, setting, state, constants, *, diagnostic, arm, classifier):
+    problem, validation, judge = constants
+    settings = dict(learner=arm.make_learner(setting), classifier=dict(classifier, **setting))
+    if judge is not None:
+        settings["judge"] = judge
+    return diagnostic.compute(key, state, problem, validation, **settings)

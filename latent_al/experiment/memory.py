@@ -154,6 +154,7 @@ def _play(arm: Arm, arm_data: ArmData, num_labels, num_seeds, stays) -> Iterator
         return
     state = state._replace(
         queried=_shape((num_members, num_labels[-1]), jnp.int32),
+        points=_shapes_of(state.points),
         count=_shape((), jnp.int32),
         num_updated=_shape((), jnp.int32),
     )

@@ -78,6 +78,11 @@ class Arm(NamedTuple):
     mesh: Mesh | None
     prepared: tuple[Any, Any] | None = None
 
+    @property
+    def synthesises(self) -> bool:
+        """Returns whether the arm asks about points of the latent space, and not about rows of the pool."""
+        return self.make_strategy(self.settings[0].strategy).synthesise is not None
+
 
 class Examples(NamedTuple):
     """Held-out inputs of the learner with their labels, None where there are none."""
@@ -163,12 +168,10 @@ def play(
     keys = jax.vmap(jax.random.key)(jnp.array(block.seeds * len(arm.settings)))
     key_init, key_rounds = jax.vmap(jax.random.split)(keys).T
     checkpoints = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}")
-    with after_the_first():
-        done, history = checkpoints.restore(_empty_history(run))
-    agree(rounds_done=done)
     state = arm.programs.init(key_init, run.setting, arm_data.problem)
-    if not done:
-        history = history._replace(queried=gather(state.queried))
+    with after_the_first():
+        done, history = checkpoints.restore(_first_history(run, state))
+    agree(rounds_done=done)
     if arm.make_learner is None:
         return Played(history, None, None)
     final_folder = folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final"
@@ -180,7 +183,7 @@ def play(
         bar.set_description(f"{arm.name}, seeds {block.seeds[0]} to {block.seeds[-1]}")
         for index in bar:
             num_updated = block.num_labels[index - 1] if index > done else 0
-            state = _with_counts(state, history.queried, block.num_labels[index], num_updated)
+            state = _with_counts(state, history, block.num_labels[index], num_updated)
             state, history = _play_round(run, index, _round_keys(key_rounds, index), state, history)
             bar.set_postfix(_mean_scores(history, index))
             if final is not None and index + 1 == num_rounds:
@@ -188,7 +191,7 @@ def play(
             checkpoints.save(index + 1, history)
     if final is not None:
         params = _restore_final(final, final_folder, state.params)
-        state = _with_counts(state._replace(params=params), history.queried, block.num_labels[-1], 0)
+        state = _with_counts(state._replace(params=params), history, block.num_labels[-1], 0)
     return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
 
 
@@ -206,7 +209,9 @@ def by_setting(arm: Arm, history: History) -> list[History]:
     for index in range(len(arm.settings)):
         members = slice(index * num_seeds, (index + 1) * num_seeds)
         scores = jax.tree.map(lambda values, members=members: values[members], history.scores)
-        histories.append(History(history.queried[members], scores, history.seconds / len(arm.settings)))
+        points = None if history.points is None else history.points[members]
+        seconds = history.seconds / len(arm.settings)
+        histories.append(History(history.queried[members], scores, seconds, points))
     return histories
 
 
@@ -236,9 +241,10 @@ def _round_keys(keys, index):
     return jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
 
 
-def _with_counts(state, queried, count, num_updated):
+def _with_counts(state, history, count, num_updated):
     # Always from the host, so that a run that is resumed calls the programs in the same way.
-    return state._replace(queried=queried, count=jnp.int32(count), num_updated=jnp.int32(num_updated))
+    queries = dict(queried=history.queried, points=history.points)
+    return state._replace(count=jnp.int32(count), num_updated=jnp.int32(num_updated), **queries)
 
 
 def _save_once(final, params):
@@ -259,15 +265,16 @@ def _restore_final(final, folder, params):
     return params
 
 
-def _empty_history(run):
+def _first_history(run, state):
+    """Returns the history of the initial labelled set, before anything is measured."""
     shape = len(run.block.seeds) * len(run.arm.settings), len(run.block.num_labels)
     blank = np.full(shape, np.nan, np.float32)
     metrics = run.arm.make_learner(run.arm.settings[0].learner).metrics if run.arm.make_learner else ()
-    size = len(run.arm_data.problem.encoded.latents)
     return History(
-        queried=np.full((shape[0], run.block.num_labels[-1]), size, np.int32),
+        queried=gather(state.queried),
         scores={metric: dict.fromkeys(("labelled", "validation", "test"), blank) for metric in metrics},
         seconds=np.full((shape[1], 2), np.nan),
+        points=gather(state.points),
     )
 
 
@@ -284,7 +291,7 @@ def _play_round(run, index, keys, state, history):
     if index + 1 < len(run.block.num_labels):
         started = time.perf_counter()
         state, _ = programs.query(keys[:, 1], run.setting, state, problem)
-        history = history._replace(queried=gather(state.queried))
+        history = history._replace(queried=gather(state.queried), points=gather(state.points))
         seconds[1] = time.perf_counter() - started
     scores = {(next(iter(history.scores)), "labelled"): info["score"]}
     for split in run.splits(index):

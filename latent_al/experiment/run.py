@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def run_experiment(
     histories, tables = _play(session, arms, blocks)
     encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
     with after_the_first():
-        outcome = Outcome(encodings, _spaces(arms, encodings), histories, tuned, tables)
+        outcome = Outcome(encodings, _spaces(arms, encodings, histories), histories, tuned, tables)
         return write_results(folder, config, data, outcome, command) if is_first() else None
 
 
@@ -160,10 +160,16 @@ def _check_reach(config, data):
         raise BadInput(f"reach is {reach!r} but no validation image has a label; leave reach out, or give some.")
 
 
-def _spaces(arms, encodings):
-    """Returns the latents, with their clusters, that each arm selected in, by label."""
+def _spaces(arms, encodings, histories):
+    """Returns where each arm selected, by label."""
+    points = {label: history.points for label, _, history in reversed(histories)}
     return {
-        label: Space(encodings[arm.encoder].train.latents, _clusters(arm))
+        label: Space(
+            encodings[arm.encoder].train.latents,
+            _clusters(arm),
+            encodings[arm.encoder].decode,
+            points[label][0] if arm.synthesises else None,
+        )
         for arm in arms.values()
         for label in labels_of(arm)
     }
@@ -208,6 +214,7 @@ def _play(session, arms, blocks):
     """Plays all arms, and returns their histories, (label, seeds, history), and the tables of the diagnostics."""
     histories = {label: [] for arm in arms.values() for label in labels_of(arm)}
     frames = {name: [] for name in session.diagnostics}
+    judge_of = cache(partial(_make_judge, session))
     for block in blocks:
         for arm in arms.values():
             arm_data = place_data(arm, session.data, session.placed[arm.encoder])
@@ -224,12 +231,18 @@ def _play(session, arms, blocks):
                 histories[label].append((label, block.seeds, history))
             classifier = session.config.classifiers[session.config.arms[arm.name].classifier]
             for name, diagnostic in wanted.items():
-                frames[name].append(compute(diagnostic, arm, classifier, block, arm_data, played))
+                judge = judge_of(name, arm.encoder)
+                frames[name].append(compute(diagnostic, arm, classifier, block, arm_data, played, judge))
     tables = {
         name: (session.diagnostics[name], pd.concat(parts) if parts else pd.DataFrame())
         for name, parts in frames.items()
     }
     return [entry for entries in histories.values() for entry in entries], tables
+
+
+def _make_judge(session, diagnostic, encoder):
+    make = session.diagnostics[diagnostic].make_judge
+    return make(session.data, session.placed[encoder].decode) if make else None
 
 
 def _tuned(arms, data):

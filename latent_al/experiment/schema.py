@@ -30,6 +30,7 @@ from latent_al.strategies.diversity import DISTANCES
 from latent_al.strategies.farthest import SPACES
 from latent_al.strategies.representativeness import REPRESENTATIVENESS
 from latent_al.strategies.sampling import MATCHES
+from latent_al.strategies.synthesis import nearest_to_synthesised, query_synthesis, synthesiser
 from latent_al.strategies.uncertainty import MEASURES, PICKS
 from latent_al.types import BadInput
 
@@ -162,6 +163,8 @@ FORWARDED = {
     conv_ae: levels,
     conv_vae_latens: levels,
     mlp: perceptron,
+    nearest_to_synthesised: synthesiser,
+    query_synthesis: synthesiser,
     tsne_ae: levels,
     vae_tsne_ae: levels,
 }

@@ -126,6 +126,11 @@ def _build(config, folder) -> Parts:
     _check_classes(config.classes)
     scan.check_size(config.data.size, config.data.channels)
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
+    if strategy.synthesise is not None:
+        raise BadInput(
+            f"{config.strategy.name} asks about images that a decoder makes, and a labelling job about those of the "
+            "folder; choose nearest_to_synthesised."
+        )
     learner = build_learner(config.classifier, num_classes=2)
     image_shape = (*config.data.size, config.data.channels)
     encoder = build_encoder(config.encoder, image_shape)

@@ -173,7 +173,7 @@ def in_blocks(
     alone: bool = False,
     aligned: bool = False,
 ) -> Callable:
-    """Returns `apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`.
+    """Returns `apply(params, inputs)` in blocks of rows, under `vmap` as in `fit`; it has a gradient in reverse mode.
 
     Args:
         apply: (params, rows of inputs) -> outputs of these rows.
@@ -212,7 +212,7 @@ def in_blocks(
         return jax.tree.map(lambda parts: gather(parts, inputs.shape[0]), map_shards(function, inputs, params))
 
     # The activations of a block need the other half of the cache.
-    return lambda params, inputs: as_members(blocked, params, 0 if alone else cpu.CACHE // 2)(params, inputs)
+    return lambda params, inputs: _with_gradient(blocked, params, 0 if alone else cpu.CACHE // 2)(params, inputs)
 
 
 @on_cpu(cpu.in_groups)
@@ -220,3 +220,9 @@ def as_members(function: Callable, params: Params, cache: int) -> Callable:
     """Returns `function`; on a CPU its `vmap` takes only as many members at a time as have `cache` bytes of params."""
     del params, cache
     return function
+
+
+@on_cpu(cpu.in_groups_with_gradient)
+def _with_gradient(function, params, cache):
+    """Returns `as_members(function, params, cache)`, which has a gradient on a CPU too."""
+    return as_members(function, params, cache)

@@ -5,6 +5,7 @@ import pandas as pd
 import scipy
 
 from latent_al.results.statistics import mean_and_std
+from latent_al.results.tables import NO_ANSWER
 
 
 def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -> pd.DataFrame:
@@ -24,7 +25,8 @@ def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -
     groups = queries.assign(arm=queries.arm.astype(ordered)).groupby(["arm", "seed", "round"], observed=True)
     table = groups.size().index.to_frame(index=False).astype({"arm": queries.arm.dtype})
     cells = groups.ngroup().to_numpy() * num_classes + labels[queries.row]
-    batches = np.bincount(cells, minlength=len(table) * num_classes).reshape(-1, num_classes)
+    is_answered = queries.row.to_numpy() != NO_ANSWER
+    batches = np.bincount(cells[is_answered], minlength=len(table) * num_classes).reshape(-1, num_classes)
     counts = pd.DataFrame(batches).groupby([table.arm, table.seed], sort=False).cumsum().to_numpy()
     # Rounding may leave the entropy of equal shares just above 1.
     entropy = np.minimum(scipy.stats.entropy(counts, axis=1) / np.log(num_classes), 1)

@@ -4,6 +4,7 @@ Each entry of `DIAGNOSTICS` is a factory that returns a `Diagnostic`. Nothing of
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy
+from jax.tree_util import Partial
 
 from latent_al import loop
 from latent_al.kernels import representer
-from latent_al.results import mosaics, plots
+from latent_al.models.classifiers import reads_images
+from latent_al.results import judged, mosaics, plots
 from latent_al.results.figures import Album, Space, distinct_arms
 from latent_al.results.metrics import METRICS
+from latent_al.results.tables import NO_ANSWER
 from latent_al.strategies.importance import TARGETS, normalised_importance
 from latent_al.strategies.uncertainty import measured
 from latent_al.types import UNLABELLED, BadInput, Data, Spec, check_name
@@ -51,6 +55,8 @@ class Diagnostic(NamedTuple):
         check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
         compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name,
             of one seed; pure, for `jit` and `vmap`. None where the queries are enough.
+        make_judge: (data, decode) -> what `compute` takes as `judge` besides, made once an encoder, as a
+            `jax.tree_util.Partial`; None of one that needs no decoder.
         tabulate: (arrays with a leading axis of seeds, seeds) -> one row a measurement.
         draw: -> (caption, PNG) of each figure.
         summarise: the table -> the table of the page; None without one.
@@ -61,6 +67,7 @@ class Diagnostic(NamedTuple):
     arms: tuple[str, ...] = ()
     check: Callable[[Spec, Data, int], None] = lambda classifier, data, num_labels: None
     compute: Callable[..., dict[str, jax.Array]] | None = None
+    make_judge: Callable[[Data, Callable], Partial] | None = None
     tabulate: Callable[[Mapping[str, np.ndarray], Sequence[int]], pd.DataFrame] | None = None
     draw: Callable[[Drawing], list[tuple[str, Path]]] = lambda drawing: []
     summarise: Callable[[pd.DataFrame], pd.DataFrame] | None = None
@@ -116,9 +123,8 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
         return album.pictures
 
     text = "Spearman's, over the rows left at the end, as means over seeds."
-    return Diagnostic(
-        "Rank correlation with importance", text, tuple(arms), check, compute, tabulate, draw, correlations
-    )
+    heading = "Rank correlation with importance"
+    return Diagnostic(heading, text, tuple(arms), check, compute, None, tabulate, draw, correlations)
 
 
 def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int = 4) -> Diagnostic:
@@ -177,7 +183,7 @@ def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int 
         return album.pictures
 
     text = "The labelled examples that speak most for, and against, the class predicted for validation images."
-    return Diagnostic("Explanations", text, tuple(arms), check, compute, _tabulate_explanations, draw)
+    return Diagnostic("Explanations", text, tuple(arms), check, compute, None, _tabulate_explanations, draw)
 
 
 def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic:
@@ -229,7 +235,7 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
         return album.pictures
 
     text = "The network is trained once more on the final labelled set."
-    return Diagnostic("Training curves", text, tuple(arms), check, compute, tabulate, draw)
+    return Diagnostic("Training curves", text, tuple(arms), check, compute, None, tabulate, draw)
 
 
 def query_order() -> Diagnostic:
@@ -243,7 +249,8 @@ def query_order() -> Diagnostic:
         points, orders = {}, {}
         for arm, rows in queries[queries.seed == seed].groupby("arm", sort=False):
             latents = np.asarray(drawing.spaces[arm].latents)
-            if arm in names and len(rows) == len(latents) and latents.shape[1] > 1:
+            goes_on = len(rows) == len(latents) and drawing.spaces[arm].points is None
+            if arm in names and goes_on and latents.shape[1] > 1:
                 points[names[arm]] = PCA(2, random_state=0).fit_transform(latents)
                 orders[names[arm]] = rows.row.to_numpy()
         if points:
@@ -255,7 +262,83 @@ def query_order() -> Diagnostic:
     return Diagnostic("Orders", text, draw=draw)
 
 
+def decoded_queries(*, arms: Sequence[str], num_initial: int, threshold: float = 0.9, epochs: int = 5) -> Diagnostic:
+    """Judges what the decoder makes of each query by a classifier of images that is trained on all labels.
+
+    The judge is the perceptron of Tonnaer (2017) on pixels. A decoded query is a valid image of a class where the
+    judge gives one class at least the threshold.
+
+    Args:
+        arms: names of arms whose encoder has a decoder and whose classifier reads latents.
+        num_initial: queries left out at the beginning, those of the initial labelled set.
+        threshold: of the judge's largest probability, in (0, 1).
+        epochs: of the judge's training.
+
+    Raises:
+        BadInput: a setting outside its range.
+    """
+    if num_initial < 0 or epochs < 1 or not 0 < threshold < 1:
+        raise BadInput(
+            f"decoded_queries has num_initial {num_initial}, epochs {epochs} and threshold {threshold}; expected 0 or "
+            "more, 1 or more, and a probability in (0, 1)."
+        )
+
+    def check(classifier, data, num_labels):
+        if data.num_classes is None or reads_images(classifier):
+            raise BadInput("decoded_queries judges classes of latents; choose arms whose classifier reads latents.")
+        if num_initial >= num_labels:
+            raise BadInput(f"num_initial is {num_initial}; expected fewer than the {num_labels} queries of a run.")
+
+    def compute(key, state, problem, validation, *, learner, classifier, judge):
+        size = problem.labels.shape[0]
+        rows = jnp.minimum(state.queried, size - 1)
+        probs = judge(problem.inputs[rows] if state.points is None else state.points)
+        is_answered = state.queried < size
+        values = {
+            "slot": jnp.arange(len(rows)),
+            "row": jnp.where(is_answered, rows, NO_ANSWER),
+            "label": jnp.where(is_answered, problem.labels[rows], UNLABELLED),
+            "judged": probs.argmax(axis=1),
+            "confidence": probs.max(axis=1),
+        }
+        return {name: column[num_initial:] for name, column in values.items()}
+
+    def tabulate(values, seeds):
+        seed = np.repeat(np.array(seeds, int), values["slot"].shape[1])
+        return pd.DataFrame({"seed": seed} | {name: column.ravel() for name, column in values.items()})
+
+    def draw(drawing):
+        album = Album(drawing.folder)
+        for arm, of_arm in drawing.table.groupby("arm", sort=False):
+            seed = of_arm.seed.min()
+            if drawing.spaces[arm].points is not None:
+                asked = drawing.queries[(drawing.queries.arm == arm) & (drawing.queries.seed == seed)]
+                picked = judged.pick(asked.assign(slot=np.arange(len(asked))), of_arm[of_arm.seed == seed])
+                images = np.asarray(drawing.spaces[arm].decode(drawing.spaces[arm].points[picked.slot]))
+                caption = f"What {arm} asks about, seed {seed}: the judge's class and confidence, the oracle's answer"
+                album.add(f"decoded_{arm}", caption, mosaics.judged_queries, picked, images)
+        return album.pictures
+
+    text = (
+        f"Means ± sample standard deviations over seeds, in percent of the queries. Valid: a judge, trained on all "
+        f"labels, gives the decoded image one class with {threshold:g} or more. Answered: a training image is near "
+        "enough. Of these, agreed: the judge's class is that of the answer."
+    )
+    return Diagnostic(
+        "Decoded queries",
+        text,
+        tuple(arms),
+        check,
+        compute,
+        partial(judged.train_judge, epochs=epochs),
+        tabulate,
+        draw,
+        partial(judged.shares, threshold=threshold),
+    )
+
+
 DIAGNOSTICS = {
+    "decoded_queries": decoded_queries,
     "explanations": explanations,
     "importance": importance,
     "query_order": query_order,

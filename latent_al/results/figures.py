@@ -1,5 +1,6 @@
 """The figures of a run: which are drawn of its data, encoders and arms, and their captions."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -37,10 +38,14 @@ class Space(NamedTuple):
 
     latents: [n d] of the training images.
     clusters: [n], the cluster assignments that its initial labelled set was drawn from; None where it was not.
+    decode: latents to images; None where the encoder has no decoder.
+    points: [capacity d], what the first seed asked about; None of an arm that queries rows.
     """
 
     latents: np.ndarray
     clusters: np.ndarray | None
+    decode: Callable | None = None
+    points: np.ndarray | None = None
 
 
 class Album:

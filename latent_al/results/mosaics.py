@@ -11,6 +11,7 @@ import scipy
 from matplotlib.figure import Figure
 
 from latent_al.results.plots import save
+from latent_al.results.tables import NO_ANSWER
 
 
 def manifold_latents(side: int) -> np.ndarray:
@@ -84,6 +85,29 @@ def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, pat
         _show_image(panels[0], images[row], f"predicted {examples.predicted.iloc[0]}")
         for axes, example in zip(panels[1:], examples.itertuples(), strict=True):
             _show_image(axes, train[example.row], f"{example.value:+.2f}")
+    save(figure, path)
+
+
+def judged_queries(table: pd.DataFrame, images: np.ndarray, path: Path) -> None:
+    """Draws decoded queries, a line a batch: above each the judge's class and confidence, below it the answer.
+
+    Args:
+        table: one row an image, as `judged.pick` returns it.
+        images: [k h w c].
+    """
+    batches = list(table.reset_index(drop=True).groupby("round"))
+    columns = max(len(rows) for _, rows in batches)
+    figure = Figure(figsize=(0.8 * columns + 0.6, 1.2 * len(batches)), layout="constrained")
+    grid = figure.subplots(len(batches), columns, squeeze=False)
+    for panels, (index, rows) in zip(grid, batches, strict=True):
+        for axes in panels[len(rows) :]:
+            axes.set_axis_off()
+        for axes, (place, row) in zip(panels, rows.iterrows(), strict=False):
+            _show_image(axes, images[place], f"{row.judged}, {100 * row.confidence:.0f} %")
+            answer = "no answer" if row.row == NO_ANSWER else f"{row.label}"
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(answer, fontsize="x-small")
+        panels[0].set_ylabel(f"batch {index}")
     save(figure, path)
 
 

@@ -9,6 +9,9 @@ from latent_al.results.statistics import seed_quantities
 
 QUERY_COLUMNS = ("arm", "seed", "round", "rank", "row", "id")
 
+NO_ANSWER = -1
+"""The row of a synthesised query that is spent without a label."""
+
 TUNED_BY = "balanced_area"
 """The quantity on validation data by which the best setting of a sweep is chosen."""
 
@@ -19,11 +22,13 @@ class History(NamedTuple):
     queried: [seeds capacity] rows in the order of querying; n marks an empty slot.
     scores: metric -> split -> [seeds rounds+1], means over the split.
     seconds: [rounds+1 2] spent on fitting and on querying, for the whole block.
+    points: [seeds capacity d], the latents that synthesised queries ask about; None of an arm that queries rows.
     """
 
     queried: np.ndarray
     scores: dict[str, dict[str, np.ndarray]]
     seconds: np.ndarray
+    points: np.ndarray | None = None
 
 
 def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
@@ -40,13 +45,18 @@ def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: H
 def queries_table(
     arm: str, seeds: list[int], num_labels: np.ndarray, history: History, ids: np.ndarray
 ) -> pd.DataFrame:
-    """Returns one row a query: arm, seed, round, rank within the batch, row of the pool, id of the image."""
+    """Returns one row a query: arm, seed, round, rank within the batch, row of the pool, id of the image.
+
+    Of a synthesised query the row is that of the image that answers, or -1, without an id, where none does.
+    """
     capacity = history.queried.shape[1]
     index = np.searchsorted(num_labels, np.arange(capacity), side="right")
     rank = np.arange(capacity) - np.concatenate([[0], num_labels])[index]
     rows = history.queried.ravel()
+    rows = np.where(rows < len(ids), rows, NO_ANSWER)
+    named = pd.Series(ids[rows]).where(rows != NO_ANSWER)
     columns = dict(arm=arm, seed=np.repeat(seeds, capacity), round=np.tile(index, len(seeds)))
-    return pd.DataFrame(columns | dict(rank=np.tile(rank, len(seeds)), row=rows, id=ids[rows]))
+    return pd.DataFrame(columns | dict(rank=np.tile(rank, len(seeds)), row=rows, id=named))
 
 
 def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:

@@ -130,9 +130,11 @@ def _summary(config, data, encodings, compared):
 
 def _draw(folder, data, outcome, compared):
     """Draws all figures into `folder` and returns heading -> (caption, PNG); a diagnostic's heading is its name."""
+    synthesising = [arm for arm, space in outcome.spaces.items() if space.points is not None]
     queries = compared["queries"]
+    of_rows = compared | dict(queries=queries[~queries.arm.isin(synthesising)])
     drawn = {
-        "Seeds and queries": figures.draw_arms(compared, data, folder),
+        "Seeds and queries": figures.draw_arms(of_rows, data, folder),
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():

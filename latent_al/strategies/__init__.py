@@ -15,6 +15,7 @@ from latent_al.strategies.random import random
 from latent_al.strategies.representativeness import information_density, informativeness
 from latent_al.strategies.sampling import ae_error, multi_normal, normal, typical, uniform
 from latent_al.strategies.stochastic import power, softmax
+from latent_al.strategies.synthesis import nearest_to_synthesised, query_synthesis
 from latent_al.strategies.typiclust import typiclust
 from latent_al.strategies.uncertainty import uncertainty
 from latent_al.types import Strategy
@@ -41,10 +42,12 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "informativeness": informativeness,
     "max_herding": max_herding,
     "multi_normal": multi_normal,
+    "nearest_to_synthesised": nearest_to_synthesised,
     "normal": normal,
     "power": power,
     "prob_cover": prob_cover,
     "query_by_committee": query_by_committee,
+    "query_synthesis": query_synthesis,
     "random": random,
     "softmax": softmax,
     "typical": typical,
