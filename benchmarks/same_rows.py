@@ -61,6 +61,7 @@ SETTINGS = {
         measure="margin", representativeness=dict(name="cosine_density"), beta=1.0, pick="top_k"
     ),
     "multi_normal": dict(clustering=KMEANS, threshold=4.0, match="nearest"),
+    "nearest_to_synthesised": dict(measure="margin", prior_weight=0.1, num_restarts=2, num_steps=10, step_size=0.5),
     "normal": dict(clustering=KMEANS, threshold=4.0, match="all_within"),
     "power": dict(measure="margin", beta=1.0),
     "prob_cover": dict(num_clusters=10, share=0.95, iterations=10, seed=0, normalize=True),
@@ -89,7 +90,8 @@ def cases():
     for space in ("latents", "features"):
         settings = dict(measure="margin", share=0.3, space=space)
         specs[f"uncertain_farthest_first {space}"] = dict(name="uncertain_farthest_first", **settings)
-    many = {spec["name"] for spec in specs.values()}
+    # What is synthesised is no row; the rows nearest to it are.
+    many = {spec["name"] for spec in specs.values()} | {"query_synthesis"}
     specs |= {name: dict(name=name, **SETTINGS.get(name, {})) for name in STRATEGIES if name not in many}
     return dict(sorted(specs.items()))
 
@@ -129,11 +131,17 @@ def make_pool(rows, width, mesh):
     probs = jax.jit(lambda logits: jax.nn.softmax(2 * logits))(placed((CLASSES,), normal(4, CLASSES)))
     labels = placed((), labels)
     pool = Pool(latents, log_sigma / 4, features, probs, labels >= 0, labels, None, None, Partial(draw, probs))
+    kernel = np.random.default_rng(2).standard_normal((width, CLASSES), np.float32)
+    pool = pool._replace(predict=Partial(predict, jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))))
     return Encoded(latents, pool.log_sigma, errors), pool, jax.device_put(queried, NamedSharding(mesh, PartitionSpec()))
 
 
 def draw(probs, key):
     return jax.nn.softmax(jnp.log(probs) + jax.random.normal(key, probs.shape))
+
+
+def predict(kernel, latents):
+    return jax.nn.softmax(latents @ kernel)
 
 
 def run(function, *args, **settings):

@@ -83,6 +83,17 @@ def test_mnist_vae(size, tiny_mnist, tmp_path):
 
 
 @pytest.mark.slow
+def test_mnist_vae_synthesis(tiny_mnist, tmp_path):
+    flags = [f"--config.data.root={tiny_mnist}", "--config.data.num_validation=100", *FEW]
+    flags += ["--config.num_initial=50", "--config.query_size=10", "--config.arms.latents_margin.subsample=0.2"]
+    flags += ["--config.diagnostics.decoded.num_initial=50", f"--workdir={tmp_path}"]
+    assert "nearest_with_prior" in succeed("--config=configs/mnist_vae.py:smoke_synthesis", *flags)
+    judged = pd.read_csv(tmp_path / "diagnostics/decoded.csv")
+    assert (judged.groupby("arm").slot.agg(list).map(lambda slots: slots == list(range(50, 70)))).all()
+    assert judged.confidence.between(0.1, 1).all()
+
+
+@pytest.mark.slow
 def test_svhn_vae(tmp_path):
     savemat(tmp_path / "train_32x32.mat", make_fields(300, 0))
     savemat(tmp_path / "test_32x32.mat", make_fields(50, 1))

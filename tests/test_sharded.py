@@ -16,7 +16,7 @@ import pytest
 from collectives import largest_collective
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
-from test_strategies import SETTINGS, draw
+from test_strategies import SETTINGS, draw, predict
 
 from latent_al import kernels
 from latent_al.kernels import distances, representativeness
@@ -84,7 +84,8 @@ def make_pool(strategy):
     for row in queried if strategy.update else ():
         prepared = strategy.update(prepared, train, row)
     labels = jnp.where(taken, jnp.arange(SIZE) % CLASSES, UNLABELLED)
-    return Pool(latents, train.log_sigma, latents, probs, taken, labels, None, prepared, Partial(draw, probs))
+    models = Partial(draw, probs), Partial(predict, latents[:DIMENSIONS, :CLASSES])
+    return Pool(latents, train.log_sigma, latents, probs, taken, labels, None, prepared, *models)
 
 
 def run(label, select, given, mesh):

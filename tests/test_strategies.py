@@ -25,6 +25,7 @@ from latent_al.types import UNLABELLED, BadInput, Encoded, Pool, build
 
 ESTIMATE = dict(seed=0, fraction=0.1, unit_cube=False)
 PRIOR = dict(name="kl_to_prior")
+ASCENT = dict(measure="margin", prior_weight=0.1, num_restarts=2, num_steps=3, step_size=0.5)
 KMEANS = dict(name="kmeans", num_clusters=3, iterations=10, seed=0)
 SAMPLERS = [
     dict(clustering=None, threshold=0.5, match="nearest"),
@@ -67,10 +68,12 @@ SETTINGS = {
     "ibal_d": [dict(gamma=0.5)],
     "max_herding": [dict(sigma=1.0, normalize=True), dict(sigma=0.5, normalize=False)],
     "multi_normal": SAMPLERS[2:3],
+    "nearest_to_synthesised": [ASCENT],
     "normal": SAMPLERS[1:2],
     "prob_cover": [dict(num_clusters=3, share=0.9, iterations=10, seed=0, normalize=True)],
     "power": [dict(measure="margin", beta=2.0)],
     "query_by_committee": [dict(num_draws=3, pick="random_partitions")],
+    "query_synthesis": [dict(ASCENT, radius=1.0)],
     "random": [{}],
     "softmax": [dict(measure="entropy", beta=4.0)],
     "typical": [dict(iterations=10)],
@@ -92,6 +95,10 @@ def draw(probs, key):
     return jax.nn.softmax(jnp.log(probs) + jax.random.normal(key, probs.shape))
 
 
+def predict(kernel, latents):
+    return jax.nn.softmax(latents @ kernel)
+
+
 def make_pool(strategy, size=50, num_taken=20, seed=0):
     key_latents, key_probs, key_taken = jax.random.split(jax.random.key(seed), 3)
     latents = jax.random.normal(key_latents, (size, 3))
@@ -105,7 +112,8 @@ def make_pool(strategy, size=50, num_taken=20, seed=0):
     for row in np.flatnonzero(taken) if strategy.update else ():
         prepared = strategy.update(prepared, train, jnp.int32(row))
     fields = (train.latents, train.log_sigma, latents, probs, taken, labels, rows)
-    return Pool(*fields, prepared, Partial(draw, probs))
+    kernel = jax.random.normal(key_probs, (latents.shape[1], probs.shape[1]))
+    return Pool(*fields, prepared, Partial(draw, probs), Partial(predict, kernel))
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: "-".join(map(str, spec.values())))

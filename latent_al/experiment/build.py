@@ -179,6 +179,11 @@ class _Builder:
                 f"encoder {arm.encoder!r} is {encoder}, which has no decoder, and synthesised queries are labelled as "
                 f"images; choose one of {', '.join(sorted(TRAINED))}, or the strategy nearest_to_synthesised."
             )
+        if arm.on_images:
+            raise BadInput(
+                f"classifier {self.config.arms[arm.name].classifier!r} reads images, and is fitted to synthesised "
+                "latents; choose one that reads latents, such as mlp."
+            )
         share = self.config.arms[arm.name].subsample
         if share < 1:
             raise BadInput(
