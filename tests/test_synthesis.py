@@ -21,7 +21,7 @@ from latent_al.results.judged import pick, shares
 from latent_al.results.tables import History, queries_table
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.synthesis import SHARE, answers, ascend, best_of_restarts, synthesiser, usual_distance
-from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, RoundState
+from latent_al.types import UNLABELLED, BadInput, Encoded, Learner, RoundState, Synthesised
 
 NORMAL, OFFSET = np.array([3.0, 4.0, 0.0]), -5.0
 """Of a boundary between two classes, whose nearest point to the origin is (0.6, 0.8, 0)."""
@@ -156,44 +156,38 @@ def test_the_usual_distance_beside_brute_force():
     np.testing.assert_allclose(usual_distance(Encoded(jnp.asarray(latents))), np.quantile(nearest, SHARE), rtol=1e-5)
 
 
-def recording(seen):
-    """A learner that keeps what it is fitted to."""
+def fit_nothing(key, inputs, labels, rows, count):
+    """Its params are what it is fitted to."""
+    return (inputs[rows], labels[rows]), {}
 
-    def fit(key, inputs, labels, rows, count):
-        seen.append((np.asarray(inputs[rows])[: int(count)], np.asarray(labels[rows])[: int(count)]))
-        return jnp.zeros(()), {}
 
-    def predict(params, inputs):
-        return None, jax.nn.softmax(inputs[:, :2])
-
-    return Learner(fit, predict)
+RECORDING = Learner(fit_nothing, lambda params, inputs: (None, jax.nn.softmax(inputs[:, :2])))
 
 
 def test_a_spent_query_takes_a_slot_and_gives_no_label():
     """Two of three are answered: the learner trains on these points, in turn for as many as were asked."""
     latents = jnp.arange(SIZE, dtype=jnp.float32)[:, None] * jnp.ones((1, 3))
     points = jnp.float32([[2.4, 2.4, 2.4], [90.0, 90.0, 90.0], [8.0, 8.0, 8.3]])
-    strategy = STRATEGIES["query_synthesis"](**ASCENT, radius=1.0)
 
     def synthesise(key, pool, num):
-        return strategy.synthesise(key, pool, num)._replace(points=points, rows=answers(points, pool, radius=2.0))
+        return Synthesised(points, answers(points, pool, radius=2.0))
 
-    problem = loop.make_problem(Encoded(latents), jnp.arange(SIZE) % 2, strategy=strategy, initial=RANDOM)
+    strategy = STRATEGIES["query_synthesis"](**ASCENT, radius=1.0)._replace(synthesise=synthesise)
+    problem = loop.make_problem(Encoded(latents), jnp.arange(SIZE) % 2, strategy=RANDOM, initial=RANDOM)
     state = loop.start(jnp.int32([5, 6, *[SIZE] * 4]), 2, problem, strategy=strategy)
-    seen = []
-    learner = recording(seen)
-    state, _ = loop.fit(jax.random.key(0), state, problem, learner=learner)
-    np.testing.assert_array_equal(seen[0][0], latents[jnp.array([5, 6])])
-    settings = dict(learner=learner, strategy=strategy._replace(synthesise=synthesise), query_size=3)
-    state, rows = loop.query(jax.random.key(1), state, problem, **settings)
+    fit = jax.jit(partial(loop.fit, learner=RECORDING))
+    query = jax.jit(partial(loop.query, learner=RECORDING, strategy=strategy, query_size=3))
+    state, _ = fit(jax.random.key(0), state, problem)
+    assert state.params[0][:2, 0].tolist() == [5, 6]
+    state, rows = query(jax.random.key(1), state, problem)
     assert rows.tolist() == [2, SIZE, 8]
     assert state.queried.tolist() == [5, 6, 2, SIZE, 8, SIZE]
     assert int(state.count) == 5
     np.testing.assert_array_equal(state.points[2:5], points)
-    state, info = loop.fit(jax.random.key(2), state, problem, learner=learner)
-    expected = jnp.stack([latents[5], latents[6], points[0], points[2], latents[5]])
-    np.testing.assert_array_equal(seen[1][0], expected)
-    assert seen[1][1].tolist() == [1, 0, 0, 0, 1]
+    state, info = fit(jax.random.key(2), state, problem)
+    inputs, labels = (np.asarray(part)[:5] for part in state.params)
+    np.testing.assert_array_equal(inputs, np.stack([latents[5], latents[6], points[0], points[2], latents[5]]))
+    assert labels.tolist() == [1, 0, 0, 0, 1]
     assert info["score"] == np.mean([0, 1, 1, 1])
 
 

@@ -2,6 +2,8 @@
 
 Points of the latent space, and not rows of the pool, are made as uncertain as they can be. Either a person labels the
 image that the decoder makes of one, or the nearest row left is queried in its place.
+
+Points, steps and distances are in units of the latent space: distances are Euclidean, in [0, inf).
 """
 
 from collections.abc import Callable
@@ -187,6 +189,9 @@ def usual_distance(encoded: Encoded) -> Float[Array, ""]:
 
     It is the quantile over evenly spaced rows, at least `SAMPLE` where there are as many, of the distance to the
     nearest of the other rows.
+
+    Args:
+        encoded: the training set, latents [n d].
     """
     size = encoded.latents.shape[0]
     stride = max(2, size // SAMPLE)
