@@ -278,6 +278,7 @@ def synthesising(**changes):
         name="dense_vae", hidden=(16,), latent_dim=3, learning_rate=1e-3, epochs=1, batch_size=100, seed=0
     )
     config["classifiers"]["mlp"] = dict(config["classifiers"]["refitted"]["classifier"])
+    config["classifiers"]["spreading"] = dict(name="label_spreading")
     config["arms"] = dict(random=dict(arm, strategy=dict(name="random")), synthesised=arm | changes)
     return ConfigDict(config)
 
@@ -317,6 +318,10 @@ def decoded(**changes):
         ),
         (dict(subsample=0.5), "subsample is 0.5, and queries are synthesised, not chosen in the pool; leave subsample"),
         (dict(classifier="cnn"), "classifier 'cnn' reads images, and is fitted to synthesised latents; choose one"),
+        (
+            dict(classifier="spreading"),
+            "classifier 'spreading' learns from unlabelled rows of the pool too, .*; choose",
+        ),
     ],
 )
 def test_arms_that_cannot_synthesise_are_refused_before_any_work(change, message, tmp_path):
