@@ -320,7 +320,7 @@ def decoded(**changes):
         (dict(classifier="cnn"), "classifier 'cnn' reads images, and is fitted to synthesised latents; choose one"),
         (
             dict(classifier="spreading"),
-            "classifier 'spreading' learns from unlabelled rows of the pool too, .*; choose",
+            "classifier 'spreading' learns from unlabelled rows of the pool too, .*; cho",
         ),
     ],
 )

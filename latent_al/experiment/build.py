@@ -186,8 +186,8 @@ class _Builder:
             )
         if arm.make_learner and arm.make_learner(arm.settings[0].learner).reads_pool:
             raise BadInput(
-                f"classifier {self.config.arms[arm.name].classifier!r} learns from unlabelled rows of the pool too, and "
-                "is fitted to synthesised latents alone; choose one that learns from labels, such as mlp."
+                f"classifier {self.config.arms[arm.name].classifier!r} learns from unlabelled rows of the pool too, "
+                "and is fitted to synthesised latents alone; choose one that learns from labels, such as mlp."
             )
         share = self.config.arms[arm.name].subsample
         if share < 1:
