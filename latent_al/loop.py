@@ -12,6 +12,7 @@ the row that has answered. A query without an answer is spent: it takes a slot, 
 """
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,8 @@ def query(
         pool = whole_pool(state, problem, learner)
         asked = strategy.synthesise(key_query, pool, query_size)
         slots = state.count + jnp.arange(query_size, dtype=state.count.dtype)
-        state = state._replace(points=state.points.at[slots].set(asked.points, mode="drop"))
+        points = cast(Array, state.points).at[slots].set(asked.points, mode="drop")
+        state = state._replace(points=points)
         return _with_rows(state, pool, asked.rows, problem.labels.shape[0])
     if strategy.subsample == 1:
         pool = whole_pool(state, problem, learner)

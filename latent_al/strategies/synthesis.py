@@ -7,6 +7,7 @@ Points, steps and distances are in units of the latent space: distances are Eucl
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ SAMPLE = 1000
 """Training latents, at least, whose nearest neighbours tell that radius, where there are as many."""
 
 
-def query_synthesis(*, radius: float, **settings) -> Strategy:
+def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
     """Asks about latents that gradient ascent has made uncertain; the oracle is the nearest training image.
 
     The classifier is fitted to the points themselves. Where no training image is within the radius, the image is none
@@ -62,7 +63,7 @@ def query_synthesis(*, radius: float, **settings) -> Strategy:
     return nearest_to_synthesised(**settings)._replace(prepare=usual_distance, synthesise=synthesise)
 
 
-def nearest_to_synthesised(**settings) -> Strategy:
+def nearest_to_synthesised(**settings: Any) -> Strategy:
     """Selects the row left that is nearest to each point that gradient ascent has made uncertain, one after the other.
 
     Takes the settings of `synthesiser`. A batch of b takes O(b n d) time besides what that takes.
