@@ -250,7 +250,7 @@ def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
     overrides = {"arms.ibal_d.sweep.gamma": "(10.0,)", "arms.ibal_d.keep": "all"}
     arms = parse_experiment(load_config(path, overrides)).arms
     assert arms["ibal_d"].sweep == {"gamma": (10.0,)}
-    assert arms["entropy_d"].sweep == {"gamma": (0.1, 0.3, 1.0, 3.0, 10.0)}
+    assert arms["entropy_d"].sweep == {"gamma": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}
     assert (arms["ibal_d"].keep, arms["entropy_d"].keep) == ("all", "best")
 
 
@@ -298,7 +298,7 @@ def test_describe_tells_where_the_values_of_a_sweep_come_from():
     config = load_config(f"{ROOT}/configs/synthetic_ibal.py", overrides)
     said = describe(parse_experiment(config), config, overrides)
     assert "config.arms.ibal_d.sweep = {'gamma': (1.0,)}  (command line)\n" in said
-    assert "config.arms.entropy_d.sweep = {'gamma': (0.1, 0.3, 1.0, 3.0, 10.0)}  (file)\n" in said
+    assert "config.arms.entropy_d.sweep = {'gamma': (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}  (file)\n" in said
 
 
 def test_describe(tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import re
 import runpy
 
 import numpy as np
@@ -276,5 +277,5 @@ def test_every_size_names_what_exists(path):
             build(STRATEGIES, arm.initial or config.initial, "strategy")
             assert arm.encoder in config.encoders
             assert arm.classifier in config.classifiers
-        assert config.baseline.split("_dropout_")[0] in config.arms
+        assert re.split("_dropout_|_l2_", config.baseline)[0] in config.arms
     assert len(sizes) > 1
