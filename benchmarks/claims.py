@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 SMALL = ("--config.num_seeds=2",)
-SMALL_MNIST = (*SMALL, "--config.num_rounds=2", "--config.classifiers.mlp.epochs=1", "--config.encoders.vae.epochs=1")
+SMALL_ROUNDS = (*SMALL, "--config.num_rounds=2", "--config.classifiers.mlp.epochs=1")
+SMALL_MNIST = (*SMALL_ROUNDS, "--config.encoders.vae.epochs=1")
 
 
 class Launch(NamedTuple):
@@ -27,7 +28,7 @@ class Claim(NamedTuple):
     expected: "above" or "below" zero, or "level": within one point on either side.
     quantity: of latent_al.results.statistics, or `SPLIT at N`, the score with N labels.
     arm, other: LAUNCH/ARM. A * in `arm` stands for several encoders: the mean over seeds of each is one of the pairs.
-        With `other` in a launch of its own, seeds pair by their number.
+        One in `other` too stands for the same encoders. With `other` in a launch of its own, seeds pair by number.
     """
 
     source: str
@@ -48,14 +49,17 @@ def mnist_vae(size, *flags):
     return Launch(f"mnist_vae.py:{size}", ("--config.data.root={mnist}", *flags), SMALL_MNIST)
 
 
+def epochs_of(prefix, names):
+    return [f"--config.encoders.{prefix}{name}.epochs=1" for name in names]
+
+
 def latent_sampling(size, source="", small=SMALL):
     return Launch(f"mnist_latent_sampling.py:cpu{size}", (f"--config.data.{source}root={{mnist}}",), small)
 
 
 FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=3")
-ONE_EPOCH = tuple(f"--config.encoders.{name}.epochs=1" for name in ("conv", "vae", "tsne", "vae_tsne"))
-TRAININGS = [f"vae_{weight}_{seed}" for weight in ("1", "64th") for seed in range(5)]
-ONE_EPOCH_EACH = tuple(f"--config.encoders.{name}.epochs=1" for name in TRAININGS)
+ONE_EPOCH = tuple(epochs_of("", ("conv", "vae", "tsne", "vae_tsne")))
+ONE_EPOCH_EACH = (*epochs_of("vae_1_", range(5)), *epochs_of("vae_64th_", range(5)))
 FEW_POSES = ("--config.num_rounds=4", "--config.encoders.space.epochs=1", "--config.classifiers.mlp.epochs=2")
 CONV = "--config.encoders.vae.epochs=15"
 LAUNCHES = {
@@ -65,6 +69,9 @@ LAUNCHES = {
     "conv_all_labels": mnist_vae("conv-all_labels", CONV, "--config.num_seeds=5"),
     "gan": mnist_vae("gan-best"),
     "learners": mnist_vae("learners"),
+    "encoders": Launch(
+        "mnist_vae.py:trainings", ("--config.data.root={mnist}",), (*SMALL_ROUNDS, *epochs_of("vae_seed_", range(5)))
+    ),
     "uncertainty": mnist_vae("uncertainty"),
     "representativeness": mnist_vae("representativeness"),
     "pixel_representativeness": mnist_vae("pixel_representativeness"),
@@ -136,8 +143,15 @@ def on_both_tasks():
             yield Claim(PEZESHKPOUR, text, where, "above", quantity, f"{launch}/ibal_d", f"{launch}/{other}")
 
 
+def on_encoders(text, arm, other):
+    return Claim(TONNAER, text, "MNIST, five trainings of the dense VAE", "above", TEST, f"encoders/{arm}_*", other)
+
+
 CLAIMS = (
     *on_both_vaes(),
+    on_encoders(ON_BOTH_VAES[0][0], "margin", "encoders/random_*"),
+    on_encoders(ON_BOTH_VAES[2][0], "margin", "dense/pixels_margin"),
+    on_encoders(ON_BOTH_VAES[3][0], "random", "dense/pixels_random"),
     on_query_sets(CLUSTERED_AHEAD, "unbalanced_100", "above", "vae_clustered_normal"),
     on_trainings("1", "vae_1"),
     on_trainings("1/64", "vae_64th"),

@@ -82,7 +82,9 @@ class Measured:
         first, second = (self._values(name, arm, claim.quantity) for name, arm in sides)
         if first.empty or second.empty:
             return None
-        gaps = first.sub(second.iloc[:, 0], axis=0).dropna().to_numpy()
+        # Columns of both are in the order of the encoders' names.
+        second = second if "*" in claim.other else second.iloc[:, [0] * first.shape[1]]
+        gaps = first.sub(second.set_axis(first.columns, axis=1)).dropna().to_numpy()
         gaps = gaps.mean(axis=0) if "*" in claim.arm else gaps[:, 0]
         return paired_difference(gaps, np.zeros(len(gaps))) | dict(pairs=len(gaps))
 

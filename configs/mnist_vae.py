@@ -15,6 +15,7 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
     diversity                 Figure 5.20: four distances, three weights
     learners                  chapter 7: other classifiers of the latents, with margin and random
     synthesis                 chapter 7: synthesised queries, and the pool's rows nearest to them, to 1,000 labels
+    trainings                 margin and random on five trainings of the VAE, 5 seeds each
     mlps                      Tables 5.1 and 5.2, Figures 5.1 to 5.7 and 5.12 to 5.16: three encoders and the pixels, 18
                               classifiers; 40 minutes
     smoke                     the tiny size that tests launch; smoke_synthesis, that of synthesis
@@ -49,6 +50,7 @@ MEASURES = (
 DISTANCES = ("euclidean", "squared_euclidean", "half_cosine", "jeffreys")
 WEIGHTS = (0.25, 0.5, 0.75)
 LEARNERS = ("gaussian_process", "label_spreading", "logistic_regression", "nearest_neighbours")
+TRAININGS = [f"vae_seed_{seed}" for seed in range(5)]
 RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 
@@ -172,6 +174,14 @@ def synthesis(dataset):
     return arms
 
 
+def trainings(dataset):
+    return {
+        f"{name}_{encoder}": arm(strategy, encoder=encoder, subsample=subsample)
+        for encoder in TRAININGS
+        for name, strategy, subsample in (("margin", MARGIN, 0.1), ("random", RANDOM, 1.0))
+    }
+
+
 def mlps(dataset):
     encoders = ["vae", *[f"vae_{dim}" for dim in SETS[dataset]["other_dims"]], "pixels"]
     return {
@@ -195,6 +205,7 @@ ARMS = dict(
     diversity=diversity,
     learners=learners,
     synthesis=synthesis,
+    trainings=trainings,
     mlps=mlps,
     smoke=best,
     smoke_synthesis=synthesis,
@@ -211,16 +222,22 @@ def get_config(spec="best"):
         )
     arms = ARMS[size](dataset)
     encoders = {f"vae_{dim}": vae(dataset, kind, dim) for dim in SETS[dataset]["other_dims"]}
+    encoders |= {
+        name: vae(dataset, kind, SETS[dataset]["latent_dim"]) | dict(seed=seed) for seed, name in enumerate(TRAININGS)
+    }
     encoders |= dict(vae=vae(dataset, kind, SETS[dataset]["latent_dim"]), pixels=dict(name="identity"))
     classifiers = {layout(hidden): mlp(hidden) for hidden in LAYOUTS}
     classifiers |= dict(mlp=mlp((512, 512)), **{name: dict(name=name) for name in LEARNERS})
     baselines = dict(
-        pixel_representativeness="pixels_random", learners="mlp_random", mlps="vae_mlp_512_512_dropout_0.2"
+        pixel_representativeness="pixels_random",
+        learners="mlp_random",
+        trainings="random_vae_seed_0",
+        mlps="vae_mlp_512_512_dropout_0.2",
     )
     with_all_labels = size in ("all_labels", "mlps")
     config = ConfigDict(
         dict(
-            num_seeds=1 if size == "mlps" else 10,
+            num_seeds=dict(mlps=1, trainings=5).get(size, 10),
             seeds_at_once=10,
             data=dict(
                 name=dataset,

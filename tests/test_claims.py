@@ -80,6 +80,9 @@ def test_several_encoders_are_the_pairs(results, claim, tmp_path):
     gap = results.Measured(tmp_path).gap(claim._replace(arm="dense/a_*"))
     np.testing.assert_allclose(gap["mean"], (5 + 20 + 10) / 3)
     assert gap["pairs"] == 3
+    write_run(tmp_path / "conv", dict(b_0=[0.5, 0.5], b_1=[0.5, 0.5], b_2=[0.4, 0.5]))
+    gap = results.Measured(tmp_path).gap(claim._replace(arm="dense/a_*", other="conv/b_*"))
+    np.testing.assert_allclose(gap["mean"], (10 + 25 + 20) / 3)
 
 
 def test_scores_at_a_number_of_labels(results, claim, tmp_path):
