@@ -61,7 +61,8 @@ def make_arm(strategy, size):
     if size == "l2":
         gamma = dict(gamma=10.0) if "gamma" in strategy else {}
         return arm | dict(strategy=strategy | gamma, sweep=dict(l2=L2))
-    return arm | dict(sweep=dict(gamma=GAMMAS), keep="best") if "gamma" in strategy else arm
+    gammas = (0.3, 1.0) if size == "smoke" else GAMMAS
+    return arm | dict(sweep=dict(gamma=gammas), keep="best") if "gamma" in strategy else arm
 
 
 def get_config(size="full"):

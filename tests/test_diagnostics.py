@@ -58,6 +58,7 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_stopped_in_its_last_round_gives_the_same_diagnostics(finished):
     """The final state was saved and the last round was not: it is played again."""
     workdir, config = finished

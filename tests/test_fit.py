@@ -237,5 +237,5 @@ class TestMLP:
 
 
 def test_unknown_classifier_lists_the_known():
-    with pytest.raises(BadInput, match="unknown classifier 'svm'; known: cnn, gaussian_process, logistic_regression, "):
+    with pytest.raises(BadInput, match="unknown classifier 'svm'; known: cnn, gaussian_process, label_spreading, "):
         build(CLASSIFIERS, dict(name="svm"), "classifier")

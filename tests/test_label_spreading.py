@@ -89,6 +89,7 @@ def test_rows_without_a_label_equal_scikit_learns(blobs):
     np.testing.assert_allclose(probs[labels < 0], expected[labels < 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_carry_labels_along_a_chain():
     """Two arcs with one label each: the nearest label is that of the other arc for a third of the rows."""
     angles = np.linspace(0, np.pi, 200)
@@ -143,6 +144,7 @@ def test_several_devices_spread_over_the_whole_pool(blobs):
     np.testing.assert_allclose(masses(mesh), masses(None), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SIZE, 10])
 def test_equal_rows_and_a_pool_below_the_anchors(blobs, size):
     latents, labels = (values[:size] for values in blobs)

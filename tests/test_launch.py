@@ -228,6 +228,7 @@ def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_serves(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     newest = workdir / "checkpoints" / "margin" / "seeds-0" / "7"
@@ -256,6 +257,7 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
         run_demo(tmp_path / "run", **few)
 
 
+@pytest.mark.slow
 def test_changed_embeddings_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.num_rounds = 0

@@ -116,6 +116,7 @@ def test_conv_vae_equals_plain_convolutions(side):
     close(model.apply(params, mu, method="decode"), logits)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
     losses = []

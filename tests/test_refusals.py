@@ -203,7 +203,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     [
         (
             dict(data=dict(name="digits", num_validation=0, num_test=300)),
-            "arm 'entropy_d' keeps the best of 5 settings on validation images, and none of these has a",
+            "arm 'entropy_d' keeps the best of 2 settings on validation images, and none of these has a",
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),
