@@ -27,8 +27,9 @@ class Claim(NamedTuple):
     where: the data and the space of the comparison.
     expected: "above" or "below" zero, or "level": within one point on either side.
     quantity: of latent_al.results.statistics, or `SPLIT at N`, the score with N labels.
-    arm, other: LAUNCH/ARM. A * in `arm` stands for several encoders: the mean over seeds of each is one of the pairs.
-        One in `other` too stands for the same encoders. With `other` in a launch of its own, seeds pair by number.
+    arm, other: LAUNCH/ARM. A * in `arm` stands for several encoders, one in `other` too for the same ones. The pairs
+        are then the means over encoders or those over seeds, whichever have the wider interval. With `other` in a
+        launch of its own, seeds pair by number.
     """
 
     source: str

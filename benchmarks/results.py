@@ -85,8 +85,9 @@ class Measured:
         # Columns of both are in the order of the encoders' names.
         second = second if "*" in claim.other else second.iloc[:, [0] * first.shape[1]]
         gaps = first.sub(second.set_axis(first.columns, axis=1)).dropna().to_numpy()
-        gaps = gaps.mean(axis=0) if "*" in claim.arm else gaps[:, 0]
-        return paired_difference(gaps, np.zeros(len(gaps))) | dict(pairs=len(gaps))
+        sides = [gaps.mean(axis=1), gaps.mean(axis=0)] if "*" in claim.arm else [gaps[:, 0]]
+        found = [paired_difference(pairs, np.zeros(len(pairs))) | dict(pairs=len(pairs)) for pairs in sides]
+        return max(found, key=lambda gap: gap["high"] - gap["low"])
 
     def _values(self, name, arm, quantity):
         """Returns a quantity of one arm, or of those that match, [seeds arms]."""

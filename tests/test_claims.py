@@ -75,14 +75,15 @@ def test_a_tuned_arm_is_the_setting_that_validation_chose(results, claim, tmp_pa
     np.testing.assert_allclose(results.Measured(tmp_path).gap(claim)["mean"], 5)
 
 
-def test_several_encoders_are_the_pairs(results, claim, tmp_path):
-    write_run(tmp_path / "dense", dict(b=[0.5, 0.6], a_0=[0.6, 0.6], a_1=[0.7, 0.8], a_2=[0.6, 0.7]))
+def test_of_encoders_and_seeds_those_with_the_wider_interval_are_the_pairs(results, claim, tmp_path):
+    write_run(tmp_path / "dense", dict(b=[0.5, 0.6], a_0=[0.6, 0.7], a_1=[0.7, 0.81], a_2=[0.6, 0.7]))
     gap = results.Measured(tmp_path).gap(claim._replace(arm="dense/a_*"))
-    np.testing.assert_allclose(gap["mean"], (5 + 20 + 10) / 3)
+    np.testing.assert_allclose(gap["mean"], (10 + 20.5 + 10) / 3)
     assert gap["pairs"] == 3
-    write_run(tmp_path / "conv", dict(b_0=[0.5, 0.5], b_1=[0.5, 0.5], b_2=[0.4, 0.5]))
+    write_run(tmp_path / "conv", dict(b_0=[0.5, 0.4], b_1=[0.6, 0.51], b_2=[0.5, 0.4]))
     gap = results.Measured(tmp_path).gap(claim._replace(arm="dense/a_*", other="conv/b_*"))
-    np.testing.assert_allclose(gap["mean"], (10 + 25 + 20) / 3)
+    np.testing.assert_allclose(gap["mean"], (20 + 20 + 20) / 3)
+    assert gap["pairs"] == 2
 
 
 def test_scores_at_a_number_of_labels(results, claim, tmp_path):

@@ -197,11 +197,11 @@ def test_study(size, tmp_path):
 
 @pytest.mark.slow
 def test_synthetic_ibal(tmp_path):
-    """Of five gammas one is kept, and the test split that did not choose it has a curve."""
+    """Of two gammas one is kept, and the test split that did not choose it has a curve."""
     succeed("--config=configs/synthetic_ibal.py:smoke", f"--workdir={tmp_path}")
     summary, metrics = json.loads((tmp_path / "summary.json").read_text()), pd.read_csv(tmp_path / "metrics.csv")
     kept = summary["tuned"]["ibal_d"]
-    assert kept["areas"].keys() == {f"ibal_d_gamma_{gamma:g}" for gamma in (0.1, 0.3, 1, 3, 10, 30, 100)}
+    assert kept["areas"].keys() == {f"ibal_d_gamma_{gamma:g}" for gamma in (0.3, 1)}
     assert kept["areas"][kept["arm"]] == max(kept["areas"].values())
     assert not (kept["areas"].keys() - {kept["arm"]}) & summary["arms"].keys()
     assert set(metrics[metrics.split == "test"]["round"]) == {0, 1, 2}
