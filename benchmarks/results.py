@@ -86,8 +86,8 @@ class Measured:
         second = second if "*" in claim.other else second.iloc[:, [0] * first.shape[1]]
         gaps = first.sub(second.set_axis(first.columns, axis=1)).dropna().to_numpy()
         sides = [gaps.mean(axis=1), gaps.mean(axis=0)] if "*" in claim.arm else [gaps[:, 0]]
-        found = [paired_difference(pairs, np.zeros(len(pairs))) | dict(pairs=len(pairs)) for pairs in sides]
-        return max(found, key=lambda gap: gap["high"] - gap["low"])
+        differences = [paired_difference(pairs, np.zeros(len(pairs))) | dict(pairs=len(pairs)) for pairs in sides]
+        return max(differences, key=lambda gap: gap["high"] - gap["low"])
 
     def _values(self, name, arm, quantity):
         """Returns a quantity of one arm, or of those that match, [seeds arms]."""

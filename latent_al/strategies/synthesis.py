@@ -181,8 +181,8 @@ def answers(points: Float[Array, "num d"], pool: Pool, *, radius: Float[Array, "
         radius: Euclidean distance in latent space.
     """
     is_row = ~pool.taken | (pool.labels != UNLABELLED)
-    found = nearest(points, pool.latents, is_row)
-    return jnp.where(found.sq_distances <= radius**2, found.rows, pool.taken.shape[0]).astype(jnp.int32)
+    nearest_rows = nearest(points, pool.latents, is_row)
+    return jnp.where(nearest_rows.sq_distances <= radius**2, nearest_rows.rows, pool.taken.shape[0]).astype(jnp.int32)
 
 
 def usual_distance(encoded: Encoded) -> Float[Array, ""]:
@@ -196,5 +196,5 @@ def usual_distance(encoded: Encoded) -> Float[Array, ""]:
     """
     size = encoded.latents.shape[0]
     stride = max(2, size // SAMPLE)
-    found = nearest(encoded.latents[::stride], encoded.latents, jnp.arange(size) % stride != 0)
-    return jnp.quantile(jnp.sqrt(found.sq_distances), SHARE)
+    nearest_rows = nearest(encoded.latents[::stride], encoded.latents, jnp.arange(size) % stride != 0)
+    return jnp.quantile(jnp.sqrt(nearest_rows.sq_distances), SHARE)
