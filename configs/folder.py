@@ -4,8 +4,8 @@
 
 The first call learns a latent space from the images, and asks for an initial labelled set and an audit slice; label
 them as docs/labelling.md shows, and give the same command again: it trains, tells how good it is, and asks the next
-batch. 5,000 images of 32 x 32 take some two minutes to the first question on two CPU cores, and each round half a
-minute.
+batch. 5,000 images of 32 x 32 take half a minute to the first question on two CPU cores, and each round some ten
+seconds.
 
     python launch.py --config=configs/folder.py:pretrained --config.data.root=IMAGES --config.encoder.root=NETWORK
 

@@ -13,11 +13,13 @@ def pool(is_answered, skipped=(), size=SIZE):
     table = pd.DataFrame({"id": [f"image {row}" for row in range(size)]})
     table["file_name"] = table.id + ".png"
     order = np.argsort([selection.uniform(image, 0) for image in table.id])
-    classes, closed = np.full(size, -1), np.zeros(size, bool)
+    classes, is_skipped = np.full(size, -1), np.zeros(size, bool)
     classes[order[is_answered]] = 0
-    closed[order[list(skipped)]] = True
+    is_skipped[order[list(skipped)]] = True
     nothing = np.zeros(size, bool)
-    return order, audit.answered(table, selection.Masks(classes, ~nothing, nothing, closed, nothing), seed=0)
+    return order, audit.answered(
+        table, selection.Masks(classes, ~nothing, nothing, is_skipped, nothing, nothing), seed=0
+    )
 
 
 def test_what_is_answered_behind_a_gap_does_not_count():

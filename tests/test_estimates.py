@@ -1,5 +1,7 @@
 """Estimates from the audit slice, beside numbers worked out by hand and worlds whose truth is known."""
 
+import logging
+
 import jax
 import numpy as np
 import pytest
@@ -216,6 +218,16 @@ class TestAgainstRandom:
         found = estimates.against_random(key, LEARNER, chosen, (latents[by_class], labels[by_class]))
         assert found["num"] == 12
         assert abs(found["mean"]) < 0.1
+
+    def test_more_labels_need_no_other_programs(self, caplog):
+        programs = []
+        for num in (25, 35):
+            caplog.clear()
+            with jax.log_compiles(), caplog.at_level(logging.WARNING):
+                estimates.against_random(jax.random.key(0), LEARNER, self.points(num, 1.0, 0), self.points(num, 1.0, 1))
+            programs.append({message for message in caplog.messages if message.startswith("Compiling")})
+        assert any("jit(fit)" in message for message in programs[0])
+        assert programs[1] <= programs[0]
 
     def test_too_few_labels_to_tell(self):
         few, many = self.points(19, 1.0, 0), self.points(50, 1.0, 1)

@@ -119,7 +119,9 @@ class TestGroup:
 
 def state_of(num, **rows):
     """A state of images that are all in the folder, with rows that are labelled, or of which a mask is True."""
-    masks = {name: np.isin(np.arange(num), rows.get(name, [])) for name in ("audit", "open", "closed", "tied")}
+    masks = {
+        name: np.isin(np.arange(num), rows.get(name, [])) for name in ("audit", "open", "skipped", "closed", "tied")
+    }
     classes = np.where(np.isin(np.arange(num), rows.get("labelled", [])), 0, -1)
     status = np.where(np.isin(np.arange(num), rows.get("removed", [])), "removed", "present")
     table = pd.DataFrame(dict(id=[f"id {row}" for row in range(num)], status=status))

@@ -1,5 +1,7 @@
 """Each strategy within the labelling job: beside what is open, closed, tied or set aside, it chooses what is left."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +54,8 @@ def pool():
     latents = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
     latents[names != "left"] *= 3
     encoded = Encoded(latents, np.full_like(latents, -1), np.abs(latents).sum(axis=1))
-    is_audit, is_closed = np.isin(names, ["audit", "audited"]), np.isin(names, ["gone", "skipped"])
-    masks = selection.Masks(classes, is_audit, names == "open", is_closed, names == "tied")
+    is_audit = np.isin(names, ["audit", "audited"])
+    masks = selection.Masks(classes, is_audit, *(names == name for name in ("open", "skipped", "gone", "tied")))
     assert masks.labelled.sum() == 12
     return encoded, masks
 
@@ -78,6 +80,34 @@ def test_a_later_round(name, pool):
 def test_a_round_without_a_classifier(name, pool):
     strategy = build(STRATEGIES, SPECS[name], "strategy")
     check(selection.choose_first(jax.random.key(0), strategy, *pool, 3), pool[1], 3)
+
+
+def shapes_compiled(caplog, run):
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run()
+    return {message for message in caplog.messages if message.startswith("Compiling")}
+
+
+def test_a_round_with_more_answers_compiles_no_other_programs(pool, caplog):
+    """Of four images that wait for an answer in one round, two are labelled in the next and one is skipped."""
+    encoded, masks = pool
+    waiting = np.flatnonzero(masks.open)
+    classes, is_open, is_skipped = masks.classes.copy(), masks.open.copy(), masks.skipped.copy()
+    classes[waiting[:2]] = [0, 1]
+    is_open[waiting[:3]] = False
+    is_skipped[waiting[2]] = True
+    later = masks._replace(classes=classes, open=is_open, skipped=is_skipped)
+    strategy = build(STRATEGIES, SPECS["uncertainty"], "strategy")
+
+    def play(masks):
+        chosen = selection.choose_next(jax.random.key(0), LEARNER, strategy, encoded, masks, 3)
+        asked = masks.labelled | masks.unanswered
+        selection.stands_for(encoded.latents, ~masks.closed, asked, chosen.rows)
+
+    first = shapes_compiled(caplog, lambda: play(masks))
+    assert any("jit(fit)" in message for message in first)
+    assert shapes_compiled(caplog, lambda: play(later)) <= first
 
 
 @pytest.mark.parametrize("num", [14, 99])

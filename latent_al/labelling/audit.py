@@ -166,7 +166,7 @@ def answered(table: pd.DataFrame, masks: selection.Masks, seed: int) -> Answered
     people may have brought the labels that they had. Such answers may also lengthen the start: where one as long could
     well be theirs alone, it is not used.
     """
-    rows = in_random_order(table, np.flatnonzero(masks.audit & ~masks.closed), seed)
+    rows = in_random_order(table, np.flatnonzero(masks.audit & ~(masks.skipped | masks.closed)), seed)
     is_answered = masks.classes[rows] != UNLABELLED
     num = len(rows) if is_answered.all() else int(is_answered.argmin())
     behind = int(is_answered[num:].sum())

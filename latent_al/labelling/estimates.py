@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold
 from statsmodels.stats.proportion import proportion_confint
 
 from latent_al import loop
+from latent_al.labelling import selection
 from latent_al.runtime.mesh import over_seeds
 from latent_al.types import ROUND_AXES, SCORE_AXES, STATE_AXES, Key, Learner, Problem, RoundState
 
@@ -167,16 +168,20 @@ def against_random(
 
     Source: Nadeau and Bengio (2003).
     """
-    num_chosen, num_audit = len(chosen[1]), len(audit[1])
-    num = min(num_chosen, num_audit - -(-num_audit // FOLDS))
+    num_audit = len(audit[1])
+    num = min(len(chosen[1]), num_audit - -(-num_audit // FOLDS))
     if num_audit < CALIBRATING or num < CALIBRATING // 2:
         return None
-    inputs, labels = (jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(chosen, audit, strict=True))
+    # Of sizes that rounds share; rows beyond are copies, which no fit reads.
+    size = selection.round_up(num + num_audit)
+    both = (np.concatenate([first[:num], second]) for first, second in zip(chosen, audit, strict=True))
+    inputs, labels = (jnp.asarray(np.resize(rows, (size, *rows.shape[1:]))) for rows in both)
     folds = [fold for seed in range(REPEATS) for fold in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
     # A fold's rows are sorted, and a folder often runs class by class: its first rows would be no random ones.
     rng = np.random.default_rng(0)
-    drawn = [num_chosen + rng.permutation(train)[:num] for train, _ in folds]
-    rows = [np.arange(num) for _ in folds] + drawn
+    drawn = [num + rng.permutation(train)[:num] for train, _ in folds]
+    rows = np.full((2 * len(folds), selection.round_up(num)), size, np.int32)
+    rows[:, :num] = [np.arange(num) for _ in folds] + drawn
 
     def fit(key, setting, state, problem):
         return loop.fit(key, state, problem, learner=learner)
@@ -185,11 +190,11 @@ def against_random(
         _, probs = learner.predict(state.params, inputs)
         return probs.argmax(axis=1)
 
-    state = RoundState(jnp.asarray(np.stack(rows), jnp.int32), jnp.int32(num), None, None, jnp.int32(0))
+    state = RoundState(jnp.asarray(rows), jnp.int32(num), None, None, jnp.int32(0))
     keys = jax.random.split(key, len(rows))
     state, _ = over_seeds(fit, ROUND_AXES, (STATE_AXES, 0))(keys, {}, state, Problem(inputs, labels, None))
-    predicted = over_seeds(predict, SCORE_AXES)({}, state, inputs[num_chosen:])
-    correct = np.asarray(predicted) == audit[1][None, :]
+    predicted = np.asarray(over_seeds(predict, SCORE_AXES)({}, state, inputs))
+    correct = predicted[:, num : num + num_audit] == audit[1][None, :]
     gaps = correct[: len(folds)].astype(float) - correct[len(folds) :]
     of_folds = np.array([gap[held_out].mean() for (_, held_out), gap in zip(folds, gaps, strict=True)])
     error = of_folds.std(ddof=1) * np.sqrt(1 / len(folds) + len(folds[0][1]) / num)

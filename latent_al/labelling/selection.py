@@ -20,13 +20,15 @@ class Masks(NamedTuple):
     classes: [n], the class of the label that people agreed on, UNLABELLED without one.
     audit: set aside to measure accuracy.
     open: asked, not answered yet, and still in the folder.
-    closed: nothing to be asked about: skipped, not in the folder any more, or a near-duplicate that is not asked.
+    skipped: asked, skipped by people, and still in the folder.
+    closed: nothing to be asked about: not in the folder any more, or a near-duplicate that is not asked.
     tied: to be asked again, since annotators disagree.
     """
 
     classes: np.ndarray
     audit: np.ndarray
     open: np.ndarray
+    skipped: np.ndarray
     closed: np.ndarray
     tied: np.ndarray
 
@@ -41,13 +43,18 @@ class Masks(NamedTuple):
         return self._unasked & ~self.audit
 
     @property
+    def unanswered(self) -> np.ndarray:
+        """Rows that were asked and have no label: strategies treat them as they do labelled ones, as taken."""
+        return (self.open | self.skipped | self.tied) & (self.classes == UNLABELLED) & ~self.audit
+
+    @property
     def unasked_audit(self) -> np.ndarray:
         """Rows of the audit slice that are still to be asked."""
         return self._unasked & self.audit
 
     @property
     def _unasked(self):
-        return (self.classes == UNLABELLED) & ~(self.open | self.closed | self.tied)
+        return (self.classes == UNLABELLED) & ~(self.open | self.skipped | self.closed | self.tied)
 
 
 class Chosen(NamedTuple):
@@ -93,9 +100,11 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
     key_fit, key_query = jax.random.split(key)
     eligible = _eligible(encoded, masks, num)
     rows = eligible.rows
-    labelled, waiting = np.flatnonzero(masks.labelled[rows]), np.flatnonzero(masks.open[rows])
-    # Rows that are asked but not answered fill slots behind those to come: taken, and not trained on.
-    queried = np.concatenate([labelled, np.full(eligible.num, len(rows)), waiting]).astype(np.int32)
+    labelled, unanswered = np.flatnonzero(masks.labelled[rows]), np.flatnonzero(masks.unanswered[rows])
+    queried = np.full(round_up(len(labelled) + eligible.num + len(unanswered)), len(rows), np.int32)
+    queried[: len(labelled)] = labelled
+    # Rows without an answer fill slots behind those to come: taken, and not trained on.
+    queried[len(queried) - len(unanswered) :] = unanswered
     prepared = _prepare(strategy, eligible.encoded)
     problem = Problem(eligible.encoded.latents, eligible.labels, eligible.encoded, prepared)
     state = loop.start(jnp.asarray(queried), len(labelled), problem, strategy=strategy)
@@ -125,8 +134,15 @@ def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows
     if not len(rows):
         return np.zeros(0, int)
     sites = np.concatenate([rows, np.setdiff1d(np.flatnonzero(asked), rows)])
-    _, row = jax.jit(nearest)(jnp.asarray(latents[present]), jnp.asarray(latents[sites]), jnp.ones(len(sites), bool))
+    is_site = np.arange(round_up(len(sites))) < len(sites)
+    padded = np.resize(sites, len(is_site))
+    _, row = jax.jit(nearest)(jnp.asarray(latents[present]), jnp.asarray(latents[padded]), jnp.asarray(is_site))
     return np.bincount(np.asarray(row), minlength=len(sites))[: len(rows)]
+
+
+def round_up(size: int) -> int:
+    """Returns the power of two from `size` on, 256 or more, so that rounds of growing sizes share compiled programs."""
+    return max(256, 1 << max(size - 1, 0).bit_length())
 
 
 class _Eligible(NamedTuple):
@@ -139,7 +155,7 @@ class _Eligible(NamedTuple):
 
 
 def _eligible(encoded: Encoded, masks: Masks, num: int) -> _Eligible:
-    rows = np.flatnonzero(masks.labelled | masks.candidates | (masks.open & ~masks.audit))
+    rows = np.flatnonzero(masks.labelled | masks.candidates | masks.unanswered)
     labels = np.where(masks.labelled, masks.classes, UNLABELLED)[rows]
     part = Encoded(*(None if values is None else jnp.asarray(values[rows]) for values in encoded))
     return _Eligible(rows, part, jnp.asarray(labels, jnp.int32), min(num, int(masks.candidates.sum())))

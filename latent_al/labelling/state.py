@@ -149,4 +149,4 @@ def _status(table, labels, names, audit, past):
     skipped = table.id.isin(labels.skipped).to_numpy()
     gone = (table.status != "present").to_numpy()
     is_open = table.id.isin(asked).to_numpy() & (classes == UNLABELLED) & ~(tied | skipped | gone)
-    return selection.Masks(classes, audit, is_open, skipped | gone, tied & ~gone)
+    return selection.Masks(classes, audit, is_open, skipped & ~gone, gone, tied & ~gone)

@@ -104,7 +104,8 @@ def keep_compiled(folder: Path) -> None:
     """Has JAX keep compiled programs in `folder`, so that the next run starts sooner, unless it was told where."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        # Each process would else compile some fifty small programs again, more than a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
