@@ -42,6 +42,7 @@ from absl import app, flags, logging
 from latent_al.experiment.command_line import load_config, parse_config, recall, run, split_overrides
 from latent_al.experiment.describe import describe
 from latent_al.runtime.files import expand
+from latent_al.runtime.mesh import split_cpu
 from latent_al.runtime.processes import end_together, join
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput
@@ -84,6 +85,8 @@ def main(overrides, argv):
     with end_together(workdir):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
+        else:
+            split_cpu()
         command = shlex.join(["python", *sys.argv])
         run(config, workdir, encoders_dir=ENCODERS.value, command=command, overrides=overrides)
 

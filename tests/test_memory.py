@@ -117,6 +117,9 @@ def test_what_is_asked_for_is_kept_to_or_refused():
     )
     with pytest.raises(BadInput, match=message + "seeds_at_once to 5 .*, spread the pool"):
         choose_seeds(linear(0.15, 0.2), 20, 20, None)
+    mesh = make_mesh(dict(seeds=2), [SEEDS])
+    with pytest.raises(BadInput, match=r"are available; have one device hold the pool alone \(mesh.seeds=1\), spread"):
+        choose_seeds(linear(0.15, 1.0), 20, None, mesh)
     for wanted in (None, 1):
         with pytest.raises(BadInput, match="are available; spread the pool over more devices"):
             choose_seeds(linear(0.15, 1.0), 20, wanted, None)

@@ -2,11 +2,14 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from math import prod
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import joblib
 import numpy as np
 import pytest
 from collectives import largest_collective
@@ -16,7 +19,7 @@ from latent_al.experiment.run import run_experiment
 from latent_al.kernels._sharding import POOL
 from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
-from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place_rows, with_padding
+from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place_rows, split_cpu, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState
 
@@ -186,13 +189,31 @@ def test_a_mesh_that_does_not_fit_is_refused(spec, blocks, message):
         make_mesh(spec, blocks)
 
 
+@pytest.mark.parametrize("sizes, num", [([6, 6], 6), ([9, 6], 3), ([20, 4], 4), ([24], 8), ([5, 4], 1)])
+def test_seeds_are_spread_over_as_many_devices_as_share_them_evenly(sizes, num):
+    mesh = make_mesh(None, [list(range(size)) for size in sizes])
+    assert mesh is None if num == 1 else mesh.shape == dict(seeds=num, pool=1)
+
+
+def test_launches_make_each_core_a_device_unless_told(monkeypatch):
+    split_cpu()
+    assert jax.config.jax_num_cpu_devices == -1
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    script = "from latent_al.runtime.mesh import split_cpu; split_cpu(); import jax; print(jax.device_count())"
+    for told, num in ((None, joblib.cpu_count()), ("3", 3)):
+        if told:
+            monkeypatch.setenv("JAX_NUM_CPU_DEVICES", told)
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert int(run.stdout) == num
+
+
 @pytest.mark.slow
 def test_an_experiment_on_a_mesh_ends_with_the_same_bytes(tmp_path):
-    for name, mesh in (("one", None), ("several", dict(seeds=2)), ("spread", MIXED)):
+    for name, mesh in (("one", dict(seeds=1)), ("several", None), ("spread", MIXED)):
         config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
         config.num_seeds = config.seeds_at_once = 4
-        if mesh:
-            config.mesh = mesh
+        config.mesh = mesh
         config.arms.distance = config.arms.margin.copy_and_resolve_references()
         config.arms.distance.strategy = dict(name="distance")
         run_experiment(config, str(tmp_path / name))

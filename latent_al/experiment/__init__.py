@@ -9,6 +9,7 @@ require(
     "annotated_types",
     "docstring_parser",
     "flax",
+    "joblib",
     "ml_collections",
     "optax",
     "orbax",

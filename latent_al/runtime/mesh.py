@@ -1,5 +1,6 @@
 """The mesh of devices of a run: its seeds lie along one axis, the rows of its pool along another."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import joblib
 import numpy as np
 import psutil
 from jax.experimental import multihost_utils
@@ -42,12 +44,24 @@ class Rows:
         return self.size
 
 
+def split_cpu() -> None:
+    """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
+
+    Small networks of many seeds leave cores idle on one device.
+    """
+    is_told = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not is_told:
+        jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+
+
 def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh | None:
     """Returns the mesh that `config.mesh` asks for, such as `dict(seeds=2, pool=4)`; None for one device.
 
+    Without a spec one process spreads its seeds over as many devices as share them evenly.
+
     Args:
         spec: devices along each of the axes `seeds` and `pool`; 1 along one that is not named. Several processes use
-            all devices, by default all along `pool`; one process without a mesh uses one device.
+            all devices, by default all along `pool`.
         blocks: the seeds that run side by side.
 
     Raises:
@@ -57,9 +71,9 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
     devices = jax.devices()
     is_one_of_several = jax.process_count() > 1
     if spec is None:
-        if not is_one_of_several:
+        spec = {POOL: len(devices)} if is_one_of_several else {SEEDS: _sharing(len(devices), blocks)}
+        if spec == {SEEDS: 1}:
             return None
-        spec = {POOL: len(devices)}
     sizes = dict(spec)
     has_axes = bool(sizes) and sizes.keys() <= {SEEDS, POOL}
     if not has_axes or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
@@ -88,6 +102,11 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
     if is_one_of_several:
         _connect(mesh)
     return mesh
+
+
+def _sharing(num_devices, blocks):
+    """Returns the most devices that share the seeds of each block evenly."""
+    return max(num for num in range(1, num_devices + 1) if all(len(block) % num == 0 for block in blocks))
 
 
 def over_seeds(
