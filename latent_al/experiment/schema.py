@@ -34,7 +34,7 @@ from latent_al.strategies.synthesis import nearest_to_synthesised, query_synthes
 from latent_al.strategies.uncertainty import MEASURES, PICKS
 from latent_al.types import BadInput
 
-CHECKED = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
+CHECKED = pydantic.ConfigDict(extra="forbid", defer_build=True)
 SCALARS = {bool: "a bool", int: "an int", float: "a float", str: "a str", types.NoneType: "None"}
 
 Int = Annotated[int, pydantic.Strict()]
@@ -103,7 +103,7 @@ class Table:
         for field, _, info in fields:
             setattr(plain, field, info)
         plain.what, plain.help = self.what, help_of(factory)
-        return checked(plain)
+        return checked(plain, is_in_source=False)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler):
         choices = {name: handler.generate_schema(self.entry(name)) for name in self.entries}
@@ -120,9 +120,14 @@ class Choice:
         return core_schema.literal_schema(self.names)
 
 
-def checked(cls: type) -> type:
-    """Decorates a subclass of `Settings`: a frozen, keyword-only dataclass that pydantic checks strictly."""
-    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=CHECKED)(cls)
+def checked(cls: type, *, is_in_source: bool = True) -> type:
+    """Decorates a subclass of `Settings`: a frozen, keyword-only dataclass that pydantic checks strictly.
+
+    Args:
+        is_in_source: its fields have docstrings below them, for which pydantic searches all modules.
+    """
+    config = CHECKED | {"use_attribute_docstrings": is_in_source}
+    return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=config)(cls)
 
 
 BOUNDS = {
