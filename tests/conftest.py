@@ -10,9 +10,11 @@ import pytest
 from latent_al.data.arrays import assemble, to_split
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the time of these tests is compilation; the programs that they launch take the flag over.
+# Most of the time of these tests is compilation; the programs that they launch take the flags over. Without the fusion
+# emitters XLA compiles in half the time.
 # Eight simulated devices are for the tests of meshes; all others use the first.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8")
+FLAGS = ("backend_optimization_level=0", "cpu_use_fusion_emitters=false", "force_host_platform_device_count=8")
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in FLAGS))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -235,7 +235,10 @@ def kl_values(mu: Float[Array, "n d"], log_sigma: Float[Array, "n d"]) -> Float[
 
 def _reversed(distances, bound):
     """Returns one minus distances over their bound, or largest; NaN where all distances are zero."""
-    return jnp.clip(1 - distances / (distances.max() if bound is None else bound), 0, 1)
+    if bound is None:
+        # The gradient of `max` compares all rows with the largest; XLA may compute them again, with other roundings.
+        bound = distances[distances.argmax()]
+    return jnp.clip(1 - distances / bound, 0, 1)
 
 
 def _centred(x):
