@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_al.models import AUTOENCODERS, convolutions
+from latent_al.models import AUTOENCODERS, convolutions, cpu
 from latent_al.models.classifiers import cnn, mlp
 from latent_al.models.layers import drop, max_pool_2x
 from latent_al.models.resnet import ResNet18
@@ -119,6 +119,12 @@ def test_dropout_has_the_same_distribution(rate, on_both):
         centred = kept - kept.mean()
         assert abs((centred[:, 1:] * centred[:, :-1]).mean()) < 6 / np.sqrt(num)
         assert abs((centred[1:] * centred[:-1]).mean()) < 6 / np.sqrt(num)
+
+
+@pytest.mark.parametrize("reach", [1, 30, 1000, 10_000])
+def test_cosines_are_the_same(reach):
+    angles = np.random.default_rng(0).uniform(-reach, reach, size=(300, 50)).astype(np.float32)
+    np.testing.assert_allclose(cpu.cos(jnp.asarray(angles)), np.cos(angles.astype(np.float64)), atol=1e-6)
 
 
 def test_pools_are_the_same(on_both):
