@@ -5,6 +5,7 @@
 Margin rounds on Gaussian latents in 10 classes, by a perceptron of the sizes in JOBS: those of configs/digits_vae.py,
 configs/synthetic_ibal.py and configs/mnist_vae.py. Seconds are medians after a run that compiles; all three take turns.
 The share of the peak compares multiply-adds a second of the rounds with those of a product of 2,048 x 2,048 matrices.
+`farthest_first` are 1,000 farthest points of 55,000 x 30, from one row and from ten rows.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import seconds
 
+from latent_al.kernels import farthest_first
 from latent_al.loop import init, make_problem, step
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import make_mesh, over_seeds, place, split_cpu
@@ -85,6 +87,14 @@ def make(job, num_seeds, mesh):
     return play
 
 
+def make_starts(num, mesh):
+    """Returns a function that selects farthest points from each of `num` rows."""
+    points = place(jax.random.normal(jax.random.key(0), (55_000, 30)), mesh)
+    taken = jnp.zeros(len(points), bool)
+    select = over_seeds(lambda first, points: farthest_first(points, taken, 1000, first=first), (0, None), mesh=mesh)
+    return lambda: select(jnp.arange(num), points).block_until_ready()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
@@ -100,6 +110,8 @@ def main():
         share = job.multiply_adds * 10 / spread / (SIDE**3 / peak)
         told = f"ten on one device {ten:.2f} s, {ten / one:.1f} times; on all {spread:.2f} s, {spread / one:.1f} times"
         print(f"{name:15} one seed {one:.2f} s; {told}, {share:.0%} of the peak", flush=True)
+    one, ten, spread = seconds(repeats, make_starts(1, None), make_starts(10, None), make_starts(10, mesh))
+    print(f"farthest_first one {one:.3f} s; ten on one device {ten / one:.1f} times; on all {spread / one:.1f} times")
 
 
 if __name__ == "__main__":
