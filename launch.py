@@ -85,7 +85,7 @@ def main(overrides, argv):
     with end_together(workdir):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)
-        else:
+        elif "job" not in config:
             split_cpu()
         command = shlex.join(["python", *sys.argv])
         run(config, workdir, encoders_dir=ENCODERS.value, command=command, overrides=overrides)

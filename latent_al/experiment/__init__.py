@@ -17,5 +17,6 @@ require(
     "psutil",
     "pydantic",
     "pydantic_core",
+    "threadpoolctl",
     "tqdm",
 )

@@ -15,6 +15,7 @@ import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+from threadpoolctl import threadpool_limits
 
 from latent_al.kernels._sharding import POOL
 from latent_al.runtime.processes import is_first
@@ -47,11 +48,13 @@ class Rows:
 def split_cpu() -> None:
     """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
 
-    Small networks of many seeds leave cores idle on one device.
+    Small networks of many seeds leave cores idle on one device. BLAS gets one thread: for several, devices would wait
+    for each other.
     """
     is_told = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not is_told:
         jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+        threadpool_limits(1, user_api="blas")
 
 
 def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh | None:
