@@ -103,6 +103,13 @@ ON_BOTH_VAES = (
     ("greedy batches are ahead of margin at first", "above", "validation at 300", "latents_greedy", "latents_margin"),
     ("greedy batches are behind margin at last", "below", TEST, "latents_greedy", "latents_margin"),
 )
+MEASURES = (
+    ("entropy is ahead of random", "above", "entropy_top_k", "latents_random"),
+    ("least confidence is ahead of random", "above", "least_confident_top_k", "latents_random"),
+    ("margin is ahead of entropy", "above", "margin_top_k", "entropy_top_k"),
+    ("top k is level with random partitions, by margin", "level", "margin_top_k", "margin_random_partitions"),
+    ("a tenth of the pool is level with all of it, by margin", "level", "margin_top_k_subsampled", "margin_top_k"),
+)
 CLUSTERED_AHEAD = "clustered normal is far ahead of random on the VAE"
 QUARTER = "farthest points have a smaller error than random ones with a quarter of the labels"
 IBAL_AHEAD = {
@@ -117,6 +124,11 @@ def on_both_vaes():
         for text, expected, quantity, arm, other in ON_BOTH_VAES:
             arms = (f"{launch}/{arm}", f"{launch}/{other}")
             yield Claim(TONNAER, text, f"MNIST, {name}", expected, quantity, *arms)
+
+
+def on_measures():
+    for text, expected, arm, other in MEASURES:
+        yield Claim(TONNAER, text, "MNIST, dense VAE", expected, TEST, f"uncertainty/{arm}", f"uncertainty/{other}")
 
 
 def on_query_sets(text, launch, expected, arm, other="random", where=""):
@@ -150,6 +162,7 @@ def on_encoders(text, arm, other):
 
 CLAIMS = (
     *on_both_vaes(),
+    *on_measures(),
     on_encoders(ON_BOTH_VAES[0][0], "margin", "encoders/random_*"),
     on_encoders(ON_BOTH_VAES[2][0], "margin", "dense/pixels_margin"),
     on_encoders(ON_BOTH_VAES[3][0], "random", "dense/pixels_random"),

@@ -17,6 +17,7 @@ require(
     "psutil",
     "pydantic",
     "pydantic_core",
+    "scipy",
     "threadpoolctl",
     "tqdm",
 )

@@ -54,6 +54,9 @@ def split_cpu() -> None:
     is_told = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not is_told:
         jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+        # Only of libraries that are loaded; JAX calls this one's LAPACK.
+        import scipy.linalg  # noqa: F401
+
         threadpool_limits(1, user_api="blas")
 
 
