@@ -99,8 +99,7 @@ class Experiment(Settings):
     seeds_at_once: Count | None = None
     """Seeds that run side by side; as many as fit into memory by default."""
     mesh: Mesh | None = None
-    """Devices to spread seeds and rows over; by default seeds over as many as share them evenly, or with processes rows
-    over all."""
+    """Devices to spread seeds and rows over; by default as many as share the seeds evenly, of several processes all."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

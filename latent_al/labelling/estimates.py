@@ -172,7 +172,7 @@ def against_random(
     num = min(len(chosen[1]), num_audit - -(-num_audit // FOLDS))
     if num_audit < CALIBRATING or num < CALIBRATING // 2:
         return None
-    # Of sizes that rounds share; rows beyond are copies, which no fit reads.
+    # Sizes that rounds share; the rows beyond are copies.
     size = selection.round_up(num + num_audit)
     both = (np.concatenate([first[:num], second]) for first, second in zip(chosen, audit, strict=True))
     inputs, labels = (jnp.asarray(np.resize(rows, (size, *rows.shape[1:]))) for rows in both)
