@@ -149,6 +149,10 @@ class TestTypes:
     @over_cases
     def test_equals_the_reference(self, name, kind):
         arrays = cast(CASES[name], dtype_of(kind))
+        if (name, kind) == ("purity_radius", "bool"):
+            with pytest.raises(ValueError, match="the radius is 0, since rows of different clusters coincide"):
+                run(name, arrays)
+            return
         verify(name, run(name, arrays), arrays)
         is_wide = dtype_of(kind).itemsize == 8
         with jax.enable_x64(is_wide):

@@ -105,9 +105,10 @@ def test_digits_vae(finished):
 @pytest.mark.slow
 def test_several_dropouts_share_a_program_and_stay_apart(tmp_path):
     few = dict(num_rounds=1, num_seeds=2, arms__margin__subsample=0.5)
-    both = run_demo(tmp_path / "both", classifiers__mlp__dropout=(0.2, 0.5), baseline="random_dropout_0.5", **few)
+    swept = {f"arms__{arm}__sweep": dict(dropout=(0.2, 0.5)) for arm in ("margin", "random")}
+    both = run_demo(tmp_path / "both", baseline="random_dropout_0.5", **swept, **few)
     assert list(both["arms"]) == [f"{arm}_dropout_{rate}" for arm in ("margin", "random") for rate in (0.2, 0.5)]
-    run_demo(tmp_path / "one", classifiers__mlp__dropout=(0.5,), **few)
+    run_demo(tmp_path / "one", classifiers__mlp__dropout=0.5, **few)
     found, alone = (pd.read_csv(tmp_path / name / "queries.csv") for name in ("both", "one"))
     for arm in ("margin", "random"):
         own = found[found.arm == f"{arm}_dropout_0.5"]
