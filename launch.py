@@ -9,7 +9,7 @@ Examples, in a terminal:
 
 Configs; the head of each file has its commands, its sizes and its result:
 
-  digits_vae                  margin against random on real digits, half a minute
+  digits_vae                  margin against random on digits, half a minute
   folder                      your own images: which to label first, and next
   study                       which strategy pays, and at how many labels
   photos                      strategies on latents of a pretrained network
