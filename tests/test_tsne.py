@@ -117,7 +117,7 @@ JOINT = kernels.joint_probabilities, jax.jit(kernels.joint_probabilities, static
 STUDENT_T = kernels.student_t, jax.jit(kernels.student_t)
 DIVERGENCE = kernels.tsne_divergence, jax.jit(kernels.tsne_divergence)
 GRADIENT = jax.grad(kernels.tsne_divergence, argnums=1)
-OPTIMISED = dict(xla_backend_optimization_level=3)
+OPTIMISED = dict(xla_backend_optimization_level=3, xla_cpu_use_fusion_emitters=True)
 """As users compile, which rounds less than the quick compilation of the tests."""
 
 
@@ -289,7 +289,7 @@ class TestDivergence:
         _, latents = neighbours_and_latents("typical")
         p = kernels.student_t(jnp.array(latents))
         divergence = jax.jit(kernels.tsne_divergence, compiler_options=OPTIMISED)(p, jnp.array(latents))
-        assert abs(divergence) < 5e-6
+        assert abs(divergence) < 2e-6
         np.testing.assert_allclose(GRADIENT(p, jnp.array(latents)), 0, atol=1e-7)
 
     def test_falls_along_its_gradient(self):
