@@ -19,7 +19,7 @@ from latent_al.experiment.run import run_experiment
 from latent_al.kernels._sharding import POOL
 from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
-from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place_rows, split_cpu, with_padding
+from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place, place_rows, split_cpu, with_padding
 from latent_al.strategies import STRATEGIES
 from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState
 
@@ -144,6 +144,12 @@ def test_a_device_has_its_share_of_the_rows():
     placed = place_rows(rows, mesh)
     assert {shard.data.shape for shard in placed.values.addressable_shards} == {(21, 2)}
     np.testing.assert_array_equal(gather(placed), rows)
+
+
+def test_a_scalar_lies_on_all_devices():
+    (placed,) = place((np.float32(3),), make_mesh(MIXED, [[0, 1]]))
+    assert len(placed.devices()) == 6
+    assert placed == 3
 
 
 def test_no_seed_moves():

@@ -334,7 +334,9 @@ def _put(array, shape, mesh, spec):
 
     def part(index):
         values = np.asarray(array[index])
-        wanted = [len(range(*cut.indices(size))) for cut, size in zip(index, shape, strict=True)]
+        wanted = tuple(len(range(*cut.indices(size))) for cut, size in zip(index, shape, strict=True))
+        if values.shape == wanted:  # np.pad refuses a scalar.
+            return values
         return np.pad(values, [(0, size - have) for size, have in zip(wanted, values.shape, strict=True)])
 
     # One by one, so that no more than a device's part is there twice.
