@@ -21,11 +21,11 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
     smoke                     the tiny size that tests launch; smoke_synthesis, that of synthesis
 
 They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on take the convolutional VAE of Table
-4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 40 minutes on two cores. `gan-best` and so on
+4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 20 minutes on two cores. `gan-best` and so on
 take the VAE/GAN of Larsen et al. (2016).
 
 Expect of `best` a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
-with random on latents, 96.6 % and 93.9 % on pixels; of `conv-best` with 15 epochs a validation loss of 62.4, and 98.0 %
+with random on latents, 96.9 % and 94.1 % on pixels; of `conv-best` with 15 epochs a validation loss of 62.4, and 98.0 %
 with margin, 97.6 % with greedy batches and 95.7 % with random on latents. docs/results.md has the rest.
 
 `svhn-best` (Table 5.5, Figure 5.24), `svhn-all_labels` (Table 5.5), `svhn-uncertainty` (Figure 5.10),
