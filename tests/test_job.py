@@ -24,9 +24,9 @@ def plain(tmp_path):
     np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
     encoder = dict(name="precomputed", latents=str(tmp_path / "latents.npy"), index=str(tmp_path / "index.csv"))
 
-    def plain(**changes):
+    def plain(root=images, **changes):
         settings = dict(audit=0, num_initial=3, query_size=3, initial=dict(name="random")) | changes
-        return workdir, call(images, workdir, encoder=encoder, **settings)
+        return workdir, call(root, workdir, encoder=encoder, **settings)
 
     return plain
 
@@ -154,6 +154,13 @@ def test_queries_that_are_gone_are_written_again(plain):
     again = queries_of(workdir, 0)
     assert again[["id", "file_name", "rank", "reason"]].equals(before[["id", "file_name", "rank", "reason"]])
     assert record_of(workdir, 1)["num_labels"] == 1
+
+
+def test_names_below_a_folder_that_a_variable_gives(plain, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOTOS", str(tmp_path / "images"))
+    workdir, _ = plain(root="$PHOTOS")
+    (workdir / "labels/mine.csv").write_text("file_name,label\nimages/00.png,red\n")
+    assert "1 new answers: 1 labelled" in plain(root="$PHOTOS")[1]
 
 
 def test_a_copy_of_a_round_by_another_program_is_named(plain):

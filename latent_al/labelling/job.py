@@ -91,7 +91,7 @@ def _run(config, folder, parts):
         scanned,
         classes=tuple(config.classes),
         rename=dict(config.rename),
-        root_name=Path(data.root).resolve().name,
+        root_name=plan.root.resolve().name,
         encoding=config.encoding,
         seed=config.seed,
     )
