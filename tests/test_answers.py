@@ -291,6 +291,7 @@ def test_a_name_that_had_two_contents_means_the_old_one(tmp_path, read):
         '{"file_name": "a b.png", "label": "cat"}\n{"file_name": "\u00e9.png", "label": null}\n',
         [dict(file_name="a b.png", label="cat"), dict(file_name="other.png", label="")],
         '{"file_name": "a b.png", "label": "cat"}\n',
+        '{"file_name": "a b.png", "label": "cat", "note": "\u2028\u0085"}\r\n{"file_name": "=b.png", "label": ""}\r\n',
         "path,label\nphotos/a%20b.png,cat\n".encode("utf-16-le"),
         [task(None, annotation(choice("cat"))) | dict(data=dict(image="/data/upload/3/0fa12b3c-a_b.png"))],
         [task(None, annotation(choice("cat"))) | dict(data=dict(picture="/data/local-files/?d=photos/a%20b.png"))],
@@ -302,6 +303,46 @@ def test_tables_that_people_have(read, content):
     (answer,), refusals = read(content, root_name="photos")
     assert not refusals
     assert (answer.id, answer.label) == (IDS[0], "cat")
+
+
+COUNTED = pd.DataFrame(dict(id=IDS, file_name=["1.png", "2.png", "cat.png", "3.png"], status="present"))
+LOCAL = "/data/local-files/?d=photos/{}.png"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"annotation_id,annotator,choice,id,image\n9,1,cat,1,{LOCAL.format(2)}\n",
+        "id,file_name,label\n1,2.png,cat\n",
+        [dict(id="1", file_name="2.png", label="cat")],
+        [dict(id=1, annotations=[annotation(choice("cat"))], data=dict(id="1", caption="cat", image=LOCAL.format(2)))],
+    ],
+)
+def test_what_counts_rows_names_no_image(tmp_path, read, content):
+    """Though there is a file of that name, as of the caption."""
+    read(content)
+    answers, refusals = read_answers(tmp_path, COUNTED, names(), root_name="photos")
+    assert [(answer.id, answer.label) for answer in answers] == [(IDS[1], "cat")]
+    assert not refusals
+
+
+@pytest.mark.parametrize(
+    "content, kept",
+    [
+        ("id,file_name,label\n1,other.png,cat\n1,2.png,cat\n", 1),
+        ("path,file,label\ncat.png,1.png,cat\n,2.png,cat\n", 1),
+        ([dict(data=dict(caption="cat", image=LOCAL.format(4)), annotations=[annotation(choice("cat"))])], 0),
+        ([dict(data=dict(caption="cat", picture=LOCAL.format(2)), annotations=[annotation(choice("cat"))])], 0),
+    ],
+)
+def test_a_row_that_may_mean_another_image_is_refused(tmp_path, read, content, kept):
+    read(content)
+    refused(read_answers(tmp_path, COUNTED, names(), root_name="photos"), kept=kept)
+
+
+def test_an_image_may_be_named_by_its_number_alone(tmp_path, read):
+    read("id,label\n1,cat\n")
+    assert [answer.id for answer in read_answers(tmp_path, COUNTED, names())[0]] == [IDS[0]]
 
 
 def test_the_row_is_that_of_the_spreadsheet(read):

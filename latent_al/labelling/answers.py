@@ -200,14 +200,14 @@ def _check(file, source, pool):
 
 
 def _find(texts, pool):
-    """Returns the image that a row names by its id or else its file name, or None."""
+    """Returns the image that a row names by its id or else its file name; None where it names none, or several."""
     texts = [text for text in texts if isinstance(text, str) and text]
     by_id = next((text for text in texts if text in pool.ids), None)
     if by_id is not None:
         return _Image(by_id, "")
-    names = (pool.names.find(text) for text in texts)
-    name = next((name for name in names if name is not None), None)
-    return None if name is None else _Image(pool.by_name[name], name)
+    names = [name for name in map(pool.names.find, texts) if name is not None]
+    images = {pool.by_name[name] for name in names}
+    return _Image(images.pop(), names[0]) if len(images) == 1 else None
 
 
 def _spell(texts):

@@ -12,7 +12,9 @@ from latent_al.runtime.files import unguard
 from latent_al.types import BadInput
 
 IMAGES = ("latent_al_id", "id", "file_name", "filename", "file", "image", "path")
-"""Columns that may name the image; Label Studio has ids of its own, named `id`."""
+"""Columns that may name the image."""
+COUNT = "id"
+"""The one of them in which Label Studio, and many tables, count rows."""
 LABELS = ("label", "choice", "class")
 CONTROL = "choice"
 """The name of the control in our labelling configuration."""
@@ -115,7 +117,8 @@ def _from_csv(text):
             named = dict(zip(header, map(unguard, cells), strict=False))
             # A spreadsheet may leave out empty cells at the end of a row.
             content = _Cells(named, any(cells[len(header) :]))
-            rows.append((row + num_skipped, [named.get(name, "").strip() for name in images], content))
+            texts = {name: named.get(name, "").strip() for name in images}
+            rows.append((row + num_skipped, _naming(texts, images), content))
     except csv.Error as error:
         row = len(rows) + 1 + num_skipped
         raise BadInput(f"row {row}: {error}; a quote may be open: close it, or export again.") from error
@@ -175,7 +178,8 @@ def _load(text):
         # JSON lines of one line.
         return [tree] if isinstance(tree, dict) and not set(IMAGES).isdisjoint(tree) else tree
     except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
+        # Not by `splitlines`: text in JSON may hold other separators, such as U+2028.
+        lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) < 2 or not all(line.lstrip().startswith("{") for line in lines):
             raise
         return [json.loads(line) for line in lines]
@@ -185,7 +189,8 @@ def _from_export(tasks):
     rows = []
     for row, task in enumerate(tasks, 1):
         data = _part(task, "data", dict)
-        images = [data.get("latent_al_id"), *(value for name, value in data.items() if name != "latent_al_id")]
+        # A project may name its data as it likes.
+        images = _naming(data, IMAGES if any(data.get(name) for name in IMAGES if name != COUNT) else data)
         annotations = _part(task, "annotations", list)
         marked = [part for part in annotations if isinstance(part, dict) and part.get("ground_truth")]
         rows += [(row, images, annotation) for annotation in marked or annotations]
@@ -228,7 +233,7 @@ def _from_list(tasks):
         )
     if not any(name in task for task in tasks for name in LABELS):
         raise BadInput(f"its first task has {_names(tasks[0])}, but no label; expected {FORMS}.")
-    rows = [(row, [task.get(name) for name in IMAGES], task) for row, task in enumerate(tasks, 1)]
+    rows = [(row, _naming(task, IMAGES), task) for row, task in enumerate(tasks, 1)]
     return Rows(rows, _of_task)
 
 
@@ -238,6 +243,12 @@ def _of_task(task):
         choice = _single(_part(choice, "choices", list))
     choice = "" if choice is None else choice
     return Said(choice, *(_to_text(task.get(name)) for name in ("annotator", "updated_at", "lead_time")))
+
+
+def _naming(row, names):
+    """Returns what may name the image in these columns; a number that counts rows only where nothing else does."""
+    is_counted = str(row.get(COUNT, "")).isdecimal() and any(row.get(name) for name in names if name != COUNT)
+    return [row.get(name) for name in names if name != COUNT or not is_counted]
 
 
 def _part(tree, name, kind):
