@@ -180,6 +180,19 @@ class TestTypes:
         with pytest.raises(ValueError, match="points has float64 .* float32 does not hold"):
             kernels.farthest_first(np.array([[1e300], [1.0]]), taken, 1)
 
+    @pytest.mark.parametrize("kind", [">f2", ">f4", ">f8", ">i2", ">i8", "longdouble"])
+    def test_what_numpy_alone_holds_is_converted(self, kind):
+        scores, clusters = np.array([3, 9, 1]), np.array([0, 1, 0])
+        cast = scores.astype(kind)
+        assert kernels.top_k(cast, np.zeros(3, bool), 2).tolist() == [1, 0]
+        assert jax.jit(partial(kernels.top_k, cast, num=2))(jnp.zeros(3, bool)).tolist() == [1, 0]
+        with jax.enable_x64(True):
+            assert kernels.top_k(cast, np.zeros(3, bool), 2).tolist() == [1, 0]
+            assert kernels.entropy(np.array([[1, 0]], kind)).tolist() == [0]
+        if ">i" in kind:
+            radius = kernels.purity_radius(scores[:, None], clusters=clusters.astype(kind), share=0.5)
+            assert radius == kernels.purity_radius(scores[:, None], clusters=clusters, share=0.5)
+
     @pytest.mark.parametrize("values", [np.array([1j, 2]), np.array(["a", "b"]), np.array([None, 1])])
     def test_what_is_no_number_is_refused(self, values):
         with pytest.raises(TypeError, match=f"scores has {values.dtype}; expected real numbers"):

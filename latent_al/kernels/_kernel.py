@@ -257,7 +257,9 @@ def _array(name, spec, value):
     if not _is_of_kind(values.dtype, spec.kind):
         expected = dict(real="real numbers", integer="integers", mask="a mask, of True and False")[spec.kind]
         raise TypeError(f"{name} has {values.dtype}; expected {expected}.")
-    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    # JAX knows neither other orders of bytes nor floats of more than 64 bits.
+    native = np.dtype(np.float64) if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
+    dtype = jax.dtypes.canonicalize_dtype(native)
     if dtype == values.dtype:
         return _concrete(values)
     with np.errstate(over="ignore"):
