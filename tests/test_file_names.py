@@ -56,3 +56,17 @@ def test_what_means_several_means_none():
     assert find("/data/upload/1/0fa12b3c-a.jpg", ("x/a.jpg", "y/a.jpg")) is None
     assert find("A\u030a.png", ("\u00c5.png", "\u212b.png")) is None
     assert find("A\u030a.png", ("\u00c5.png",)) == "\u00c5.png"
+
+
+def test_a_folder_of_the_name_of_the_root():
+    """As an archive is unpacked that has the folder in it."""
+    names = ("c.jpg", "photos/c.jpg")
+    assert find("/data/local-files/?d=photos/photos/c.jpg", names) == "photos/c.jpg"
+    assert find("/home/me/photos/photos/c.jpg", names) == "photos/c.jpg"
+    assert find("/home/me/photos/c.jpg", names) == "c.jpg"
+
+
+def test_a_name_with_percent_signs_beside_the_one_that_they_stand_for():
+    names = ("a b.png", "a%20b.png")
+    assert find("/data/local-files/?d=photos/a%20b.png", names) == "a b.png"
+    assert find("/data/local-files/?d=photos/a%2520b.png", names) == "a%20b.png"

@@ -9,6 +9,9 @@ from urllib.parse import unquote
 UPLOAD = re.compile(r"(?:^|/)data/upload/\d+/(?:[0-9a-f]{8}-)?([^/]+)$")
 """The path of a file that was uploaded to Label Studio: below a number of the project, with a random prefix."""
 
+LOCAL = re.compile(r"(?:^|/)data/local-files/\?d=([^&]*)")
+"""The path of a local file in Label Studio, below its document root."""
+
 
 class FileNames:
     """The paths of image files below a folder, found by whatever names them uniquely.
@@ -56,6 +59,10 @@ def _unique(pairs):
 
 def _spellings(text):
     """Returns the text, and what it is without the syntax of a URL."""
+    local = LOCAL.search(text)
+    if local:
+        # Its percent signs are no part of a name, nor is what leads it a folder.
+        return dict.fromkeys([unquote(local[1]), local[1]])
     query = re.search(r"[?&]d=([^&]*)", text)
     path = query[1] if query else re.sub(r"^[a-z]+://[^/]*", "", text)
     return dict.fromkeys([text, path, unquote(path)])
