@@ -163,6 +163,15 @@ def test_names_below_a_folder_that_a_variable_gives(plain, tmp_path, monkeypatch
     assert "1 new answers: 1 labelled" in plain(root="$PHOTOS")[1]
 
 
+@pytest.mark.parametrize("damaged", ["[", "1", '[{"data": {}}]'])
+def test_queries_that_cannot_be_written_again(plain, damaged):
+    workdir, _ = plain()
+    (workdir / "rounds/000/queries.csv").unlink()
+    (workdir / "rounds/000/label_studio.json").write_text(damaged)
+    with pytest.raises(BadInput, match="queries.csv is gone, and .*label_studio.json, .* restore either from a copy"):
+        plain()
+
+
 def test_a_copy_of_a_round_by_another_program_is_named(plain):
     workdir, _ = plain()
     copy = workdir / "rounds/000 (conflicted copy)"
@@ -275,10 +284,11 @@ def test_damage_is_refused_and_left_as_it_is(plain):
     workdir, _ = plain()
     answer(workdir, 0, lambda query: "red")
     plain()
-    for name in ("labels.csv", "rounds/001/round.json", "audit.json"):
+    whole_but = {"labels.csv": b"", "rounds/001/round.json": b'{"round": 1}', "audit.json": b"{}"}
+    for name, other in whole_but.items():
         path = workdir / name
         whole = path.read_bytes()
-        for damaged in (whole[:-9], b"{}" if name.endswith("round.json") else b""):
+        for damaged in (whole[:-9], b"[]", other):
             path.write_bytes(damaged)
             with pytest.raises(BadInput, match=path.name):
                 plain()

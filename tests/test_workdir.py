@@ -27,10 +27,11 @@ def test_a_workdir_keeps_the_format_and_what_it_is_for(tmp_path):
     check_identity(tmp_path, {"seed": 0})
     with pytest.raises(BadInput, match=r"holds another experiment \(seed: there 0, now 1\)"):
         check_identity(tmp_path, {"seed": 1})
-    (tmp_path / "config.json").write_text("{")
-    for check in (check_format, lambda folder: check_identity(folder, {"seed": 0})):
-        with pytest.raises(BadInput, match="is not JSON .* choose another --workdir"):
-            check(tmp_path)
+    for damaged in (b"{", b"[]", b"null", b"\xff\xfe"):
+        (tmp_path / "config.json").write_bytes(damaged)
+        for check in (check_format, lambda folder: check_identity(folder, {"seed": 0})):
+            with pytest.raises(BadInput, match="is not JSON .* choose another --workdir"):
+                check(tmp_path)
 
 
 def test_embeddings_may_move(tmp_path):

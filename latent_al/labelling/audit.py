@@ -149,9 +149,12 @@ def read_audit(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "audit.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        audit = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(audit, dict) or not {"num", "share"} <= audit.keys():
+            raise ValueError("num or share is missing")
     except ValueError as error:
         raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
+    return audit
 
 
 def in_random_order(table: pd.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:

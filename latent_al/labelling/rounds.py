@@ -13,6 +13,9 @@ from latent_al.labelling import label_studio, sheets
 from latent_al.runtime.files import put_in_place, write_atomically, write_csv, write_json
 from latent_al.types import BadInput
 
+READ_AGAIN = {"classes", "queries", "audit", "num_answers", "num_labels"}
+"""What later rounds read of `round.json`."""
+
 
 def past_rounds(workdir: Path) -> list[dict[str, Any]]:
     """Reads `round.json` of each round, in order.
@@ -32,8 +35,8 @@ def past_rounds(workdir: Path) -> list[dict[str, Any]]:
             raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
         try:
             record = json.loads((folder / "round.json").read_text(encoding="utf-8"))
-            if not isinstance(record, dict) or record.get("round") != index:
-                raise ValueError(f"it is not of round {index}")
+            if not isinstance(record, dict) or record.get("round") != index or not record.keys() >= READ_AGAIN:
+                raise ValueError(f"it is not all of round {index}")
         except (OSError, ValueError) as error:
             raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
         records.append(record)
@@ -85,15 +88,25 @@ def publish(
 
 
 def restore_queries(workdir: Path) -> list[str]:
-    """Writes each `queries.csv` that is gone again, from the tasks of its round, and returns a line about it."""
+    """Writes each `queries.csv` that is gone again, from the tasks of its round, and returns a line about it.
+
+    Raises:
+        BadInput: the tasks cannot be read.
+    """
     lines = []
     for folder in sorted((workdir / "rounds").glob("[0-9]*")):
         path = folder / "label_studio.json"
         if (folder / "queries.csv").exists() or not path.exists():
             continue
-        tasks = json.loads(path.read_text(encoding="utf-8"))
         columns = {"id": "latent_al_id", "file_name": "file_name", "rank": "rank", "reason": "reason"}
-        rows = [{column: task["data"][name] for column, name in columns.items()} for task in tasks]
+        try:
+            tasks = json.loads(path.read_text(encoding="utf-8"))
+            rows = [{column: task["data"][name] for column, name in columns.items()} for task in tasks]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{folder / 'queries.csv'} is gone, and {path}, to write it again from, cannot be read ({error!r}); "
+                "restore either from a copy."
+            ) from error
         _write_queries(folder, pd.DataFrame(rows, columns=list(columns)))
         lines.append(f"{folder / 'queries.csv'} was gone and is there again, without labels; those read before stay.")
     return lines

@@ -130,9 +130,12 @@ def _without_paths(tree):
 
 def _read_kept(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path} is not JSON ({error}); choose another --workdir, or delete this one.") from error
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(kept, dict):
+            raise ValueError(f"it holds {kept!r:.20}")
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON of a config ({error}); choose another --workdir, or delete it.") from error
+    return kept
 
 
 def _check_format(kept, folder):
