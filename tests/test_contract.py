@@ -193,6 +193,18 @@ class TestTypes:
             radius = kernels.purity_radius(scores[:, None], clusters=clusters.astype(kind), share=0.5)
             assert radius == kernels.purity_radius(scores[:, None], clusters=clusters, share=0.5)
 
+    def test_what_is_no_array_is_refused(self):
+        scores, taken = np.ma.array([3.0, 9.0, 1.0], mask=[False, True, False]), np.zeros(3, bool)
+        with pytest.raises(TypeError, match="scores is a masked array, whose mask .* mark rows as taken"):
+            kernels.top_k(scores, taken, 2)
+        with pytest.raises(TypeError, match=r"scores is None; expected an array \[n\]"):
+            kernels.top_k(None, taken, 2)
+
+    @pytest.mark.parametrize("key", [0, [0, 1], np.array([0, 1]), jnp.array([0.0, 1.0])])
+    def test_what_is_no_key_is_refused(self, key):
+        with pytest.raises(TypeError, match="key has .*; expected one key, such as jax.random.key"):
+            kernels.random_partitions(key, np.arange(3.0), np.zeros(3, bool), 2)
+
     @pytest.mark.parametrize("values", [np.array([1j, 2]), np.array(["a", "b"]), np.array([None, 1])])
     def test_what_is_no_number_is_refused(self, values):
         with pytest.raises(TypeError, match=f"scores has {values.dtype}; expected real numbers"):

@@ -230,6 +230,8 @@ def _received(name, value, annotation, specs):
         return _static(name, value, annotation)
     if hasattr(annotation, "leaftype"):
         return jax.tree.map(functools.partial(_array, name, specs[name]), value)
+    if value is None and _is_spec(specs[name]) and type(None) not in typing.get_args(annotation):
+        raise TypeError(f"{name} is None; expected an array [{' '.join(specs[name].dims)}].")
     return _map(lambda spec, part: _array(name, spec, part), specs[name], value)
 
 
@@ -253,6 +255,8 @@ def _array(name, spec, value):
         return _one_key(name, value)
     if isinstance(value, jax.Array) and _is_of_kind(value.dtype, spec.kind):
         return value
+    if np.ma.isMaskedArray(value):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data, and mark rows as taken.")
     values = np.asarray(value)
     if not _is_of_kind(values.dtype, spec.kind):
         expected = dict(real="real numbers", integer="integers", mask="a mask, of True and False")[spec.kind]
@@ -277,6 +281,9 @@ def _array(name, spec, value):
 
 def _one_key(name, value):
     is_typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    dtype = getattr(value, "dtype", type(value).__name__)
+    if not is_typed and dtype != np.uint32:
+        raise TypeError(f"{name} has {dtype}; expected one key, such as jax.random.key(0).")
     if jnp.ndim(value) != (0 if is_typed else 1):
         raise ValueError(f"{name} has shape {jnp.shape(value)}; expected one key, such as jax.random.key(0).")
     return value
