@@ -29,6 +29,9 @@ LEARNER = mlp(hidden=(8,), dropout=0.1, learning_rate=1e-2, epochs=5, batch_size
 MARGIN = STRATEGIES["uncertainty"](measure="margin", pick="random_partitions")
 DISTANCE = STRATEGIES["distance"]()
 MIXED = dict(seeds=2, pool=3)
+GREEDY = dict(
+    name="greedy_diverse", measure="margin", representativeness=None, alpha=0.5, beta=0.0, distance="euclidean"
+)
 
 
 def fit_one(key, setting, state, problem):
@@ -224,8 +227,9 @@ def test_an_experiment_on_a_mesh_ends_with_the_same_bytes(tmp_path):
         config = runpy.run_path(str(CONFIG))["get_config"]("smoke")
         config.num_seeds = config.seeds_at_once = 4
         config.mesh = mesh
-        config.arms.distance = config.arms.margin.copy_and_resolve_references()
-        config.arms.distance.strategy = dict(name="distance")
+        for arm, strategy in dict(distance=dict(name="distance"), greedy=GREEDY).items():
+            config.arms[arm] = config.arms.margin.copy_and_resolve_references()
+            config.arms[arm].strategy = strategy
         run_experiment(config, str(tmp_path / name))
     for table in ("queries.csv", "metrics.csv"):
         assert (tmp_path / "several" / table).read_bytes() == (tmp_path / "one" / table).read_bytes()
