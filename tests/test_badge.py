@@ -89,6 +89,14 @@ def test_inside_jit_no_gradient_is_made_and_those_not_finite_come_last():
     assert program.memory_analysis().temp_size_in_bytes < gradients(probs, features).size * 4
 
 
+def test_rows_that_are_not_finite_come_after_equal_ones():
+    probs, features = jnp.full((6, 2), 0.5), jnp.ones((6, 1)).at[jnp.array([1, 4])].set(jnp.nan)
+    select = jax.jit(jax.vmap(partial(kernels.badge, num=6), (0, None, None, None)))
+    rows = np.asarray(select(jax.random.split(jax.random.key(0), 20), probs, features, jnp.zeros(6, bool)))
+    assert (np.sort(rows) == np.arange(6)).all()
+    assert np.isin(rows[:, -2:], [1, 4]).all()
+
+
 def test_one_row_and_impossible_sizes():
     key, rows = jax.random.key(0), (jnp.ones((1, 2)) / 2, jnp.ones((1, 3)), jnp.array([False]))
     assert kernels.badge(key, *rows, 1).tolist() == [0]

@@ -1,6 +1,7 @@
 """Kernels beside the slow obvious loop, in and out of `jit` and `vmap`."""
 
 import inspect
+from functools import partial
 
 import chex
 import jax
@@ -51,8 +52,23 @@ def test_mutual_information_equals_the_loop():
     np.testing.assert_allclose(found, np.subtract(of_mean, mean_of), atol=1e-6)
 
 
+def test_mutual_information_of_narrow_predictions_is_the_same_inside_jit():
+    def draw(key):
+        return jax.random.dirichlet(key, jnp.ones(3), (20,)).astype(jnp.bfloat16)
+
+    inform = partial(kernels.mutual_information, predict=draw, num_draws=4)
+    expected = inform(jax.random.key(0))
+    assert expected.dtype == jnp.float32
+    np.testing.assert_allclose(jax.jit(inform)(jax.random.key(0)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
 class TestMeasures:
+    def test_a_sum_above_1_by_a_rounding_is_sure(self, measure):
+        probs = jnp.array([[1.0009, 0.0], [1.0, -1e-5]])
+        for run in (measure, jax.jit(measure)):
+            assert not run(probs).any()
+
     def test_equals_the_loop(self, measure):
         probs = np.concatenate([np.random.default_rng(0).dirichlet(np.ones(3), 200), SPECIAL_ROWS])
         expected = [MEASURES[measure](row) for row in probs.astype(np.float64)]

@@ -84,6 +84,8 @@ def _sq_lengths(probs, features):
 
 
 def _weights(values, blocked):
-    """Returns the finite values of the rows left, or 1 for each row left where none is above 0."""
-    weights = jnp.where(~blocked & (values > 0) & jnp.isfinite(values), values, 0)
-    return jnp.where((weights == 0).all(), (~blocked).astype(values.dtype), weights)
+    """Returns the finite values of the rows left; where none is above 0, 1 for each of these rows, or for each left."""
+    is_finite = ~blocked & jnp.isfinite(values)
+    weights = jnp.where(is_finite & (values > 0), values, 0)
+    possible = jnp.where(is_finite.any(), is_finite, ~blocked)
+    return jnp.where((weights == 0).all(), possible.astype(values.dtype), weights)

@@ -38,7 +38,7 @@ def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         ValueError: fewer than two classes, or a row is not of probabilities.
     """
     check_classes(probs)
-    return 1 - probs.max(axis=1)
+    return _clamped(1 - probs.max(axis=1))
 
 
 @kernel(probs=PROBABILITIES)
@@ -55,7 +55,7 @@ def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """
     check_classes(probs)
     largest = _top_two(probs)
-    return 1 - (largest.first - largest.second)
+    return _clamped(1 - (largest.first - largest.second))
 
 
 @kernel(probs=PROBABILITIES)
@@ -92,7 +92,8 @@ def mutual_information(
         raise ValueError(f"num_draws is {num_draws}; expected 2 or more: one model agrees with itself.")
     keys = jax.random.split(key, num_draws)
     probs = predict(keys[0])
-    totals = _Totals(probs, entropy(probs))
+    entropies = entropy(probs)
+    totals = _Totals(jnp.asarray(probs, entropies.dtype), entropies)
     if is_concrete(totals):
         for index in range(1, num_draws):
             probs = predict(keys[index])
@@ -124,7 +125,12 @@ def _information(totals: _Totals, num_draws: int) -> Float[Array, " n"]:
 
 def _entropy(probs):
     check_classes(probs)
-    return jnp.minimum(entropy_terms(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1)
+    return _clamped(jnp.minimum(entropy_terms(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1))
+
+
+def _clamped(values):
+    """Returns values at 0 or above: probabilities that sum to 1 but for a rounding give some below."""
+    return jnp.where(values < 0, 0, values)
 
 
 @jax.custom_jvp
