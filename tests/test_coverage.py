@@ -165,9 +165,10 @@ def test_other_refusals():
     points, taken = cloud("gaussian"), np.zeros(SIZE, bool)
     with pytest.raises(ValueError, match=r"weights \(700,\); expected \[n d\] and \[n\], with one size of n"):
         max_herding(points, taken, 3, sigma=1.0, weights=np.ones(700))
-    points[4] = 0
-    with pytest.raises(ValueError, match="rows of points are zero, the first is row 4: a zero vector has no direction"):
-        facility_location(points, taken, 3)
+    for value in (0, 1e-30):
+        points[4] = value
+        with pytest.raises(ValueError, match="1 of 702 rows of points are zero, or too short .*, the first is row 4:"):
+            facility_location(points, taken, 3)
 
 
 class TestPurity:

@@ -163,6 +163,9 @@ def test_cosine_runs_from_zero_to_one_and_is_nan_at_a_zero_row():
         distances.half_cosine_to_point(points, points[0]), [0, 0, 0.5, 1, np.nan], atol=1e-7, equal_nan=True
     )
     assert jnp.isnan(distances.half_cosine_to_point(points, points[4])).all()
+    short = jnp.array([[1e-30, 1e-30], [1.0, 1.0]])
+    np.testing.assert_array_equal(distances.half_cosine_to_point(short, short[1]), [np.nan, 0])
+    assert jnp.isnan(distances.half_cosine_to_point(short, short[0])).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

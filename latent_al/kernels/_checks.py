@@ -447,19 +447,24 @@ WEIGHTS = Check(_are_weights, _no_weights)
 
 
 def _has_direction(value, beside):
-    return _is_squarable(value, beside) & (jnp.abs(_real(value)).max(axis=1) > 0).all()
+    real = _real(value)
+    squares = jnp.einsum("nd,nd->n", real, real)
+    return _is_squarable(value, beside) & (squares >= jnp.finfo(real.dtype).tiny).all()
 
 
 def _no_direction(name, value, beside):
-    is_zero = ~value.any(axis=1)
-    if is_zero.any():
-        rows = _of_rows(name, is_zero, "zero")
-        return f"{rows}: a zero vector has no direction; leave it out, or choose max_herding."
+    dtype = np.float64 if value.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.square(value.astype(dtype)).sum(axis=1, dtype=dtype)
+    is_short = squares < np.finfo(dtype).tiny
+    if is_short.any():
+        rows = _of_rows(name, is_short, "zero, or too short to square")
+        return f"{rows}: such a vector has no direction; leave it out, scale all rows, or choose max_herding."
     return _not_squarable(name, value, beside)
 
 
 WITH_DIRECTION = Check(_has_direction, _no_direction)
-"""No row is zero, NaN or infinite, or so long that a squared distance overflows."""
+"""No row is zero, too short to square, NaN or infinite, or so long that a squared distance overflows."""
 
 
 def _num_rows(beside):

@@ -119,7 +119,7 @@ def facility_location(
         weights: of the rows to be covered, 0 or more, by default 1.
 
     Raises:
-        ValueError: as `max_herding`; a row is zero.
+        ValueError: as `max_herding`; a row is zero, or too short to square.
     """
     units = points / jnp.linalg.norm(points, axis=1, keepdims=True)
     return Coverage(*select(units, taken, num, labelled, 2**0.5, weights, LINEAR))

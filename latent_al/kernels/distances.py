@@ -180,14 +180,18 @@ def euclidean_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -
 
 @kernel()
 def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"]) -> Float[Array, " n"]:
-    """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1]; NaN where one of them is zero.
+    """Returns (1 - cosine similarity) / 2 of each row and one point, in [0, 1].
+
+    It is NaN where one of them is zero, or too short to square.
 
     Raises:
         ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
     # Of unit vectors it is a quarter of the squared distance, which does not cancel.
-    directions = points / jnp.linalg.norm(points, axis=1, keepdims=True)
-    return jnp.clip(squared_euclidean_to_point(directions, point / jnp.linalg.norm(point)) / 4, 0, 1)
+    lengths, length = jnp.linalg.norm(points, axis=1), jnp.linalg.norm(point)
+    values = squared_euclidean_to_point(points / lengths[:, None], point / length) / 4
+    # Over a length of 0 what is not 0 is infinite, and would pass for a distance.
+    return jnp.where((lengths > 0) & (length > 0), jnp.clip(values, 0, 1), jnp.nan)
 
 
 @kernel()
