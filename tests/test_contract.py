@@ -316,6 +316,23 @@ class TestGradients:
         np.testing.assert_allclose(slope, float(ends[0] - ends[1]) / (2 * step), rtol=2e-4, atol=2e-4)
 
 
+def products(jaxpr):
+    """Yields the products of matrices in a program, and in those it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for program in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(program, "eqns"):
+                yield from products(program)
+
+
+@over_cases
+def test_products_are_not_rounded_to_ten_bits(name):
+    program = jax.make_jaxpr(lambda arrays: run(name, arrays))(in_float32(name))
+    highest = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+    assert {equation.params["precision"] for equation in products(program)} <= {highest}
+
+
 @pytest.mark.parametrize(
     "name", [name if name in WITH_LOOPS else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )

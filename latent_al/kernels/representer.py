@@ -71,15 +71,14 @@ def representer_values(
     Raises:
         ValueError: the shapes differ, or a number is NaN or infinite.
     """
-    return alphas * (features @ target)[:, None]
+    return alphas * jnp.matmul(features, target, precision="highest")[:, None]
 
 
 @kernel(values=NOT_NAN, labels=LABELLED)
 def explain(values: Float[Array, " n"], labels: Int[Array, " n"], num: int) -> Explanation:
     """Selects the labelled examples of the largest and of the smallest values; ties go to the lowest row.
 
-    Inside a caller's `jit` NaN ranks with what is infinitely far from the kind, and n stands for each row that is
-    missing.
+    Inside a caller's `jit` NaN comes last in both kinds, and n stands for each row that is missing.
 
     Args:
         values: of one class of one prediction, from `representer_values`.
@@ -156,4 +155,4 @@ def ibal(
 
 
 def _importance(probs, features, labelled_sum):
-    return (probs * (1 - probs)).sum(axis=1) * (features @ labelled_sum)
+    return (probs * (1 - probs)).sum(axis=1) * jnp.matmul(features, labelled_sum, precision="highest")

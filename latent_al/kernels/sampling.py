@@ -15,7 +15,7 @@ from latent_al.kernels._checks import CLUSTERS, MAX_ROWS, ROWS_LEFT, Check, chec
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan, while_loop
 from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
-from latent_al.kernels.distances import nearest, squared_euclidean_to_point
+from latent_al.kernels.distances import nearest, root, squared_euclidean_to_point
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -134,7 +134,7 @@ def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clust
         size = _size(inside) * points.shape[1]
         mean = column_sums(jnp.where(inside[:, None], points, 0)).sum() / size
         variance = column_sums(jnp.where(inside[:, None], (points - mean) ** 2, 0)).sum() / size
-        return jnp.full(points.shape[1], mean), jnp.sqrt(variance) * jnp.eye(points.shape[1])
+        return jnp.full(points.shape[1], mean), root(variance) * jnp.eye(points.shape[1], dtype=points.dtype)
 
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 
@@ -323,7 +323,9 @@ def _draw(key, distribution, cluster, count):
         jax.random.normal(key_normal, shape),
         jax.random.uniform(key_uniform, shape, minval=-1, maxval=1),
     )
-    return distribution.centre[cluster][None, :] + noise @ distribution.factor[cluster].T
+    return distribution.centre[cluster][None, :] + jnp.matmul(
+        noise, distribution.factor[cluster].T, precision="highest"
+    )
 
 
 def _by_cluster(fit, clusters, num_clusters, is_normal):
