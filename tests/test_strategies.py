@@ -354,6 +354,16 @@ def test_expected_gradient_length_is_that_of_each_class_weighed():
     assert strategy.query(jax.random.key(0), pool, 6).tolist() == order[:6].tolist()
 
 
+def test_expected_gradient_length_tells_sure_rows_apart():
+    strategy = STRATEGIES["expected_gradient_length"](pick="top_k")
+    pool = make_pool(strategy)
+    doubts = np.linspace(1e-5, 9e-5, len(pool.taken))
+    probs = jnp.float32(np.stack([1 - doubts, 0.9 * doubts, 0.1 * doubts], axis=1))
+    pool = pool._replace(probs=probs, features=jnp.ones_like(pool.features))
+    order = np.argsort(np.where(pool.taken, 1, -doubts), kind="stable")
+    assert strategy.query(jax.random.key(0), pool, 6).tolist() == order[:6].tolist()
+
+
 def test_a_committee_queries_what_it_votes_differently_about():
     """Sure members that contradict each other disagree; unsure ones of one opinion do not."""
     strategy = STRATEGIES["query_by_committee"](num_draws=16, pick="top_k")

@@ -43,9 +43,15 @@ def expected_gradient_length(*, pick: str) -> Strategy:
     def query(key, pool, num):
         name = "expected_gradient_length"
         probs, features = probs_of(name, pool), features_of(name, pool)
-        # With the class c the gradient is the outer product of the features and probs - e_c.
-        squares = (probs**2).sum(axis=1, keepdims=True) - 2 * probs + 1
-        length = (probs * jnp.sqrt(jnp.maximum(squares, 0))).sum(axis=1) * jnp.linalg.norm(features, axis=1)
-        return PICKS[pick](key, length, pool.taken, num)
+        return PICKS[pick](key, _expected_length(probs) * jnp.linalg.norm(features, axis=1), pool.taken, num)
 
     return Strategy(query)
+
+
+def _expected_length(probs):
+    """Returns the mean length of probs - e_c over the classes c; features times it are the gradient."""
+    is_likeliest = probs.argmax(axis=1)[:, None] == jnp.arange(probs.shape[1])[None, :]
+    squares = (probs**2).sum(axis=1, keepdims=True) - 2 * probs + 1
+    # Of the likeliest class they would cancel where the classifier is sure.
+    of_likeliest = jnp.where(is_likeliest, (1 - probs) ** 2, probs**2).sum(axis=1, keepdims=True)
+    return (probs * jnp.sqrt(jnp.where(is_likeliest, of_likeliest, squares))).sum(axis=1)
