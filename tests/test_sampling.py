@@ -54,6 +54,18 @@ class TestDistributions:
             np.testing.assert_allclose(centre[cluster], np.full(3, members(cluster).mean()), rtol=1e-5)
             np.testing.assert_allclose(factor[cluster], members(cluster).std() * np.eye(3), rtol=1e-5)
 
+    def test_normal_of_one_row_has_a_gradient(self):
+        def total(points):
+            return sampling.normal(points, clusters=jnp.array([0, 0, 1]), num_clusters=3).factor.sum()
+
+        np.testing.assert_allclose(jax.grad(total)(jnp.array([[0.0], [1.0], [5.0]])), [[-0.5], [0.5], [0.0]])
+
+    def test_float32_stays_float32_where_x64_is_enabled(self):
+        with jax.enable_x64(True):
+            for fit in (sampling.uniform, sampling.normal, sampling.multi_normal):
+                fitted = fit(jnp.float32(POINTS), clusters=jnp.zeros(len(POINTS), jnp.int32), num_clusters=1)
+                assert fitted.centre.dtype == fitted.factor.dtype == jnp.float32
+
     def test_multi_normal_has_the_covariance(self):
         centre, factor, _ = sampling.multi_normal(POINTS, clusters=CLUSTERS, num_clusters=4)
         for cluster in (0, 2, 3):
@@ -199,6 +211,14 @@ class TestClusterings:
         points = jnp.concatenate([POINTS, POINTS + 50])
         clusters = np.asarray(CLUSTERINGS[name](num_clusters=2, **settings)(points))
         assert clusters[0] != clusters[40]
+        assert (clusters == np.repeat(clusters[[0, 40]], 40)).all()
+
+    @pytest.mark.parametrize("name, settings", [("ward", {}), ("gaussian_mixture", dict(seed=0))])
+    @pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
+    def test_other_types_than_float32(self, name, settings, dtype):
+        with jax.enable_x64(True):
+            points = jnp.concatenate([POINTS, POINTS + 50]).astype(dtype)
+            clusters = np.asarray(CLUSTERINGS[name](num_clusters=2, **settings)(points))
         assert (clusters == np.repeat(clusters[[0, 40]], 40)).all()
 
     def test_one_cluster_and_duplicates(self):

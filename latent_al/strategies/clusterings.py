@@ -60,7 +60,7 @@ def _on_host(function, points, **settings):
         raise ValueError(f"num_clusters is {settings['num_clusters']} but there are {size} points; lower it.")
 
     def call(points):
-        return function(np.asarray(points).tobytes(), points.shape, **settings)
+        return function(np.asarray(points, float).tobytes(), points.shape, **settings)
 
     # Not through a callback where it can be helped: that turns a ValueError into another error.
     if not isinstance(points, jax.core.Tracer):
@@ -74,7 +74,7 @@ def _ward(raw, shape, num_clusters):
     import fastcluster
     from scipy.cluster.hierarchy import fcluster
 
-    points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
+    points = np.frombuffer(raw).reshape(shape)
     if num_clusters == 1:
         return np.zeros(shape[0], np.int32)
     tree = fastcluster.linkage_vector(points, method="ward")
@@ -85,7 +85,7 @@ def _ward(raw, shape, num_clusters):
 def _gaussian_mixture(raw, shape, num_clusters, seed):
     from sklearn.mixture import GaussianMixture
 
-    points = np.frombuffer(raw, np.float32).reshape(shape).astype(float)
+    points = np.frombuffer(raw).reshape(shape)
     return np.int32(GaussianMixture(num_clusters, random_state=seed).fit_predict(points))
 
 
