@@ -116,6 +116,16 @@ def test_a_point_without_a_gradient_stays():
 
 
 @pytest.mark.slow
+def test_a_point_whose_gradient_is_too_short_to_square_moves():
+    """As it is where a softmax saturates."""
+    starts = jnp.float32(STARTS[0])
+    moved, expected = (
+        ascend(lambda points, scale=scale: scale * points.sum(axis=1), starts, num_steps=3, step_size=0.5)
+        for scale in (1e-30, 1.0)
+    )
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+
+
 def test_the_gradient_of_predictions_is_the_plain_one_under_vmap():
     """On a CPU members predict in groups; beside central differences."""
     learner = mlp(num_classes=3, hidden=(8,), dropout=0.2, learning_rate=1e-2, epochs=2, batch_size=10)

@@ -33,7 +33,7 @@ from latent_al.types import (
 SHARE = 0.95
 """Share of the training latents that have another one within a radius of 1."""
 SAMPLE = 1000
-"""Training latents, at least, whose nearest neighbours tell that radius, where there are as many."""
+"""Training latents, at least, whose nearest neighbours tell that radius, where there are twice as many."""
 
 
 def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
@@ -143,6 +143,9 @@ def ascend(
 
     def step(index, points):
         directions = gradient(points)
+        largest = jnp.abs(directions).max(axis=1, keepdims=True)
+        # Where a softmax saturates, a gradient may be too short to square.
+        directions = jnp.where(largest < 2.0**-40, 2.0**80 * directions, directions)
         lengths = jnp.linalg.norm(directions, axis=1, keepdims=True)
         is_way = (lengths > 0) & (lengths < jnp.inf)
         units = jnp.where(is_way, directions / jnp.where(is_way, lengths, 1), 0)
@@ -188,8 +191,8 @@ def answers(points: Float[Array, "num d"], pool: Pool, *, radius: Float[Array, "
 def usual_distance(encoded: Encoded) -> Float[Array, ""]:
     """Returns the distance within which `SHARE` of the training latents have another one.
 
-    It is the quantile over evenly spaced rows, at least `SAMPLE` where there are as many, of the distance to the
-    nearest of the other rows.
+    It is the quantile over every second row, or over evenly spaced ones, at least `SAMPLE`, where there are more, of
+    the distance to the nearest of the rows between them.
 
     Args:
         encoded: the training set, latents [n d].
