@@ -12,7 +12,7 @@ SPACES = ("features", "latents")
 
 
 def farthest_first() -> Strategy:
-    """Selects row by row the one farthest, in latent space, from all labelled and selected, or one at random.
+    """Selects row by row the one farthest, in latent space, from all labelled and selected; the first of all at random.
 
     A round takes at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
     """

@@ -41,7 +41,8 @@ def held_out_temperature(
     """Returns the temperature of the smallest expected calibration error on held-out thirds of the labelled rows.
 
     Predictions for each third are those of a softmax regression on the features of the rest, about their mean and of
-    unit length. The temperature is 1 where a class or a third is all there is. O(f c) time beyond `MAX_LABELLED` rows.
+    unit length. The temperature is 1 where fewer than two classes, or no more than `FOLDS` rows, are labelled. Of more
+    than `MAX_LABELLED` rows the first in the pool are used, so that time and memory are bounded.
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), by expected calibration error as in Bae, Oliveira and Sutherland
     (2025).
