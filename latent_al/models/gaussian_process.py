@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float
 
 from latent_al.models import cpu
 from latent_al.models.cpu import on_cpu
-from latent_al.models.train import as_members, in_blocks
-from latent_al.types import BadInput, Key, Learner
+from latent_al.models.train import as_members, in_blocks, labelled_slots
+from latent_al.types import UNLABELLED, BadInput, Key, Learner
 
 LENGTH_SCALES = (0.2, 0.4, 0.8)
 """Length scales of the kernel to choose from, in root mean squared distances between labelled rows."""
@@ -66,10 +66,9 @@ def gaussian_process(*, num_classes: int, num_features: int = 512) -> Learner:
         raise BadInput(f"num_features is {num_features}; expected one or more, such as 512.")
 
     def fit(key, inputs, labels, rows, count):
-        filled = jnp.where(rows < labels.shape[0], rows, rows[0])
-        is_labelled = jnp.arange(rows.shape[0]) < count
-        targets = jax.nn.one_hot(labels[filled], num_classes) - 1 / num_classes
-        return fit_posterior(key, inputs[filled], targets, is_labelled, num_features)
+        slots, labelled = labelled_slots(rows, labels, count)
+        targets = jax.nn.one_hot(labelled, num_classes) - 1 / num_classes
+        return fit_posterior(key, inputs[slots], targets, labelled != UNLABELLED, num_features)
 
     def fit_members(key, inputs, labels, rows, count):
         return as_members(fit, inputs, 0)(key, inputs, labels, rows, count)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from latent_al.kernels._sharding import num_shards, replicate, segment_sum
 from latent_al.kernels.clustering import kmeans
-from latent_al.models.train import in_blocks
+from latent_al.models.train import in_blocks, labelled_slots
 from latent_al.types import BadInput, Learner
 
 BLOCK = 1024
@@ -80,11 +80,10 @@ def label_spreading(
             raise BadInput(f"num_neighbours is {num_neighbours}, but the pool has {size} rows; set fewer.")
         anchors = place_anchors(inputs, min(num_anchors, size))
         links = link(inputs, anchors, num_neighbours)
-        filled = jnp.where(rows < size, rows, rows[0])
-        is_labelled = jnp.arange(rows.shape[0]) < count
-        targets = jnp.where(is_labelled[:, None], jax.nn.one_hot(labels[filled], num_classes), 0)
-        shares = links.weights[filled][:, :, None] * targets[:, None, :]
-        sources = jnp.zeros((len(anchors), num_classes), inputs.dtype).at[links.anchors[filled]].add(shares)
+        slots, labelled = labelled_slots(rows, labels, count)
+        targets = jax.nn.one_hot(labelled, num_classes)  # Zeros without a label.
+        shares = links.weights[slots][:, :, None] * targets[:, None, :]
+        sources = jnp.zeros((len(anchors), num_classes), inputs.dtype).at[links.anchors[slots]].add(shares)
         return Spread(anchors, spread(links, sources, alpha)), {}
 
     def predict(params, inputs):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from latent_al.types import UNLABELLED, BadInput, Learner, Scalar, is_traced
+from latent_al.models.train import labelled_slots
+from latent_al.types import BadInput, Learner, Scalar, is_traced
 
 ITERATIONS = 100
 PRECISE = 3e-5
@@ -112,9 +113,8 @@ def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:
 
     def fit(key, inputs, labels, rows, count):
         params, info = classifier.fit(key, inputs, labels, rows, count)
-        filled = jnp.where(rows < labels.shape[0], rows, rows[0])
-        features, _ = classifier.predict(params, inputs[filled])
-        labelled = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
+        slots, labelled = labelled_slots(rows, labels, count)
+        features, _ = classifier.predict(params, inputs[slots])
         weights, residual = refit(features, labelled, num_classes, l2)
         return (params, weights), info | {"residual": residual}
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from latent_al.models.last_layer import minimise
-from latent_al.models.train import as_members, in_blocks
+from latent_al.models.train import as_members, in_blocks, labelled_slots
 from latent_al.types import UNLABELLED, BadInput, Key, Learner, Scalar, is_traced
 
 FOLDS = 5
@@ -63,9 +63,8 @@ def logistic_regression(*, num_classes: int, dropout: Scalar = 0.0) -> Learner:
         raise BadInput(f"dropout is {dropout}; expected a share of the latent dimensions in [0, 1), such as 0.75.")
 
     def fit(key, inputs, labels, rows, count):
-        filled = jnp.where(rows < labels.shape[0], rows, rows[0])
-        labelled = jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)
-        return fit_linear(key, inputs[filled], labelled, num_classes)
+        slots, labelled = labelled_slots(rows, labels, count)
+        return fit_linear(key, inputs[slots], labelled, num_classes)
 
     def fit_members(key, inputs, labels, rows, count):
         # On a CPU one seed after the other: side by side all would wait for the slowest line search.

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent_al.models.train import in_blocks
-from latent_al.types import UNLABELLED, BadInput, Learner
+from latent_al.models.train import in_blocks, labelled_slots
+from latent_al.types import BadInput, Learner
 
 BLOCK = 1024
 """Rows that are predicted at a time."""
@@ -46,8 +46,8 @@ def nearest_neighbours(*, num_classes: int, num_neighbours: int = 5) -> Learner:
             raise BadInput(
                 f"num_neighbours is {num_neighbours}, but at most {rows.shape[0]} rows will be labelled; set fewer."
             )
-        filled = jnp.where(rows < labels.shape[0], rows, rows[0])
-        return Neighbours(inputs[filled], jnp.where(jnp.arange(rows.shape[0]) < count, labels[filled], UNLABELLED)), {}
+        slots, labelled = labelled_slots(rows, labels, count)
+        return Neighbours(inputs[slots], labelled), {}
 
     def predict(params, inputs):
         centre = params.latents[0]

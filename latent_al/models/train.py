@@ -9,12 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from latent_al.kernels._sharding import POOL, gather, map_shards, num_shards
 from latent_al.models import cpu
 from latent_al.models.cpu import on_cpu
-from latent_al.types import Key, Params
+from latent_al.types import UNLABELLED, Key, Params
 
 BLOCK = 2048
 """Rows that a model is applied to at a time, so that memory does not grow with the pool."""
@@ -119,6 +119,15 @@ def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | in
     """Returns the first `count` of `rows` in random order, and the rest behind them."""
     slot = jnp.arange(rows.shape[0])
     return rows[jnp.argsort(jnp.where(slot < count, jax.random.uniform(key, slot.shape), jnp.inf))]
+
+
+def labelled_slots(
+    rows: Int[Array, " capacity"], labels: Num[Array, " n"], count: Int[Array, ""] | int
+) -> tuple[Int[Array, " capacity"], Num[Array, " capacity"]]:
+    """Returns the row in each slot and its label; beyond the first `count` slots the first row, and `UNLABELLED`."""
+    is_labelled = jnp.arange(rows.shape[0]) < count
+    filled = jnp.where(is_labelled, rows, rows[0])
+    return filled, jnp.where(is_labelled, labels[filled], UNLABELLED)
 
 
 def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] | int:

@@ -43,7 +43,7 @@ def coreset() -> Strategy:
 
 
 def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strategy:
-    """Selects farthest first among the share of the rows left that the classifier is least sure of.
+    """Selects farthest first among the rows that the classifier is least sure of, a share of the pool.
 
     A round takes O(n c) and at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
 
