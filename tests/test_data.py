@@ -177,6 +177,11 @@ class TestNpz:
         assert digest(stored) != digest(whole)
         assert digest(stored) == digest(load_npz(tmp_path / "files"))
 
+    def test_digest_tells_depths_apart(self, tmp_path, arrays):
+        np.save(tmp_path / "x_train.npy", arrays["x_train"].astype(np.uint16))
+        shallow, deep = (load(dict(name="npz", root=str(tmp_path), num_validation=0, depth=bits)) for bits in (8, 16))
+        assert digest(shallow) != digest(deep)
+
     def test_each_process_looks_at_its_rows(self, tmp_path, arrays, monkeypatch):
         images = np.float32(arrays["x_train"] / 255)
         images[[9, 17]] = 2
@@ -357,6 +362,12 @@ class TestImageFolder:
         with pytest.raises(BadInput, match=r"torn.png cannot be read.*skip_broken=True"):
             self.load(root)
         assert len(self.load(root, skip_broken=True).train.images) == 6
+
+    def test_an_image_of_another_size_is_compared_with_one_that_was_read(self, root):
+        (root / "cat" / "a broken.png").write_bytes(b"")
+        Image.new("RGB", (9, 9)).save(root / "dog" / "other.png")
+        with pytest.raises(BadInput, match=r"other.png is \(9, 9\) pixels but .*a bmp.bmp \(4, 6\);"):
+            self.load(root, skip_broken=True)
 
     def test_links_are_named_and_skipped_only_when_asked(self, root):
         (root / "cat" / "link.png").symlink_to(root / "cat" / "a png.png")

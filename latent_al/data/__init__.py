@@ -81,7 +81,7 @@ def digest(data: Data) -> str:
         for array in (split.images, split.labels):
             sha.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode())
             if isinstance(array, Mapped):
-                sha.update(digest_by_share(array.on_disk).encode())
+                sha.update(f"{digest_by_share(array.on_disk)}{array.bits or ''}".encode())
             elif array is not None:
                 sha.update(np.ascontiguousarray(array))
     sha.update("\n".join(data.ids).encode())

@@ -113,7 +113,7 @@ class _Reader(NamedTuple):
             image = decoded.pixels
             if images and image.shape != images[0].shape:
                 raise BadInput(
-                    f"{file.path} is {image.shape[:2]} pixels but {files[0].path} {images[0].shape[:2]}; "
+                    f"{file.path} is {image.shape[:2]} pixels but {kept[0].path} {images[0].shape[:2]}; "
                     "set config.data.size=(height,width) to resize."
                 )
             if decoded.is_one_colour:
