@@ -124,6 +124,31 @@ def test_a_classifier_of_angles_is_refused(tmp_path):
         run_experiment(ConfigDict(config), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "config_file, change, message",
+    [
+        ("orientation_farthest_point.py", {}, "keeps the best of 2 settings by balanced accuracy, and the labels are"),
+        ("digits_vae.py", dict(num_rounds=0), "keeps the best of 2 settings by the validation curve, and num_rounds"),
+    ],
+)
+def test_a_sweep_without_what_its_best_setting_is_chosen_by_is_refused(config_file, change, message, tmp_path):
+    config = runpy.run_path(str(ROOT / "configs" / config_file))["get_config"]("smoke").to_dict() | change
+    config["arms"]["random"] |= dict(sweep=dict(dropout=(0.1, 0.5)), keep="best")
+    with pytest.raises(BadInput, match=f"arm 'random' {message}"):
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name, values", [("margin_dropout_0", (0.0, 0.5)), ("other", (1e-9, 1e-9 + 1e-16))])
+def test_arms_of_one_name_are_refused(name, values, tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config["arms"][name] = dict(config["arms"]["margin"])
+    config["arms"]["margin"] |= dict(sweep=dict(dropout=values))
+    with pytest.raises(BadInput, match="several arms, or settings of sweeps, are named 'margin_dropout_.*'; rename"):
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_test_poses_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/orientation_farthest_point.py"))["get_config"]("smoke")
     config.data.test_poses = "pol"

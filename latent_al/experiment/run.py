@@ -60,7 +60,8 @@ def run_experiment(
     encoders = {name: build_encoder(spec, data.train.images.shape[1:]) for name, spec in config.encoders.items()}
     shapes = {name: encoder.shapes(data) for name, encoder in encoders.items()}
     arms = build_arms(config, data, shapes, mesh)
-    tuned = _tuned(arms, data)
+    _check_labels(arms)
+    tuned = _tuned(config, arms, data)
     _check_baseline(config, arms, tuned)
     diagnostics = build_diagnostics(config, data)
     data_digest = digest(data)
@@ -245,15 +246,28 @@ def _make_judge(session, diagnostic, encoder):
     return make(session.data, session.placed[encoder].decode) if make else None
 
 
-def _tuned(arms, data):
+def _check_labels(arms):
+    labels = [label for arm in arms.values() for label in labels_of(arm)]
+    repeated = next((label for label in labels if labels.count(label) > 1), None)
+    if repeated is not None:
+        raise BadInput(
+            f"several arms, or settings of sweeps, are named {repeated!r}; rename an arm, or give values of sweep that "
+            "differ in their first six digits."
+        )
+
+
+def _tuned(config, arms, data):
     """Returns arm -> the labels of its settings, for the arms that keep the best one on validation data."""
-    tuned = {}
-    for name, arm in arms.items():
-        if arm.keep == "best" and len(arm.settings) > 1:
-            if not data.validation.is_labelled:
-                raise BadInput(
-                    f"arm {name!r} keeps the best of {len(arm.settings)} settings on validation images, and none of "
-                    "these has a label; leave sweep out, set keep to all, or raise num_validation."
-                )
-            tuned[name] = labels_of(arm)
+    tuned = {name: labels_of(arm) for name, arm in arms.items() if arm.keep == "best" and len(arm.settings) > 1}
+    for name, settings in tuned.items():
+        keeps = f"arm {name!r} keeps the best of {len(settings)} settings"
+        if not data.validation.is_labelled:
+            raise BadInput(
+                f"{keeps} on validation images, and none of these has a label; leave sweep out, set keep to all, or "
+                "raise num_validation."
+            )
+        if data.num_classes is None:
+            raise BadInput(f"{keeps} by balanced accuracy, and the labels are angles; set keep to all.")
+        if not config.num_rounds:
+            raise BadInput(f"{keeps} by the validation curve, and num_rounds is 0; raise it, or set keep to all.")
     return tuned
