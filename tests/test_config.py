@@ -258,6 +258,7 @@ def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
     "path, overrides, message",
     [
         ("configs/none.py", {}, "there is no file .*configs/none.py"),
+        ("tests/archives.py", {}, "archives.py has no function get_config; write one"),
         ("configs/digits_vae.py:tiny", {}, "unknown size 'tiny'; known: full, smoke"),
         ("configs/folder.py:smok", {}, "unknown size 'smok'; known: full, pretrained, smoke"),
         ("configs/mnist_vae.py:svhn-tiny", {}, "unknown size 'svhn-tiny'; known: best"),

@@ -44,13 +44,16 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
         overrides: key, such as `arms.margin.subsample`, -> value: Python's literal, or else a string.
 
     Raises:
-        BadInput: no such file or size, a key below one that has none.
+        BadInput: no such file or size, a file without `get_config`, a key below one that has none.
     """
     file, *size = path.split(":", 1)
     if not Path(file).is_file():
         raise BadInput(f"--config={path}: there is no file {file}; see configs/.")
+    names = runpy.run_path(file)
+    if "get_config" not in names:
+        raise BadInput(f"--config={path}: {file} has no function get_config; write one as the files in configs/ do.")
     try:
-        config = runpy.run_path(file)["get_config"](*size)
+        config = names["get_config"](*size)
     except KeyError as error:
         raise BadInput(f"--config={path}: unknown size {error}; the head of {file} names them.") from error
     except ValueError as error:
