@@ -6,6 +6,7 @@ import subprocess
 import sys
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,17 @@ import pytest
 from collectives import largest_collective
 from jax.sharding import PartitionSpec
 
+from latent_al.data import load
+from latent_al.encoders import build_encoder
+from latent_al.experiment.build import place_encodings, preparers
+from latent_al.experiment.rounds import Arm, Setting
 from latent_al.experiment.run import run_experiment
 from latent_al.kernels._sharding import POOL
 from latent_al.loop import fit, query, start
 from latent_al.models.classifiers import mlp
 from latent_al.runtime.mesh import gather, make_mesh, over_rows, over_seeds, place, place_rows, split_cpu, with_padding
 from latent_al.strategies import STRATEGIES
-from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState
+from latent_al.types import INIT_AXES, ROUND_AXES, STATE_AXES, BadInput, Encoded, Problem, RoundState, Strategy
 
 CONFIG = Path(__file__).parents[1] / "configs/digits_vae.py"
 SIZE, NUM, CAPACITY = 61, 5, 20
@@ -155,6 +160,26 @@ def test_a_scalar_lies_on_all_devices():
     assert placed == 3
 
 
+def test_what_is_the_same_for_all_seeds_is_computed_once(tmp_path):
+    mesh = make_mesh(dict(seeds=4), [[0, 1, 2, 3]])
+    sizes = dict(num_train=20, num_validation=4, num_test=4, side=8)
+    data = load(dict(sizes, name="poses", share_near=0.5, spread=5.0, seed=0))
+    settings = dict(hidden=(4,), latent_dim=2, learning_rate=1e-3, epochs=1, batch_size=10, seed=0)
+    encoder = build_encoder(dict(settings, name="dense_vae"), (8, 8, 1))
+    encodings = encoder.encode(data, tmp_path, mesh)
+    assert len(encodings.train.latents.devices()) == 1
+
+    def prepare(train):
+        assert len(train.latents.devices()) == 1
+        return train.latents**2
+
+    strategy = Strategy(query=None, prepare=prepare)
+    arm = Arm("a", "b", False, (Setting({}, {}),), "all", None, lambda setting: strategy, strategy, None, mesh)
+    placed = place_encodings(encodings, mesh).train
+    prepared, _ = (prepare_rows(placed) for prepare_rows in preparers(arm, 20))
+    assert len(placed.latents.devices()) == len(prepared.devices()) == 4
+
+
 def test_no_seed_moves():
     """The compiled module of a round has no collective."""
     mesh = make_mesh(dict(seeds=4), [[0, 1, 2, 3]])
@@ -219,6 +244,17 @@ def test_launches_make_each_core_a_device_unless_told(monkeypatch):
             monkeypatch.setenv("JAX_NUM_CPU_DEVICES", told)
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert list(map(int, run.stdout.split()))[: len(expected)] == expected
+
+
+def test_blas_keeps_its_threads_beside_an_accelerator(monkeypatch):
+    limits = []
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(jax, "config", SimpleNamespace(jax_num_cpu_devices=-1, update=lambda name, value: None))
+    monkeypatch.setattr("latent_al.runtime.mesh.threadpool_limits", lambda limit, user_api: limits.append(limit))
+    for platform in ("gpu", "cpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        split_cpu()
+        assert limits == [1] * (platform == "cpu")
 
 
 @pytest.mark.slow

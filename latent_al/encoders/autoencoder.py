@@ -26,7 +26,7 @@ from latent_al.encoders.training import (
 )
 from latent_al.models.autoencoders import AutoEncoder
 from latent_al.models.train import in_blocks
-from latent_al.runtime.mesh import over_rows, place_rows
+from latent_al.runtime.mesh import has_pool, over_rows, place_rows
 from latent_al.runtime.processes import after_the_first
 from latent_al.types import BadInput, Data, Encoded, Params
 
@@ -69,7 +69,8 @@ def trained(
             of_train = encode_shards(stream.shards, folder, partial(programs.rows, params, stream))
         else:
             run = over_rows(blocked, len(data.train.images), mesh)
-            of_train = run(params, place_rows(data.train.images, mesh))
+            # Devices that share no rows would all encode all of them.
+            of_train = run(params, place_rows(data.train.images, mesh if has_pool(mesh) else None))
         held_out = [programs.encode(params, jnp.asarray(split.images)) for split in (data.validation, data.test)]
         return Encodings(of_train, *held_out, losses, jax.tree_util.Partial(decode, params))
 

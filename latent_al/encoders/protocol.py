@@ -52,8 +52,8 @@ class Encoder(NamedTuple):
     rows that are new since then are encoded.
 
     Attributes:
-        encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are then
-            encoded where the mesh wants their rows.
+        encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are
+            encoded there too, or by all devices that share their rows.
         shapes: (data) -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`; refuses what
             cannot work, and does no work.
         forecast: (data, folder) -> Forecast of what is left to be done with a stream, from a part of it that is

@@ -15,7 +15,17 @@ from latent_al.encoders import TRAINED, Encodings
 from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import SPLITS, Arm, Programs, Setting
 from latent_al.models.classifiers import build_learner, reads_images
-from latent_al.runtime.mesh import Rows, gather, has_pool, over_rows, over_seeds, place, place_rows, with_padding
+from latent_al.runtime.mesh import (
+    Rows,
+    gather,
+    has_pool,
+    on_one_device,
+    over_rows,
+    over_seeds,
+    place,
+    place_rows,
+    with_padding,
+)
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.needs import (
     LatentStats,
@@ -112,13 +122,17 @@ def prepare_arm(arm: Arm, train: Encoded, stats: LatentStats) -> Arm:
 def preparers(arm: Arm, size: int) -> tuple[Callable, Callable]:
     """Returns `prepare` of the strategies of the rounds and of the initial labelled set.
 
-    It is compiled where the rows lie on several devices. On one it is not: some clusterings run on the host, and a
-    kernel's refusal names the rows.
+    It is compiled where the rows lie on several devices. Elsewhere it is not, and runs on one device: some clusterings
+    run on the host, and a kernel's refusal names the rows.
     """
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
     if not has_pool(arm.mesh):
-        return tuple(lambda train, prepare=strategy.prepare: place(prepare(train), arm.mesh) for strategy in strategies)
+        return tuple(partial(_prepare_once, strategy.prepare, arm.mesh) for strategy in strategies)
     return tuple(over_rows(strategy.prepare, size, arm.mesh) for strategy in strategies)
+
+
+def _prepare_once(prepare, mesh, train):
+    return place(prepare(on_one_device(train, mesh)), mesh)
 
 
 class _Builder:

@@ -1,8 +1,7 @@
 """The memory that a run takes of its devices, from XLA's analysis of its programs before any work.
 
 The programs are compiled on shapes alone, and their later calls find them compiled. Left out are: the training of an
-encoder; what a strategy prepares on one device, or on several along `seeds` alone, where its steps run one by one;
-diagnostics; figures.
+encoder; what a strategy prepares where no devices share the rows, since its steps run one by one; diagnostics; figures.
 """
 
 from collections.abc import Callable, Iterator

@@ -48,12 +48,14 @@ class Rows:
 def split_cpu() -> None:
     """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
 
-    Small networks of many seeds leave cores idle on one device. BLAS gets one thread: for several, devices would wait
-    for each other.
+    Small networks of many seeds leave cores idle on one device. BLAS then gets one thread: for several, devices would
+    wait for each other.
     """
     is_told = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not is_told:
-        jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+    if is_told:
+        return
+    jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+    if jax.default_backend() == "cpu":
         # Only of libraries that are loaded; JAX calls this one's LAPACK.
         import scipy.linalg  # noqa: F401
 
@@ -189,6 +191,11 @@ def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
         return Rows(_put(leaf, (padded, *leaf.shape[1:]), mesh, PartitionSpec(POOL)), len(leaf))
 
     return jax.tree.map(shard, tree)
+
+
+def on_one_device(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Returns the replicated arrays of `tree` on one of their devices, so that what follows is computed once."""
+    return tree if mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def has_pool(mesh: Mesh | None) -> bool:
