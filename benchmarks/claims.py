@@ -25,7 +25,7 @@ class Claim(NamedTuple):
 
     source: author and year.
     where: the data and the space of the comparison.
-    expected: "above" or "below" zero, or "level": within one point on either side.
+    expected: "above" or "below" zero, "level": within one point on either side, or "no gain": less than a point above.
     quantity: of latent_al.results.statistics, or `SPLIT at N`, the score with N labels.
     arm, other: LAUNCH/ARM. A * in `arm` stands for several encoders, one in `other` too for the same ones. The pairs
         are then the means over encoders or those over seeds, whichever have the wider interval. With `other` in a
@@ -77,6 +77,7 @@ LAUNCHES = {
     "representativeness": mnist_vae("representativeness"),
     "pixel_representativeness": mnist_vae("pixel_representativeness"),
     "diversity": mnist_vae("diversity"),
+    "cifar10": Launch("cifar10_vae.py", ("--config.data.root={cifar10}",), (*SMALL_ROUNDS, *epochs_of("", ["vae"]))),
     "balanced_100": latent_sampling("-100", small=(*FEW_STEPS, *ONE_EPOCH)),
     "balanced_1000": latent_sampling("", small=(*FEW_STEPS, *ONE_EPOCH)),
     "unbalanced_100": latent_sampling("-unbalanced-100", "source.", (*FEW_STEPS, *ONE_EPOCH)),
@@ -110,6 +111,12 @@ MEASURES = (
     ("top k is level with random partitions, by margin", "level", "margin_top_k", "margin_random_partitions"),
     ("a tenth of the pool is level with all of it, by margin", "level", "margin_top_k_subsampled", "margin_top_k"),
 )
+DENSITY, GREEDY = "cosine density adds nothing to margin", "greedy batches add nothing to margin"
+NO_GAIN = (
+    (DENSITY, "dense VAE", "representativeness", "cosine_density_gamma_50", "latents_margin"),
+    (DENSITY, "pixels", "pixel_representativeness", "cosine_density_gamma_50", "pixels_margin"),
+    (GREEDY, "dense VAE", "diversity", "euclidean_alpha_50", "latents_margin"),
+)
 CLUSTERED_AHEAD = "clustered normal is far ahead of random on the VAE"
 QUARTER = "farthest points have a smaller error than random ones with a quarter of the labels"
 IBAL_AHEAD = {
@@ -129,6 +136,11 @@ def on_both_vaes():
 def on_measures():
     for text, expected, arm, other in MEASURES:
         yield Claim(TONNAER, text, "MNIST, dense VAE", expected, TEST, f"uncertainty/{arm}", f"uncertainty/{other}")
+
+
+def on_no_gain():
+    for text, where, launch, arm, other in NO_GAIN:
+        yield Claim(TONNAER, text, f"MNIST, {where}", "no gain", TEST, f"{launch}/{arm}", f"{launch}/{other}")
 
 
 def on_query_sets(text, launch, expected, arm, other="random", where=""):
@@ -163,6 +175,7 @@ def on_encoders(text, arm, other):
 CLAIMS = (
     *on_both_vaes(),
     *on_measures(),
+    *on_no_gain(),
     on_encoders(ON_BOTH_VAES[0][0], "margin", "encoders/random_*"),
     on_encoders(ON_BOTH_VAES[2][0], "margin", "dense/pixels_margin"),
     on_encoders(ON_BOTH_VAES[3][0], "random", "dense/pixels_random"),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("recorded.json")
 INPUTS = {
     "mnist": "the folder of MNIST's IDX files",
-    "cifar10": "a folder of CIFAR-10 images, a folder a class",
+    "cifar10": "a folder of CIFAR-10 images, as train/CLASS/* and test/CLASS/*",
     "network": "the folder of a pretrained network, which docs/labelling.md says how to get",
 }
 LEVEL = 1.0
@@ -121,6 +121,8 @@ def verdict(claim: Claim, gap: dict | None) -> str:
     low, high = gap["low"], gap["high"]
     if claim.expected == "level":
         return "confirmed" if low > -LEVEL and high < LEVEL else "not confirmed"
+    if claim.expected == "no gain":
+        return "confirmed" if high < LEVEL else "not confirmed"
     if claim.expected == "below":
         low, high = -high, -low
     if high < 0:

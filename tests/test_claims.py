@@ -55,6 +55,8 @@ def test_the_page_has_the_claims_on_record(results):
         ("below", 0.1, 2, "the reverse"),
         ("level", -0.9, 0.9, "confirmed"),
         ("level", -0.9, 1.1, "not confirmed"),
+        ("no gain", -3, 0.9, "confirmed"),
+        ("no gain", -0.9, 1.1, "not confirmed"),
     ],
 )
 def test_the_interval_decides(results, claim, expected, low, high, verdict):
