@@ -369,6 +369,11 @@ class TestImageFolder:
         with pytest.raises(BadInput, match=r"other.png is \(9, 9\) pixels but .*a bmp.bmp \(4, 6\);"):
             self.load(root, skip_broken=True)
 
+    def test_a_test_set_is_refused_before_images_are_read(self, root):
+        (root / "cat" / "broken.png").write_bytes(b"")
+        with pytest.raises(BadInput, match="num_test is 70 of 7 images; expected 0 to 6"):
+            self.load(root, num_test=70)
+
     def test_links_are_named_and_skipped_only_when_asked(self, root):
         (root / "cat" / "link.png").symlink_to(root / "cat" / "a png.png")
         (root / "cat" / ".hidden.png").write_bytes(b"")

@@ -399,5 +399,5 @@ def test_a_job_of_another_format_is_refused(played, tmp_path):
     kept = json.loads((tmp_path / "job/config.json").read_text())
     del kept["format"]
     (tmp_path / "job/config.json").write_text(json.dumps(kept))
-    with pytest.raises(BadInput, match="was begun by an earlier version of latent_al; finish it there"):
+    with pytest.raises(BadInput, match="was begun by another version of latent_al, with format None"):
         call(played.images, tmp_path / "job")

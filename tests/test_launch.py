@@ -259,6 +259,15 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_encoder_is_not_shared_by_experiments_of_another_precision(tmp_path):
+    for precision, num_encoders in (("float32", 1), ("bfloat16", 2)):
+        config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
+        config.num_rounds, config.num_seeds, config.precision = 0, 1, precision
+        run_experiment(config, str(tmp_path / precision), encoders_dir=str(tmp_path / "encoders"))
+        assert len(list((tmp_path / "encoders").iterdir())) == num_encoders
+
+
+@pytest.mark.slow
 def test_changed_embeddings_are_refused(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.num_rounds = 0

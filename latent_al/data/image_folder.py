@@ -62,6 +62,9 @@ def image_folder(
     listing = list_images(root)
     folder = expand(root, "config.data.root")
     splits = _by_split(folder, listing.files)
+    if "test" in splits and num_test:
+        raise BadInput(f"num_test is {num_test} but {folder} has its own test folder; set it to 0.")
+    _check_num_test(num_test, len(splits["train"]))
     classes = _classes([file for files in splits.values() for file in files])
     _say(*_counts(splits, classes), *not_read(listing))
     reader = _Reader(_with_depth(reading, folder, listing.files), skip_broken, [], [])
@@ -70,10 +73,8 @@ def image_folder(
     rows, ids = reader.read(splits["train"], classes)
     order = np.random.default_rng(0).permutation(len(ids))
     rows, ids = take(rows, order), ids[order]
-    if "test" in splits and num_test:
-        raise BadInput(f"num_test is {num_test} but {folder} has its own test folder; set it to 0.")
-    if not 0 <= num_test < len(ids):
-        raise BadInput(f"num_test is {num_test} of {len(ids)} images; expected 0 to {len(ids) - 1}.")
+    # Some may have been left out.
+    _check_num_test(num_test, len(ids))
     held_out = {name: reader.read(splits[name], classes)[0] for name in ("validation", "test") if name in splits}
     _say(*reader.remarks())
     return assemble(
@@ -84,6 +85,11 @@ def image_folder(
         ids=ids[num_test:],
         num_classes=len(classes) or None,
     )
+
+
+def _check_num_test(num_test, num_images):
+    if not 0 <= num_test < num_images:
+        raise BadInput(f"num_test is {num_test} of {num_images} images; expected 0 to {num_images - 1}.")
 
 
 class _File(NamedTuple):

@@ -198,8 +198,10 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
     """Yields each encoder's name and `Encodings`; those without training come first, so that their errors do too."""
     for name in sorted(encoders, key=lambda name: config.encoders[name].name in TRAINED):
         kind = config.encoders[name].name
-        spec = json.dumps(config.encoders[name].to_dict(), sort_keys=True)
-        cache = hashlib.sha256(f"{data_digest} {spec}".encode()).hexdigest()[:16]
+        parts = [data_digest, json.dumps(config.encoders[name].to_dict(), sort_keys=True)]
+        if config.precision != "float32":
+            parts.append(config.precision)
+        cache = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
         yield name, encoders[name].encode(data, folder / f"{kind}-{cache}", mesh)
 
 

@@ -141,6 +141,6 @@ def _read_kept(path):
 def _check_format(kept, folder):
     if kept.get("format") != FORMAT:
         raise BadInput(
-            f"workdir {folder} was begun by an earlier version of latent_al; finish it there, or choose another "
-            "--workdir."
+            f"workdir {folder} was begun by another version of latent_al, with format {kept.get('format')} where this "
+            f"one has {FORMAT}; finish it there, or choose another --workdir."
         )
