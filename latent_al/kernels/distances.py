@@ -61,7 +61,7 @@ def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[A
     x = x - y[:1]
     y = y - y[:1]
     products = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None, :] - 2 * _product(x, y.T)
-    return _clamped(products)
+    return clamped(products)
 
 
 @kernel()
@@ -137,7 +137,7 @@ def kl_divergences(
     precision = jnp.exp(-2 * log_sigma_y)
     spread = _product(jnp.exp(2 * log_sigma_x) + mu_x**2, precision.T) - 2 * _product(mu_x, (mu_y * precision).T)
     of_y = 2 * log_sigma_y.sum(axis=1) + (mu_y**2 * precision).sum(axis=1) - mu_x.shape[1]
-    return _clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + of_y[None, :]))
+    return clamped(0.5 * (spread - 2 * log_sigma_x.sum(axis=1)[:, None] + of_y[None, :]))
 
 
 @kernel()
@@ -300,6 +300,6 @@ def _product(x, y):
     return jnp.matmul(x, y, precision="highest")
 
 
-def _clamped(values):
+def clamped(values: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns values at 0 or above; `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU."""
     return jnp.where(values < 0, 0, values)

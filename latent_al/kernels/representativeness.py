@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from latent_al.kernels._checks import UNIT_CUBE, representative
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._sharding import column_sums, pairwise_row_sums
-from latent_al.kernels.distances import root
+from latent_al.kernels.distances import clamped, root
 
 TILE = 1024
 """Rows of a tile of distances, which stays in cache."""
@@ -255,9 +255,7 @@ def _factors(x):
 
 
 def _distances(left, right):
-    # `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU.
-    squares = jnp.matmul(left, right.T, precision="highest")
-    return root(jnp.where(squares < 0, 0, squares))
+    return root(clamped(jnp.matmul(left, right.T, precision="highest")))
 
 
 def _sums_of_distances(left, right):

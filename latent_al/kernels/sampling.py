@@ -15,7 +15,7 @@ from latent_al.kernels._checks import CLUSTERS, MAX_ROWS, ROWS_LEFT, Check, chec
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan, while_loop
 from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k
-from latent_al.kernels.distances import nearest, root, squared_euclidean_to_point
+from latent_al.kernels.distances import clamped, nearest, root, squared_euclidean_to_point
 
 DRAWS = 64
 """Points drawn at a time."""
@@ -158,7 +158,7 @@ def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num
         mean = column_sums(jnp.where(inside[:, None], points, 0)) / _size(inside)
         gaps = jnp.where(inside[:, None], points - mean[None, :], 0)
         values, vectors = jnp.linalg.eigh(blockwise_sum(partial(jax.lax.map, _gram), gaps) / _size(inside))
-        return mean, vectors * jnp.sqrt(jnp.where(values < 0, 0, values))[None, :]
+        return mean, vectors * jnp.sqrt(clamped(values))[None, :]
 
     return _by_cluster(fit, clusters, num_clusters, is_normal=True)
 

@@ -1,6 +1,7 @@
 """Uncertainty of a classifier about each row: in [0, 1], 1 = most uncertain.
 
-Outside `jit` what is not a probability, such as a logit, is refused.
+Outside `jit` what is not a probability, such as a logit, is refused. Values are clamped, since the probabilities of a
+row sum to 1 but for a rounding.
 
 Source: Settles, Active Learning Literature Survey (2009), section 3.1, scaled to [0, 1].
 """
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from latent_al.kernels._checks import PROBABILITIES, check_classes, is_concrete
 from latent_al.kernels._kernel import compiled, kernel
 from latent_al.kernels._loops import scan
+from latent_al.kernels.distances import clamped
 
 
 class _TopTwo(NamedTuple):
@@ -38,7 +40,7 @@ def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         ValueError: fewer than two classes, or a row is not of probabilities.
     """
     check_classes(probs)
-    return _clamped(1 - probs.max(axis=1))
+    return clamped(1 - probs.max(axis=1))
 
 
 @kernel(probs=PROBABILITIES)
@@ -55,7 +57,7 @@ def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """
     check_classes(probs)
     largest = _top_two(probs)
-    return _clamped(1 - (largest.first - largest.second))
+    return clamped(1 - (largest.first - largest.second))
 
 
 @kernel(probs=PROBABILITIES)
@@ -125,12 +127,7 @@ def _information(totals: _Totals, num_draws: int) -> Float[Array, " n"]:
 
 def _entropy(probs):
     check_classes(probs)
-    return _clamped(jnp.minimum(entropy_terms(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1))
-
-
-def _clamped(values):
-    """Returns values at 0 or above: probabilities that sum to 1 but for a rounding give some below."""
-    return jnp.where(values < 0, 0, values)
+    return clamped(jnp.minimum(entropy_terms(probs).sum(axis=1) / jnp.log(probs.shape[1]), 1))
 
 
 @jax.custom_jvp

@@ -14,7 +14,7 @@ from latent_al.runtime.files import put_in_place, write_atomically, write_csv, w
 from latent_al.types import BadInput
 
 READ_AGAIN = {"classes", "queries", "audit", "num_answers", "num_labels"}
-"""What later rounds read of `round.json`."""
+"""Keys of `round.json` that later rounds read."""
 
 
 def past_rounds(workdir: Path) -> list[dict[str, Any]]:
