@@ -36,7 +36,6 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"launch.py: {error}")
 
-import jax
 from absl import app, flags, logging
 
 from latent_al.experiment.command_line import load_config, parse_config, recall, run, split_overrides
@@ -80,8 +79,6 @@ def main(overrides, argv):
         print(describe(parsed, config, overrides))
         return
     keep_compiled(Path(workdir) / "compiled")
-    # Accelerators would multiply in fewer bits than a CPU unless told.
-    jax.config.update("jax_default_matmul_precision", parsed.precision)
     with end_together(workdir):
         if CLUSTER.value or any(flag.value is not None for flag in (COORDINATOR, NUM_PROCESSES, PROCESS_ID)):
             join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, seconds=JOIN_SECONDS.value)

@@ -260,6 +260,18 @@ def test_images_in_class_folders(tmp_path):
     assert [refusal.source for refusal in refusals] == ["labels/1/renamed", "labels/dog/copy.png"]
 
 
+def test_an_image_in_a_folder_within_that_of_a_class_is_refused(tmp_path):
+    pictures = {"anna/cat/x": b"1", "anna/cat/blurred/y": b"2", "dog/small/z": b"3"}
+    for name, content in pictures.items():
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).write_bytes(content)
+    ids = [to_id(content) for content in (*pictures.values(), PICTURE)]
+    answers, (refusal,) = read_answers(tmp_path, TABLE.assign(id=ids), names())
+    assert [(answer.id, answer.label) for answer in answers] == [(ids[0], "cat"), (ids[2], "small")]
+    assert refusal.source == "labels/anna/cat/blurred/y"
+    assert "within that of class cat; move it to labels/anna/cat/ or blurred/ to labels/." in refusal.reason
+
+
 def test_an_image_outside_of_class_folders_or_of_another_class_is_refused(read):
     assert "labels/CLASS/" in refused(read(PICTURE))[1]
     assert "neither text nor an image of this pool" in refused(read(PICTURE + b"edited"))[1]

@@ -122,6 +122,12 @@ class TestDegenerate:
         assert set(rows[:2].tolist()) == {0, 3}
         assert rows[2:].tolist() == [1, 2, 4]
 
+    def test_infinite_scores_of_no_weight_are_drawn_uniformly(self):
+        scores, taken = jnp.array([jnp.inf, -jnp.inf, 0.0, jnp.inf]), jnp.zeros(4, bool)
+        keys = jax.random.split(jax.random.key(0), 400)
+        first = jax.vmap(lambda key: kernels.softmax_top_k(key, scores, taken, 1, beta=0.0)[0])(keys)
+        assert np.bincount(first, minlength=4).min() > 60
+
     def test_fewer_candidates_than_rows(self):
         arrays = in_float32("cluster_margin")
         with pytest.raises(ValueError, match="num_candidates is 4; expected at least the 5 rows asked for"):

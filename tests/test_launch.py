@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
+from latent_al.experiment import run as experiment_run
 from latent_al.experiment.run import run_experiment
 from latent_al.runtime.workdir import keep_compiled
 from latent_al.types import BadInput
@@ -259,12 +260,20 @@ def test_another_training_of_the_encoder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_encoder_is_not_shared_by_experiments_of_another_precision(tmp_path):
+def test_an_encoder_is_not_shared_by_experiments_of_another_precision(tmp_path, monkeypatch):
+    precisions, load = [], experiment_run.load
+
+    def load_and_note(spec):
+        precisions.append(jax.config.jax_default_matmul_precision)
+        return load(spec)
+
+    monkeypatch.setattr(experiment_run, "load", load_and_note)
     for precision, num_encoders in (("float32", 1), ("bfloat16", 2)):
         config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
         config.num_rounds, config.num_seeds, config.precision = 0, 1, precision
         run_experiment(config, str(tmp_path / precision), encoders_dir=str(tmp_path / "encoders"))
         assert len(list((tmp_path / "encoders").iterdir())) == num_encoders
+    assert precisions == ["float32", "bfloat16"]
 
 
 @pytest.mark.slow

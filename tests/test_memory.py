@@ -7,7 +7,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 import pytest
 from ml_collections import ConfigDict
 
@@ -16,7 +15,8 @@ from latent_al.experiment.build import build_arms, measure_latents, place_encodi
 from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.memory import Forecast, choose_seeds, describe, forecast
 from latent_al.experiment.rounds import Block, place_data, play
-from latent_al.runtime.mesh import make_mesh
+from latent_al.runtime.control_groups import memory_left
+from latent_al.runtime.mesh import available_memory, make_mesh
 from latent_al.types import BadInput
 
 MARGIN = dict(name="uncertainty", measure="margin", pick="top_k")
@@ -88,7 +88,7 @@ def test_the_pool_stays_once_and_each_seed_adds_its_own(make_data):
 
 def linear(share, of_pool=0.0):
     """Forecasts this share of the available memory for each seed, and for the pool."""
-    room = psutil.virtual_memory().available
+    room = available_memory(jax.devices()[0])
     return lambda num: Forecast(int(room * (of_pool + share * num)), "margin", "selecting")
 
 
@@ -104,7 +104,7 @@ def test_as_many_seeds_as_fit_run_side_by_side():
 
 def test_of_programs_it_is_the_most_that_fit(make_data):
     _, forecast_of = build(make_data(labelled=False), dict(name="random"), rounds=0)
-    room = psutil.virtual_memory().available
+    room = available_memory(jax.devices()[0])
     at_once, expected = choose_seeds(forecast_of, 10**9, None, None)
     assert 0.8 * room < expected.num_bytes < 1.2 * room
     assert forecast_of(2 * at_once).num_bytes > room
@@ -123,3 +123,31 @@ def test_what_is_asked_for_is_kept_to_or_refused():
     for wanted in (None, 1):
         with pytest.raises(BadInput, match="are available; spread the pool over more devices"):
             choose_seeds(linear(0.15, 1.0), 20, wanted, None)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("line", "tree", "limit", "used", "stat"),
+    [
+        ("0::/job/step", "job", "memory.max", "memory.current", "inactive_file"),
+        ("4:cpu,memory:/job", "memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        # What a container is told may be a path outside of it.
+        ("0::/../outside", "", "memory.max", "memory.current", "inactive_file"),
+    ],
+)
+def test_the_limit_of_a_container_counts_without_the_files_it_can_drop(tmp_path, line, tree, limit, used, stat):
+    groups, root = tmp_path / "cgroup", tmp_path / "fs"
+    (root / tree).mkdir(parents=True)
+    assert memory_left(groups, root) == float("inf")
+    groups.write_text(f"9:name=systemd:/\n{line}\n")
+    assert memory_left(groups, root) == float("inf")
+    (root / tree / limit).write_text(f"{8 * GIB}\n")
+    (root / tree / used).write_text(f"{3 * GIB}\n")
+    (root / tree / "memory.stat").write_text(f"anon 1\n{stat} {GIB}\n")
+    assert memory_left(groups, root) == 6 * GIB
+    (root / tree / used).write_text(f"{10 * GIB}\n")
+    assert memory_left(groups, root) == 0
+    (root / tree / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
+    assert memory_left(groups, root) > 2**50

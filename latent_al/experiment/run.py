@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
@@ -51,6 +52,12 @@ def run_experiment(
     """
     check_format(Path(workdir))
     config = parse_experiment(config)
+    # Accelerators would multiply in fewer bits than a CPU unless told.
+    with jax.default_matmul_precision(config.precision):
+        return _run(config, workdir, encoders_dir, command)
+
+
+def _run(config, workdir, encoders_dir, command):
     agree(config=config.to_dict(), workdir=workdir, encoders=encoders_dir)
     wanted = config.seeds_at_once or begun_with(Path(workdir))
     mesh = make_mesh(config.mesh, _seed_blocks(config.num_seeds, wanted or config.num_seeds))

@@ -112,7 +112,8 @@ def softmax_top_k(
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, a score is NaN, beta is negative or not finite.
     """
-    return top_k(beta * scores + jax.random.gumbel(key, scores.shape, scores.dtype), taken, num)
+    weighted = jnp.where(beta == 0, 0, beta * scores)
+    return top_k(weighted + jax.random.gumbel(key, scores.shape, scores.dtype), taken, num)
 
 
 @kernel(scores=NOT_NAN, taken=ROWS_LEFT, clusters=CLUSTERS)

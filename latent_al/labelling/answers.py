@@ -109,9 +109,10 @@ def read_answers(
         else:
             answers += read.answers
             refusals += read.refusals
-    in_folders = _settle(images)
+    of_classes = _without_nested(images)
+    in_folders = _settle(of_classes.answers)
     single = _without_lists(answers + in_folders.answers, classes)
-    return single.answers, refusals + in_folders.refusals + single.refusals
+    return single.answers, refusals + of_classes.refusals + in_folders.refusals + single.refusals
 
 
 def to_utc(text: str) -> str:
@@ -244,6 +245,21 @@ def _without_lists(answers, classes):
         else:
             single.answers.append(answer)
     return single
+
+
+def _without_nested(answers):
+    """Refuses images of a folder within one that holds images itself: either could be the class."""
+    folders = {PurePosixPath(answer.source).parent for answer in answers}
+    kept, refusals = [], []
+    for answer in answers:
+        folder = PurePosixPath(answer.source).parent
+        above = next((parent for parent in folder.parents if parent in folders), None)
+        if above is None:
+            kept.append(answer)
+        else:
+            why = f"is in a folder within that of class {above.name}; move it to {above}/ or {folder.name}/ to labels/."
+            refusals.append(Refusal(answer.source, None, why))
+    return _Read(kept, refusals)
 
 
 def _settle(answers):

@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     parts = _build(config, folder)
     try:
         (folder / "labels").mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock", timeout=0):
+        with filelock.FileLock(folder / ".lock", timeout=0), jax.default_matmul_precision(config.precision):
             _run(config, folder, parts)
     except filelock.Timeout as error:
         raise BadInput(f"workdir {folder} is in use by another process; wait for it, or end it.") from error

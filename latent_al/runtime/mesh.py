@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from threadpoolctl import threadpool_limits
 
 from latent_al.kernels._sharding import POOL
+from latent_al.runtime import control_groups
 from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput
 
@@ -161,9 +162,9 @@ def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
 
 
 def available_memory(device: jax.Device) -> float:
-    """Returns the available bytes: the machine's if the device is its CPU, infinite if the device does not tell."""
+    """Returns the available bytes: the process's if the device is its CPU, infinite if the device does not tell."""
     if device.platform == "cpu":
-        return float(psutil.virtual_memory().available)
+        return min(float(psutil.virtual_memory().available), control_groups.memory_left())
     stats = device.memory_stats()
     return float(stats["bytes_limit"] - stats["bytes_in_use"]) if stats else inf
 
