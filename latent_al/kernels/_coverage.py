@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from latent_al.kernels._checks import check_num
+from latent_al.kernels._conditions import check_num
 from latent_al.kernels._kernel import without_gradient
 from latent_al.kernels._loops import fori_loop, while_loop
 from latent_al.kernels._sharding import (

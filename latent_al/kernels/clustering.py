@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import MEMBERS
+from latent_al.kernels._conditions import MEMBERS
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import scan, while_loop
 from latent_al.kernels._random import draw_row

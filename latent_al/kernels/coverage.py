@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import ROWS_LEFT, WEIGHTS, WITH_DIRECTION, positive
+from latent_al.kernels._conditions import ROWS_LEFT, WEIGHTS, WITH_DIRECTION, positive
 from latent_al.kernels._coverage import GAUSSIAN, LINEAR, TOP_HAT, Sampling, select
 from latent_al.kernels._kernel import kernel
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_classes, check_num, positive
+from latent_al.kernels._conditions import PROBABILITIES, ROWS_LEFT, check_classes, check_num, positive
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop
 from latent_al.kernels._sharding import gather, map_shards, marked_rows, take_row, top_k

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_num
+from latent_al.kernels._conditions import PROBABILITIES, ROWS_LEFT, check_num
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import scan
 from latent_al.kernels._random import draw_row

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import PROBABILITIES, ROWS_LEFT, check_draws, check_num
+from latent_al.kernels._conditions import PROBABILITIES, ROWS_LEFT, check_draws, check_num
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels._sharding import gather, map_shards

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_al.kernels._checks import ROW, ROWS_LEFT, check_num
+from latent_al.kernels._conditions import ROW, ROWS_LEFT, check_num
 from latent_al.kernels._kernel import kernel, without_gradient
 from latent_al.kernels._loops import fori_loop, while_loop
 from latent_al.kernels._sharding import MarkedRows, gather, map_shards, marked_rows, take_row, top_k

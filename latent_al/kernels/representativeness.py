@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels._checks import UNIT_CUBE, representative
+from latent_al.kernels._conditions import UNIT_CUBE, representative
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._sharding import column_sums, pairwise_row_sums
 from latent_al.kernels.distances import clamped, root

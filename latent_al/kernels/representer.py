@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent_al.kernels._checks import LABELLED, LABELS, NOT_NAN, PROBABILITIES, check_num, positive
+from latent_al.kernels._checks import NOT_NAN
+from latent_al.kernels._conditions import LABELLED, LABELS, PROBABILITIES, check_num, positive
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels.selection import top_k
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_al.kernels._checks import CLUSTERS, MAX_ROWS, ROWS_LEFT, Check, check_num, positive
+from latent_al.kernels._checks import MAX_ROWS, Check
+from latent_al.kernels._conditions import CLUSTERS, ROWS_LEFT, check_num, positive
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan, while_loop
 from latent_al.kernels._sharding import blockwise_sum, column_sums, nearest_of_shards, segment_sum, top_k

@@ -16,7 +16,8 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from latent_al.kernels import _sharding
-from latent_al.kernels._checks import CLUSTERS, NOT_NAN, NOT_NEGATIVE, ROWS_LEFT, WEIGHT, check_num, is_concrete
+from latent_al.kernels._checks import NOT_NAN, is_concrete
+from latent_al.kernels._conditions import CLUSTERS, NOT_NEGATIVE, ROWS_LEFT, WEIGHT, check_num
 from latent_al.kernels._kernel import compiled, is_traced_here, kernel
 from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels.distances import squared_euclidean_to_point

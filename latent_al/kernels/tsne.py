@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_al.kernels._checks import FINITE, OFF_DIAGONAL, PERPLEXITY
+from latent_al.kernels._checks import FINITE
+from latent_al.kernels._conditions import OFF_DIAGONAL, PERPLEXITY
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop
 from latent_al.kernels.distances import squared_euclidean_to_point

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_al.kernels._checks import CLUSTERS, ROWS_LEFT, check_num
+from latent_al.kernels._conditions import CLUSTERS, ROWS_LEFT, check_num
 from latent_al.kernels._kernel import kernel
 from latent_al.kernels._loops import fori_loop, scan
 from latent_al.kernels._sharding import segment_sum

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_al.kernels._checks import PROBABILITIES, check_classes, is_concrete
+from latent_al.kernels._checks import is_concrete
+from latent_al.kernels._conditions import PROBABILITIES, check_classes
 from latent_al.kernels._kernel import compiled, kernel
 from latent_al.kernels._loops import scan
 from latent_al.kernels.distances import clamped
