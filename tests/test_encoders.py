@@ -260,3 +260,12 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(BadInput, match=r"checkpoint .*run/1 cannot be written .*; make room on the disk and run again"):
         checkpoints.save(1, np.zeros(3))
+
+
+def test_a_checkpoint_of_another_process_is_found(tmp_path):
+    """The first of several saves once all have opened the folder."""
+    first, second = Checkpoints(tmp_path), Checkpoints(tmp_path)
+    assert second.restore(np.zeros(3))[0] == 0
+    first.save(1, np.arange(3.0))
+    steps, restored = second.restore(np.zeros(3))
+    assert (steps, restored.tolist()) == (1, [0, 1, 2])

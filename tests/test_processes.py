@@ -28,6 +28,7 @@ def get_config():
     arm = dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="distance"))
     config = dict(data=dict(name="npz", root=FOLDER, num_validation=0), num_seeds=1, seeds_at_once=1)
     config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=dict(name="random"), arms=dict(far=arm))
+    config |= dict(diagnostics=dict(importance=dict(name="importance", arms=("far",), num_rows=50)))
     return ConfigDict(config | dict(num_initial=20, query_size=10, num_rounds=8, baseline="far"))
 """
 TWO_DEVICES = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"

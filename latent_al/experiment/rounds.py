@@ -249,8 +249,7 @@ def _with_counts(state, history, count, num_updated):
 
 def _save_once(final, params):
     # A run that was stopped after this and before the checkpoint of its last round plays that round again.
-    saved, _ = final.restore(params)
-    if not saved:
+    if is_first() and not final.restore(params)[0]:
         final.save(1, params)
 
 

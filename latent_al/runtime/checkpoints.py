@@ -49,6 +49,8 @@ class Checkpoints:
             BadInput: the newest state cannot be read, or is of another structure.
         """
         tree = jax.device_get(tree)
+        # Of several processes the first has saved, which the manager of another does not see by itself.
+        self._manager.reload()
         step = self._manager.latest_step()
         if step is None:
             return 0, tree
