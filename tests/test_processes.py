@@ -26,8 +26,9 @@ def get_config():
     mlp = dict(name="mlp", hidden=(8,), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=10)
     vae = dict(name="dense_vae", hidden=(8,), latent_dim=2, learning_rate=1e-3, epochs=1, batch_size=100, seed=0)
     arm = dict(encoder="vae", classifier="mlp", subsample=1.0, strategy=dict(name="distance"))
-    config = dict(data=dict(name="npz", root=FOLDER, num_validation=0), num_seeds=1, seeds_at_once=1)
-    config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=dict(name="random"), arms=dict(far=arm))
+    config = dict(data=dict(name="npz", root=FOLDER, num_validation=0), num_seeds=2, seeds_at_once=2)
+    initial = dict(name="normal", clustering=None, threshold=0.25, match="nearest")
+    config |= dict(encoders=dict(vae=vae), classifiers=dict(mlp=mlp), initial=initial, arms=dict(far=arm))
     config |= dict(diagnostics=dict(importance=dict(name="importance", arms=("far",), num_rows=50)))
     return ConfigDict(config | dict(num_initial=20, query_size=10, num_rounds=8, baseline="far"))
 """
@@ -98,8 +99,10 @@ def same_rows_as_one(tmp_path, processes):
 
 
 @pytest.mark.slow
-def test_two_processes_query_the_rows_of_one(tmp_path, port, start, tiny):
-    assert same_rows_as_one(tmp_path, start_both(start, port, tiny, f"--workdir={tmp_path / 'two'}"))
+@pytest.mark.parametrize("mesh", [(), ("--config.mesh.seeds=2", "--config.mesh.pool=2")], ids=["rows", "seeds"])
+def test_two_processes_query_the_rows_of_one(tmp_path, port, start, tiny, mesh):
+    """They share the rows, or each has a seed; the distribution of the initial set and a diagnostic are gathered."""
+    assert same_rows_as_one(tmp_path, start_both(start, port, tiny, *mesh, f"--workdir={tmp_path / 'two'}"))
 
 
 @pytest.mark.slow

@@ -169,8 +169,9 @@ def play(
     key_init, key_rounds = jax.vmap(jax.random.split)(keys).T
     checkpoints = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}")
     state = arm.programs.init(key_init, run.setting, arm_data.problem)
+    blank = _first_history(run, state)
     with after_the_first():
-        done, history = checkpoints.restore(_first_history(run, state))
+        done, history = checkpoints.restore(blank)
     agree(rounds_done=done)
     if arm.make_learner is None:
         return Played(history, None, None)
@@ -190,7 +191,7 @@ def play(
                 _save_once(final, gather(state.params))
             checkpoints.save(index + 1, history)
     if final is not None:
-        params = _restore_final(final, final_folder, state.params)
+        params = _restore_final(final, final_folder, gather(state.params))
         state = _with_counts(state._replace(params=params), history, block.num_labels[-1], 0)
     return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
 

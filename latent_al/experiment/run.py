@@ -96,8 +96,9 @@ def _run(config, workdir, encoders_dir, command):
     session = _Session(config, data, placed, diagnostics, folder, config.test_every_round or bool(tuned))
     histories, tables = _play(session, arms, blocks)
     encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
+    spaces = _spaces(arms, encodings, histories)
     with after_the_first():
-        outcome = Outcome(encodings, _spaces(arms, encodings, histories), histories, tuned, tables)
+        outcome = Outcome(encodings, spaces, histories, tuned, tables)
         return write_results(folder, config, data, outcome, command) if is_first() else None
 
 

@@ -180,6 +180,7 @@ def is_first() -> bool:
 def after_the_first() -> Iterator[None]:
     """Has the first process run the body, and then the others, who find what it has left on disk.
 
+    Nothing that takes all processes, such as `mesh.gather`, is for the body: the others are not there yet.
     They wait in the key-value store of the coordination service for as long as it takes: `sync_global_devices`, a
     collective, was measured on CPUs to fail after `xla_cpu_collective_timeout_seconds`, 30 minutes by default.
     """
