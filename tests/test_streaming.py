@@ -347,6 +347,22 @@ class TestBlocks:
         with pytest.raises(BadInput, match="a chunk takes 14000 bytes but a block only 13999; raise block_bytes"):
             next(streaming.blocks(source, block_bytes=13_999))
 
+    @pytest.mark.parametrize("size, width", [(0, WIDTH), (SIZE, 0)])
+    def test_of_nothing_are_refused(self, size, width):
+        source = Made(np.zeros((size, width), np.float32))
+        for function in (streaming.closeness_to_origin, streaming.squared_euclidean_density):
+            with pytest.raises(BadInput, match=f"{size} rows and {width} dimensions; expected one or more of each"):
+                function(source)
+
+    def test_of_chunks_that_seldom_begin_together_are_refused(self):
+        """They would hold the whole pool."""
+        sources = [Made(cloud("gaussian")) for _ in range(2)]
+        sources[0].chunk_rows, sources[1].chunk_rows = CHUNK, CHUNK - 1
+        with pytest.raises(BadInput, match=r"of \[700, 699\] rows begin together every 489300 rows, .* 100000 b"):
+            streaming.jeffreys_density(*sources, block_bytes=BLOCK_BYTES)
+        sources[1].chunk_rows = CHUNK // 2
+        assert streaming.jeffreys_density(*sources, block_bytes=BLOCK_BYTES).shape == (SIZE,)
+
     def test_are_smaller_where_little_memory_is_free(self, tmp_path, monkeypatch):
         monkeypatch.setattr(stream, "available_memory", lambda device: 40_000.0 * stream.SHARE)
         made = Made(cloud("gaussian"))

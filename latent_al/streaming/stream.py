@@ -1,5 +1,6 @@
 """Blocks of rows, one after the other: the next is read while one is computed."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -72,12 +73,14 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
             least a chunk.
 
     Raises:
-        BadInput: the sources differ in length, a chunk is larger than `block_bytes`, a source reads something else than
-            it says.
+        BadInput: the sources differ in length, or one is empty; a chunk, or the rows from one place where chunks of all
+            sources begin to the next, are larger than `block_bytes`; a source reads something else than it says.
     """
     num_rows = sources[0].num_rows
     if any(source.num_rows != num_rows for source in sources):
         raise BadInput(f"the sources have {[source.num_rows for source in sources]} rows; expected as many of each.")
+    for source in sources:
+        _check_not_empty(source)
     chosen = _block_bytes(sources) if block_bytes is None else block_bytes
     size = min(_block_rows(sources, chosen), num_rows)
     ranges = [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
@@ -92,6 +95,7 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
 
 def rows_at(source: Source, rows: np.ndarray) -> Float[np.ndarray, "k d"]:
     """Returns the latents of ascending `rows`; only the chunks that hold them are read."""
+    _check_not_empty(source)
     by_chunk = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk_rows)) + 1)
     latents = []
     for chunk_rows in by_chunk:
@@ -121,6 +125,13 @@ def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> Bool[
     return taken
 
 
+def _check_not_empty(source):
+    if min(source.num_rows, source.width) < 1:
+        raise BadInput(
+            f"a source has {source.num_rows} rows and {source.width} dimensions; expected one or more of each."
+        )
+
+
 def _block_bytes(sources):
     # By powers of two, so that memory that is a little less does not change how sums are rounded.
     size = BLOCK_BYTES
@@ -143,9 +154,15 @@ def _block_rows(sources, block_bytes):
                 f"a chunk takes {chunk} bytes but a block only {block_bytes}; raise block_bytes, or write "
                 "smaller chunks."
             )
-        size = np.lcm(size, source.chunk_rows)
+        size = math.lcm(size, source.chunk_rows)
     widest = max(source.width for source in sources)
-    return int(max(1, block_bytes // (4 * widest * size)) * size)
+    needed = 4 * widest * min(size, sources[0].num_rows)
+    if needed > block_bytes:
+        raise BadInput(
+            f"chunks of {[source.chunk_rows for source in sources]} rows begin together every {size} rows, which take "
+            f"{needed} bytes but a block only {block_bytes}; raise block_bytes, or write all with as many rows a chunk."
+        )
+    return max(1, block_bytes // (4 * widest * size)) * size
 
 
 def _read(sources, start_and_stop):
