@@ -123,19 +123,18 @@ def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
             np.testing.assert_array_equal(classes, [row["label"] for row in rows])
 
 
-def test_deep_images_are_read_with_the_bits_that_they_have(tmp_path, capsys):
-    """A set of 12-bit images that are stored with 16 bits."""
+def write_prepared(data_dir, images, split="train", **feature):
+    """A set `scans` as TFDS prepares it, of one split whose files are these pictures, of two classes by turns."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     from latent_al.data.tfds import _example
 
-    folder = tmp_path / "scans" / "1.0.0"
+    folder = data_dir / "scans" / "1.0.0"
     folder.mkdir(parents=True)
-    levels = np.linspace(0, 4095, 6 * 4 * 4).astype(np.uint16).reshape(6, 4, 4)
-    writer = ArrayRecordWriter(str(folder / "scans-train.array_record-00000-of-00001"), "group_size:1")
-    for number, image in enumerate(levels):
+    writer = ArrayRecordWriter(str(folder / f"scans-{split}.array_record-00000-of-00001"), "group_size:1")
+    for number, image in enumerate(images):
         file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
+        image.save(file, "PNG")
         example = _example()()
         entries = [example.features.feature.add(key=key) for key in ("image", "label")]
         entries[0].value.bytes_list.value.append(file.getvalue())
@@ -143,17 +142,41 @@ def test_deep_images_are_read_with_the_bits_that_they_have(tmp_path, capsys):
         writer.write(example.SerializeToString())
     writer.close()
     keys = [dict(featureKey="image"), dict(featureKey="label")]
-    splits = [dict(name="train", shardLengths=["6"])]
+    splits = [dict(name=split, shardLengths=[str(len(images))])]
     supervised = dict(tuple=dict(items=keys))
     info = dict(name="scans", fileFormat="array_record", splits=splits, supervisedKeys=supervised)
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    features = dict(image=dict(image=dict(dtype="uint16")), label=dict(classLabel=dict(numClasses="2")))
+    features = dict(image=dict(image=feature), label=dict(classLabel=dict(numClasses="2")))
     (folder / "features.json").write_text(json.dumps(dict(featuresDict=dict(features=features))))
+
+
+def test_deep_images_are_read_with_the_bits_that_they_have(tmp_path, capsys):
+    """A set of 12-bit images that are stored with 16 bits."""
+    levels = np.linspace(0, 4095, 6 * 4 * 4).astype(np.uint16).reshape(6, 4, 4)
+    write_prepared(tmp_path, [Image.fromarray(image) for image in levels], dtype="uint16")
     data = load_tfds("scans", tmp_path)
     np.testing.assert_allclose(data.train.images[..., 0], levels / 4095, rtol=1e-6)
     assert capsys.readouterr().out == "Depth: levels are read as 12 bits, which config.data.depth overrules.\n"
     data = load(dict(name="tfds", dataset="scans", data_dir=str(tmp_path), num_validation=0, depth=16))
     np.testing.assert_allclose(data.train.images[..., 0], levels / 65535, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_of_other_kinds_have_the_channels_that_the_set_names(tmp_path, channels):
+    """As TFDS reads them, which keeps the files of some sets as they are, with palettes and alpha channels."""
+    grey = Image.fromarray(np.uint8(np.arange(16).reshape(4, 4) % 2 * 255))
+    kinds = [grey.quantize(2), *[grey.convert(mode) for mode in ("1", "L", "LA", "RGB", "RGBA")]]
+    shape = dict(dimensions=["4", "4", str(channels)])
+    write_prepared(tmp_path, kinds, shape=shape, dtype="uint8")
+    images = load_tfds("scans", tmp_path).train.images
+    assert images.shape == (6, 4, 4, channels)
+    np.testing.assert_array_equal(images, np.broadcast_to(np.asarray(grey)[None, ..., None] / 255, images.shape))
+
+
+def test_a_set_without_a_training_split(tmp_path):
+    write_prepared(tmp_path, [Image.new("L", (4, 4))] * 2, split="test", dtype="uint8")
+    with pytest.raises(BadInput, match="'scans' has the splits test; expected one named train: choose another set"):
+        load_tfds("scans", tmp_path)
 
 
 def test_preparing_without_tensorflow_names_the_extra(tmp_path):

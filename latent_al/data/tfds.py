@@ -42,6 +42,8 @@ message_type {
 message_type { name: "Example" field { name: "features" number: 1 type: TYPE_MESSAGE type_name: "Features" } }
 """
 """The part of TensorFlow's example.proto and feature.proto that images and classes need."""
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Channels of bytes -> Pillow's name of such pixels."""
 
 
 class Prepared(NamedTuple):
@@ -50,12 +52,14 @@ class Prepared(NamedTuple):
     shards: the files of each split, in order.
     image, label: the features of an example that hold them.
     dtype: of the pixels.
+    channels: of the images; None where the set leaves them open. Their files may have others.
     """
 
     shards: dict[str, list[str]]
     image: str
     label: str
     dtype: str
+    channels: int | None
     num_classes: int
 
 
@@ -82,12 +86,17 @@ def tfds(
 
     Raises:
         BadInput: the set is not prepared and TFDS or TensorFlow not installed, the name is unknown, the set cannot be
-            downloaded, has no images with class labels, or has images of several sizes.
+            downloaded, has no images with class labels, no split `train`, or has images of several sizes.
     """
     data_dir = None if data_dir is None else str(expand(data_dir, "config.data.data_dir"))
     with after_the_first():
         folder = _find_prepared(dataset, data_dir) or _prepare(dataset, data_dir)
     prepared = _describe(folder, dataset)
+    if "train" not in prepared.shards:
+        raise BadInput(
+            f"TFDS set {dataset!r} has the splits {', '.join(prepared.shards)}; expected one named train: choose "
+            "another set."
+        )
     read = {
         name: _read(prepared, shards, f"{dataset}'s split {name}")
         for name, shards in prepared.shards.items()
@@ -157,11 +166,13 @@ def _describe(folder: Path, dataset: str) -> Prepared:
     if len(keys) != 2 or "image" not in features[keys[0]] or "classLabel" not in features[keys[1]]:
         raise _not_images(dataset)
     image, label = keys
+    dimensions = features[image]["image"].get("shape", {}).get("dimensions", ())
     return Prepared(
         {split["name"]: _shards(folder, info["name"], split) for split in info["splits"]},
         image,
         label,
         features[image]["image"].get("dtype", "uint8"),
+        int(dimensions[-1]) if dimensions else None,
         int(features[label]["classLabel"]["numClasses"]),
     )
 
@@ -185,7 +196,7 @@ def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
     with ArrayRecordDataSource(shards) as records:
         for record in records.__getitems__(range(len(records))):
             features = {entry.key: entry.value for entry in _example().FromString(record).features.feature}
-            images.append(_decode(features[prepared.image].bytes_list.value[0], prepared.dtype))
+            images.append(_decode(features[prepared.image].bytes_list.value[0], prepared))
             labels.append(features[prepared.label].int64_list.value[0])
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
@@ -193,11 +204,12 @@ def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
     return Split(np.stack(images), np.array(labels))
 
 
-def _decode(file: bytes, dtype: str) -> np.ndarray:
+def _decode(file: bytes, prepared: Prepared) -> np.ndarray:
     """Returns the pixels [h w c]; the file of floats has their four bytes as channels."""
     with Image.open(io.BytesIO(file)) as image:
-        pixels = np.asarray(image)
-    return pixels.reshape(*pixels.shape[:2], -1).view(dtype)
+        mode = MODES.get(prepared.channels, image.mode) if prepared.dtype == "uint8" else image.mode
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1).view(prepared.dtype)
 
 
 @cache
