@@ -79,6 +79,11 @@ class TestDigits:
         row = int(data.ids[7].split("/")[1])
         np.testing.assert_array_equal(data.train.images[7, :, :, 0] * 16, load_digits().images[row])
 
+    @pytest.mark.parametrize("num_test", [-1, 1797])
+    def test_bad_hold_out(self, num_test):
+        with pytest.raises(BadInput, match=f"num_test is {num_test} of 1797 images; expected 0 to 1796"):
+            load(dict(name="digits", num_validation=100, num_test=num_test))
+
 
 class TestIdx:
     def test_reads_plain_and_gzipped(self, idx_root, arrays):
@@ -288,6 +293,14 @@ class TestNpz:
         data = load(dict(name="npz", root=str(tmp_path), num_validation=0, depth=8))
         np.testing.assert_array_equal(np.asarray(data.train.images), (arrays["x_train"] / np.float32(255))[..., None])
         assert np.asarray(data.test.images).max() == 1
+
+    def test_arrays_of_several_types_have_one_depth(self, tmp_path, arrays):
+        arrays["x_train"], arrays["x_test"] = np.uint16(arrays["x_train"]), np.uint32(arrays["x_test"])
+        arrays["x_test"][0, 0, 0] = 2**17 - 1
+        np.savez(tmp_path / "a.npz", **arrays)
+        data = load_npz(tmp_path / "a.npz", 0)
+        np.testing.assert_array_equal(data.train.images[..., 0], arrays["x_train"] / np.float32(2**17 - 1))
+        assert data.test.images.max() == 1
 
     @pytest.mark.parametrize("num_validation", [-1, 20, 21])
     def test_bad_hold_out(self, tmp_path, arrays, num_validation):

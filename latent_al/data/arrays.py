@@ -50,9 +50,10 @@ def scaled(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
         bits: of more than eight that levels have; higher ones become 1. None for all those of their type.
     """
     if pixels.dtype.kind == "u":
-        is_deep = bits is not None and pixels.dtype.itemsize > 1
-        highest = 2**bits - 1 if is_deep else np.iinfo(pixels.dtype).max
-        pixels = np.minimum(pixels, highest) / np.float32(highest)
+        top = np.iinfo(pixels.dtype).max
+        highest = 2**bits - 1 if bits is not None and pixels.dtype.itemsize > 1 else top
+        # Beside an array of 32 bits one of 16 may be read with more than it can hold.
+        pixels = np.minimum(pixels, min(highest, top)) / np.float32(highest)
     return pixels.astype(np.float32, copy=False)
 
 
@@ -120,6 +121,12 @@ def assemble(
     if num_classes is None:
         num_classes = _count_classes([selected.labels, validation.labels, test.labels])
     return Data(selected, validation, test, ids[kept], num_classes)
+
+
+def check_num_test(num_test: int, num_images: int) -> None:
+    """Raises BadInput where `num_test` of the images cannot be held out for test."""
+    if not 0 <= num_test < num_images:
+        raise BadInput(f"num_test is {num_test} of {num_images} images; expected 0 to {num_images - 1}.")
 
 
 def move(image: np.ndarray, angle: float, shift: np.ndarray | tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from latent_al.data.arrays import assemble, take, to_split
+from latent_al.data.arrays import assemble, check_num_test, take, to_split
 from latent_al.types import Data
 
 
@@ -14,10 +14,14 @@ def digits(*, num_validation: int, num_test: int) -> Data:
     Args:
         num_validation: rows held out for validation.
         num_test: rows held out for test.
+
+    Raises:
+        BadInput: num_test is negative or leaves no row.
     """
     from sklearn.datasets import load_digits
 
     file = load_digits()
+    check_num_test(num_test, len(file.target))
     order = np.random.default_rng(0).permutation(len(file.target))
     rows = to_split(np.float32(file.images[order] / 16), file.target[order])
     return assemble(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from latent_al.data.arrays import assemble, take, to_split
+from latent_al.data.arrays import assemble, check_num_test, take, to_split
 from latent_al.data.depth import check_depth, describe, survey
 from latent_al.data.image_files import Decoded, Reading, UnusableImage, check_shape, pixel_limit, read_image
 from latent_al.data.listing import ImageFile, first_of, list_images, not_read, read_in_threads
@@ -64,7 +64,7 @@ def image_folder(
     splits = _by_split(folder, listing.files)
     if "test" in splits and num_test:
         raise BadInput(f"num_test is {num_test} but {folder} has its own test folder; set it to 0.")
-    _check_num_test(num_test, len(splits["train"]))
+    check_num_test(num_test, len(splits["train"]))
     classes = _classes([file for files in splits.values() for file in files])
     _say(*_counts(splits, classes), *not_read(listing))
     reader = _Reader(_with_depth(reading, folder, listing.files), skip_broken, [], [])
@@ -74,7 +74,7 @@ def image_folder(
     order = np.random.default_rng(0).permutation(len(ids))
     rows, ids = take(rows, order), ids[order]
     # Some may have been left out.
-    _check_num_test(num_test, len(ids))
+    check_num_test(num_test, len(ids))
     held_out = {name: reader.read(splits[name], classes)[0] for name in ("validation", "test") if name in splits}
     _say(*reader.remarks())
     return assemble(
@@ -85,11 +85,6 @@ def image_folder(
         ids=ids[num_test:],
         num_classes=len(classes) or None,
     )
-
-
-def _check_num_test(num_test, num_images):
-    if not 0 <= num_test < num_images:
-        raise BadInput(f"num_test is {num_test} of {num_images} images; expected 0 to {num_images - 1}.")
 
 
 class _File(NamedTuple):

@@ -19,8 +19,9 @@ def perturbed_pairs(
     zeros coming in at the edges. The last of an odd number of classes has no partner and stays. A copy's id is
     `ID perturbed at ID`, with the ids of the image that was copied and of the one overwritten.
 
-    Source: "unbalanced MNIST" of Killeen (2019): 2,000 copies, 5 degrees (pi/36) and 2 pixels on 50,000 images, so
-    that even digits have about 7,000 and odd ones 3,000.
+    Source: "unbalanced MNIST" of Killeen (2019): 2,000 copies, an angle of pi/36 and 2 pixels on 50,000 images, so
+    that even digits have about 7,000 and odd ones 3,000. In radians the angle is 5 degrees; the experiments there took
+    it as degrees, which turns next to nothing.
 
     Args:
         source: the images, with class labels.
