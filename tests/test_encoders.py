@@ -94,6 +94,10 @@ class TestDenseVAE:
         with pytest.raises(BadInput, match="expected sizes of 1 or more"):
             build_encoder(**VAE | change)
 
+    def test_without_hidden_layers(self, make_data):
+        encoder = build(ENCODERS, VAE | dict(hidden=()), "encoder")
+        assert encoder.shapes(make_data()).latents.shape == (60, 2)
+
     def test_decode_gives_images(self, make_data, tmp_path):
         result = build_encoder(**VAE)(make_data(), tmp_path / "vae")
         images = result.decode(result.test.latents)

@@ -217,6 +217,7 @@ def test_dropout_in_training_only_and_the_clipped_representation():
         ),
         ("conv_ae", dict(latent_dim=0), "latent_dim 0 and dropout 0.2; expected sizes of 1 or more"),
         ("conv_vae_latens", dict(filters=(4, 0)), r"filters \(4, 0\)"),
+        ("conv_ae", dict(filters=()), r"filters \(\), .* expected .* at least one level of filters"),
         ("conv_vae_latens", dict(dropout=1.0), "dropout 1.0"),
         ("conv_vae_latens", dict(kl_weight=-1.0), "conv_vae_latens has kl_weight -1.0; expected 0 or more"),
         ("tsne_ae", dict(activation="relu"), "unknown activation 'relu'; known: clipped, linear"),

@@ -234,7 +234,7 @@ def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], laten
     Raises:
         BadInput: a size below 1.
     """
-    if min(*hidden, latent_dim) < 1:
+    if min([*hidden, latent_dim]) < 1:
         raise BadInput(
             f"dense_vae has hidden {tuple(hidden)} and latent_dim {latent_dim}; expected sizes of 1 or more."
         )
@@ -351,10 +351,10 @@ def levels(
     Raises:
         BadInput: sides that do not halve, a size below 1, dropout outside its range, an unknown activation.
     """
-    if min(*filters, depth, *hidden, latent_dim) < 1 or not 0 <= dropout <= 0.99:
+    if not filters or min(*filters, depth, *hidden, latent_dim) < 1 or not 0 <= dropout <= 0.99:
         raise BadInput(
             f"{name} has filters {tuple(filters)}, depth {depth}, hidden {tuple(hidden)}, latent_dim {latent_dim} and "
-            f"dropout {dropout}; expected sizes of 1 or more and dropout in [0, 0.99]."
+            f"dropout {dropout}; expected sizes of 1 or more, at least one level of filters and dropout in [0, 0.99]."
         )
     check_name(activation, ACTIVATIONS, "activation")
     check_halves(name, image_shape, len(filters))

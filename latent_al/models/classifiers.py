@@ -163,7 +163,7 @@ def convolutional(
     """Returns the network of the judge of Killeen (2019), trained from scratch with Keras's Adadelta.
 
     It takes the same number of steps however many rows are labelled. There: filters (64, 32, 32), depth 2, 1,024 units,
-    dropout 0.2, learning rate 0.1, batches of 64 and about 8,000 steps.
+    dropout 0.2, learning rate 0.1, batches of 64 and 800 steps.
 
     Args:
         task: what is learned.
