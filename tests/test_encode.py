@@ -7,7 +7,7 @@ import pytest
 
 from latent_al.data.images import Images, Stream
 from latent_al.data.store import Store
-from latent_al.encoders import build_encoder, shards, training
+from latent_al.encoders import autoencoder, build_encoder, shards, training
 from latent_al.labelling.scan import as_data
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_csv
@@ -138,6 +138,22 @@ def test_forecast_compiles_what_training_and_encoding_use(store, tmp_path, caplo
         encode(encoder, store, tmp_path / "encoder")
     compiled = [text for text in caplog.messages if text.startswith("Compiling") and "uint8[16,4,4,3]" in text]
     assert len(compiled) == 2
+
+
+def test_forecast_is_of_what_is_left(encoder, store, tmp_path, monkeypatch, interrupt):
+    """Of 37.5 chunks those that a stop has left; none where it came after the training."""
+    folder = tmp_path / "stopped"
+    monkeypatch.setattr(training, "SECONDS", 0)
+    interrupt(Checkpoints, "save", 30)
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, store, folder)
+    monkeypatch.undo()
+    monkeypatch.setattr(autoencoder, "_measure", lambda *args: (1.0, 0))
+    assert encoder.forecast(as_data(store), folder).training == 7.5
+    interrupt(shards, "_save", 0)
+    with pytest.raises(KeyboardInterrupt):
+        encode(encoder, store, folder)
+    assert encoder.forecast(as_data(store), folder).training == 0
 
 
 def test_interrupted_goes_on_to_the_same_latents(encoder, store, tmp_path, monkeypatch, interrupt):
@@ -281,8 +297,11 @@ class TestPrecomputed:
         assert encodings.test.latents.shape == (20, 1)
 
 
-def test_a_batch_of_images_that_are_compared_fits_the_training_set(make_data):
+def test_a_batch_of_images_that_are_compared_fits_the_training_set(make_data, store, tmp_path):
     spec = dict(name="tsne_ae", filters=(4, 4), depth=1, hidden=(8,), dropout=0.2, activation="linear", latent_dim=2)
     spec |= dict(perplexity=10.0, tsne_weight=10.0, learning_rate=1.0, epochs=3, batch_size=61, seed=0)
     with pytest.raises(BadInput, match="a batch of 61 but there are 60 training images"):
         build_encoder(spec, (4, 4, 1)).shapes(make_data())
+    # The pool of a labelling job is empty when its shapes are checked first.
+    with pytest.raises(BadInput, match="a batch of 61 but there are 50 training images"):
+        build_encoder(spec, SHAPE).encode(as_data(store), tmp_path / "encoder")

@@ -18,11 +18,11 @@ from latent_al.encoders.training import (
     Training,
     as_floats,
     block_of,
+    chunks_left,
     fill,
     initial_state,
     make_trainer,
     train,
-    training_rows,
 )
 from latent_al.models.autoencoders import AutoEncoder
 from latent_al.models.train import in_blocks
@@ -61,7 +61,12 @@ def trained(
     programs = _Programs(trainer, jax.jit(lambda params, pixels: blocked(params, as_floats(pixels))))
     decode = jax.jit(to_images(trainer.autoencoder))
 
+    def check_batch(data):
+        if "perplexity" in sizes:
+            _check_batch(batch_size, data)
+
     def encode(data, folder, mesh=None):
+        check_batch(data)
         with after_the_first():
             params, losses = train(trainer, data, folder)
         if isinstance(data.train.images, Stream):
@@ -75,8 +80,7 @@ def trained(
         return Encodings(of_train, *held_out, losses, jax.tree_util.Partial(decode, params))
 
     def shapes(data):
-        if "perplexity" in sizes:
-            _check_batch(batch_size, data)
+        check_batch(data)
         return _shapes(trainer, data.train.images.shape[0])
 
     return Encoder(encode, shapes, programs.forecast)
@@ -113,11 +117,11 @@ class _Programs(NamedTuple):
         encoding, encoding_bytes = _measure(self.encode, state.params, piece)
         encoding *= sum(-(-(stop - start) // self.piece) for start, stop in missing)
         memory = encoding_bytes + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        if len(missing) < len(stream.shards):
+        left = chunks_left(trainer, stream, folder)
+        if not left:
             return Forecast(0.0, encoding, memory + 5 * piece.nbytes)
         chunk_seconds, training_bytes = _measure(trainer.run, key, state, pixels, trainer.chunk)
-        seconds = chunk_seconds * trainer.training.epochs * training_rows(stream, folder) / trainer.chunk
-        return Forecast(seconds, encoding, max(memory, training_bytes) + 5 * pixels.nbytes)
+        return Forecast(chunk_seconds * left, encoding, max(memory, training_bytes) + 5 * pixels.nbytes)
 
 
 def to_images(autoencoder: AutoEncoder) -> Callable:

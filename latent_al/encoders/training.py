@@ -139,6 +139,12 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
     return state.params, losses
 
 
+def chunks_left(trainer: Trainer, stream: Stream, folder: Path) -> float:
+    """Returns how many chunks of a stream are left to be trained on, from where `folder` stopped."""
+    chunks = trainer.training.epochs * training_rows(stream, folder) / trainer.chunk
+    return max(0.0, chunks - Checkpoints(folder / "training").steps_done)
+
+
 def initial_state(trainer: Trainer, key: Key, key_noise: Key, images: Images) -> State:
     """Returns the state before training.
 

@@ -39,6 +39,11 @@ class Checkpoints:
         self._seconds_between = seconds_between
         self._saved_at = time.monotonic()
 
+    @property
+    def steps_done(self) -> int:
+        """Returns the steps of the newest state; 0 where there is none."""
+        return self._manager.latest_step() or 0
+
     def restore(self, tree: Tree) -> tuple[int, Tree]:
         """Returns (steps done, the newest state), or (0, `tree`) where there is none.
 
