@@ -205,6 +205,15 @@ def test_differences_are_paired_and_holm_corrected(metrics):
     assert f"intervals: {NAME})" in " ".join(format_table(summary).split())
 
 
+def test_seeds_pair_by_number_and_not_by_place(metrics):
+    expected = summarise(metrics, "base")["differences"]
+    is_better = metrics.arm == "better"
+    reordered = pd.concat([metrics[~is_better], metrics[is_better].sort_values("seed", ascending=False, kind="stable")])
+    assert summarise(reordered, "base")["differences"] == expected
+    fewer = summarise(metrics[~is_better | (metrics.seed != 6)], "base")["differences"]["better"]
+    assert fewer["test_accuracy"] == {"mean": None, "low": None, "high": None, "p": None, "p_holm": None}
+
+
 def test_the_table_fits_a_terminal_and_has_all_that_is_compared(metrics):
     renamed = metrics.assign(arm=metrics.arm.replace("better", "uncertain_farthest_first_of_a_typical_start"))
     summary = summarise(renamed, "base")
@@ -263,6 +272,16 @@ def test_holm_by_hand(metrics):
     assert gaps["clear"]["p"] == pytest.approx(expected["clear"])
     assert gaps["clear"]["p_holm"] == pytest.approx(2 * expected["clear"])
     assert gaps["weak"]["p_holm"] == pytest.approx(max(expected["weak"], 2 * expected["clear"]))
+
+
+def test_equal_gaps_tie_whatever_their_rounding():
+    """In counts of 500 images, whose shares a run has in float32 and `metrics.csv` with six decimals."""
+    counts, more = np.array([400, 391, 403, 410, 397, 388, 402, 395]), np.array([-1, 2, -2, 4, 5, -1, 4, 0])
+    expected = scipy.stats.wilcoxon(more).pvalue
+    for num_images in (500, 470):
+        exact = (counts + more) / num_images, counts / num_images
+        for scores in (exact, np.float32(exact).astype(float), np.round(exact, 6)):
+            assert paired_difference(*scores)["p"] == expected
 
 
 def test_interval_near_the_normal_one():

@@ -94,7 +94,7 @@ def gaps_table(metrics: pd.DataFrame, baseline: str, split: str = "validation") 
     return pd.DataFrame(rows, columns=["arm", "round", "num_labels", "mean", "low", "high"])
 
 
-def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
+def paired_difference(values: np.ndarray | pd.Series, baseline: np.ndarray | pd.Series) -> dict:
     """Returns the mean of `values - baseline` [seeds], its 95 % interval and the Wilcoxon signed-rank p-value.
 
     The interval, `low` to `high`, is that of `intervals.mean_interval`. All are None where a value is missing, and the
@@ -106,8 +106,8 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> dict:
         return nothing
     if len(gaps) < 2:
         return nothing | {"mean": gaps.mean()}
-    # Rounded, so that equal gaps between accuracies tie as they should.
-    p = scipy.stats.wilcoxon(np.round(gaps, 9)).pvalue if np.abs(gaps).max() > 1e-9 else 1.0
+    ranks = _signed_ranks(gaps)
+    p = scipy.stats.wilcoxon(ranks).pvalue if ranks.any() else 1.0
     interval = intervals.mean_interval(gaps)
     return {"mean": gaps.mean(), "low": interval.low, "high": interval.high, "p": p}
 
@@ -120,6 +120,15 @@ def mean_and_std(values: np.ndarray) -> dict:
     if np.isnan(values).any():
         return {"mean": None, "std": None}
     return _plain({"mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None})
+
+
+def _signed_ranks(gaps):
+    """Returns gaps [seeds] as whole numbers in their order, with their signs; those alike but for rounding tie."""
+    sizes = np.abs(gaps)
+    order = np.argsort(sizes)
+    ranks = np.empty(len(gaps))
+    ranks[order] = np.cumsum(np.diff(sizes[order], prepend=0) > intervals.SAME)
+    return np.sign(gaps) * ranks
 
 
 def _quantities(scores, metric, prefix):
@@ -149,10 +158,8 @@ def _mean_height(curve):
 
 def _differences(name, values, baseline):
     """Returns arm -> the paired difference of one quantity from the baseline, Holm-corrected over the arms."""
-    reference = values[baseline][name].to_numpy()
-    gaps = {
-        arm: paired_difference(table[name].to_numpy(), reference) for arm, table in values.items() if arm != baseline
-    }
+    reference = values[baseline][name]
+    gaps = {arm: paired_difference(table[name], reference) for arm, table in values.items() if arm != baseline}
     p_values = {arm: gap["p"] for arm, gap in gaps.items() if gap["p"] is not None}
     from statsmodels.stats.multitest import multipletests
 
