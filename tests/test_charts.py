@@ -74,6 +74,18 @@ def test_places_follow_the_axes(metrics):
         assert mark.y == pytest.approx(heights[0] + share * (heights[1] - heights[0]), abs=1.0)
 
 
+def test_labels_are_counted_in_whole_numbers(metrics):
+    """Few labels: their ticks are not at halves, which would be read as the numbers beside them."""
+    few = metrics[metrics["round"] < 3].assign(num_labels=10 + metrics["round"])
+    assert [text for _, text in learning_charts(few)[0].x_ticks] == ["10", "11", "12"]
+
+
+def test_a_name_in_wide_letters_is_given_room(metrics):
+    few = metrics[metrics.arm == "arm1"]
+    widths = [learning_charts(few.assign(arm=name))[0].width for name in ("name", "\N{CJK UNIFIED IDEOGRAPH-4E3B}" * 4)]
+    assert widths[1] - widths[0] == 4 * 8
+
+
 def test_names_keep_apart_and_in_order(metrics):
     """Twelve lines end within a few pixels of each other."""
     chart = learning_charts(metrics)[0]

@@ -79,6 +79,8 @@ def test_penalties_are_shown_with_ties(curves):
     table = pairs_table(compare_pairs(as_metrics({arm: curves[arm] for arm in ("zeta", "same", "shifted")})))
     assert table.columns.tolist() == ["arm", "zeta", "same", "shifted"]
     assert table.zeta.tolist() == ["", "0.00 (ties 1.00)", "1.00 (ties 0.00)"]
+    named = pairs_table(compare_pairs(as_metrics({"arm": curves["zeta"], "shifted": curves["shifted"]})))
+    assert named.to_numpy().tolist() == [["arm", "", "0.00 (ties 0.00)"], ["shifted", "1.00 (ties 0.00)", ""]]
 
 
 def test_nothing_is_compared_without_pairs_or_seeds(curves):

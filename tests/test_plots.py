@@ -79,7 +79,7 @@ def numbered(rows, columns, channels):
 
 
 def test_learning_curves_show_mean_and_deviation(draw):
-    figure = draw(plots.learning_curves, metrics(["one", "two"]))
+    figure = draw(plots.learning_curves, metrics(["one", "_two"]))
     validation, labelled = figure.axes
     assert validation.get_ylabel() == "validation accuracy (%)"
     assert labelled.get_ylabel() == "labelled accuracy (%)"
@@ -90,7 +90,7 @@ def test_learning_curves_show_mean_and_deviation(draw):
     band = validation.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(50)
     assert band[:, 1].max() == pytest.approx(69)
-    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["one", "_two"]
 
 
 def test_learning_curves_leave_out_what_was_not_measured(draw):
@@ -103,7 +103,7 @@ def test_gap_curves_show_means_and_intervals(draw):
     gaps = pd.DataFrame(
         [
             (arm, r, 10 * r, 0.01 * (r + a), 0.01 * (r + a - 1), 0.01 * (r + a + 1))
-            for a, arm in enumerate("xy")
+            for a, arm in enumerate(("x", "_y"))
             for r in range(3)
         ],
         columns=["arm", "round", "num_labels", "mean", "low", "high"],
@@ -117,6 +117,7 @@ def test_gap_curves_show_means_and_intervals(draw):
     band = axes.collections[1].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0, 4))
     assert "above that of base" in axes.get_ylabel()
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["x", "_y"]
 
 
 def test_orders_mark_the_first_and_the_last_quarter(draw):

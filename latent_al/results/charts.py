@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
 
 from latent_al.results.intervals import mean_interval
 from latent_al.results.metrics import METRICS, Metric, main_metric
@@ -150,12 +151,12 @@ def draw(curves: Sequence[Curve], caption: str, metric: Metric, baseline: str | 
     def read(point):
         return _text(point, unit, signed)
 
-    x_ticks, y_ticks = _ticks(num_labels[0], num_labels[-1]), _ticks(low, high)
+    x_ticks, y_ticks = _ticks(num_labels[0], num_labels[-1], integer=True), _ticks(low, high)
     decimals = max(0, int(np.ceil(-np.log10(y_ticks[1] - y_ticks[0]) - 1e-9)))
     return Chart(
         caption=caption,
         y_label=f"difference from {baseline} ({unit})" if baseline else f"{caption} ({unit})",
-        width=right + 50 + 8 * max(len(curve.arm) for curve in curves),
+        width=right + 50 + 8 * max(cell_len(curve.arm) for curve in curves),
         height=bottom + MARGIN_BOTTOM,
         left=MARGIN_LEFT,
         right=right,
@@ -182,8 +183,8 @@ def _range(curves, baseline):
     return low - 0.05 * spread, high + 0.05 * spread
 
 
-def _ticks(low, high):
-    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+def _ticks(low, high, integer=False):
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10], integer=integer).tick_values(low, high)
     return ticks[(ticks >= low) & (ticks <= high)]
 
 

@@ -123,8 +123,9 @@ def pairs_table(summary: dict) -> pd.DataFrame:
     lines = []
     for arm, shares in summary.get("penalties", {}).items():
         cells = {other: f"{share:.2f} (ties {summary['ties'][arm][other]:.2f})" for other, share in shares.items()}
-        lines.append({"arm": arm} | {other: cells.get(other, "") for other in summary["penalties"]})
-    return pd.DataFrame(lines)
+        lines.append([arm, *(cells.get(other, "") for other in summary["penalties"])])
+    # A list, since an arm may be called arm.
+    return pd.DataFrame(lines, columns=["arm", *summary["penalties"]] if lines else None)
 
 
 def reach_table(summary: dict) -> pd.DataFrame:

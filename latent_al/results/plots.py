@@ -56,7 +56,8 @@ def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> No
         axes.fill_between(rows.num_labels, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel="labels queried", ylabel=f"{_axis('validation', metric)}\nabove that of {baseline}")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
+    lines = axes.get_lines()[1:]
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
     figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
     save(figure, path)
 
@@ -270,7 +271,7 @@ def _mean_curves(panels, metric, over, xlabel, path, *, size):
         axes.set(xlabel=xlabel, ylabel=_axis(split, metric))
         axes.grid(alpha=0.3)
     figure.legend(
-        handles=axes.get_legend_handles_labels()[0],
+        handles=axes.get_lines(),
         loc="outside lower center",
         ncols=min(columns, len(arms)),
         fontsize="small",

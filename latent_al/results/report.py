@@ -70,7 +70,7 @@ def write_report(
 
 
 def _cells(table):
-    columns = [[_text(value) for value in table[name]] for name in table]
+    columns = [[_text(value) for value in column] for _, column in table.items()]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return Cells([str(name) for name in table], rows, is_numeric_dtype(table.dtypes.iloc[0]))
 
