@@ -294,6 +294,18 @@ def test_changed_embeddings_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_test_scores_are_compared_without_validation_images(tmp_path):
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
+    config.num_rounds, config.num_seeds = 1, 1
+    config.encoders = ConfigDict(dict(vae=dict(name="identity")))
+    config.data = ConfigDict(dict(name="digits", num_validation=0, num_test=300))
+    run_experiment(ConfigDict(config.to_dict() | dict(test_every_round=True)), str(tmp_path))
+    assert pd.read_csv(tmp_path / "test_gaps.csv").num_labels.tolist() == [20, 30]
+    assert "Test accuracy, difference from random" in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "gaps.csv").exists()
+
+
+@pytest.mark.slow
 def test_margin_beats_random_as_the_demo_claims(tmp_path):
     """The demo with 8 of its 20 seeds, 9 of its 19 rounds and a shorter training of its VAE."""
     short = ["--config.num_seeds=8", "--config.encoders.vae.epochs=40", "--config.num_rounds=9"]

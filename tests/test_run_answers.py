@@ -157,10 +157,17 @@ def test_one_seed_has_no_interval():
         "accuracy at the end is 10.0 points higher. This is one seed, which says nothing of chance."
     )
     assert found.notes == []
+    equal = answered(as_metrics({"random": BASE[:1], "margin": BASE[:1]}))
+    assert "Its validation accuracy at the end is that of random." in equal.lead
 
 
 def test_one_arm_is_not_compared():
     assert answered(as_metrics({"random": BASE})).lead == "random is the only arm, so that nothing is compared."
+
+
+def test_arms_without_held_out_labels_are_not_compared():
+    metrics = as_metrics({"random": BASE, "margin": BASE}).assign(split="labelled")
+    assert answered(metrics).lead == "No held-out image has a label, so that nothing is compared."
 
 
 def test_without_labels_there_is_no_answer():

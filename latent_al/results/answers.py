@@ -29,6 +29,8 @@ def answer(summary: dict) -> Answer | None:
         return None
     if len(summary["arms"]) == 1:
         return Answer(f"{summary['baseline']} is the only arm, so that nothing is compared.", {}, [])
+    if not summary["final_differences"]:
+        return Answer("No held-out image has a label, so that nothing is compared.", {}, [])
     match = summary["labels_to_match"]
     arms = sorted(summary["differences"], key=lambda arm: _order(match, arm))
     ends = {arm: _of_end(summary, arm) for arm in arms}
@@ -146,7 +148,7 @@ def _of_end(summary, arm):
     what = f"{final['split']} {metric.name} at the end is"
     change = f"{metric.scale * abs(gap['mean']):.1f} {metric.gap_unit} {'higher' if gap['mean'] > 0 else 'lower'}"
     if gap["low"] is None:
-        return f"{what} {change}."
+        return f"{what} {change if gap['mean'] else 'that of ' + summary['baseline']}."
     p = "p < 0.001" if gap["p_holm"] < 0.001 else f"p = {gap['p_holm']:.2g}"
     low, high = metric.scale * gap["low"], metric.scale * gap["high"]
     if low <= 0 <= high:

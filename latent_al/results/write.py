@@ -57,12 +57,10 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     worse = {arm for choice in chosen.values() for arm in choice["areas"] if arm != choice["arm"]}
     compared = {name: table[~table.arm.isin(worse)] for name, table in measured.items()}
     outcome = outcome._replace(diagnostics=_without(outcome.diagnostics, worse))
-    if "metrics" in compared and _has_curves(config, compared["metrics"]):
-        compared["gaps"] = statistics.gaps_table(compared["metrics"], config.baseline)
-        write_csv(folder / "gaps.csv", compared["gaps"])
-        if _has_test_curves(compared["metrics"]):
-            compared["test_gaps"] = statistics.gaps_table(compared["metrics"], config.baseline, split="test")
-            write_csv(folder / "test_gaps.csv", compared["test_gaps"])
+    for name, split in (("gaps", "validation"), ("test_gaps", "test")):
+        if "metrics" in compared and _has_curves(compared["metrics"], split):
+            compared[name] = statistics.gaps_table(compared["metrics"], config.baseline, split)
+            write_csv(folder / f"{name}.csv", compared[name])
     summary = _summary(config, data, outcome.encodings, compared) | ({"tuned": chosen} if chosen else {})
     write_json(folder / "summary.json", summary)
     drawn = _draw(folder / "figures", data, outcome, compared)
@@ -102,12 +100,8 @@ def _tables(config, data, histories):
     return measured
 
 
-def _has_curves(config, metrics):
-    return config.num_rounds and metrics.arm.nunique() > 1 and (metrics.split == "validation").any()
-
-
-def _has_test_curves(metrics):
-    return metrics["round"][metrics.split == "test"].nunique() > 1
+def _has_curves(metrics, split):
+    return metrics.arm.nunique() > 1 and metrics["round"][metrics.split == split].nunique() > 1
 
 
 def _summary(config, data, encodings, compared):
