@@ -99,7 +99,8 @@ def test_a_reading_of_importance_is_of_the_same_rows(finished):
     pd.testing.assert_frame_equal(default[same], centred[same])
     assert default.importance.min() >= 0 > centred.importance.min()
     names = {path.name for path in (workdir / "figures").glob("importance*")}
-    assert names == {"importance.png", "importance_same_class_centred.png"}
+    assert names == {"importance.png"}
+    assert (workdir / "figures/centred.png").read_bytes() != (workdir / "figures/importance.png").read_bytes()
 
 
 def test_correlations_spread_by_the_sample_deviation():

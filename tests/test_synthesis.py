@@ -255,6 +255,11 @@ def test_shares_are_means_over_seeds():
     assert line.valid == f"50.0 ± {np.std([75, 25], ddof=1):.1f}"
     assert line.answered == f"62.5 ± {np.std([50, 75], ddof=1):.1f}"
     assert line["agreed, of the answered"] == f"58.3 ± {np.std([50, 200 / 3], ddof=1):.1f}"
+    spent = verdicts.assign(row=verdicts.row.where(verdicts.seed == 0, -1))
+    texts = [
+        shares(table, threshold=0.9)["agreed, of the answered"].item() for table in (spent, spent[spent.seed == 1])
+    ]
+    assert texts == ["50.0", ""]
     queries = pd.DataFrame(dict(round=[0, 1, 2, 3], rank=0, slot=range(4)))
     assert pick(queries, verdicts[verdicts.seed == 0]).slot.tolist() == [0, 2, 3]
 
@@ -344,11 +349,15 @@ def test_arms_that_cannot_synthesise_are_refused_before_any_work(change, message
     "diagnostic, message",
     [
         (decoded(arms=("plain",)), "arm 'plain': its images come from a decoder, and identity has none; choose arms"),
+        (
+            dict(why=dict(name="importance", arms=("synthesised",))),
+            "arm 'synthesised': it reads the labelled images, and",
+        ),
         (decoded(num_initial=400), "num_initial is 400; expected fewer than the .* queries of a run"),
         (decoded(threshold=1.0), "threshold 1.0; expected .* a probability in"),
     ],
 )
-def test_queries_that_cannot_be_judged_are_refused_before_any_work(diagnostic, message, tmp_path):
+def test_diagnostics_that_do_not_fit_the_queries_are_refused_before_any_work(diagnostic, message, tmp_path):
     config = synthesising().to_dict()
     config["arms"]["plain"] = ARM | dict(classifier="mlp")
     with pytest.raises(BadInput, match=message):

@@ -1,5 +1,6 @@
 """Runs the diagnostics that a config names, on the final states of its arms."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -15,8 +16,13 @@ from latent_al.runtime.mesh import gather, over_seeds, place
 from latent_al.types import ROUND_AXES, BadInput, Data, Spec, build, check_name
 
 
-def build_diagnostics(config: Experiment, data: Data) -> dict[str, Diagnostic]:
+def build_diagnostics(config: Experiment, data: Data, arms: Mapping[str, Arm]) -> dict[str, Diagnostic]:
     """Returns the diagnostics of `config.diagnostics`.
+
+    Args:
+        config: of the run.
+        data: the images and their labels.
+        arms: of the config, by name.
 
     Raises:
         BadInput: what a diagnostic refuses, an arm that does not exist or that it does not apply to.
@@ -27,7 +33,7 @@ def build_diagnostics(config: Experiment, data: Data) -> dict[str, Diagnostic]:
         for arm in diagnostics[name].arms:
             check_name(arm, config.arms, f"arm in config.diagnostics.{name}.arms")
             try:
-                _check_decoder(diagnostics[name], config, arm)
+                _check_arm(diagnostics[name], config, arms[arm])
                 diagnostics[name].check(config.classifiers[config.arms[arm].classifier], data, capacity(config))
             except BadInput as error:
                 raise BadInput(f"config.diagnostics.{name}, arm {arm!r}: {error}") from error
@@ -72,8 +78,13 @@ def compute(
     return pd.concat(tables)
 
 
-def _check_decoder(diagnostic, config, arm):
-    encoder = config.encoders[config.arms[arm].encoder].name
+def _check_arm(diagnostic, config, arm):
+    encoder = config.encoders[arm.encoder].name
+    if diagnostic.make_judge is None and arm.synthesises:
+        raise BadInput(
+            "it reads the labelled images, and the classifier is fitted to synthesised latents in their place; choose "
+            "arms that query images."
+        )
     if diagnostic.make_judge is not None and encoder not in TRAINED:
         raise BadInput(
             f"its images come from a decoder, and {encoder} has none; choose arms whose encoder is one of "

@@ -70,7 +70,7 @@ def _run(config, workdir, encoders_dir, command):
     _check_labels(arms)
     tuned = _tuned(config, arms, data)
     _check_baseline(config, arms, tuned)
-    diagnostics = build_diagnostics(config, data)
+    diagnostics = build_diagnostics(config, data, arms)
     data_digest = digest(data)
     agree(data=data_digest)
     check_begun(Path(workdir), config.to_dict(), data_digest)

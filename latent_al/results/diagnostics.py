@@ -31,6 +31,7 @@ class Drawing(NamedTuple):
     """The inputs of the figures of a diagnostic.
 
     Attributes:
+        name: of the entry, for the PNGs: the same diagnostic may run twice.
         table: of the diagnostic, all arms and seeds; empty without `compute`.
         spaces: arm -> where it selected.
         queries: the table of the run.
@@ -38,6 +39,7 @@ class Drawing(NamedTuple):
         folder: for the PNGs.
     """
 
+    name: str
     table: pd.DataFrame
     spaces: dict[str, Space]
     queries: pd.DataFrame
@@ -90,7 +92,6 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
     check_name(targets, TARGETS, "targets of importance")
     if num_rows < 1:
         raise BadInput(f"importance has num_rows {num_rows}; expected 1 or more.")
-    figure = f"importance{'_same_class' if targets == 'same_class' else ''}{'_centred' if centred else ''}"
 
     def check(classifier, data, num_labels):
         if data.num_classes is None:
@@ -119,7 +120,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
     def draw(drawing):
         album, table = Album(drawing.folder), drawing.table
         caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
-        album.add(figure, caption, plots.importance, table[table.seed == table.seed.min()])
+        album.add(drawing.name, caption, plots.importance, table[table.seed == table.seed.min()])
         return album.pictures
 
     text = "Spearman's, over the rows left at the end, as means over seeds."
@@ -179,7 +180,7 @@ def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int 
             rows = table[(table.arm == arm) & (table.seed == seed)]
             caption = f"Labelled examples for and against predictions of {arm}, seed {seed}"
             images = drawing.data.train.images, drawing.data.validation.images
-            album.add("explanations", caption, mosaics.explanations, rows, *images)
+            album.add(drawing.name, caption, mosaics.explanations, rows, *images)
         return album.pictures
 
     text = "The labelled examples that speak most for, and against, the class predicted for validation images."
@@ -231,7 +232,7 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
         album = Album(drawing.folder)
         metric = "angular_error" if drawing.data.num_classes is None else "accuracy"
         caption = f"Validation {METRICS[metric].name} while the network trains"
-        album.add("training", caption, plots.training_curves, drawing.table, metric)
+        album.add(drawing.name, caption, plots.training_curves, drawing.table, metric)
         return album.pictures
 
     text = "The network is trained once more on the final labelled set."
@@ -255,7 +256,7 @@ def query_order() -> Diagnostic:
                 orders[names[arm]] = rows.row.to_numpy()
         if points:
             caption = f"The first and the last quarter of the order of seed {seed}, on two principal components"
-            album.add("orders", caption, plots.orders, points, orders)
+            album.add(drawing.name, caption, plots.orders, points, orders)
         return album.pictures
 
     text = "What comes first and last where an arm queries the whole pool."
@@ -316,7 +317,7 @@ def decoded_queries(*, arms: Sequence[str], num_initial: int, threshold: float =
                 picked = judged.pick(asked.assign(slot=np.arange(len(asked))), of_arm[of_arm.seed == seed])
                 images = np.asarray(drawing.spaces[arm].decode(drawing.spaces[arm].points[picked.slot]))
                 caption = f"What {arm} asks about, seed {seed}: the judge's class and confidence, the oracle's answer"
-                album.add(f"decoded_{arm}", caption, mosaics.judged_queries, picked, images)
+                album.add(f"{drawing.name}_{arm}", caption, mosaics.judged_queries, picked, images)
         return album.pictures
 
     text = (

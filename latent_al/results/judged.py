@@ -54,7 +54,8 @@ def pick(queries: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def shares(table: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
     """Returns the queries that are valid, answered and agreed, in percent, a row an arm.
 
-    A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several.
+    A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several. Seeds without an
+    answer have no share that agrees; where all are without, the cell is empty.
 
     Args:
         table: has `arm`, `seed`, `row`, `label`, `judged` and `confidence`.
@@ -74,5 +75,8 @@ def shares(table: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
 
 
 def _with_spread(values):
+    values = values.dropna()
+    if values.empty:
+        return ""
     spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
     return f"{values.mean():.1f}{spread}"

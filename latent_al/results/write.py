@@ -132,7 +132,7 @@ def _draw(folder, data, outcome, compared):
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
-        drawing = Drawing(table, outcome.spaces, queries, data, folder)
+        drawing = Drawing(name, table, outcome.spaces, queries, data, folder)
         drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
         drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
