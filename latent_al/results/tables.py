@@ -60,7 +60,10 @@ def queries_table(
 
 
 def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
-    """Returns the seconds of each round of a block of seeds; compilation falls into the first round."""
+    """Returns the seconds of each round of a block of seeds, whose programs are compiled before the first block.
+
+    A last block of fewer seeds has programs of its own, whose compilation falls into its first round.
+    """
     fit, select = history.seconds.T
     columns = dict(arm=arm, first_seed=seeds[0], num_seeds=len(seeds), round=np.arange(len(fit)))
     return pd.DataFrame(columns | dict(fit_seconds=fit, select_seconds=select))
