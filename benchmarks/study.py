@@ -225,12 +225,17 @@ def words(arm: str) -> str:
     return arm.replace("_", " ")
 
 
+def resolved(path: str) -> Path:
+    """Returns a path that means the same in the folder where launch.py runs."""
+    return Path(path).resolve()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--workdir", type=resolved, required=True)
     for name in SETS[1:]:
-        parser.add_argument(f"--{name}", help="The folder of its images.")
-    parser.add_argument("--network", help="The folder of the pretrained network.")
+        parser.add_argument(f"--{name}", type=resolved, help="The folder of its images.")
+    parser.add_argument("--network", type=resolved, help="The folder of the pretrained network.")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()

@@ -105,6 +105,22 @@ def test_means_apart_from_the_record_are_named(results, tmp_path):
     assert results.compare(measured, record) == ["dense, b, test_accuracy: 61.00, on record 70.00"]
 
 
+def test_the_study_runs_in_the_folder_that_it_reads(tmp_path, monkeypatch, capsys):
+    """From any folder: launch.py runs in that of the project."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import study
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study.py", "--workdir=runs", "--mnist=images"])
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **settings: commands.append(command))
+    with pytest.raises(SystemExit):
+        study.main()
+    assert f"{tmp_path / 'runs'} holds no complete run" in capsys.readouterr().err
+    assert f"--workdir={tmp_path / 'runs/mnist-tail'}" in commands[-4]
+    assert f"--config.data.source.root={tmp_path / 'images'}" in commands[-4]
+
+
 @pytest.mark.slow
 def test_all_launches_at_their_small_size(results, tmp_path):
     rng = np.random.default_rng(0)
