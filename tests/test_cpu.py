@@ -51,6 +51,13 @@ def assert_close(results):
 
 
 @pytest.mark.parametrize("name", KERNELS)
+def test_convolutions_of_no_images_are_none(name, on_both):
+    results = on_both(getattr(convolutions, name), jnp.zeros((0, 8, 6, 5)), jnp.zeros(KERNELS[name]))
+    assert results[0].shape == results[1].shape
+    assert not len(results[0])
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_convolutions_and_their_gradients_are_the_same(name, on_both):
     key_x, key_kernel = jax.random.split(jax.random.key(0))
     x, kernel = jax.random.normal(key_x, (3, 8, 6, 5)), jax.random.normal(key_kernel, KERNELS[name])

@@ -200,7 +200,7 @@ def _contributions(x, kernel):
     """Returns what each pixel contributes through the taps of the kernel, one after the other: [n h w k*k*o]."""
     channels = kernel.shape[2]
     product = x.reshape(-1, channels) @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
-    return product.reshape(*x.shape[:3], -1)
+    return product.reshape(*x.shape[:3], product.shape[1])
 
 
 def _taps(x, kernel):
