@@ -110,8 +110,8 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
         are no validation images.
 
     Raises:
-        BadInput: a loss that is NaN or infinite; of a stream, one that ends above the loss before training, since no
-            curve of it is drawn. The part before it stays in `folder`.
+        BadInput: a loss that is NaN or infinite; of a stream, whose curve is not drawn, a validation loss of its first
+            batch that ends above that before training. The part before it stays in `folder`.
     """
     images, seed = data.train.images, trainer.training.seed
     key_init, key_noise, key_parts, key_validation = jax.random.split(jax.random.key(seed), 4)
@@ -120,11 +120,11 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
     done, (state, losses) = checkpoints.restore((_blank_state(trainer), np.full((parts.num, 2), np.nan)))
     if done == parts.num:
         return state.params, losses
-    limit = np.inf
+    limit = None
     if not done or isinstance(images, Stream):
         initial = initial_state(trainer, key_init, key_noise, images)
         state = state if done else jax.device_get(initial)
-        limit = _loss_at_start(trainer, initial, images) if isinstance(images, Stream) else limit
+        limit = _loss_of_first(trainer, initial, images) if isinstance(images, Stream) else limit
     validation = jnp.asarray(data.validation.images)
     validate = jax.jit(_mean_loss(trainer.autoencoder.validation_loss, block_of(trainer.image_shape)))
     progress = tqdm(parts.read(done), f"training {folder.name}", parts.num, initial=done, unit=parts.unit, disable=None)
@@ -133,7 +133,9 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
             state, loss = trainer.run(jax.random.fold_in(key_parts, index), state, pixels, count)
             losses[index] = loss, validate(state.params, key_validation, validation)
             is_last = index + 1 == parts.num
-            _check_loss(losses[: index + 1, 0], parts, limit if is_last else np.inf, trainer.training)
+            _check_finite(losses[: index + 1, 0], parts, trainer.training)
+            if is_last and limit is not None:
+                _check_gain(limit, _loss_of_first(trainer, state, images), trainer.training)
             bar.set_postfix(train=f"{losses[index, 0]:.4g}", validation=f"{losses[index, 1]:.4g}")
             checkpoints.save(index + 1, (state, losses), last=is_last)
     return state.params, losses
@@ -227,22 +229,31 @@ def _blank_state(trainer):
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _loss_at_start(trainer, state, images):
+def _loss_of_first(trainer, state, images):
+    """Returns the validation loss of the first batch; a training loss of networks that compete may well rise."""
     batch = as_floats(jnp.asarray(images[: trainer.training.batch_size]))
-    return float(trainer.autoencoder.loss(state.params, jax.random.key(0), batch).mean())
+    return float(trainer.autoencoder.validation_loss(state.params, jax.random.key(0), batch).mean())
 
 
-def _check_loss(losses, parts, limit, training):
+def _check_finite(losses, parts, training):
     """Checks the last of the training losses; the first steps may overshoot by far, and be made good."""
     loss, num_done = losses[-1], len(losses)
-    if np.isfinite(loss) and loss <= limit:
+    if np.isfinite(loss):
         return
     before = f"{losses[-2]:g}" if num_done > 1 else "none"
-    compared = f"where {limit:g} was the loss before training" if np.isfinite(limit) else f"before it {before}"
-    raise BadInput(
-        f"the training loss is {loss:g} in {parts.unit} {num_done} of {parts.num}, {compared}; lower learning_rate "
-        f"({training.learning_rate:g}), in another --workdir."
-    )
+    what = f"the training loss is {loss:g} in {parts.unit} {num_done} of {parts.num}, before it {before}"
+    raise BadInput(f"{what}; {_lower(training)}")
+
+
+def _check_gain(before, after, training):
+    if not after <= before:
+        raise BadInput(
+            f"the loss of the first images was {before:g} before training and is {after:g}; {_lower(training)}"
+        )
+
+
+def _lower(training):
+    return f"lower learning_rate ({training.learning_rate:g}), in another --workdir."
 
 
 def _mean_loss(loss, block):
