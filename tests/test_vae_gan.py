@@ -136,7 +136,6 @@ def trained(digits, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_reconstructions_get_better_than_a_collapsed_decoders(trained, digits):
     """Which at best gives the mean image."""
     encodings, _, _ = trained
