@@ -60,9 +60,9 @@ def queries_table(
 
 
 def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
-    """Returns the seconds of each round of a block of seeds, whose programs are compiled before the first block.
+    """Returns the seconds of each round of a block of seeds.
 
-    A last block of fewer seeds has programs of its own, whose compilation falls into its first round.
+    Programs are compiled before the first block; those for a last block of fewer seeds in its first round.
     """
     fit, select = history.seconds.T
     columns = dict(arm=arm, first_seed=seeds[0], num_seeds=len(seeds), round=np.arange(len(fit)))
