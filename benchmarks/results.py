@@ -87,21 +87,20 @@ class Measured:
         gaps = first.sub(second.set_axis(first.columns, axis=1)).dropna().to_numpy()
         sides = [gaps.mean(axis=1), gaps.mean(axis=0)] if "*" in claim.arm else [gaps[:, 0]]
         differences = [paired_difference(pairs, np.zeros(len(pairs))) | dict(pairs=len(pairs)) for pairs in sides]
-        return max(differences, key=lambda gap: gap["high"] - gap["low"])
+        widest = max(differences, key=lambda gap: gap["high"] - gap["low"])
+        scale = _scale(self.runs[claim.arm.split("/")[0]][0])
+        return widest | {name: widest[name] * scale for name in ("mean", "low", "high")}
 
     def _values(self, name, arm, quantity):
-        """Returns a quantity of one arm, or of those that match, [seeds arms]."""
+        """Returns a quantity of one arm, or of those that match, [seeds arms], in the unit of its metric."""
         metrics, tuned = self.runs[name]
-        scale = _scale(metrics)
         metrics = metrics[[fnmatch(label, tuned.get(arm, arm)) for label in metrics.arm]]
         split, at, num_labels = quantity.partition(" at ")
         if at:
             chosen = (metrics.split == split) & (metrics.metric == main_metric(metrics))
             metrics = metrics[chosen & (metrics.num_labels == int(num_labels))]
-            values = metrics.pivot(index="seed", columns="arm", values="value")
-        else:
-            values = seed_quantities(metrics)[quantity].unstack("arm")
-        return values * scale
+            return metrics.pivot(index="seed", columns="arm", values="value")
+        return seed_quantities(metrics)[quantity].unstack("arm")
 
 
 def _read(folder):
@@ -170,20 +169,22 @@ def _agree(old, new, seeds):
 
 
 def put_on_record(measured: Measured, record: dict) -> None:
-    """Writes what was measured into the record, with the date of each run."""
+    """Writes what was measured into the record, with the date of each run; the same figures keep their date."""
     for name, (metrics, _) in measured.runs.items():
-        record["launches"][name] = dict(
-            date=_date(measured, name), seeds=metrics.seed.nunique(), arms=measured.arms(name)
-        )
+        figures = dict(seeds=metrics.seed.nunique(), arms=measured.arms(name))
+        _put(record["launches"], name, figures, measured.out / name)
     for claim in CLAIMS:
         if gap := measured.gap(claim):
-            record["claims"][claim.key] = gap | dict(date=_date(measured, claim.arm.split("/")[0]))
-    RECORD.write_text(json.dumps(_rounded(record), indent=1, sort_keys=True) + "\n")
+            _put(record["claims"], claim.key, gap, measured.out / claim.arm.split("/")[0])
+    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
-def _date(measured, name):
-    changed = (measured.out / name / "summary.json").stat().st_mtime
-    return datetime.fromtimestamp(changed, UTC).date().isoformat()
+def _put(entries, name, figures, run):
+    figures = _rounded(figures)
+    # Reading a complete run again writes its summary anew.
+    if figures != {key: value for key, value in entries.get(name, {}).items() if key != "date"}:
+        written = datetime.fromtimestamp((run / "summary.json").stat().st_mtime, UTC)
+        entries[name] = figures | dict(date=written.date().isoformat())
 
 
 def _rounded(value):

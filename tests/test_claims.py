@@ -1,6 +1,7 @@
 """The figures on record: verdicts by interval, pairs by seed or by encoder, and the command that runs all again."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from test_data import write_idx
 
 ROOT = Path(__file__).parents[1]
@@ -119,6 +121,30 @@ def test_the_study_runs_in_the_folder_that_it_reads(tmp_path, monkeypatch, capsy
     assert f"{tmp_path / 'runs'} holds no complete run" in capsys.readouterr().err
     assert f"--workdir={tmp_path / 'runs/mnist-tail'}" in commands[-4]
     assert f"--config.data.source.root={tmp_path / 'images'}" in commands[-4]
+
+
+def test_the_same_figures_keep_their_date(results, claim, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RECORD", tmp_path / "recorded.json")
+    monkeypatch.setattr(results, "CLAIMS", [claim])
+    write_run(tmp_path / "dense", dict(a=[0.5, 0.52, 1 / 3], b=[0.6, 0.62, 0.6]))
+    record = {"launches": {}, "claims": {}}
+    for day, date in ((0, "1970-01-01"), (86_400, "1970-01-01")):
+        os.utime(tmp_path / "dense" / "summary.json", (day, day))
+        results.put_on_record(results.Measured(tmp_path), record)
+        record = json.loads(results.RECORD.read_text())
+        assert {entry[name]["date"] for entry in record.values() for name in entry} == {date}
+    record["launches"]["dense"]["arms"]["a"]["test_accuracy"]["mean"] = 40.0
+    record["claims"][claim.key]["mean"] = 3.0
+    results.put_on_record(results.Measured(tmp_path), record)
+    assert {entry[name]["date"] for entry in record.values() for name in entry} == {"1970-01-02"}
+
+
+def test_gaps_that_are_equal_but_for_rounding_tie(results, claim, tmp_path):
+    """In points as in shares."""
+    gaps = [0.011, 0.011 + 2e-7, -0.011 + 1e-7, 0.024, 0.031, -0.002]
+    write_run(tmp_path / "dense", dict(b=[0.5] * 6, a=[0.5 + gap for gap in gaps]))
+    expected = scipy.stats.wilcoxon([2, 2, -2, 3, 4, -1]).pvalue
+    np.testing.assert_allclose(results.Measured(tmp_path).gap(claim)["p"], expected)
 
 
 @pytest.mark.slow
