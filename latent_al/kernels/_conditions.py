@@ -146,7 +146,7 @@ def _no_clusters(name, value, beside):
     is_bad = (value < 0) | (value >= _num_clusters(beside))
     return (
         f"{name} run from {value.min()} to {value.max()}, the first outside is row {is_bad.argmax()}; expected 0 to "
-        f"{_num_clusters(beside) - 1}: give rows without a cluster one of their own, or raise the number of clusters."
+        f"{_num_clusters(beside) - 1}: assign rows without a cluster to one more, or raise the number of clusters."
     )
 
 
