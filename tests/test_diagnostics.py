@@ -58,7 +58,6 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_run_stopped_in_its_last_round_gives_the_same_diagnostics(finished):
     """The final state was saved and the last round was not: it is played again."""
     workdir, config = finished
@@ -70,12 +69,14 @@ def test_a_run_stopped_in_its_last_round_gives_the_same_diagnostics(finished):
     assert {path: path.read_bytes() for path in tables} == tables
 
 
-def test_a_final_state_that_is_gone_is_refused(finished, tmp_path):
+def test_a_final_state_that_is_gone_is_fitted_again(finished, tmp_path):
+    """As after a refusal to read it, whose cure is to delete it."""
     workdir, config = finished
     shutil.copytree(workdir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/judged/seeds-0-final")
-    with pytest.raises(BadInput, match="judged/seeds-0-final has no params, but the run is done"):
-        run_experiment(config, str(tmp_path / "run"))
+    run_experiment(config, str(tmp_path / "run"))
+    for path in (*(workdir / "diagnostics").glob("*.csv"), workdir / "metrics.csv"):
+        assert (tmp_path / "run" / path.relative_to(workdir)).read_bytes() == path.read_bytes()
 
 
 def test_importance_is_of_rows_that_are_left(finished):

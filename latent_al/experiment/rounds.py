@@ -172,12 +172,15 @@ def play(
     blank = _first_history(run, state)
     with after_the_first():
         done, history = checkpoints.restore(blank)
-    agree(rounds_done=done)
     if arm.make_learner is None:
+        agree(rounds_done=done)
         return Played(history, None, None)
-    final_folder = folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final"
-    final = Checkpoints(final_folder) if keep_state else None
     num_rounds = len(block.num_labels)
+    final = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final") if keep_state else None
+    if final is not None and done == num_rounds and not final.steps_done:
+        # Its folder is gone, or was deleted since it could not be read: the last round is played again.
+        done -= 1
+    agree(rounds_done=done)
     disable = None if is_first() else True
     progress = tqdm(range(done, num_rounds), initial=done, total=num_rounds, unit="round", disable=disable)
     with progress as bar:
@@ -191,7 +194,8 @@ def play(
                 _save_once(final, gather(state.params))
             checkpoints.save(index + 1, history)
     if final is not None:
-        params = _restore_final(final, final_folder, gather(state.params))
+        with after_the_first():
+            _, params = final.restore(gather(state.params))
         state = _with_counts(state._replace(params=params), history, block.num_labels[-1], 0)
     return Played(history, state, _round_keys(key_rounds, num_rounds - 1)[:, 0])
 
@@ -252,17 +256,6 @@ def _save_once(final, params):
     # A run that was stopped after this and before the checkpoint of its last round plays that round again.
     if is_first() and not final.restore(params)[0]:
         final.save(1, params)
-
-
-def _restore_final(final, folder, params):
-    with after_the_first():
-        saved, params = final.restore(params)
-    if not saved:
-        raise BadInput(
-            f"{folder} has no params, but the run is done and its diagnostics read them; restore the folder, or choose "
-            "another --workdir."
-        )
-    return params
 
 
 def _first_history(run, state):
