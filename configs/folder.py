@@ -37,7 +37,7 @@ def get_config(size="full"):
         epochs=10 if smoke else 60,
         batch_size=20,
     )
-    # On photographs no strategy is ahead of random by such latents; on digits this one is: docs/results.md.
+    # On photographs hardly any strategy is ahead of random by such latents; on digits this one is: docs/results.md.
     strategy = dict(name="uncertainty", measure="margin", pick="top_k")
     if size == "pretrained":
         # The network reads the files at a size of its own; data.size is that of pictures that stand in for lost files.
