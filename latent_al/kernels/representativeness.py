@@ -1,4 +1,4 @@
-"""Representativeness of each row for the whole set: in [0, 1], 1 = most representative.
+"""Representativeness of each row for the whole set, in [0, 1]: the larger, the more representative.
 
 A density is one minus the mean distance to all rows, itself among them, over the largest such mean; the cosine density
 is (1 + mean cosine similarity) / 2. The means of the squared Euclidean distance, of the cosine similarity and of the

@@ -1,7 +1,7 @@
 """Representativeness of latents that are read block by block: those of the measures that need sums over the set only.
 
-The values are those of `kernels.representativeness`, within rounding: in [0, 1], 1 = most representative. Besides
-blocks each needs O(n) memory, the value of each row. The Euclidean density is quadratic in n and is not here.
+The values are those of `kernels.representativeness`, within rounding: in [0, 1], the larger, the more representative.
+Besides blocks each needs O(n) memory, the value of each row. The Euclidean density is quadratic in n and is not here.
 """
 
 from collections.abc import Callable
