@@ -7,9 +7,9 @@ matrix products, bounds the gains of all rows. For each selection those of the l
 best of these are measured, by differences, until one is ahead of all other bounds.
 
 Time: O(n^2 d) for the pass and O(n d) for each row measured. Where gains fall alike all over the pool, as those of a
-length scale beyond its spread do after the first few selections, all rows are bounded anew: in the worst case each
-selection costs two passes, and where products cannot tell distances apart, below some 1e-3 of the radius of the pool,
-as many measurements as there are rows. Memory: O(n d), three times the points.
+length scale beyond its spread do after each of the first few selections, many rows or all are bounded anew: in the
+worst case each selection costs two passes, and where products cannot tell distances apart, below some 1e-3 of the
+radius of the pool, as many measurements as there are rows. Memory: O(n d), three times the points.
 """
 
 import math
