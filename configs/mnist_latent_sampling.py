@@ -38,7 +38,7 @@ SIZES = {
 CHANGES = {"unbalanced", "100", "mlp", "readings", "trainings", "shares", "starts"}
 WEIGHTS = {"vae_1": 1.0, "vae_64th": 1 / 64}
 TRAININGS = {f"{name}_{seed}": (weight, seed) for name, weight in WEIGHTS.items() for seed in range(5)}
-# Of the digits 0 to 9 among the 100 images of clustered normal on the VAE, in the original's only draw.
+# Of the digits 0 to 9 among the images of clustered normal on the VAE, in the original's only draw: 99 in all.
 COUNTS = (12, 7, 14, 7, 11, 10, 16, 4, 9, 9)
 
 
