@@ -377,6 +377,16 @@ def test_a_committee_queries_what_it_votes_differently_about():
     assert 40 in strategy.query(jax.random.key(0), pool, 1)
 
 
+def test_a_larger_committee_takes_no_more_memory():
+    def temporaries(num_draws):
+        strategy = STRATEGIES["query_by_committee"](num_draws=num_draws, pick="top_k")
+        query = jax.jit(strategy.query, static_argnums=2)
+        program = query.lower(jax.random.key(0), make_pool(strategy, size=5000), 1).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) < 1.1 * temporaries(4)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_greedy_equals_its_definition_word_for_word(distance):
     spec = dict(measure="margin", representativeness=PRIOR, alpha=0.3, beta=0.2, distance=distance)

@@ -6,6 +6,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from latent_al import kernels
+from latent_al.kernels._loops import scan
 from latent_al.strategies.uncertainty import PICKS
 from latent_al.types import BadInput, Key, Pool, Strategy, check_name
 
@@ -37,7 +38,7 @@ def query_by_committee(*, num_draws: int, pick: str) -> Strategy:
     """Selects rows about whose class a committee disagrees most, by the entropy of its votes.
 
     The committee is of MC-dropout predictions, so that one network is trained and not `num_draws`. Many rows tie where
-    it is small. A round takes num_draws predictions and O(n (c + num_draws)) memory for n rows of c classes.
+    it is small. A round takes num_draws predictions and O(n c) memory for n rows of c classes.
 
     Args:
         num_draws: members of the committee, 2 or more.
@@ -54,9 +55,13 @@ def query_by_committee(*, num_draws: int, pick: str) -> Strategy:
     def query(key, pool, num):
         key_dropout, key_pick = jax.random.split(key)
         predict = _mc_dropout("query_by_committee", pool)
-        votes = jax.lax.map(lambda key: predict(key).argmax(axis=1), jax.random.split(key_dropout, num_draws))
-        shares = (votes[:, :, None] == jnp.arange(pool.probs.shape[1])[None, None, :]).mean(axis=0)
-        return PICKS[pick](key_pick, kernels.entropy(shares), pool.taken, num)
+
+        def add(votes, key):
+            is_voted = predict(key).argmax(axis=1)[:, None] == jnp.arange(votes.shape[1])[None, :]
+            return votes + is_voted.astype(votes.dtype), None
+
+        votes, _ = scan(add, jnp.zeros_like(pool.probs), jax.random.split(key_dropout, num_draws))
+        return PICKS[pick](key_pick, kernels.entropy(votes / num_draws), pool.taken, num)
 
     return Strategy(query)
 
