@@ -12,7 +12,7 @@ def badge() -> Strategy:
 
     Source: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds (2020).
 
-    A round takes O(b n (c + f)) time and O(n) memory for a batch of b of n rows, c classes and f features.
+    A round takes O(b n (c + f)) time and O(n c) memory for a batch of b of n rows, c classes and f features.
 
     Raises:
         BadInput: a pool without predictions or features.
@@ -28,7 +28,7 @@ def expected_gradient_length(*, pick: str) -> Strategy:
     """Selects rows with the largest expected norm of the gradient of the loss in the weights of the last layer.
 
     The expectation is over the classes, by the classifier's probabilities; the bias is left out. A round takes
-    O(n (c + f)) time and O(n) memory for n rows, c classes and f features.
+    O(n (c + f)) time and O(n c) memory for n rows, c classes and f features.
 
     Args:
         pick: `top_k`, or `random_partitions` for a batch with less redundancy.

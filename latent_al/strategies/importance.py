@@ -31,8 +31,8 @@ TARGETS = ("all", "same_class")
 def ibal(*, targets: str = "all", centred: bool = False) -> Strategy:
     """Selects rows of the smallest importance: their labels would disagree most with what is labelled.
 
-    Meant for a classifier whose last layer is `refitted`. A round takes O(n c f) time for f features, and O(n) memory:
-    O(n (c + f)) with same_class or centred.
+    Meant for a classifier whose last layer is `refitted`. A round takes O(n (c + f)) time and O(n f) memory for n rows,
+    c classes and f features; with same_class O(n c f) and O(n (c + f)).
 
     Args:
         targets: `all`, or `same_class`, so that the value for class y counts on labelled rows of class y only.

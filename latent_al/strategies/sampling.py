@@ -38,7 +38,7 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
     """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
     The log tells where draws ran out, and where there are fewer rows than clusters. A batch takes O(n d)
-    time for each point drawn, at least one a row, and O(n) memory.
+    time for each point drawn, at least one a row, and O(n d) memory.
 
     Args:
         fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
@@ -86,7 +86,7 @@ def typical(*, iterations: int) -> Strategy:
     """Selects the row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
 
     For an initial labelled set: rows that are taken are not picked, but have centres like all others. A
-    batch of b takes O(iterations b n d) time and O(n) memory.
+    batch of b takes O(iterations b n d) time and O(n d) memory.
 
     Args:
         iterations: of k-means, at most.
