@@ -104,6 +104,17 @@ class TestRenaming:
             rename(tmp_path, {"cat": "n/a"}, {"cat": 1})
         assert not (tmp_path / "classes.csv").exists()
 
+    def test_refuses_a_new_name_that_answers_of_another_class_have(self, tmp_path):
+        for wanted in ({"left": "right", "right": "left"}, {"left": "mid", "right": "LEFT"}):
+            with pytest.raises(BadInput, match="as an old and as a new name; choose another name, or two calls"):
+                rename(tmp_path, wanted, {"left": 4, "right": 6})
+        rename(tmp_path, {"left": "mid"}, {"left": 4, "right": 6})
+        with pytest.raises(BadInput, match="'left' was renamed to 'mid', which its answers go on to mean"):
+            rename(tmp_path, {"right": "left"}, {"mid": 4, "right": 6})
+        assert free("left", renames=read_renames(tmp_path)).spell("left") == "mid"
+        rename(tmp_path, {"right": "Right"}, {"mid": 4, "right": 6})
+        assert rename(tmp_path, {"mid": "right"}, {"mid": 4, "Right": 6}) == ["mid is merged into right: 4 images."]
+
     def test_a_spoilt_log_is_refused(self, tmp_path):
         pd.DataFrame([["a", "b"]], columns=["name", "now"]).to_csv(tmp_path / "classes.csv", index=False)
         with pytest.raises(BadInput, match="not as it was written"):

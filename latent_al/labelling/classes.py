@@ -172,7 +172,8 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
         counts: images of each class by now.
 
     Raises:
-        BadInput: a name that no class has, or that is no name.
+        BadInput: a name that no class has, or that is no name; a new name that is itself renamed, now or before: which
+            of the two classes its answers mean could not be told.
     """
     renames = read_renames(workdir)
     rows, lines = _read(workdir), []
@@ -183,12 +184,26 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
             continue
         if fold(name) not in spelt:
             raise BadInput(f"config.rename names {name!r}; expected one of {', '.join(counts) or 'the classes'}.")
+        _check_now(name, now, wanted, renames)
         rows.append([spelt[fold(name)], clean(now), datetime.now(UTC).isoformat(timespec="microseconds")])
         how = "merged into" if fold(now) in spelt and fold(now) != fold(name) else "renamed to"
         lines.append(f"{spelt[fold(name)]} is {how} {clean(now)}: {counts[spelt[fold(name)]]} images.")
     if lines:
         write_csv(workdir / "classes.csv", pd.DataFrame(rows, columns=RENAMES), for_spreadsheets=True)
     return lines
+
+
+def _check_now(name, now, wanted, renames):
+    if fold(now) == fold(name):
+        return
+    if fold(now) in map(fold, wanted):
+        raise BadInput(f"config.rename has {now!r} as an old and as a new name; choose another name, or two calls.")
+    before = renames.get(fold(now))
+    if before is not None and fold(before) not in (fold(name), fold(now)):
+        raise BadInput(
+            f"config.rename renames {name!r} to {now!r}, but {now!r} was renamed to {before!r}, which its answers "
+            "go on to mean; choose another name."
+        )
 
 
 def _read(workdir):
