@@ -1,9 +1,11 @@
 """The part of the audit slice that estimates may use: the answered start of its random order."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
-from latent_al.labelling import audit, selection
+from latent_al.labelling import asking, audit, selection
 
 SIZE = 60
 
@@ -69,3 +71,20 @@ def test_nothing_is_labelled():
     assert sample.reason.startswith("no image of the audit slice is labelled yet; label image ")
     _, sample = pool([], skipped=range(SIZE))
     assert (len(sample.rows), sample.reason) == (0, "the audit slice is empty")
+
+
+def test_a_slice_that_is_enlarged_by_all_classes_counts():
+    """No image is outside of them, until one joins of which the slice has none."""
+    size, nothing = 40, np.zeros(40, bool)
+    table = pd.DataFrame({"id": [f"image {row}" for row in range(size)], "status": "present"})
+    table["file_name"] = table.id + ".png"
+    strata = audit.Strata(["", "cat", "dog"], np.array([0.5, 1, 1]), np.repeat([1, 2], size // 2))
+    masks = selection.Masks(strata.of_rows - 1, ~nothing, nothing, nothing, nothing, nothing)
+    state = SimpleNamespace(table=table, masks=masks, strata=strata, classes=["cat", "dog"])
+
+    def enlarged():
+        return asking._by_class(SimpleNamespace(seed=0), state, masks.classes, np.arange(10))[1]
+
+    assert enlarged() == dict(num=size, reason="")
+    strata.of_rows[0], masks.audit[0] = 0, False
+    assert enlarged()["reason"] == "the slice has none of the 1 images outside of the classes it was enlarged by"

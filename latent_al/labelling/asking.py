@@ -144,9 +144,14 @@ def _by_class(config, state, guesses, rows):
     samples = []
     for stratum in range(len(strata.names)):
         inside = is_present & (strata.of_rows == stratum)
+        # Where all classes are enlarged, no image is left outside of them.
+        if not inside.any():
+            continue
         part = answered(state.table, masks._replace(audit=masks.audit & inside), config.seed)
         if part.reason:
-            return of_rows, dict(num=0, reason=part.reason)
+            of = f"predicted as {strata.names[stratum]}" if stratum else "outside of the classes it was enlarged by"
+            reason = part.reason if part.size else f"the slice has none of the {inside.sum():,} images {of}"
+            return of_rows, dict(num=0, reason=reason)
         # Images are skipped at about the same rate where nobody has looked yet.
         share = part.size / max((masks.audit & inside).sum(), 1)
         samples.append(stratified.Sample(masks.classes[part.rows], guesses[part.rows], share * inside.sum()))
