@@ -108,6 +108,21 @@ def test_a_name_means_what_it_meant_when_it_was_first_read(hear):
     assert resolve(accepted.log).labels == {"b": "cat", "c": "dog"}
 
 
+def test_a_name_means_what_it_meant_after_a_correction_and_where_it_was_a_duplicate(hear):
+    """The images b and c have swapped names; of the row of b the label is corrected. A copy of a has new content."""
+    first, second, copy = (
+        answer("cat", image, row=row)._replace(file_name=name)
+        for row, (image, name) in enumerate([("b", NAMES[1]), ("c", NAMES[2]), ("a", "copy.png")], 2)
+    )
+    hear(first, second, copy)
+    table = pd.concat([TABLE, pd.DataFrame(dict(id=["d"], file_name="copy.png", status="present"))])
+    table["file_name"] = [NAMES[0], NAMES[2], NAMES[1], "copy.png"]
+    again = [first._replace(id="c", label="dog"), second._replace(id="b"), copy._replace(id="d")]
+    accepted = hear(*again, table=table)
+    assert (accepted.num_new, resolve(accepted.log).labels) == (1, {"a": "cat", "b": "dog", "c": "cat"})
+    assert hear(*again, table=table).num_new == 0
+
+
 def test_an_image_moved_between_class_folders_and_back(hear):
     folders = ["labels/cat/b.jpg", "labels/dog/b.jpg", "labels/cat/b.jpg"]
     accepted = [hear(answer(folder.split("/")[1], source=folder, row=0)) for folder in folders]

@@ -299,7 +299,9 @@ def _to_rows(log, answers, names, to_person):
                 f"{before.label or 'skipped'} of {before.time}, which stays."
             )
         cells = (said.label, answer.annotator, said.time, answer.source, str(answer.row), was or "", answer.time)
-        added.rows.append((answer.id, name, *cells, answer.lead_time))
+        # Not the image's name by now: `_bound` is to find what the file says.
+        named = answer.file_name.replace("\r", "\\r") or name
+        added.rows.append((answer.id, named, *cells, answer.lead_time))
     return added._replace(num_new=num_new)
 
 
