@@ -72,6 +72,20 @@ def test_changes_skips_and_ties(plain):
     assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
 
 
+def test_a_renamed_image_is_found_by_the_name_that_it_was_labelled_under(plain, tmp_path):
+    latents = np.load(tmp_path / "latents.npy")
+    latents[7] = latents[0]
+    np.save(tmp_path / "latents.npy", latents)
+    workdir, _ = plain()
+    (workdir / "labels/a.csv").write_text("file_name,label\n00.png,red\n")
+    plain()
+    (tmp_path / "images/00.png").rename(tmp_path / "images/07.png")
+    (workdir / "labels/a.csv").write_text("file_name,label\n00.png,blue\n")
+    _, said = plain()
+    assert "Changed: 07.png: red -> blue (labels/a.csv, row 2)" in said
+    assert "Refused" not in said
+
+
 def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
     workdir, _ = plain(num_initial=6)
     answer(workdir, 0, lambda query: "red")

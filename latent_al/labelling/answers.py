@@ -84,7 +84,8 @@ def read_answers(
 
     Args:
         workdir: of the job.
-        table: `id` and `file_name` of every image ever scanned, and `status`: present, changed or removed.
+        table: `id` and `file_name` of every image ever scanned, and `status`: present, changed or removed; further
+            names of an image in further rows.
         classes: the names that labels may have, or have had so far; new ones are added.
         root_name: of the folder of the images, which may precede their names.
         encoding: of text that is neither UTF-8 nor UTF-16.

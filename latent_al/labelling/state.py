@@ -92,8 +92,10 @@ def take_labels(
     """
     table = scan.table
     restored = rounds.restore_queries(workdir)
-    names_too = pd.concat([table, scan.duplicates.assign(status="present")])
     log = ledger.read_log(workdir)
+    # Of the log the names that images had when they were labelled, which no file may have by now.
+    named = [scan.duplicates, log.loc[log["id"].isin(table.id), ["id", "file_name"]]]
+    names_too = pd.concat([table, *(part.assign(status="present") for part in named)])
     renamed = _rename(workdir, log, classes, rename) if rename else []
     spellings = _class_names(workdir, log, classes)
     answers, refused = read_answers(workdir, names_too, spellings, root_name=root_name, encoding=encoding)
