@@ -123,6 +123,14 @@ def test_a_name_means_what_it_meant_after_a_correction_and_where_it_was_a_duplic
     assert hear(*again, table=table).num_new == 0
 
 
+def test_a_log_may_have_images_that_the_pool_has_not(hear):
+    """As in a new workdir, where the file of b has other content; its row is corrected."""
+    hear(answer("cat")._replace(file_name=NAMES[1]))
+    accepted = hear(answer("dog", "d")._replace(file_name=NAMES[1]), table=TABLE.assign(id=["a", "d", "c"]))
+    assert accepted.changes == ["photos/b.jpg: cat -> dog (labels/x.csv, row 2)"]
+    assert resolve(accepted.log).labels == {"b": "dog"}
+
+
 def test_an_image_moved_between_class_folders_and_back(hear):
     folders = ["labels/cat/b.jpg", "labels/dog/b.jpg", "labels/cat/b.jpg"]
     accepted = [hear(answer(folder.split("/")[1], source=folder, row=0)) for folder in folders]

@@ -101,9 +101,11 @@ def accept(
     spelt = _spelt(log, classes)
     fresh, refused = _split(_new(spelt, _bound(log, answers)), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
-    names = table["file_name"].str.replace("\r", "\\r")
+    names = dict(zip(table["id"], table["file_name"].str.replace("\r", "\\r"), strict=True))
+    # A log that was put into another workdir may have images that are not of its pool.
+    names = dict(zip(log["id"], log["file_name"], strict=True)) | names
     to_person = _people([*log["annotator"], *(answer.annotator for answer in fresh)])
-    added = _to_rows(spelt, fresh, dict(zip(table["id"], names, strict=True)), to_person)
+    added = _to_rows(spelt, fresh, names, to_person)
     notes = [*added.notes, *_about_names(log, fresh), *_about_truth(fresh)]
     if added.rows:
         log = pd.concat([log, pd.DataFrame(added.rows, columns=LOG)], ignore_index=True)
