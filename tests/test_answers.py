@@ -375,6 +375,16 @@ def test_lists_of_classes_are_refused(read):
     assert (row, reason) == (2, "label 'cat,dog' lists 2 classes; expected one; keep one.")
 
 
+def test_a_table_beside_the_queries_is_not_passed_over_in_silence(tmp_path):
+    (tmp_path / "rounds/000").mkdir(parents=True)
+    for name in ("queries.csv", "queries.xlsx", "queries (copy).csv", "queries.csv~"):
+        (tmp_path / "rounds/000" / name).write_text("file_name,label\na b.png,cat\n")
+    answers, refusals = read_answers(tmp_path, TABLE, names())
+    assert [answer.source for answer in answers] == ["rounds/000/queries.csv"]
+    assert [refusal.source for refusal in refusals] == ["rounds/000/queries (copy).csv", "rounds/000/queries.xlsx"]
+    assert "put it into labels/ as CSV, or remove it" in refusals[0].reason
+
+
 def test_files_of_other_programs_are_passed_over(read):
     assert read(b"\0", name="Thumbs.db") == read("[x]", name="desktop.ini") == ([], [])
 

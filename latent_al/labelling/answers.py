@@ -16,6 +16,8 @@ from latent_al.types import BadInput
 
 NO_ANSWERS = frozenset({"thumbs.db", "desktop.ini"})
 """Files that Windows leaves in folders, as names are compared."""
+TABLES = frozenset({".csv", ".ods", ".xls", ".xlsx"})
+"""Suffixes under which programs save `queries.csv`, or a copy of it, beside it."""
 
 
 class Answer(NamedTuple):
@@ -110,6 +112,7 @@ def read_answers(
         else:
             answers += read.answers
             refusals += read.refusals
+    refusals += _beside_queries(workdir)
     of_classes = _without_nested(images)
     in_folders = _settle(of_classes.answers)
     single = _without_lists(answers + in_folders.answers, classes)
@@ -140,6 +143,14 @@ def _by_name(table):
 def _list(workdir):
     paths = [*(workdir / "labels").rglob("*"), *workdir.glob("rounds/*/queries.csv")]
     return sorted(path for path in paths if _is_meant(path.relative_to(workdir)) and not _is_folder(path))
+
+
+def _beside_queries(workdir):
+    """Refuses tables that a spreadsheet, or a program for synchronising folders, has put beside a `queries.csv`."""
+    paths = sorted(path.relative_to(workdir) for path in workdir.glob("rounds/*/queries*"))
+    paths = [path for path in paths if _is_meant(path) and path.suffix in TABLES and path.name != "queries.csv"]
+    why = "is not read here, where queries.csv alone is; put it into labels/ as CSV, or remove it."
+    return [Refusal(_escape(path.as_posix()), None, why) for path in paths]
 
 
 def _is_meant(path):
