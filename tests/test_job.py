@@ -72,6 +72,18 @@ def test_changes_skips_and_ties(plain):
     assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
 
 
+def test_a_name_that_has_tied_votes_alone_may_be_renamed(plain):
+    workdir, _ = plain()
+    image = queries_of(workdir, 0).id[0]
+    for person, label in dict(ann="cat", bob="caat").items():
+        (workdir / f"labels/{person}.csv").write_text(by(person, label).format(image))
+    _, said = plain()
+    assert "2 open, 1 tied" in said
+    _, said = plain(rename={"caat": "cat"})
+    assert "caat is merged into cat: 0 images." in said
+    assert "1 labelled, 0 of 0 of the audit slice, 4 open, 0 tied, 0 skipped." in said
+
+
 def test_a_renamed_image_is_found_by_the_name_that_it_was_labelled_under(plain, tmp_path):
     latents = np.load(tmp_path / "latents.npy")
     latents[7] = latents[0]

@@ -169,10 +169,10 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
     Args:
         workdir: of the job.
         wanted: from names to what they are to be called; the name of another class merges the two.
-        counts: images of each class by now.
+        counts: images of each class by now; 0 of a name that answers have, but no image.
 
     Raises:
-        BadInput: a name that no class has, or that is no name; a new name that is itself renamed, now or before: which
+        BadInput: a name that no answer has, or that is no name; a new name that is itself renamed, now or before: which
             of the two classes its answers mean could not be told.
     """
     renames = read_renames(workdir)

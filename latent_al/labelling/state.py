@@ -121,8 +121,11 @@ def _class_names(workdir, log, classes):
 
 
 def _rename(workdir, log, classes, wanted):
-    labels = ledger.resolve(log, _class_names(workdir, log, classes)).labels
-    return rename_classes(workdir, wanted, Counter(labels.values()))
+    spellings = _class_names(workdir, log, classes)
+    # No image may be of a name that has lost or tied votes alone.
+    counts = Counter({spellings.spell(label): 0 for label in log["label"] if label})
+    counts.update(ledger.resolve(log, spellings).labels.values())
+    return rename_classes(workdir, wanted, counts)
 
 
 def _respelt(record, spellings):
