@@ -228,6 +228,15 @@ def test_a_lone_annotator_corrects_without_a_name(hear):
     assert hear(answer("cow", "c", annotator="bob", time=at(4))).notes == []
 
 
+def test_one_annotator_in_other_letters_votes_once(hear):
+    hear(answer("cat", annotator="José"), answer("dog", annotator="Bob"))
+    again = [answer("cat", annotator=name, source=f"labels/{name}.csv") for name in ("jose\u0301", "JOSÉ")]
+    accepted = hear(*again)
+    assert (accepted.num_new, resolve(accepted.log).tied) == (0, {"b": "cat 1, dog 1"})
+    assert num_answered(accepted.log) == 2
+    assert len(hear(*again).log) == len(accepted.log)
+
+
 def test_ground_truth_wins_over_all(hear):
     said = [answer("cat", annotator=name, time=at(1)) for name in ("anna", "bob", "carl")]
     accepted = hear(*said, answer("dog", annotator="ground truth", time=at(0)))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -99,7 +100,7 @@ def accept(
         OSError: the log cannot be written; it is as before.
     """
     spelt = _spelt(log, classes)
-    fresh, refused = _split(_new(spelt, _bound(log, answers)), table)
+    fresh, refused = _split(_new(spelt, _by_people(log, _bound(log, answers))), table)
     # A carriage return would make `write_csv` quote the earlier rows, which are to stay as they are.
     names = dict(zip(table["id"], table["file_name"].str.replace("\r", "\\r"), strict=True))
     # A log that was put into another workdir may have images that are not of its pool.
@@ -205,6 +206,20 @@ def _bound(log, answers):
     for answer in answers:
         name = answer.file_name.replace("\r", "\\r")
         yield answer._replace(id=meant.get((answer.source, name), answer.id)) if name else answer
+
+
+def _by_people(log, answers):
+    """Yields the answers with each annotator spelt as at first: in other letters nobody votes twice."""
+    exact, spellings = {*log["annotator"]}, {_fold(GROUND_TRUTH): GROUND_TRUTH}
+    for name in log["annotator"]:
+        spellings.setdefault(_fold(name), name)
+    for answer in answers:
+        name = answer.annotator
+        yield answer if name in exact else answer._replace(annotator=spellings.setdefault(_fold(name), name))
+
+
+def _fold(annotator):
+    return " ".join(unicodedata.normalize("NFKC", annotator.casefold()).split())
 
 
 def _people(annotators):
