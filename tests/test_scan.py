@@ -212,6 +212,8 @@ class TestDepth:
         assert "its levels go up to 5000, but the images before it were read with 12 bits" in rejected(result)["e.png"]
         with pytest.raises(BadInput, match=r"depth is 16, but the images in .*work were read with 12 bits"):
             run(root, workdir, depth=16)
+        # The same bits, as a setting: they were found, so that what is higher stays refused.
+        assert list(rejected(run(root, workdir, depth=12))) == ["e.png"]
         assert read_csv(workdir / "manifest.csv").bits.tolist() == ["12", "12", "8", "12"]
 
     def test_a_setting_overrules_it(self, tmp_path, workdir):

@@ -304,7 +304,7 @@ def _with_depth(plan):
     path, names, depth = plan.workdir / DEPTH, plan.new, plan.reading.depth
     kept = _read_depth(path)
     if kept is not None:
-        if depth is not None and depth != kept:
+        if depth is not None and depth.bits != kept.bits:
             raise BadInput(
                 f"depth is {depth.bits}, but the images in {plan.workdir} were read with {kept.bits} bits; leave "
                 "config.data.depth as it was, or choose another --workdir."
