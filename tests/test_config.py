@@ -245,6 +245,13 @@ def test_overrides():
     assert parsed.arms["random"].subsample == 0.5
 
 
+def test_an_override_names_a_class_with_a_dot_and_goes_on_below_a_dict():
+    overrides = {"rename": "{'n.i.O.': 'bad'}", "strategy": "{'name': 'badge', 'size': 2}", "strategy.size": "0.5"}
+    config = load_config(f"{ROOT}/configs/folder.py:smoke", overrides)
+    assert config.rename.to_dict() == {"n.i.O.": "bad"}
+    assert config.strategy.to_dict() == {"name": "badge", "size": 0.5}
+
+
 def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
     path = f"{ROOT}/configs/synthetic_ibal.py"
     overrides = {"arms.ibal_d.sweep.gamma": "(10.0,)", "arms.ibal_d.keep": "all"}
