@@ -265,6 +265,14 @@ class TestWhatIsNotRead:
         ]
         assert summary(scan(planned)) == "3 images, 1 duplicate (duplicates.csv), 6 other files"
 
+    def test_the_figures_of_another_workdir_are_no_images(self, root, workdir):
+        save(root / "runs/other/rounds/000/map.png", 7)
+        for name in ("audit.json", "config.json", "manifest.csv"):
+            (root / "runs/other" / name).touch()
+        planned = plan(str(root), workdir, size=(4, 4), channels=1)
+        assert planned.remarks[1] == "passed over: runs/other/"
+        assert len(planned.files) == 4
+
     def test_heic_without_its_library(self, root, workdir, monkeypatch):
         monkeypatch.setattr(listing, "SUFFIXES", listing.SUFFIXES - {".heic"})
         for number in range(3):

@@ -31,6 +31,8 @@ PASSED_OVER = {
     "system volume information",
 }
 """Folders that systems and programs make beside what people put there, in lower case; so are all that are hidden."""
+WORKDIR = {"audit.json", "config.json", "manifest.csv"}
+"""Files by which the workdir of a labelling job is known, whose figures are no images of a pool."""
 PNG_INSTEAD = "save them as PNG"
 FRAMES = "take frames out of them"
 DEVELOP = "develop them as JPEG or TIFF"
@@ -89,8 +91,8 @@ class Listing(NamedTuple):
 def list_images(root: str | Path | None, *, without: Path | None = None) -> Listing:
     """Lists the image files of a folder and of its sub-folders; reads the first bytes of those without a suffix alone.
 
-    Hidden files are passed over, and so are folders that are hidden or in `PASSED_OVER`. Links are not followed, but
-    listed as rejected.
+    Hidden files are passed over, and so are folders that are hidden, in `PASSED_OVER`, or workdirs of labelling jobs.
+    Links are not followed, but listed as rejected.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.
@@ -159,7 +161,11 @@ def _list(folder, without):
     pending = [(folder, "")]
     while pending:
         where, above = pending.pop()
-        for entry in _entries(where, above, rejected):
+        entries = _entries(where, above, rejected)
+        if above and WORKDIR.issubset(entry.name for entry in entries):
+            passed_over.append(above)
+            continue
+        for entry in entries:
             name = _text(above + entry.name)
             reason = _why_not(entry)
             if reason is not None:
