@@ -70,7 +70,8 @@ def test_nothing_is_labelled():
     assert len(sample.rows) == 0
     assert sample.reason.startswith("no image of the audit slice is labelled yet; label image ")
     _, sample = pool([], skipped=range(SIZE))
-    assert (len(sample.rows), sample.reason) == (0, "the audit slice is empty")
+    gone = "the 60 images of the audit slice are all skipped or not in the folder any more"
+    assert (len(sample.rows), sample.reason) == (0, gone)
 
 
 def test_a_slice_that_is_enlarged_by_all_classes_counts():

@@ -173,15 +173,17 @@ def answered(table: pd.DataFrame, masks: selection.Masks, seed: int) -> Answered
     is_answered = masks.classes[rows] != UNLABELLED
     num = len(rows) if is_answered.all() else int(is_answered.argmin())
     behind = int(is_answered[num:].sum())
-    reason = _why_not(num, behind, len(rows))
+    reason = _why_not(num, behind, len(rows), int(masks.audit.sum()))
     if reason and num < len(rows):
         reason += f"; label {table.file_name.iloc[rows[num]]} next"
     return Answered(rows[: 0 if reason else num], len(rows), reason)
 
 
-def _why_not(num, behind, size):
-    if not size:
+def _why_not(num, behind, size, drawn):
+    if not drawn:
         return "the audit slice is empty"
+    if not size:
+        return f"the {drawn:,} images of the audit slice are all skipped or not in the folder any more"
     if not num + behind:
         return "no image of the audit slice is labelled yet"
     if num == size or (num >= FEWEST and (behind / (size - num)) ** num <= CHANCE):
