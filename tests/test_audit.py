@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from latent_al.labelling import asking, audit, selection
+from latent_al.labelling.state import State
 
 SIZE = 60
 
@@ -89,3 +90,15 @@ def test_a_slice_that_is_enlarged_by_all_classes_counts():
     assert enlarged() == dict(num=size, reason="")
     strata.of_rows[0], masks.audit[0] = 0, False
     assert enlarged()["reason"] == "the slice has none of the 1 images outside of the classes it was enlarged by"
+
+
+def test_images_that_the_slice_was_enlarged_by_are_asked_by_the_next_call_too():
+    """The call that enlarged it was stopped; one image is open, and one of the slice and of a class not yet asked."""
+    nothing, first = np.zeros(2, bool), np.array([True, False])
+    masks = selection.Masks(np.full(2, -1), ~first, first, nothing, nothing, nothing)
+    strata = audit.Strata(["", "cat"], np.array([0.5, 1]), np.array([0, 1]))
+    state = SimpleNamespace(masks=masks, strata=strata, past=[dict(num_answers=5)], num_answers=5)
+    assert not State.is_waiting.fget(state)
+    # One that joins the pool waits for answers.
+    strata.of_rows[1] = 0
+    assert State.is_waiting.fget(state)

@@ -42,7 +42,9 @@ class State(NamedTuple):
     def is_waiting(self) -> bool:
         """Tells whether there is nothing to do: no answer since the last round, which left some open or all asked."""
         status = self.masks
-        if not self.past or self.num_answers > self.past[-1]["num_answers"]:
+        # A call that had enlarged the slice may have been stopped.
+        is_enlarged = (status.unasked_audit & (self.strata.of_rows > 0)).any()
+        if not self.past or is_enlarged or self.num_answers > self.past[-1]["num_answers"]:
             return False
         return bool((status.open | status.tied).any() or not (status.candidates | status.unasked_audit).any())
 
