@@ -97,7 +97,8 @@ def test_images_that_the_slice_was_enlarged_by_are_asked_by_the_next_call_too():
     nothing, first = np.zeros(2, bool), np.array([True, False])
     masks = selection.Masks(np.full(2, -1), ~first, first, nothing, nothing, nothing)
     strata = audit.Strata(["", "cat"], np.array([0.5, 1]), np.array([0, 1]))
-    state = SimpleNamespace(masks=masks, strata=strata, past=[dict(num_answers=5)], num_answers=5)
+    past, table = [dict(num_answers=5, queries=["a"], audit=[])], pd.DataFrame({"id": ["a", "b"]})
+    state = SimpleNamespace(table=table, masks=masks, strata=strata, past=past, num_answers=5)
     assert not State.is_waiting.fget(state)
     # One that joins the pool waits for answers.
     strata.of_rows[1] = 0

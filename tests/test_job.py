@@ -72,6 +72,21 @@ def test_changes_skips_and_ties(plain):
     assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
 
 
+def test_a_tie_of_an_image_that_was_never_asked_is_asked_where_nothing_is_open(plain):
+    workdir, _ = plain(num_initial=1)
+    for person in ("ann", "bob"):
+        rows = "".join(f"{number:02d}.png,cat,{person}\n" for number in range(6))
+        (workdir / f"labels/{person}.csv").write_text("file_name,label,annotator\n" + rows)
+    _, said = plain()
+    assert "Nothing is left to ask" in said
+    tied = "00.png" if queries_of(workdir, 0).file_name[0] != "00.png" else "01.png"
+    (workdir / "labels/again.csv").write_text(f"file_name,label,annotator\n{tied},dog,bob\n")
+    _, said = plain()
+    assert "0 open, 1 tied" in said
+    assert queries_of(workdir, 2).file_name.tolist() == [tied]
+    assert "No new labels since round 002." in plain()[1]
+
+
 def test_a_name_that_has_tied_votes_alone_may_be_renamed(plain):
     workdir, _ = plain()
     image = queries_of(workdir, 0).id[0]

@@ -46,7 +46,9 @@ class State(NamedTuple):
         is_enlarged = (status.unasked_audit & (self.strata.of_rows > 0)).any()
         if not self.past or is_enlarged or self.num_answers > self.past[-1]["num_answers"]:
             return False
-        return bool((status.open | status.tied).any() or not (status.candidates | status.unasked_audit).any())
+        asked = {image for record in self.past for image in (*record["queries"], *record["audit"])}
+        is_told = status.open | (status.tied & self.table.id.isin(asked).to_numpy())
+        return bool(is_told.any() or not (status.candidates | status.unasked_audit | status.tied).any())
 
     def rows_of(self, ids: list[str]) -> np.ndarray:
         """Returns the rows of images in the table; -1 of an id that it does not have."""
