@@ -4,9 +4,11 @@
 """
 
 import logging
+import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import chex
 import jax
@@ -306,6 +308,17 @@ def test_a_fresh_closure_compiles_nothing(caplog):
     assert not [record.getMessage() for record in caplog.records if "ompil" in record.getMessage()]
     chex.assert_trees_all_equal(first, again)
     chex.assert_trees_all_equal(jax.jit(select)(2.0), first)
+
+
+def test_a_function_of_a_notebook_reads_its_globals_anew(monkeypatch):
+    notebook = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    exec("def distance(points, point): return abs((points - point[None]) @ direction)", notebook.__dict__)
+    points, rows = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), []
+    for notebook.direction in jnp.eye(2):
+        settings = dict(distance=notebook.distance, weight=1.0)
+        rows.append(kernels.greedy_diverse(jnp.zeros(3), points, jnp.zeros(3, bool), 2, **settings).tolist())
+    assert rows == [[0, 1], [0, 2]]
 
 
 def test_least_importance_of_positive_features_is_that_of_sure_rows():

@@ -180,7 +180,8 @@ def greedy_diverse(
     Args:
         points: what `distance` takes, such as an array [n d], or a pair (mu, log_sigma).
         distance: from all rows to one point, such as `distances.euclidean_to_point`. Outside `jit` a closure is called
-            for one row after the other; a function that can be imported is compiled with the loop.
+            for one row after the other, and so is a function of a script or notebook, whose globals may change; one
+            that can be imported is compiled with the loop, and what it reads of its module is read once.
         weight: of the distance, 0 or more; may be traced.
 
     Raises:
@@ -329,8 +330,12 @@ def _with_best(carry, gains, points, index):
 
 
 def _is_importable(function):
-    """Returns whether a function is the same object each time that its module names it, unlike a closure."""
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    """Returns whether a function is the same each time that its module names it, unlike a closure.
+
+    In a notebook it may be the same object and read other globals.
+    """
+    name = getattr(function, "__module__", None) or ""
+    module = None if name == "__main__" else sys.modules.get(name)
     return getattr(module, getattr(function, "__qualname__", ""), None) is function
 
 
