@@ -101,6 +101,17 @@ def test_forward_derivatives_of_student_t(size):
     np.testing.assert_allclose(forward, backward, atol=1e-7)
 
 
+def test_the_cure_for_a_gradient_that_is_refused():
+    points, taken = jnp.float32(POINTS), jnp.array(TAKEN)
+
+    def total(points, still_points):
+        return points[kernels.cover(still_points, taken, NUM).rows].sum()
+
+    with pytest.raises(TypeError, match="apply jax.lax.stop_gradient to what the kernel takes, whatever you use"):
+        jax.grad(lambda points: total(points, points))(points)
+    assert jax.grad(lambda points: total(points, jax.lax.stop_gradient(points)))(points).sum() == NUM * D
+
+
 def test_rows_are_constants_for_gradients():
     points, taken = jnp.float32(POINTS), jnp.array(TAKEN)
 

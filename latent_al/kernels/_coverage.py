@@ -158,8 +158,7 @@ def select(points, taken, num, labelled, scale, weights, similarity, sampling=No
     start = _State(jnp.where(taken, -jnp.inf, upper), stamp, sq_distances, rows, jnp.zeros(num, points.dtype))
     pick = partial(_pick_of_sample, sampling) if sampling else _pick
     end = fori_loop(0, num, partial(pick, pool, similarity), start)
-    cure = "the gains of coverage: take the rows, and measure distances between them"
-    return end.rows, without_gradient(end.gains / size, points, cure)
+    return end.rows, without_gradient(end.gains / size, points, "the gains of coverage")
 
 
 def _pick_of_sample(sampling, pool, similarity, step, state):

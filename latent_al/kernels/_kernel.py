@@ -105,15 +105,18 @@ def kernel(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def without_gradient(values: Array, points: Array, cure: str) -> Array:
-    """Returns the values, whose gradient for `points` is refused: `cure` names the kernel and what to do."""
-    del points, cure
+def without_gradient(values: Array, points: Array, what: str) -> Array:
+    """Returns the values, whose gradient for `points` is refused; `what` names them."""
+    del points, what
     return values
 
 
 @without_gradient.defjvp
-def _refuse_gradient(cure, primals, tangents):
-    raise TypeError(f"there is no gradient of {cure}; or apply jax.lax.stop_gradient to what the kernel takes.")
+def _refuse_gradient(what, primals, tangents):
+    raise TypeError(
+        f"there is no gradient of {what}: apply jax.lax.stop_gradient to what the kernel takes, whatever you use of "
+        "its result; distances between the rows have one."
+    )
 
 
 def is_traced_here() -> bool:

@@ -50,7 +50,7 @@ def max_herding(
     Exact but for the rounding of sums and distances. Ties go to the lowest row, and rows without a gain, where all is
     covered, come last, by row. Inside a caller's `jit` rows that are not finite weigh nothing and come last, weights
     that are negative or not finite count as 0, a length scale that is not above 0 as inf, and n stands for each row
-    that is missing. Rows have no gradient.
+    that is missing. A gradient is refused.
 
     Source: Bae, Noh and Sutherland, Generalized Coverage for More Robust Low-Budget Active Learning (2024), whose code
     has this Gaussian, without a 2 beside sigma^2. With weights: Bae, Oliveira and Sutherland, Uncertainty Herding

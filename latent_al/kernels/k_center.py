@@ -140,7 +140,7 @@ def cover(points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, fi
     distances = jnp.where(is_there, jnp.sqrt(traversed.sq_distances), -jnp.inf)
     return Cover(
         traversed.rows,
-        without_gradient(distances, points, "cover: take the rows, and measure distances between them"),
+        without_gradient(distances, points, "cover"),
         nearest(still, centres, is_there).rows,
     )
 

@@ -71,7 +71,7 @@ def purity_radius(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], sh
     num_impure = int(round((1 - share) * len(points), 6))
     # Less a rounding, by which a row at the radius might come to lie inside.
     radius = (1 - 8 * float(jnp.finfo(points.dtype).eps)) * jnp.sqrt(jnp.sort(sq_distances)[num_impure])
-    return without_gradient(radius, points, "purity_radius: it is chosen among the distances")
+    return without_gradient(radius, points, "purity_radius, which is chosen among the distances")
 
 
 def _nearest_of_other_cluster(rows, points, clusters):
