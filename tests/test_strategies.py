@@ -150,6 +150,12 @@ def test_jit_and_vmap_equal_plain_singles(strategy):
     chex.assert_trees_all_equal(query(keys, stacked), singles)
 
 
+def test_strict_promotion_of_types(strategy):
+    with jax.numpy_dtype_promotion("strict"):
+        rows = jax.eval_shape(lambda key, pool: strategy.query(key, pool, 7), jax.random.key(0), make_pool(strategy))
+    assert rows.shape == (7,)
+
+
 @pytest.mark.parametrize("name", COLD)
 def test_the_initial_labelled_set_needs_no_predictions(name):
     strategy = build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]), "strategy")

@@ -168,7 +168,9 @@ def _weights(pool, labelled):
     if pool.probs is None:
         return None
     features = pool.latents if pool.features is None else pool.features
-    temperature = held_out_temperature(features, pool.labels, labelled, pool.probs.shape[1])
+    # As in a kernel: the caller's setting is for the caller's code.
+    with jax.numpy_dtype_promotion("standard"):
+        temperature = held_out_temperature(features, pool.labels, labelled, pool.probs.shape[1])
     logits = jnp.log(jnp.maximum(pool.probs, jnp.finfo(pool.probs.dtype).tiny))
     weights = kernels.margin(jax.nn.softmax(logits / temperature, axis=1))
     # A classifier that is sure of all rows tells none from another.

@@ -50,6 +50,6 @@ def _candidates(key_dropout, key_ties, pool, num, num_draws):
     keys = jax.random.split(key_dropout, num_draws)
     dropped = jax.lax.map(lambda key: pool.mc_dropout(key).argmax(axis=1), keys)
     num_changed = (dropped != classes[None, :]).sum(axis=0)
-    ranks = num_changed + jax.random.uniform(key_ties, pool.taken.shape)
+    ranks = num_changed.astype(float) + jax.random.uniform(key_ties, pool.taken.shape)
     is_candidate = ~pool.taken & (2 * num_changed > num_draws)
     return is_candidate.at[selection.top_k(ranks, pool.taken, num)].set(True, mode="drop")
