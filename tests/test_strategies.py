@@ -522,12 +522,13 @@ def test_importance_and_distance_word_for_word(name, weights):
     assert strategy.query(jax.random.key(0), pool, 6).tolist() == np.argsort(-left, kind="stable")[:6].tolist()
 
 
-def test_distance_keeps_up_with_what_is_queried():
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_distance_keeps_up_with_what_is_queried(kind):
     strategy = STRATEGIES["distance"]()
-    train = Encoded(jax.random.normal(jax.random.key(0), (30, 3)), None)
-    prepared = strategy.prepare(train)
-    for row in (4, 9, 2):
-        prepared = strategy.update(prepared, train, jnp.int32(row))
+    train = Encoded(jax.random.normal(jax.random.key(0), (30, 3), kind), None)
+    rows = jnp.array([4, 9, 2])
+    update = lambda index, prepared: strategy.update(prepared, train, rows[index])  # noqa: E731
+    prepared = jax.lax.fori_loop(0, 3, update, strategy.prepare(train))
     gaps = np.float64(train.latents)[:, None] - np.float64(train.latents)[[4, 9, 2]]
     np.testing.assert_allclose(prepared, (gaps**2).sum(axis=2).min(axis=1), rtol=1e-5)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_al import kernels
+from latent_al.kernels._checks import as_real
 from latent_al.kernels._sharding import blockwise_sum, take_row
 from latent_al.kernels.distances import squared_euclidean_to_point
 from latent_al.strategies.uncertainty import features_of, measured, probs_of
@@ -141,7 +142,7 @@ def _with_distance(name, gamma, score):
 
 def _infinite_distances(encoded):
     """Returns squared distances to what is labelled while nothing is."""
-    return jnp.full_like(encoded.latents[:, 0], jnp.inf)
+    return jnp.full_like(as_real(encoded.latents[:, 0]), jnp.inf)
 
 
 def _add_row(sq_distances, encoded, row):
