@@ -16,6 +16,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from latent_al.kernels._sharding import num_shards, replicate
@@ -25,13 +26,13 @@ from latent_al.types import BALANCED, UNLABELLED, Encoded, Key, Learner, Params,
 
 def make_problem(
     encoded: Encoded,
-    labels: Num[Array, " n"],
+    labels: Num[Array | np.ndarray, " n"],
     *,
     strategy: Strategy,
     initial: Strategy,
-    inputs: Float[Array, "n ..."] | None = None,
+    inputs: Float[Array | np.ndarray, "n ..."] | None = None,
 ) -> Problem:
-    """Returns the problem of selecting in `encoded`, with what the two strategies prepare.
+    """Returns the problem of selecting in `encoded`, with what the two strategies prepare, in arrays of JAX.
 
     Args:
         encoded: the training set in latent space.
@@ -40,8 +41,10 @@ def make_problem(
         initial: of the initial labelled set.
         inputs: what the learner reads; by default the latents.
     """
-    inputs = encoded.latents if inputs is None else inputs
-    return Problem(inputs, labels, encoded, strategy.prepare(encoded), initial.prepare(encoded))
+    # Rows of NumPy's arrays cannot be looked up by numbers that are traced.
+    encoded = jax.tree.map(jnp.asarray, encoded)
+    read = encoded.latents if inputs is None else jnp.asarray(inputs)
+    return Problem(read, jnp.asarray(labels), encoded, strategy.prepare(encoded), initial.prepare(encoded))
 
 
 def init(
@@ -131,7 +134,7 @@ def fit(
     _, predictions = learner.predict(params, inputs)
     scores = learner.score(predictions, problem.labels[rows])
     is_labelled = (jnp.arange(rows.shape[0]) < state.count) & (state.queried < problem.labels.shape[0])
-    mean = jnp.where(is_labelled, scores, 0).sum() / is_labelled.sum()
+    mean = jnp.where(is_labelled, scores, 0).sum() / is_labelled.sum(dtype=scores.dtype)
     return state._replace(params=params), info | {"score": mean}
 
 
@@ -346,7 +349,7 @@ def _prepared(state, problem):
 def _mean_over_classes(scores, labels, num_classes):
     sizes = jax.ops.segment_sum(jnp.ones_like(scores), labels, num_classes)
     sums = jax.ops.segment_sum(scores, labels, num_classes)
-    return (sums / jnp.maximum(sizes, 1)).sum() / (sizes > 0).sum()
+    return (sums / jnp.maximum(sizes, 1)).sum() / (sizes > 0).sum(dtype=scores.dtype)
 
 
 def _fill_empty_slots(rows, size):

@@ -99,25 +99,39 @@ def test_the_count_is_one_for_all_seeds(train, labels):
     assert state.queried.shape == (3, CAPACITY)
 
 
+def fit_means(key, inputs, labels, rows, count):
+    is_used = jnp.arange(rows.shape[0]) < count
+    weights = jnp.where(is_used[:, None], jax.nn.one_hot(labels[rows], 3), 0)
+    return weights.T @ inputs[rows] / jnp.maximum(weights.sum(axis=0), 1)[:, None], {}
+
+
+def predict_by_means(means, inputs):
+    return None, jax.nn.softmax(-((inputs[:, None] - means[None]) ** 2).sum(axis=2))
+
+
+MEANS = Learner(fit_means, predict_by_means)
+"""Nearest class means, without any model of this package, and without features."""
+
+
 def test_a_learner_of_a_plain_function_pair(train, labels):
-    """Nearest class means, without any model of this package, and without features."""
-
-    def fit_means(key, inputs, labels, rows, count):
-        is_used = jnp.arange(rows.shape[0]) < count
-        weights = jax.nn.one_hot(labels[rows], 3) * is_used[:, None]
-        return weights.T @ inputs[rows] / jnp.maximum(weights.sum(axis=0), 1)[:, None], {}
-
-    def predict(means, inputs):
-        return None, jax.nn.softmax(-((inputs[:, None] - means[None]) ** 2).sum(axis=2))
-
     distances = STRATEGIES["distance"]()
     for strategy in (MARGIN, distances, MARGIN._replace(subsample=0.3)):
-        run = partial(play, train=train, labels=labels, learner=Learner(fit_means, predict), strategy=strategy)
+        run = partial(play, train=train, labels=labels, learner=MEANS, strategy=strategy)
         state, info = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 2))
         assert all(len(set(rows.tolist())) == CAPACITY for rows in np.asarray(state.queried))
         assert info["score"].shape == (2, 4)
         means, _ = fit_means(None, train.latents, labels, state.queried[0], 40)
         np.testing.assert_allclose(state.params[0], means, rtol=1e-5, atol=1e-6)
+
+
+def test_arrays_of_numpy_and_strict_types_in_a_caller_s_program(train, labels):
+    settings = dict(learner=MEANS, strategy=STRATEGIES["distance"]())
+    expected, _ = jax.jit(partial(play, train=train, labels=labels, **settings))(KEY)
+    of_numpy = jax.tree.map(np.asarray, dict(train=train, labels=labels))
+    with jax.numpy_dtype_promotion("strict"):
+        state, _ = jax.jit(partial(play, **of_numpy, **settings))(KEY)
+        assert score(state.params, train.latents, labels, learner=MEANS).keys()
+    np.testing.assert_array_equal(state.queried, expected.queried)
 
 
 def test_one_trace_over_the_rounds_and_no_transfer(train, labels):
