@@ -291,6 +291,11 @@ class TestDensities:
         assert kernels.top_k(jnp.array(values), nothing, 9).tolist() == kernels.top_k(expected, nothing, 9).tolist()
         assert {source.rows_read // SIZE for source in sources} == {passes}
 
+    def test_zeros_behind_the_last_row_need_no_value(self):
+        with jax.debug_nans(True):
+            values = streaming.cosine_density(Made(cloud("gaussian")), block_bytes=BLOCK_BYTES)
+        assert np.isfinite(values).all()
+
     def test_refuse_rows_without_a_value(self):
         latents = cloud("gaussian")
         latents[1500, 2] = np.nan

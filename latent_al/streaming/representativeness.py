@@ -164,7 +164,7 @@ def _values(function: Callable, sources, statistics, block_bytes):
     """Returns `function(latents, statistics)` [b] of the rows of all blocks [n]: one pass."""
     values = np.zeros(sources[0].num_rows, np.float32)
     for block in blocks(*sources, block_bytes=block_bytes):
-        block_values = np.asarray(_block_values(function, block.latents, statistics))
+        block_values = np.asarray(_block_values(function, block.stop - block.start, block.latents, statistics))
         _check_finite(block_values, block)
         values[block.start : block.stop] = block_values[: block.stop - block.start]
     return values
@@ -178,8 +178,10 @@ def _block_sums(function, count, latents, statistics):
 
 
 @partial(jax.jit, static_argnums=0)
-def _block_values(function, latents, statistics):
-    return function(latents, statistics)
+def _block_values(function, count, latents, statistics):
+    exists = jnp.arange(len(latents[0]))[:, None] < count
+    # The zeros beyond may have no value, which `jax_debug_nans` takes for a fault.
+    return function([jnp.where(exists, part, part[:1]) for part in latents], statistics)
 
 
 def _check_finite(values, block):
