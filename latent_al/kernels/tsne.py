@@ -41,7 +41,7 @@ class _Search(NamedTuple):
 def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array, ""] | float) -> Float[Array, "n n"]:
     """Returns P: the mean of the conditional probabilities of a pair, either row given the other, over n; in [0, 1].
 
-    O(n^2 d) time, O(n^2) memory.
+    O(n^2 d) time, O(n^2) memory. There is a gradient, and no second derivative, as of `conditional_probabilities`.
 
     Args:
         perplexity: as for `conditional_probabilities`.
@@ -62,7 +62,8 @@ def conditional_probabilities(
     Rows sum to 1, and the diagonal is zero.
 
     Where the nearest neighbours of a row tie and are more than `perplexity`, they share all of it evenly; where all
-    other rows are fewer than `perplexity`, all of them do.
+    other rows are fewer than `perplexity`, all of them do. A search finds the width, and its last step carries the
+    gradient, but no second derivative: what JAX returns for one is wrong.
 
     Args:
         sq_distances: squared Euclidean distances; the diagonal is not read.
