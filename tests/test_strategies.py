@@ -476,11 +476,13 @@ def test_settings_outside_their_range(name, change, message):
         build(STRATEGIES, dict(name=name, **SETTINGS[name][-1]) | change, "strategy")
 
 
-@pytest.mark.parametrize("name, settings", [("coreset", {}), ("uncertain_farthest_first", dict(share=0.3))])
-def test_features_are_needed_where_points_lie_in_them(name, settings):
-    settings = dict(measure="margin", space="features", **settings) if settings else {}
+@pytest.mark.parametrize("name, share", [("badge", {}), ("coreset", {}), ("uncertain_farthest_first", dict(share=0.3))])
+def test_features_are_needed_where_points_lie_in_them(name, share):
+    settings = dict(measure="margin", space="features", **share) if share else {}
     strategy = STRATEGIES[name](**settings)
-    with pytest.raises(BadInput, match="there are none when .* set config.initial to .* such as farthest_first"):
+    other = "random" if name == "badge" else "farthest_first"
+    match = f"there are none when .* config.initial.* to .* such as {other}. A learner of yours has to return features"
+    with pytest.raises(BadInput, match=match):
         strategy.query(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from latent_al import kernels
 from latent_al.kernels._sharding import top_k_mask
-from latent_al.strategies.uncertainty import MEASURES, measured
+from latent_al.strategies.uncertainty import MEASURES, YOUR_LEARNER, measured
 from latent_al.types import BadInput, Strategy, check_name
 
 SPACES = ("features", "latents")
@@ -73,6 +73,6 @@ def _points(space, pool):
     if space == "features" and pool.features is None:
         raise BadInput(
             "features are the classifier's: there are none when the initial labelled set is queried; set "
-            "config.initial to a strategy that reads latents only, such as farthest_first."
+            f"config.initial to a strategy that reads latents only, such as farthest_first.{YOUR_LEARNER}"
         )
     return getattr(pool, space)

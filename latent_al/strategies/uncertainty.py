@@ -17,6 +17,9 @@ PICKS = {
     "random_partitions": kernels.random_partitions,
 }
 
+YOUR_LEARNER = " A learner of yours has to return features beside the predictions, and not None."
+"""Ends a message about features."""
+
 
 def uncertainty(*, measure: str, pick: str) -> Strategy:
     """Selects rows that the classifier is least sure of, in O(n c) time and O(n) memory.
@@ -64,7 +67,7 @@ def features_of(name: str, pool: Pool) -> Float[Array, "n f"]:
         BadInput: there are none.
     """
     if pool.features is None:
-        raise BadInput(_refusal(f"{name} needs a classifier's predictions and features"))
+        raise BadInput(_refusal(f"{name} needs a classifier's predictions and features") + YOUR_LEARNER)
     return pool.features
 
 
