@@ -246,6 +246,24 @@ def test_launches_make_each_core_a_device_unless_told(monkeypatch):
         assert list(map(int, run.stdout.split()))[: len(expected)] == expected
 
 
+def test_devices_do_not_wait_for_ever_in_lapack(monkeypatch):
+    """On a batch of matrices LAPACK takes other threads of the pool than the one that calls it."""
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    script = """
+import jax, jax.numpy as jnp
+from latent_al.runtime.mesh import make_mesh, over_seeds, split_cpu
+split_cpu()
+blocks = [list(range(10 * jax.device_count()))]
+def factors(matrix):
+    return jax.lax.scan(lambda kept, _: (kept + 0 * jnp.linalg.cholesky(kept), None), matrix, length=50)[0]
+factors = over_seeds(factors, in_axes=(0,), mesh=make_mesh(None, blocks))
+for _ in range(5):
+    jax.block_until_ready(factors(jnp.tile(jnp.eye(100), (len(blocks[0]), 1, 1))))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
 def test_blas_keeps_its_threads_beside_an_accelerator(monkeypatch):
     limits = []
     monkeypatch.delenv("XLA_FLAGS")

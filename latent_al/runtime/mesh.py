@@ -1,6 +1,7 @@
 """The mesh of devices of a run: its seeds lie along one axis, the rows of its pool along another."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -50,10 +51,13 @@ def split_cpu() -> None:
     """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
 
     Small networks of many seeds leave cores idle on one device. BLAS then gets one thread: for several, devices would
-    wait for each other.
+    wait for each other. The pool of threads gets two for each device: LAPACK on a batch of matrices holds one until
+    others have done the work (jaxlib 0.10 and 0.11), and with one for each device all would wait for ever.
     """
-    is_told = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if is_told:
+    told = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    num_told = max(int(told[1]) if told else 0, jax.config.jax_num_cpu_devices)
+    os.environ.setdefault("PJRT_NPROC", str(2 * max(num_told, joblib.cpu_count())))
+    if num_told > 0:
         return
     jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
     if jax.default_backend() == "cpu":
