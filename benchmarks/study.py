@@ -159,6 +159,9 @@ def print_budgets(runs: list[Run]) -> None:
         for budget in BUDGETS.values():
             gaps = [within(run, arm, budget) for run in runs if arm in run.arms]
             gaps = [values for values in gaps if values is not None]
+            if not gaps:
+                cells.append("not run")
+                continue
             sides = np.array([side(values) for values in gaps])
             points = [values.mean() for values in gaps]
             cells.append(
