@@ -32,7 +32,7 @@ PASSED_OVER = {
 }
 """Folders that systems and programs make beside what people put there, in lower case; so are all that are hidden."""
 WORKDIR = {"audit.json", "config.json", "manifest.csv"}
-"""Files by which the workdir of a labelling job is known, whose figures are no images of a pool."""
+"""Files that mark the workdir of a labelling job, whose figures are no images of a pool."""
 PNG_INSTEAD = "save them as PNG"
 FRAMES = "take frames out of them"
 DEVELOP = "develop them as JPEG or TIFF"
