@@ -172,7 +172,7 @@ def test_entries_give_the_shapes_of_arrays():
         words = {item.arg_name: item.description for item in parts.params} | {"return": text}
         for argument, kind in signature(node).items():
             # A function as an argument has its shapes in its words.
-            kind = re.sub(r"\bCallable\[.*\]", "", kind or "Array")
+            kind = re.sub(r"\bCallable\[.*\]", "", kind or "Array").replace("[Array | np.ndarray, ", "[Array, ")
             is_bare = re.search(r"(?<!\[)(?<!\[np\.)\b(Array|ndarray)\b", kind)
             if is_bare and not re.search(r"\[.*\]", words.get(argument, "")):
                 missing.append((name, argument))
