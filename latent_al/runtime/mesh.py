@@ -52,7 +52,7 @@ def split_cpu() -> None:
 
     Small networks of many seeds leave cores idle on one device. BLAS then gets one thread: for several, devices would
     wait for each other. The pool of threads gets two for each device: LAPACK on a batch of matrices holds one until
-    others have done the work (jaxlib 0.10 and 0.11), and with one for each device all would wait for ever.
+    others have done the work (as in jaxlib 0.10.2), and with one for each device all would wait for ever.
     """
     told = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     num_told = max(int(told[1]) if told else 0, jax.config.jax_num_cpu_devices)
