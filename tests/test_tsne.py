@@ -226,6 +226,19 @@ class TestProbabilities:
         change = (np.asarray(gradient(jnp.array(points))) * way).sum()
         np.testing.assert_allclose(change, (ends[0] - ends[1]) / (2 * step), rtol=2e-3)
 
+    def test_second_derivative_is_that_of_the_gradient(self):
+        rng = np.random.default_rng(3)
+        with jax.enable_x64(True):
+            points, way, weights = (
+                jnp.array(rng.normal(size=(12, 3))),
+                rng.normal(size=(12, 3)),
+                rng.normal(size=(12, 12)),
+            )
+            gradient = jax.grad(lambda x: (weights * kernels.joint_probabilities(x, perplexity=4.0)).sum())
+            _, change = jax.jvp(gradient, (jnp.array(points),), (jnp.array(way),))
+            ends = [gradient(jnp.array(points + sign * 1e-5 * way)) for sign in (1, -1)]
+            np.testing.assert_allclose(change, (ends[0] - ends[1]) / 2e-5, atol=1e-6)
+
     def test_gradient_is_finite_on_copies(self):
         gradient = jax.grad(lambda x: (kernels.joint_probabilities(x, perplexity=3.0) ** 2).sum())
         for points in (np.ones((40, 5)), np.repeat(np.eye(5), 8, axis=0), points_of("all scales")):
