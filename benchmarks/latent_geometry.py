@@ -1,8 +1,9 @@
 """The shape of the latents of MNIST in numbers: what Tonnaer (2017) reads from Figures 5.12 to 5.16.
 
     python benchmarks/latent_geometry.py --mnist=DIR --workdir=runs/geometry [--spaces=vae,vae_2,pixels]
+    python benchmarks/latent_geometry.py --mnist=DIR --workdir=runs/conv --size=conv-mlps --epochs=15 --spaces=vae
 
-The spaces are encoders of configs/mnist_vae.py:mlps, which are trained where the workdir lacks them.
+The spaces are encoders of a size of configs/mnist_vae.py, which are trained where the workdir lacks them.
 Measures are of the first 10,000 training images and lie in [0, 1]; percentiles are the 5th and the 95th. Each density
 is compared with the measure that the paper finds it alike to, by the rank correlation.
 """
@@ -65,12 +66,18 @@ def main():
     parser.add_argument("--mnist", required=True, help="The folder of MNIST's IDX files.")
     parser.add_argument("--workdir", type=Path, required=True, help="The folder of the trained encoders.")
     parser.add_argument("--spaces", default="vae,vae_2,pixels", help="Names of encoders, with commas.")
+    parser.add_argument("--size", default="mlps", help="The size of configs/mnist_vae.py that has the encoders.")
+    parser.add_argument("--epochs", type=int, help="Of each encoder that is trained, in place of the config's.")
     args = parser.parse_args()
-    config = parse_experiment(load_config(f"{ROOT / 'configs/mnist_vae.py'}:mlps", {"data.root": args.mnist}))
+    names = args.spaces.split(",")
+    settings = {"data.root": args.mnist}
+    if args.epochs:
+        settings |= {f"encoders.{name}.epochs": args.epochs for name in names if name != "pixels"}
+    config = parse_experiment(load_config(f"{ROOT / 'configs/mnist_vae.py'}:{args.size}", settings))
     data = load(config.data)
     heads = ["space", "dimensions in use", "length", "cosine density", *(f"{a} and {b}" for a, b in PARTNERS.items())]
     print(f"| {' | '.join(heads)} |\n{'| --- ' * len(heads)}|")
-    for name in args.spaces.split(","):
+    for name in names:
         encoder = build_encoder(config.encoders[name], data.train.images.shape[1:])
         encodings = encoder.encode(data, args.workdir / name)
         encoded = Encoded(*(None if part is None else part[:SIZE] for part in encodings.train))
