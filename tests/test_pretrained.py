@@ -49,7 +49,7 @@ def tiny(folder, *, shape=("n", 3, SIDE, SIDE), kind=np.float32, outputs=("poole
         weights |= dict(bytes=np.round(convolution / QUANTUM).astype(np.int8), quantum=QUANTUM, zero=np.int8(0))
         weights.pop("convolution")
         nodes.append(helper.make_node("DequantizeLinear", ["bytes", "quantum", "zero"], ["convolution"]))
-    if shape[1] != 3:
+    if shape[3] == 3:
         nodes.append(helper.make_node("Transpose", [image], ["first"], perm=[0, 3, 1, 2]))
         image = "first"
     nodes += [
@@ -136,7 +136,15 @@ def scanned(root, workdir):
 
 class TestValues:
     @pytest.mark.parametrize(
-        "shape", [("n", 3, SIDE, SIDE), ("n", SIDE, SIDE, 3), (4, 3, SIDE, SIDE), ("n", 3, "height", "width")]
+        "shape",
+        [
+            ("n", 3, SIDE, SIDE),
+            ("n", SIDE, SIDE, 3),
+            (4, 3, SIDE, SIDE),
+            ("n", 3, "height", "width"),
+            ("n", "height", "width", 3),
+            ("n", "channels", "height", "width"),
+        ],
     )
     def test_of_every_layout_and_batch_are_those_of_numpy(self, shape, tmp_path, capsys):
         latents = encode(tiny(tmp_path / "net", shape=shape), pictures(23), tmp_path, batch_size=5)

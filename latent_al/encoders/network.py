@@ -186,9 +186,10 @@ def input_of(path: Path, session: Any) -> Input:
         )
     name, kind, shape = inputs[0].name, inputs[0].type, inputs[0].shape
     sides = [length if isinstance(length, int) else None for length in shape]
-    if kind not in DTYPES or len(sides) != 4 or 3 not in (sides[1], sides[3]):
+    # Exporters leave the axis of channels open too, which stands first in what they export from PyTorch.
+    if kind not in DTYPES or len(sides) != 4 or not (sides[1] is None or 3 in (sides[1], sides[3])):
         raise BadInput(f"{path} reads {words}; {wanted}: choose another network, or export it so.")
-    channels_last = sides[1] != 3
+    channels_last = sides[1] != 3 and sides[3] == 3
     height, width = sides[1:3] if channels_last else sides[2:]
     return Input(name, DTYPES[kind], channels_last, sides[0], (height, width))
 
