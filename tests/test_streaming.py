@@ -497,6 +497,7 @@ class TestStore:
         "parts, message",
         [
             ([np.zeros((4, 3), np.float32)], "only 4 of the 8 rows of .* came"),
+            ([np.zeros((7, 3), np.float32)], "only 7 of the 8 rows of .* came"),
             ([np.zeros((4, 3), np.float32)] * 3, "more than the 8 rows"),
             ([np.zeros((8, 2), np.float32)], r"is float32 \[8, 2\]; expected float32 \[rows, 3\]"),
             ([np.zeros((8, 3))], r"is float64 \[8, 3\]"),

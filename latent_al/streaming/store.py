@@ -107,6 +107,8 @@ def write_latents(
         writing = store[start : start + len(chunk)].write(chunk)
         start += len(chunk)
     if start < num_rows:
+        # The last chunk may be there by now, with zeros for the rows that did not come.
+        (path / "zarr.json").unlink()
         raise BadInput(f"only {start} of the {num_rows} rows of {path} came; remove it, and write all or say fewer.")
     writing.result()
     return open_latents(path)
