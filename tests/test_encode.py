@@ -131,6 +131,14 @@ def test_forecast_changes_nothing(encoder, store, tmp_path):
     np.testing.assert_array_equal(latents, encode(encoder, store, tmp_path / "other").latents)
 
 
+def test_forecast_refuses_the_weights_that_training_would(store, tmp_path):
+    """Of key 0 itself they are dead here too, whatever the seed."""
+    alive, dead = (build_encoder(SPEC | dict(hidden=(2, 1), seed=seed), SHAPE) for seed in (0, 2))
+    assert alive.forecast(as_data(store), tmp_path / "alive").training > 0
+    with pytest.raises(BadInput, match="a dead layer; choose another seed"):
+        dead.forecast(as_data(store), tmp_path / "dead")
+
+
 def test_forecast_compiles_what_training_and_encoding_use(store, tmp_path, caplog):
     encoder = build_encoder(SPEC, SHAPE)
     with jax.log_compiles():

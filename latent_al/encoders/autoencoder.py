@@ -110,8 +110,7 @@ class _Programs(NamedTuple):
         missing = missing_shards(stream.shards, folder)
         if not missing:
             return None
-        key = jax.random.key(0)
-        state = initial_state(trainer, key, key, stream)
+        state = initial_state(trainer, stream)
         pixels = fill(stream[: trainer.chunk], trainer.chunk)
         piece = pixels[: self.piece]
         encoding, encoding_bytes = _measure(self.encode, state.params, piece)
@@ -120,7 +119,7 @@ class _Programs(NamedTuple):
         left = chunks_left(trainer, stream, folder)
         if not left:
             return Forecast(0.0, encoding, memory + 5 * piece.nbytes)
-        chunk_seconds, training_bytes = _measure(trainer.run, key, state, pixels, trainer.chunk)
+        chunk_seconds, training_bytes = _measure(trainer.run, jax.random.key(0), state, pixels, trainer.chunk)
         return Forecast(chunk_seconds * left, encoding, max(memory, training_bytes) + 5 * pixels.nbytes)
 
 

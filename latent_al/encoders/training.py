@@ -19,7 +19,7 @@ from latent_al.models.autoencoders import AutoEncoder
 from latent_al.models.train import BLOCK, Objective, State, Subset, epoch, in_blocks, start
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_json
-from latent_al.types import BadInput, Data, Key, Params
+from latent_al.types import BadInput, Data, Params
 
 CHUNK_BYTES = 2**26
 """Of the images of a stream, as floats, that are on the device at a time, at most."""
@@ -113,8 +113,8 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
         BadInput: a loss that is NaN or infinite; of a stream, whose curve is not drawn, a validation loss of its first
             batch that ends above that before training. The part before it stays in `folder`.
     """
-    images, seed = data.train.images, trainer.training.seed
-    key_init, key_noise, key_parts, key_validation = jax.random.split(jax.random.key(seed), 4)
+    images = data.train.images
+    _, _, key_parts, key_validation = _keys(trainer)
     parts = _parts_of(trainer, images, folder)
     checkpoints = Checkpoints(folder / "training", seconds_between=SECONDS)
     done, (state, losses) = checkpoints.restore((_blank_state(trainer), np.full((parts.num, 2), np.nan)))
@@ -122,7 +122,7 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
         return state.params, losses
     limit = None
     if not done or isinstance(images, Stream):
-        initial = initial_state(trainer, key_init, key_noise, images)
+        initial = initial_state(trainer, images)
         state = state if done else jax.device_get(initial)
         limit = _loss_of_first(trainer, initial, images) if isinstance(images, Stream) else limit
     validation = jnp.asarray(data.validation.images)
@@ -147,7 +147,7 @@ def chunks_left(trainer: Trainer, stream: Stream, folder: Path) -> float:
     return max(0.0, chunks - Checkpoints(folder / "training").steps_done)
 
 
-def initial_state(trainer: Trainer, key: Key, key_noise: Key, images: Images) -> State:
+def initial_state(trainer: Trainer, images: Images) -> State:
     """Returns the state before training.
 
     Raises:
@@ -155,6 +155,7 @@ def initial_state(trainer: Trainer, key: Key, key_noise: Key, images: Images) ->
     """
     block = as_floats(jnp.asarray(images[: block_of(trainer.image_shape)]))
     model = trainer.autoencoder.module
+    key, key_noise, _, _ = _keys(trainer)
     params = model.init(key, block[:1], key_noise)
     mu, _ = jax.jit(partial(model.apply, method="encode"))(params, block)
     if jnp.ptp(block, axis=0).any() and not jnp.ptp(mu, axis=0).any():
@@ -190,6 +191,11 @@ def as_floats(pixels: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 def fill(pixels: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.ndarray, "size h w c"]:
     """Returns the images with zeros behind the last of them, so that one compiled program serves every chunk."""
     return np.pad(pixels, [(0, size - len(pixels)), (0, 0), (0, 0), (0, 0)])
+
+
+def _keys(trainer):
+    """Returns the keys of the initial weights, of the noise then, of the parts and of the validation losses."""
+    return jax.random.split(jax.random.key(trainer.training.seed), 4)
 
 
 def _parts_of(trainer, images, folder):
