@@ -220,6 +220,11 @@ class TestNpz:
         with pytest.raises(BadInput, match=r"x_train\.npy is not a whole \.npy file of plain .*write it again"):
             load_npz(tmp_path)
 
+    def test_one_array_by_the_name_of_its_file_is_refused(self, tmp_path, arrays):
+        np.save(tmp_path / "x_train.npy", arrays["x_train"])
+        with pytest.raises(BadInput, match=r"x_train.npy holds one array; .* or to the folder of x_train.npy"):
+            load_npz(tmp_path / "x_train.npy")
+
     def test_a_number_is_no_images(self, tmp_path, arrays):
         np.savez(tmp_path / "a.npz", **arrays | {"x_train": np.uint8(3)})
         with pytest.raises(BadInput, match=r"images have shape \(\); expected \[n h w\] or \[n h w c\]"):

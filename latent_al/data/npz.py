@@ -58,7 +58,11 @@ def _read_archive(path):
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+    except TypeError as error:  # `with` takes no array, which an .npy file is loaded as.
+        raise BadInput(
+            f"{path} holds one array; set config.data.root to an .npz file, or to the folder of x_train.npy."
+        ) from error
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise BadInput(f"{path} is not a whole .npz file of plain arrays ({error}); write it again.") from error
 
 
