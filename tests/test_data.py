@@ -264,6 +264,7 @@ class TestNpz:
             (dict(y_train=np.linspace(0, 1, 20)), "train labels are floats, that is angles, but there are 4 classes"),
             (dict(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "1 class; a classifier needs 2"),
             (dict(y_train=np.arange(20) % 3), "3 of 4 classes; none of class .3."),
+            (dict(y_train=np.arange(20) % 2 * (2**31 - 2)), r"2 of 2147483647 classes; none of class \[1, .* number"),
             (dict(x_train=np.full((20, 5, 6), np.nan)), "16 of 16 train images have pixels that are NaN"),
             (dict(x_train=np.full((20, 5, 6), np.inf)), "NaN, infinite or outside"),
             (dict(x_train=np.full((20, 5, 6), 255.0)), r"outside \[0, 1\], the first is row 0"),

@@ -6,6 +6,7 @@ require(__name__, "experiments", "absl", "ml_collections", "orbax", "pandas", "P
 
 import hashlib
 import math
+from itertools import islice
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,6 +28,8 @@ from latent_al.types import BadInput, Data, Spec, build
 
 PIXELS = 2**24
 """Pixels that are checked together: 64 MiB as floats."""
+MENTIONED = 10
+"""Missing classes that a message names."""
 
 SOURCES = {
     "digits": digits,
@@ -160,7 +163,9 @@ def _check_labels(name, labels, num_classes):
 def _check_classes(data):
     if data.num_classes < 2:
         raise BadInput(f"the labels show {data.num_classes} class; a classifier needs 2 or more.")
-    missing = sorted(set(range(data.num_classes)) - set(data.train.labels.tolist()))
+    present = set(data.train.labels.tolist())
+    # Labels may be numbers of another kind, such as keys of a database, up to billions.
+    missing = list(islice((label for label in range(data.num_classes) if label not in present), MENTIONED))
     splits = (data.train, data.validation, data.test)
     if missing == [0] and not any((split.labels == 0).any() for split in splits if split.labels is not None):
         raise BadInput(
@@ -168,6 +173,6 @@ def _check_classes(data):
         )
     if missing:
         raise BadInput(
-            f"training labels show {data.num_classes - len(missing)} of {data.num_classes} classes; none of class "
-            f"{missing[:10]}: no query could find it. Give images of each class, or leave that class out everywhere."
+            f"training labels show {len(present)} of {data.num_classes} classes; none of class {missing}: no query "
+            "could find it. Give images of each class, or leave that class out everywhere and number the others from 0."
         )
