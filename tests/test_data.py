@@ -498,6 +498,20 @@ class TestImageFolder:
         Image.new("RGB", (6, 4)).save(root / "stray.png")
         with pytest.raises(BadInput, match="stray.png lies beside class folders"):
             self.load(root)
+        for name in ("cat", "dog"):
+            (root / "train").mkdir(exist_ok=True)
+            (root / name).rename(root / "train" / name)
+        (root / "test").mkdir()
+        (root / "stray.png").rename(root / "test/stray.png")
+        with pytest.raises(BadInput, match="test/stray.png lies beside .* or in a split without them; .* away"):
+            self.load(root)
+
+    def test_a_class_without_training_images_is_named(self, root):
+        for path in (root / "cat").iterdir():
+            path.write_bytes(b"")
+        shutil.copytree(root / "dog", root / "emu")
+        with pytest.raises(BadInput, match="none of the 6 training images of .* is of class 'cat': no query"):
+            self.load(root, skip_broken=True)
 
     @pytest.mark.parametrize("change", [dict(channels=4), dict(size=(0, 3)), dict(num_test=6), dict(num_test=-1)])
     def test_bad_settings(self, root, change):

@@ -55,7 +55,7 @@ def image_folder(
 
     Raises:
         BadInput: no folder, no images, an unreadable image or a link, images of several sizes, folders of splits beside
-            other folders or within those of classes.
+            other folders or within those of classes, a class that no training image has.
     """
     check_shape(size, channels)
     reading = Reading(size, channels, check_depth(depth), pixel_limit(max_megapixels))
@@ -77,7 +77,7 @@ def image_folder(
     check_num_test(num_test, len(ids))
     held_out = {name: reader.read(splits[name], classes)[0] for name in ("validation", "test") if name in splits}
     _say(*reader.remarks())
-    return assemble(
+    data = assemble(
         take(rows, slice(num_test, None)),
         held_out.get("test", take(rows, slice(num_test))),
         validation=held_out.get("validation"),
@@ -85,6 +85,8 @@ def image_folder(
         ids=ids[num_test:],
         num_classes=len(classes) or None,
     )
+    _check_present(folder, data.train.labels, classes)
+    return data
 
 
 class _File(NamedTuple):
@@ -210,9 +212,22 @@ def _classes(files):
     if names == {None}:
         return []
     if None in names:
-        stray = next(file.name for file in files if file.label is None)
-        raise BadInput(f"{stray} lies beside class folders; put each image in a class folder, or all in one folder.")
+        stray = next(file.path for file in files if file.label is None)
+        raise BadInput(
+            f"{stray} lies beside class folders, or in a split without them; put each image in a class folder, or all "
+            "in one folder, or move those without a class away."
+        )
     return sorted(names)
+
+
+def _check_present(folder, labels, classes):
+    """Raises BadInput where no training image is left of a class, which has a name here."""
+    missing = [repr(name) for label, name in enumerate(classes) if not (labels == label).any()]
+    if missing:
+        raise BadInput(
+            f"none of the {len(labels)} training images of {folder} is of class {', '.join(missing[:10])}: no "
+            "query could find one. Give images of each class, hold fewer out, or move the folders of that class away."
+        )
 
 
 def _counts(splits, classes):
