@@ -99,6 +99,12 @@ class TestDecode:
     def test_sixteen_bits_keep_the_upper_eight(self, kind, order):
         check(encode(DEEP.astype(order), kind), DEEP >> 8)
 
+    @pytest.mark.parametrize("levels", [DEEP, GREY])
+    def test_tiff_whose_level_0_is_white(self, levels):
+        is_deep = levels.dtype.itemsize > 1
+        # As it writes eight bits, Pillow turns them round itself.
+        check(encode(levels, "TIFF", tiffinfo={262: 0}), 255 - (levels >> 8) if is_deep else levels)
+
     def test_integers_of_32_bits(self):
         check(encode(DEEP.astype(np.int32), "TIFF"), DEEP >> 8)
         check(encode(GREY.astype(np.int32), "TIFF"), GREY)

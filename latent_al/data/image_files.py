@@ -44,6 +44,8 @@ UPRIGHT = {
 """EXIF's orientation -> what makes an image upright."""
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """The order of bytes in which Pillow reads the lower byte of 16 bits, where in the first it reads the upper one."""
+WHITE_OR_BLACK = 262
+"""TIFF's tag that is 0 where the level 0 is white."""
 CONTRAST = 16
 """Levels that a picture on a transparent ground spans at least, to be seen."""
 
@@ -342,6 +344,9 @@ def _shallow(levels, depth, image):
     if image.info.get("transparency") is not None and not alpha.size:
         alpha = np.where((colours == image.info["transparency"]).all(axis=-1, keepdims=True), 0, 65535)
     pixels = _eight_bits(colours, depth)
+    if image.format == "TIFF" and image.tag_v2.get(WHITE_OR_BLACK) == 0:
+        # Pillow turns such levels round where they have eight bits alone.
+        pixels = 255 - pixels
     if not alpha.size:
         return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     # An alpha channel often has all 16 bits beside colours of eight.
