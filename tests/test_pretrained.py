@@ -436,6 +436,14 @@ class TestPools:
         said = "encoded as they were scanned, perhaps at a smaller size: 1 of 20 images, the first is "
         assert f"{said}{root / '07.png'}: it" in capsys.readouterr().out
 
+    def test_an_image_whose_file_has_other_content_is_named_by_its_id(self, net, files, tmp_path, capsys):
+        root, _ = files
+        before = scanned(root, tmp_path / "job")
+        Image.fromarray(pictures(1, seed=99)[0]).save(root / "07.png")
+        build(net).encode(scanned(root, tmp_path / "job"), tmp_path / "out")
+        said = f"1 of 21 images, the first is image {before.ids[7]}: its file has other content by now\n"
+        assert said in capsys.readouterr().out
+
     def test_a_broken_file_of_an_experiment_is_refused_by_name(self, net, files, tmp_path):
         root, _ = files
         source = dict(name="image_folder", root=str(root), size=(4, 4), channels=3)

@@ -40,8 +40,8 @@ class Originals(Sequence):
         return self.read(row).image
 
     def name(self, row: int) -> str:
-        """Returns the path of a file."""
-        return str(self._paths[row])
+        """Returns the path of a file; an empty text where there is none by now."""
+        return str(self._paths[row] or "")
 
     def read(self, row: int) -> Original:
         """Reads an image, or else takes the scanned one.

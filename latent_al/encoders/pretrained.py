@@ -251,7 +251,7 @@ def _load(root: Path, output: str | None, settings: dict[str, Any]) -> tuple[Net
 def _names(data: Data, name: str) -> Callable[[int], str]:
     split = getattr(data, name)
     if split.originals is not None:
-        return split.originals.name
+        return lambda row: split.originals.name(row) or f"image {data.ids[row]}"
     return (lambda row: str(data.ids[row])) if name == "train" else (lambda row: f"{name} image {row}")
 
 
