@@ -543,6 +543,12 @@ def test_unknown_source_lists_the_known():
         load(dict(name="imagenet"))
 
 
+def test_a_negative_seed_is_refused():
+    spec = dict(name="long_tail", source=dict(name="digits", num_validation=0, num_test=0), ratio=2, seed=-1)
+    with pytest.raises(BadInput, match="long_tail has the seed -1; expected 0 or more"):
+        load(spec)
+
+
 @pytest.mark.parametrize("dtype, top", [(np.uint8, 255), (np.uint16, 65535), (bool, 1), (np.float64, 1.0)])
 def test_each_pixel_type_scales_to_one(dtype, top):
     assert to_split(np.full((1, 2, 2), top, dtype), None).images.max() == 1

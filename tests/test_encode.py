@@ -9,6 +9,7 @@ from latent_al.data.images import Images, Stream
 from latent_al.data.store import Store
 from latent_al.encoders import autoencoder, build_encoder, shards, training
 from latent_al.labelling.scan import as_data
+from latent_al.models.autoencoders import dense_vae
 from latent_al.runtime.checkpoints import Checkpoints
 from latent_al.runtime.files import write_csv
 from latent_al.types import BadInput
@@ -120,6 +121,12 @@ def test_images_that_join_later_change_no_latent(encoder, store, tmp_path):
     for row in range(50, 55):
         distances = [np.linalg.norm(after.latents[row] - centre) for centre in (dark, bright)]
         assert np.argmin(distances) == row % 2
+
+
+def test_a_negative_seed_shuffles_a_stream_too(store):
+    trainer = training.make_trainer(dense_vae, training.Training(1e-2, 1, 8, -1), SHAPE, hidden=(8,), latent_dim=2)
+    parts = training._chunks(trainer, store, len(store))
+    assert sum(count for _, count in parts.read(0)) == 50
 
 
 def test_forecast_changes_nothing(encoder, store, tmp_path):

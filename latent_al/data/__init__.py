@@ -56,13 +56,15 @@ def load(spec: Spec | ConfigDict) -> Data:
         spec: of an entry of `SOURCES`.
 
     Raises:
-        BadInput: an unknown source, no training images, pixels outside [0, 1] or not finite, splits of different image
-            shapes, labels of another length or outside the classes, a class that no training image has, angles outside
-            [0, 360) or beside class labels.
+        BadInput: an unknown source, a negative seed, no training images, pixels outside [0, 1] or not finite, splits of
+            different image shapes, labels of another length or outside the classes, a class that no training image has,
+            angles outside [0, 360) or beside class labels.
     """
     keywords = dict(spec)
     if "source" in keywords:
         keywords["source"] = load(keywords["source"])
+    if keywords.get("seed", 0) < 0:
+        raise BadInput(f"{keywords.get('name')} has the seed {keywords['seed']}; expected 0 or more.")
     data = build(SOURCES, keywords, "data source")
     if not len(data.train.images):
         raise BadInput("there are no training images left; give more images or lower num_validation and num_test.")

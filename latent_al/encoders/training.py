@@ -214,7 +214,9 @@ def _chunks(trainer, stream, num_rows):
     # An experiment on arrays loads no Grain.
     import grain
 
-    images = grain.MapDataset.source(stream).slice(slice(num_rows)).seed(trainer.training.seed).shuffle()
+    # JAX takes negative seeds, Grain does not.
+    seed = trainer.training.seed % 2**63
+    images = grain.MapDataset.source(stream).slice(slice(num_rows)).seed(seed).shuffle()
     images, chunk = images.repeat(trainer.training.epochs), trainer.chunk
 
     def read(first):
