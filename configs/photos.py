@@ -11,7 +11,8 @@ network 51 % by random with 50 labels, eight points more by typiclust, and one p
 diverse batches with 510; docs/results.md has the rest.
 
 DIR holds a folder a class, or train/ and perhaps test/ with a folder a class each. The held-out images are the same for
-all seeds. Embeddings made elsewhere take the place of the network as a whole:
+all seeds. Embeddings made elsewhere, in the order that docs/experiments.md says, take the place of the network as a
+whole:
 
     --config.encoders.latents="{'name': 'precomputed', 'latents': 'train.npy', 'validation': 'validation.npy'}"
 """

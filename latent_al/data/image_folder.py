@@ -40,8 +40,9 @@ def image_folder(
     """Reads `root/CLASS/*`, or `root/*` without labels, or splits that are such folders, as in `root/train/CLASS/*`.
 
     Splits are folders in the root: `train`, and beside it `test`, and `val`, `valid`, `validation` or `dev`, in upper
-    or lower case. Held-out rows are a fixed random choice, since a folder runs class by class. Ids are paths below the
-    folder, or that of the split. Hidden files and folders are passed over.
+    or lower case. The training rows come in a fixed random order, since a folder runs class by class, and so do those
+    held out of them; splits with a folder are in the order of names. Ids are paths below the folder, or that of the
+    split. Hidden files and folders are passed over.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.

@@ -43,9 +43,9 @@ def precomputed(
 ) -> Encoder:
     """Returns the encoder that reads embeddings [n d] from `.npy` files, one row an image.
 
-    Rows are in the order of the data source; or an index names them, and rows beyond the images do no harm. The files
-    may move: they are known by their content. A file of
-    float32 in the order of the source is read as it is needed: of several processes each reads the rows of its devices.
+    Rows are in the order of the data source, which is random for an `image_folder`; or an index names them, and rows
+    beyond the images do no harm. The files may move: they are known by their content. A file of float32 in the order of
+    the source is read as it is needed: of several processes each reads the rows of its devices.
 
     Args:
         latents: the file for the training images, without those held out; of a labelling job, for all its images.
