@@ -235,6 +235,7 @@ class TestRefusals:
         assert "hf download Xenova/dinov2-small onnx/model.onnx" in str(error.value)
         tiny(tmp_path / "empty", name="other.bin")
         refuse(r"no pretrained network \(\*.onnx\)", tmp_path / "empty")
+        refuse(r"other.bin, which is no ONNX file. (.|\n)*optimum-cli export onnx", tmp_path / "empty/other.bin")
 
     def test_one_of_several_is_named_or_refused(self, net, tmp_path):
         shutil.copytree(net, net / "onnx")

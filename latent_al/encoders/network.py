@@ -16,6 +16,8 @@ from latent_al.types import BadInput
 
 PLACES = ("model.onnx", "onnx/model.onnx")
 """Where hubs keep the model of a folder."""
+OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".msgpack", ".pt", ".pth", ".safetensors")
+"""Suffixes of files of weights alone, or of other libraries."""
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """ONNX Runtime's name of an input's type -> NumPy's."""
 PROVIDERS = {"CUDAExecutionProvider": "GPU", "CPUExecutionProvider": "CPU"}
@@ -115,8 +117,10 @@ def find_model(root: Path) -> Path:
     """Returns the ONNX file of a folder that is laid out as hubs do, or the file itself.
 
     Raises:
-        BadInput: there is none, or several.
+        BadInput: there is none, or several, or it is of another format.
     """
+    if root.is_file() and root.suffix in OTHER_FORMATS:
+        raise BadInput(f"config.encoder.root is {root}, which is no ONNX file. {ABSENT}")
     if root.is_file():
         return root
     paths = [root / place for place in PLACES if (root / place).is_file()]
