@@ -202,6 +202,10 @@ def test_scores_to_reach_need_validation(tmp_path):
         (dict(sweep=dict(hidden=(8, 16))), "config.arms.margin.sweep.hidden: unknown; "),
         (dict(sweep=dict(dropout=())), "config.arms.margin.sweep"),
         (dict(sweep=dict(dropout=(0.2, 0.5)), keep="some"), "config.arms.margin.keep"),
+        (
+            dict(sweep=dict(dropout=(0.0, 0.5)), strategy=dict(name="bald", num_draws=2, pick="top_k")),
+            "arm 'margin': bald needs the MC-dropout predictions of a classifier: give the classifier a",
+        ),
     ],
 )
 def test_sweeps_that_cannot_be_are_refused(change, message, tmp_path):
