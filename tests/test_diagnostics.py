@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from latent_al.experiment.run import run_experiment
+from latent_al.results import plots
 from latent_al.results.diagnostics import correlations
 from latent_al.types import BadInput
 
@@ -111,6 +112,14 @@ def test_correlations_spread_by_the_sample_deviation():
     ).assign(entropy=[2.0, 4, 9, 3, 2, 1, 5, 6, 7])
     spread = np.std([1, -1], ddof=1)
     assert correlations(table).entropy.tolist() == [f"+0.00 ± {spread:.2f}", "+1.00"]
+
+
+def test_a_seed_without_a_correlation_takes_no_other_with_it(tmp_path):
+    """Entropy is equal in all rows of a seed, or there is one row; of confidence it is so in every seed."""
+    table = pd.DataFrame(dict(arm="a", seed=[0, 0, 0, 1, 1, 1, 2], importance=[1.0, 2, 3, 1, 2, 3, 1]))
+    table = table.assign(entropy=[5.0, 5, 5, 1, 2, 3, 1], confidence=0.5)
+    assert correlations(table).to_dict("records") == [dict(arm="a", entropy="+1.00", confidence="")]
+    plots.importance(table[table.seed == 0], tmp_path / "importance.png")
 
 
 def test_explanations_are_labelled_examples_in_order(finished):

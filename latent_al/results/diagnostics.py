@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy
 from jax.tree_util import Partial
 
 from latent_al import loop
@@ -351,17 +350,24 @@ DIAGNOSTICS = {
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Returns Spearman's rank correlation of each measure with importance, a row an arm.
 
-    A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several.
+    A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several. Seeds in which
+    one of the two is equal in all rows have no correlation; where all are such, the cell is empty.
     """
     lines = []
     for arm, rows in table.groupby("arm", sort=False):
+        measures = rows.drop(columns="arm").groupby("seed").corr(method="spearman").importance.unstack()
         line: dict[str, Any] = {"arm": arm}
         for name in rows.columns.difference(["arm", "seed", "importance"], sort=False):
-            by_seed = [scipy.stats.spearmanr(seed.importance, seed[name]).statistic for _, seed in rows.groupby("seed")]
-            spread = f" ± {np.std(by_seed, ddof=1):.2f}" if len(by_seed) > 1 else ""
-            line[name] = f"{np.mean(by_seed):+.2f}{spread}"
+            line[name] = _with_spread(measures[name].dropna())
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _with_spread(correlations):
+    if correlations.empty:
+        return ""
+    spread = f" ± {correlations.std():.2f}" if len(correlations) > 1 else ""
+    return f"{correlations.mean():+.2f}{spread}"
 
 
 def _tabulate_explanations(values, seeds):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -243,8 +242,10 @@ def importance(measures: pd.DataFrame, path: Path) -> None:
     for axes, (arm, other) in zip(panels, [(arm, other) for arm in arms for other in measures_beside], strict=True):
         rows = measures[measures.arm == arm]
         axes.scatter(rows[other], rows.importance, s=4, linewidths=0, alpha=0.5)
-        correlation = scipy.stats.spearmanr(rows[other], rows.importance).statistic
-        axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
+        correlation = rows[[other, "importance"]].corr(method="spearman").iloc[0, 1]
+        # There is none where a measure is equal in all rows.
+        if not np.isnan(correlation):
+            axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
         axes.tick_params(labelsize="x-small")
     figure.supylabel("importance")
     save(figure, path)
