@@ -309,6 +309,16 @@ def test_describe_tells_where_the_values_of_a_sweep_come_from():
     assert "config.arms.entropy_d.sweep = {'gamma': (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}  (file)\n" in said
 
 
+def test_describe_tells_what_a_whole_dict_of_the_command_line_leaves_out():
+    overrides = {"classifiers.mlp": "{'name': 'logistic_regression'}", "mesh": "{'pool': 2}"}
+    config = load_config(f"{ROOT}/configs/digits_vae.py", overrides)
+    said = describe(parse_experiment(config), config, overrides)
+    assert "config.classifiers.mlp.name = 'logistic_regression'  (command line)\n" in said
+    assert "config.classifiers.mlp.dropout = 0.0  (default)\n" in said
+    assert "config.mesh.pool = 2  (command line)\n" in said
+    assert "config.mesh.seeds = 1  (default)\n" in said
+
+
 def test_describe(tmp_path):
     said = succeed(
         "--config=configs/digits_vae.py:smoke", "--describe", "--config.mesh.pool=2", f"--workdir={tmp_path / 'run'}"

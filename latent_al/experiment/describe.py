@@ -38,6 +38,8 @@ def _describe(prefix: str, settings: Settings, plain: Any, overrides: Collection
 
 
 def _source(path, is_set, overrides):
+    if not is_set:
+        return "default"
     if any(f"{path}.".startswith(f"{override}.") or override.startswith(f"{path}.") for override in overrides):
         return "command line"
-    return "file" if is_set else "default"
+    return "file"
