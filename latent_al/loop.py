@@ -214,6 +214,7 @@ def check_shapes(
     initial: Strategy,
     num_initial: int,
     query_size: int,
+    capacity: int | None = None,
 ) -> None:
     """Evaluates the initial query and one round abstractly, so that what cannot work is refused before any long work.
 
@@ -224,16 +225,18 @@ def check_shapes(
         initial: of the initial labelled set.
         num_initial: size of the initial labelled set.
         query_size: rows a round.
+        capacity: rows queried in the end; None for those of one round.
 
     Raises:
         ValueError: what a strategy or the learner refuses.
     """
+    in_the_end = num_initial + query_size if capacity is None else capacity
 
     def play(key, problem):
         problem = make_problem(
             problem.encoded, problem.labels, strategy=strategy, initial=initial, inputs=problem.inputs
         )
-        sizes = dict(num_initial=num_initial, capacity=num_initial + query_size)
+        sizes = dict(num_initial=num_initial, capacity=in_the_end)
         state = init(key, problem, learner=learner, strategy=strategy, initial=initial, **sizes)
         if learner is not None:
             state, _ = step(key, state, problem, learner=learner, strategy=strategy, query_size=query_size)

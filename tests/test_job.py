@@ -182,6 +182,13 @@ def test_a_classifier_that_diverges_names_the_cure_and_loses_nothing(plain):
     assert record_of(workdir, 1)["num_labels"] == 3
 
 
+def test_more_neighbours_may_vote_than_are_labelled_yet(plain):
+    workdir, _ = plain(classifier=dict(name="nearest_neighbours"))
+    answer(workdir, 0, lambda query: ["red", "blue", "red"][int(query.rank)])
+    plain(classifier=dict(name="nearest_neighbours"))
+    assert record_of(workdir, 1)["num_labels"] == 3
+
+
 def test_queries_that_are_gone_are_written_again(plain):
     workdir, _ = plain()
     answer(workdir, 0, lambda query: "red" if query.rank == "0" else "")

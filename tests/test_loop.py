@@ -9,7 +9,7 @@ import pytest
 
 from latent_al import loop
 from latent_al.loop import fit, init, make_problem, query, score, step
-from latent_al.models.classifiers import angle_mlp, mlp
+from latent_al.models.classifiers import angle_mlp, mlp, nearest_neighbours
 from latent_al.runtime.mesh import over_seeds
 from latent_al.strategies import STRATEGIES
 from latent_al.types import (
@@ -242,6 +242,10 @@ def test_shapes_alone_tell_what_cannot_work(train, labels):
         check(learner=LEARNER, initial=MARGIN, query_size=5)
     with pytest.raises(ValueError, match="num is 90"):
         check(learner=LEARNER, initial=RANDOM, query_size=90)
+    voting = nearest_neighbours(num_classes=4, num_neighbours=9)
+    check(learner=voting, initial=RANDOM, query_size=2, capacity=9)
+    with pytest.raises(ValueError, match="num_neighbours is 9, but at most 8 rows will be labelled"):
+        check(learner=voting, initial=RANDOM, query_size=2, capacity=8)
 
 
 PREDICTED = jax.nn.one_hot(jnp.array([[0, 1, 2, 3, 3, 0, 1], [3, 3, 3, 3, 0, 0, 0]]), 4)

@@ -216,6 +216,17 @@ def test_sweeps_that_cannot_be_are_refused(change, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_neighbours_count_by_the_labels_in_the_end(tmp_path):
+    """Five vote: of five rows in the end, though one round has three of them; the arms pass, and the baseline fails."""
+    config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke").to_dict()
+    config |= dict(num_initial=2, query_size=1, num_rounds=3, baseline="best")
+    config["classifiers"] = dict(mlp=dict(name="nearest_neighbours"))
+    with pytest.raises(BadInput, match="unknown baseline arm 'best'"):
+        run_experiment(ConfigDict(config), str(tmp_path / "run"))
+    with pytest.raises(BadInput, match="num_neighbours is 5, but at most 4 rows will be labelled; set fewer"):
+        run_experiment(ConfigDict(config | dict(num_rounds=2)), str(tmp_path / "run"))
+
+
 def test_an_unwritable_workdir_is_refused(tmp_path):
     (tmp_path / "file").touch()
     refuse(tmp_path / "file" / "run", "cannot be written")

@@ -183,6 +183,7 @@ class _Builder:
             initial=arm.initial,
             num_initial=self.config.num_initial,
             query_size=self.config.query_size,
+            capacity=capacity(self.config),
         )
 
     def _check_synthesis(self, arm):

@@ -16,6 +16,7 @@ from latent_al.labelling.asking import Asked, ask
 from latent_al.labelling.audit import enlarge, set_audit_aside
 from latent_al.labelling.classes import SKIPPED, clean, fold
 from latent_al.labelling.config import parse_labelling
+from latent_al.labelling.selection import round_up
 from latent_al.labelling.state import State, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
@@ -159,7 +160,7 @@ def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy):
     try:
         for needing in strategies.values():
             check_needs(needing, stats_of_shapes(encoded))
-        check_shapes(problem, learner=learner, num_initial=1, query_size=1, **strategies)
+        check_shapes(problem, learner=learner, num_initial=1, query_size=1, capacity=round_up(2), **strategies)
     except ValueError as error:
         raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
 
