@@ -189,6 +189,12 @@ def test_more_neighbours_may_vote_than_are_labelled_yet(plain):
     assert record_of(workdir, 1)["num_labels"] == 3
 
 
+def test_clusters_are_counted_against_the_rows_that_are_asked_for(plain, caplog):
+    kmeans = dict(name="kmeans", num_clusters=3, iterations=5, seed=0)
+    plain(initial=dict(name="uniform", clustering=kmeans, threshold=9.0, match="nearest"))
+    assert "for 3 clusters" not in caplog.text
+
+
 def test_queries_that_are_gone_are_written_again(plain):
     workdir, _ = plain()
     answer(workdir, 0, lambda query: "red" if query.rank == "0" else "")

@@ -136,7 +136,7 @@ def _build(config, folder) -> Parts:
     image_shape = (*config.data.size, config.data.channels)
     encoder = build_encoder(config.encoder, image_shape)
     shapes = encoder.shapes(scan.as_data(Store(folder / "pool", image_shape)))
-    _check_shapes(shapes, learner, initial, strategy)
+    _check_shapes(shapes, learner, initial, strategy, config)
     return Parts(encoder, initial, strategy)
 
 
@@ -151,16 +151,18 @@ def _check_classes(classes):
     label_studio.labelling_config(classes)
 
 
-def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy):
-    """Checks the strategies on a pool of 1,000 rows, before it is scanned; `shapes` are those of other rows."""
-    size = 1000
+def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy, config):
+    """Checks the strategies on a pool with rows enough, before it is scanned; `shapes` are those of other rows."""
+    num_asked = config.num_initial + config.query_size
+    size = 1000 + num_asked
     encoded = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), shapes)
     problem = Problem(encoded.latents, jax.ShapeDtypeStruct((size,), np.int32), encoded)
     strategies = dict(strategy=strategy, initial=initial)
+    sizes = dict(num_initial=config.num_initial, query_size=config.query_size, capacity=round_up(num_asked))
     try:
         for needing in strategies.values():
             check_needs(needing, stats_of_shapes(encoded))
-        check_shapes(problem, learner=learner, num_initial=1, query_size=1, capacity=round_up(2), **strategies)
+        check_shapes(problem, learner=learner, **strategies, **sizes)
     except ValueError as error:
         raise BadInput(f"a strategy does not fit the encoder and the classifier: {error}") from error
 
