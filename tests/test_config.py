@@ -269,7 +269,12 @@ def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
         ("configs/digits_vae.py:tiny", {}, "unknown size 'tiny'; known: full, smoke"),
         ("configs/folder.py:smok", {}, "unknown size 'smok'; known: full, pretrained, smoke"),
         ("configs/mnist_vae.py:svhn-tiny", {}, "unknown size 'svhn-tiny'; known: best"),
-        ("configs/digits_vae.py", {"arms.margn.subsample": "1"}, "config.arms.margn: unknown; did you mean margin?"),
+        (
+            "configs/digits_vae.py",
+            {"arms.margin2.subsample": "1"},
+            r"config.arms.margin2: unknown; did you mean margin\? To add margin2, set all of it at once",
+        ),
+        ("configs/digits_vae.py", {"dta.num_test": "1"}, r"config.dta: unknown; did you mean data\?$"),
         (
             "configs/digits_vae.py",
             {"num_seeds.x": "1"},

@@ -133,7 +133,7 @@ def _set(config, key, text):
     *above, last = key.split(".")
     for depth, name in enumerate(above, 1):
         if name not in config and difflib.get_close_matches(name, config, 1):
-            raise BadInput(unknown(".".join(["config", *above[: depth - 1]]), name, config))
+            raise BadInput(_unknown(".".join(["config", *above[: depth - 1]]), name, config))
         if config.get(name) is None:
             config[name] = ConfigDict()
         if isinstance(config[name], ConfigDict):
@@ -147,6 +147,13 @@ def _set(config, key, text):
         # Keys that name classes may have dots.
         value = ConfigDict(value, config.is_type_safe, allow_dotted_keys=True)
     config[last] = value
+
+
+def _unknown(path, name, config):
+    """Returns the message that refuses a key; of arms and the like, which have any name, with the way to add one."""
+    is_named_freely = all(isinstance(value, ConfigDict) for value in config.values())
+    cure = f' To add {name}, set all of it at once, as in --{path}.{name}="{{...}}".' if is_named_freely else ""
+    return unknown(path, name, config) + cure
 
 
 def _to_value(text: str) -> Any:
