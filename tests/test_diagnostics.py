@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from latent_al.experiment.run import run_experiment
 from latent_al.results import plots
-from latent_al.results.diagnostics import correlations
+from latent_al.results.diagnostics import Drawing, correlations, importance
 from latent_al.types import BadInput
 
 ROOT = Path(__file__).parents[1]
@@ -82,13 +82,13 @@ def test_a_final_state_that_is_gone_is_fitted_again(finished, tmp_path):
 
 def test_importance_is_of_rows_that_are_left(finished):
     workdir, _ = finished
-    importance = pd.read_csv(workdir / "diagnostics/importance.csv")
-    assert set(importance.arm) == {"ibal_d_gamma_0.1", "ibal_d_gamma_1"}
-    assert importance.importance.abs().max() <= 1 + 1e-6
-    assert importance[["entropy", "confidence"]].min().min() >= 0
+    table = pd.read_csv(workdir / "diagnostics/importance.csv")
+    assert set(table.arm) == {"ibal_d_gamma_0.1", "ibal_d_gamma_1"}
+    assert table.importance.abs().max() <= 1 + 1e-6
+    assert table[["entropy", "confidence"]].min().min() >= 0
     queries = pd.read_csv(workdir / "queries.csv")
     sample = np.random.default_rng(0).permutation(1297)[:200]
-    for (arm, seed), rows in importance.groupby(["arm", "seed"]):
+    for (arm, seed), rows in table.groupby(["arm", "seed"]):
         queried = queries[(queries.arm == arm) & (queries.seed == seed)].row
         assert len(rows) == 200 - np.isin(sample, queried).sum()
 
@@ -120,6 +120,13 @@ def test_a_seed_without_a_correlation_takes_no_other_with_it(tmp_path):
     table = table.assign(entropy=[5.0, 5, 5, 1, 2, 3, 1], confidence=0.5)
     assert correlations(table).to_dict("records") == [dict(arm="a", entropy="+1.00", confidence="")]
     plots.importance(table[table.seed == 0], tmp_path / "importance.png")
+
+
+def test_there_is_no_picture_of_importance_where_no_row_is_left(tmp_path, caplog):
+    table = pd.DataFrame(columns=["arm", "seed", "importance", "entropy", "confidence"])
+    assert importance(arms=("a",)).draw(Drawing("why", table, {}, table, None, tmp_path)) == []
+    assert correlations(table).empty
+    assert caplog.text == ""
 
 
 def test_explanations_are_labelled_examples_in_order(finished):
