@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from latent_al.results.balance import balance_means, balance_summary, balance_table
-from latent_al.results.formatting import arms_table, format_table
+from latent_al.results.formatting import arms_table, format_table, note
 from latent_al.results.intervals import NAME, mean_interval
 from latent_al.results.statistics import gaps_table, paired_difference, summarise
 from latent_al.results.tables import History, metrics_table, queries_table
@@ -188,6 +188,17 @@ def test_a_test_split_of_several_rounds_has_an_area(with_balanced):
     for name, expected in areas.items():
         assert summary["base"][name]["mean"] == pytest.approx(np.mean(expected))
         assert summary["more"][name] == {"mean": None, "std": None}
+
+
+def test_areas_are_explained_where_they_are_shown(with_balanced):
+    """Those of the splits that were scored, and none of a single round."""
+    validated = with_balanced[with_balanced.split == "validation"]
+    tested = validated.assign(split="test")
+    said = " ".join(format_table(summarise(tested, "base")).split())
+    assert "(percent; test_area: mean test accuracy over the labels queried; differences" in said
+    said = note(summarise(pd.concat([validated, tested]), "base"), balanced=True)
+    assert "balanced_area: mean validation balanced accuracy over the labels queried; balanced_test_area: mean" in said
+    assert "area" not in note(summarise(with_balanced[with_balanced["round"] == 2], "base"))
 
 
 def test_differences_are_paired_and_holm_corrected(metrics):

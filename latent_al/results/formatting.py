@@ -39,11 +39,12 @@ def _of_quantity(arms, name):
 def note(summary: dict, balanced: bool = False) -> str:
     """Returns the unit and the meaning of the numbers of `arms_table`."""
     metric = METRICS[BALANCED if balanced else summary["metric"]]
-    area = f"{'balanced_' if balanced else ''}area"
-    return (
-        f"{metric.unit}; {area}: mean validation {metric.name} over the labels queried; differences are paired by "
-        f"seed; intervals: {summary['interval']}"
-    )
+    areas = [
+        f"{name}: mean {'test' if 'test' in name else 'validation'} {metric.name} over the labels queried"
+        for name in _measured(summary, balanced)
+        if name.endswith("area")
+    ]
+    return "; ".join([metric.unit, *areas, "differences are paired by seed", f"intervals: {summary['interval']}"])
 
 
 def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
@@ -53,11 +54,7 @@ def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
     """
     scale = METRICS[summary["metric"]].scale
     baseline = summary["baseline"]
-    names = [
-        name
-        for name, spread in summary["arms"][baseline].items()
-        if ("balanced_" in name) == balanced and spread["mean"] is not None
-    ]
+    names = _measured(summary, balanced)
     lines = []
     for arm, spread in summary["arms"].items() if names else ():
         line = {"arm": arm + (" (baseline)" if arm == baseline else "")}
@@ -69,6 +66,14 @@ def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
             line[name + P] = "" if gap["p_holm"] is None else f"{gap['p_holm']:.2g}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
+
+
+def _measured(summary, balanced):
+    """Returns the names of the quantities of the main metric that were measured, or else of the balanced ones."""
+    spreads = summary["arms"][summary["baseline"]]
+    return [
+        name for name, spread in spreads.items() if ("balanced_" in name) == balanced and spread["mean"] is not None
+    ]
 
 
 def encoders_table(summary: dict) -> pd.DataFrame:
