@@ -130,7 +130,7 @@ def test_cifar100_ibal(tiny_folder, tmp_path):
     explained = pd.read_csv(tmp_path / "diagnostics/explanations.csv")
     queries = pd.read_csv(tmp_path / "queries.csv")
     assert len(explained.merge(queries, on=["arm", "seed", "row"])) == len(explained) == 3 * 2 * 4 * 2 * 4
-    assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"importance", "explanations"} <= {path.stem for path in (tmp_path / "figures").rglob("*.png")}
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_mnist_latent_sampling(tiny_mnist, tmp_path):
     assert (balance.filter(regex=r"class_\d").sum(axis=1) == 30).all()
     assert summary["balance"].keys() == arms
     assert training.groupby(["arm", "seed"]).step.agg(list).map(lambda steps: steps == list(range(1, 11))).all()
-    drawn = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
+    drawn = {path.stem for path in (tmp_path / "run" / "figures").rglob("*.png")}
     assert {"initial_sets", "initial_classes", "clusters_vae_clustered_normal", "training"} <= drawn
 
 
@@ -250,7 +250,7 @@ def test_orientation_farthest_point(size, tmp_path):
     assert gaps.arm.unique().tolist() == sorted(arms)
     assert gaps.num_labels.tolist() == len(arms) * [20, 40, 60]
     assert not (tmp_path / "balance.csv").exists()
-    assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").rglob("*.png")}
 
 
 EXPERIMENTS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "folder")

@@ -35,10 +35,10 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = make_config(
         importance=dict(name="importance", arms=("ibal_d",), num_rows=200),
-        centred=dict(name="importance", arms=("ibal_d",), num_rows=200, targets="same_class", centred=True),
         why=dict(name="explanations", arms=("random",), num_images=2, num_examples=3),
-        training=dict(name="training_curves", arms=("judged",), num_images=1000),
+        single_runs=dict(name="training_curves", arms=("judged",), num_images=1000),
         orders=dict(name="query_order"),
+        **{"by/centred": dict(name="importance", arms=("ibal_d",), num_rows=200, targets="same_class", centred=True)},
     )
     run_experiment(config, str(workdir))
     return workdir, config
@@ -48,8 +48,8 @@ def finished(tmp_path_factory):
 def test_a_finished_run_gives_the_same_diagnostics(finished):
     """They come from the saved state: nothing is fitted or queried again."""
     workdir, config = finished
-    tables = {path: path.read_bytes() for path in (workdir / "diagnostics").glob("*.csv")}
-    assert {path.stem for path in tables} == {"importance", "centred", "why", "training"}
+    tables = {path: path.read_bytes() for path in (workdir / "diagnostics").rglob("*.csv")}
+    assert {path.stem for path in tables} == {"importance", "centred", "why", "single_runs"}
     for path in tables:
         path.unlink()
     metrics = (workdir / "metrics.csv").read_bytes()
@@ -62,7 +62,7 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
 def test_a_run_stopped_in_its_last_round_gives_the_same_diagnostics(finished):
     """The final state was saved and the last round was not: it is played again."""
     workdir, config = finished
-    paths = [*(workdir / "diagnostics").glob("*.csv"), workdir / "metrics.csv"]
+    paths = [*(workdir / "diagnostics").rglob("*.csv"), workdir / "metrics.csv"]
     tables = {path: path.read_bytes() for path in paths}
     for arm in ("random", "ibal_d", "judged"):
         shutil.rmtree(workdir / f"checkpoints/{arm}/seeds-0/3")
@@ -76,7 +76,7 @@ def test_a_final_state_that_is_gone_is_fitted_again(finished, tmp_path):
     shutil.copytree(workdir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/judged/seeds-0-final")
     run_experiment(config, str(tmp_path / "run"))
-    for path in (*(workdir / "diagnostics").glob("*.csv"), workdir / "metrics.csv"):
+    for path in (*(workdir / "diagnostics").rglob("*.csv"), workdir / "metrics.csv"):
         assert (tmp_path / "run" / path.relative_to(workdir)).read_bytes() == path.read_bytes()
 
 
@@ -96,13 +96,20 @@ def test_importance_is_of_rows_that_are_left(finished):
 def test_a_reading_of_importance_is_of_the_same_rows(finished):
     """Features of a ReLU give importance one sign, and centred ones both."""
     workdir, _ = finished
-    default, centred = (pd.read_csv(workdir / f"diagnostics/{name}.csv") for name in ("importance", "centred"))
+    default, centred = (pd.read_csv(workdir / f"diagnostics/{name}.csv") for name in ("importance", "by/centred"))
     same = ["arm", "seed", "entropy", "confidence"]
     pd.testing.assert_frame_equal(default[same], centred[same])
     assert default.importance.min() >= 0 > centred.importance.min()
-    names = {path.name for path in (workdir / "figures").glob("importance*")}
+    folder = workdir / "figures/diagnostics"
+    names = {path.name for path in folder.glob("importance*")}
     assert names == {"importance.png"}
-    assert (workdir / "figures/centred.png").read_bytes() != (workdir / "figures/importance.png").read_bytes()
+    assert (folder / "by/centred.png").read_bytes() != (folder / "importance.png").read_bytes()
+
+
+def test_a_diagnostic_may_be_called_as_another_figure(finished):
+    """It does not take that one's place on the page."""
+    figures = finished[0] / "figures"
+    assert (figures / "single_runs.png").read_bytes() != (figures / "diagnostics/single_runs.png").read_bytes()
 
 
 def test_correlations_spread_by_the_sample_deviation():
@@ -142,7 +149,7 @@ def test_explanations_are_labelled_examples_in_order(finished):
 def test_a_training_curve_ends_where_the_run_did(finished):
     """It trains with the keys and on the rows of the last round, so that its last score is that of the run."""
     workdir, _ = finished
-    curve, metrics = (pd.read_csv(workdir / path) for path in ("diagnostics/training.csv", "metrics.csv"))
+    curve, metrics = (pd.read_csv(workdir / path) for path in ("diagnostics/single_runs.csv", "metrics.csv"))
     assert curve.groupby("seed").step.apply(list).tolist() == [list(range(2, 21, 2))] * 2
     last = metrics[(metrics.arm == "judged") & (metrics["round"] == 2) & (metrics.metric == "accuracy")]
     scores = last[last.split == "validation"].sort_values("seed").value

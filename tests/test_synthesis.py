@@ -312,7 +312,7 @@ def test_a_run_that_goes_on_has_the_same_queries_and_verdicts(tmp_path):
     assert (asked.id.isna() == (asked.row == -1)).all()
     gained = balance[(balance.arm == "synthesised") & (balance["round"] == 2)].num_labels.sum()
     assert gained == 2 * 20 + (asked.row >= 0).sum()
-    assert (tmp_path / "run/figures/decoded_synthesised.png").exists()
+    assert (tmp_path / "run/figures/diagnostics/decoded_synthesised.png").exists()
     assert "Decoded queries (decoded)" in (tmp_path / "run/report.html").read_text()
     for folder in (tmp_path / "run/checkpoints/synthesised").glob("seeds-*/3"):
         shutil.rmtree(folder)

@@ -57,6 +57,7 @@ class Album:
     def add(self, name, caption, draw, *arrays):
         """Draws one figure; an error is logged, and the figure left out."""
         path = self.folder / f"{self.prefix}{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             draw(*arrays, path)
         except Exception as error:  # The run is done: a figure must not cost the page.

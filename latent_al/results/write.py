@@ -49,10 +49,12 @@ def write_results(folder: Path, config: Any, data: Data, outcome: Outcome, comma
     measured = _tables(config, data, outcome.histories)
     for name, table in measured.items():
         write_csv(folder / f"{name}.csv", table)
-    (folder / "diagnostics").mkdir(exist_ok=True)
     for name, (_, table) in outcome.diagnostics.items():
         if len(table):
-            write_csv(folder / "diagnostics" / f"{name}.csv", table)
+            path = folder / "diagnostics" / f"{name}.csv"
+            # A name may have a slash.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(path, table)
     chosen = tables.choose(measured["metrics"], outcome.tuned) if outcome.tuned else {}
     worse = {arm for choice in chosen.values() for arm in choice["areas"] if arm != choice["arm"]}
     compared = {name: table[~table.arm.isin(worse)] for name, table in measured.items()}
@@ -132,7 +134,8 @@ def _draw(folder, data, outcome, compared):
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
-        drawing = Drawing(name, table, outcome.spaces, queries, data, folder)
+        # In a folder of their own: a diagnostic may be called as another figure is.
+        drawing = Drawing(name, table, outcome.spaces, queries, data, folder / "diagnostics")
         drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
         drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
