@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from latent_al.encoders import Encodings
 from latent_al.results import mosaics, plots
@@ -50,6 +51,16 @@ def test_a_figure_that_cannot_be_drawn_does_not_cost_the_rest(tmp_path, caplog):
     album.add("ranges", "Ranges", plots.latent_ranges, np.asarray(LATENTS))
     assert [caption for caption, _ in album.pictures] == ["Ranges"]
     assert "none.png is not drawn: " in caplog.text
+
+
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    """Such as would not parse, which cost the figure, or would leave the dollars out."""
+    album = Album(tmp_path)
+    album.add("some", "Some", mosaics.queried_images, np.zeros((2, 10, 8, 8, 1)), ["a$b$c", "$_{$"])
+    assert [caption for caption, _ in album.pictures] == ["Some"]
+    texts = []
+    album.add("text", "Text", lambda path: texts.append(Figure().text(0, 0, "a$b$c")))
+    assert not texts[0].get_parse_math()
 
 
 def test_first_queries_and_class_counts(make_data, tmp_path, monkeypatch):

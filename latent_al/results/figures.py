@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pandas as pd
 from absl import logging
@@ -59,7 +60,9 @@ class Album:
         path = self.folder / f"{self.prefix}{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            draw(*arrays, path)
+            # A dollar in a name is a dollar.
+            with matplotlib.rc_context({"text.parse_math": False}):
+                draw(*arrays, path)
         except Exception as error:  # The run is done: a figure must not cost the page.
             logging.warning("%s is not drawn: %s: %s", path, type(error).__name__, error)
         else:
