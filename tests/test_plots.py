@@ -108,7 +108,7 @@ def test_gap_curves_show_means_and_intervals(draw):
         ],
         columns=["arm", "round", "num_labels", "mean", "low", "high"],
     )
-    figure = draw(plots.gap_curves, gaps, "accuracy", "base")
+    figure = draw(plots.gap_curves, gaps, "accuracy", ["x", "base", "_y"])
     (axes,) = figure.axes
     zero, first, second = axes.lines
     np.testing.assert_allclose(zero.get_ydata(), 0)
@@ -116,7 +116,10 @@ def test_gap_curves_show_means_and_intervals(draw):
     np.testing.assert_allclose(second.get_ydata(), [1, 2, 3])
     band = axes.collections[1].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0, 4))
-    assert "above that of base" in axes.get_ylabel()
+    assert axes.get_ylabel() == "validation accuracy\nabove that of base (points)"
+    # As in the learning curves, where the baseline has the second look.
+    assert [line.get_color() for line in (first, second)] == [plots.COLOURS[0], plots.COLOURS[2]]
+    assert [line.get_linestyle() for line in (first, second)] == ["-", "-."]
     assert [text.get_text() for text in legend_of(figure).get_texts()] == ["x", "_y"]
 
 

@@ -112,10 +112,8 @@ def _draw_scores(album, tables):
     if metrics["round"].max() > 0:
         _draw_curves(album, metrics, metric)
     if "gaps" in tables:
-        gaps = tables["gaps"]
-        baseline = next(arm for arm in metrics.arm.unique() if arm not in set(gaps.arm))
-        caption = f"Difference from {baseline} over the labels queried"
-        album.add("gaps", caption, plots.gap_curves, gaps, metric, baseline)
+        caption = "Difference from the baseline over the labels queried"
+        album.add("gaps", caption, plots.gap_curves, tables["gaps"], metric, list(metrics.arm.unique()))
 
 
 def _draw_curves(album, metrics, metric):

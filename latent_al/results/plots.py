@@ -1,6 +1,7 @@
 """Figures of numbers, one function each: arrays or a table in, a PNG at `path` out."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,27 +37,31 @@ def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
     _mean_curves({"validation": training}, metric, "step", "training step", path, size=(8, 5))
 
 
-def gap_curves(gaps: pd.DataFrame, metric: str, baseline: str, path: Path) -> None:
+def gap_curves(gaps: pd.DataFrame, metric: str, arms: Sequence[str], path: Path) -> None:
     """Draws how far each arm's validation score is from the baseline's over labels.
 
-    `gaps` are as `statistics.gaps_table` gives. Bands are 95 % intervals of the mean gap.
+    `gaps` are as `statistics.gaps_table` gives, and `arms` all that are compared: the one without gaps is the baseline,
+    and the others look as in `learning_curves`. Bands are 95 % intervals of the mean gap.
     """
     scale = METRICS[metric].scale
-    arms = list(gaps.arm.unique())
+    baseline = next(arm for arm in arms if arm not in set(gaps.arm))
     figure = Figure(figsize=(8, 4 + 0.1 * len(arms)), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.5", linewidth=0.8)
     for index, arm in enumerate(arms):
+        if arm == baseline:
+            continue
         rows = gaps[gaps.arm == arm]
-        colour = COLOURS[(index + 1) % len(COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         axes.plot(rows.num_labels, scale * rows["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
         low = scale * rows.low.astype(float)
         high = scale * rows.high.astype(float)
         axes.fill_between(rows.num_labels, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="labels queried", ylabel=f"{_axis('validation', metric)}\nabove that of {baseline}")
+    ylabel = f"validation {METRICS[metric].name}\nabove that of {baseline} ({METRICS[metric].gap_unit})"
+    axes.set(xlabel="labels queried", ylabel=ylabel)
     axes.grid(alpha=0.3)
     lines = axes.get_lines()[1:]
-    figure.legend(handles=lines, loc="outside lower center", ncols=min(4, len(arms)), fontsize="small", frameon=False)
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(4, len(lines)), fontsize="small", frameon=False)
     figure.suptitle("Mean difference, paired by seed, and its 95 % interval")
     save(figure, path)
 
