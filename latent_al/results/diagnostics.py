@@ -118,10 +118,11 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
 
     def draw(drawing):
         album, table = Album(drawing.folder), drawing.table
-        caption = "Normalised importance of the rows left at the end, beside entropy and confidence"
         # Arms may have queried all of the rows.
         if len(table):
-            album.add(drawing.name, caption, plots.importance, table[table.seed == table.seed.min()])
+            seed = table.seed.min()
+            caption = f"Normalised importance of the rows left at the end of seed {seed}, beside entropy and confidence"
+            album.add(drawing.name, caption, plots.importance, table[table.seed == seed])
         return album.pictures
 
     text = "Spearman's, over the rows left at the end, as means over seeds."
