@@ -74,6 +74,12 @@ def test_places_follow_the_axes(metrics):
         assert mark.y == pytest.approx(heights[0] + share * (heights[1] - heights[0]), abs=1.0)
 
 
+def test_an_arm_called_as_the_first_column_has_its_own(metrics):
+    numbers = learning_charts(metrics.assign(arm=metrics.arm.replace("arm3", "labels queried")))[0].numbers
+    assert [numbers.iloc[0, 0], numbers.iloc[0, 4][-1]] == ["10", "]"]
+    assert list(numbers.columns[[0, 4]]) == ["labels queried"] * 2
+
+
 def test_labels_are_counted_in_whole_numbers(metrics):
     """Few labels: their ticks are not at halves, which would be read as the numbers beside them."""
     few = metrics[metrics["round"] < 3].assign(num_labels=10 + metrics["round"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latent_al.results.answers import Answer
-from latent_al.results.charts import Curve, draw
+from latent_al.results.charts import MARKS, Curve, draw
 from latent_al.results.metrics import METRICS
 from latent_al.results.report import Section, write_report
 
@@ -158,6 +158,9 @@ def test_charts_are_read_by_pointing_and_as_a_table(write):
     assert svg["aria-label"] == "Score & labels"
     numbers = page.texts["td"][-4:]
     assert numbers == ["50.0 % [48.0, 52.0]", "50.0 %", "60.0 % [59.5, 60.5]", "60.0 %"]
+    # Two points of each, and beside its name: the tenth line has the second line's colour and dash, and another mark.
+    marks = [path["d"] for path in page.attributes("path") if path["class"] == "mark"]
+    assert marks == [MARKS[0]] * 3 + [MARKS[1]] * 3
     assert [group["class"] for group in page.attributes("g")] == ["column", "column", "arm c0", "arm c1"]
 
 

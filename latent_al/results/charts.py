@@ -261,8 +261,10 @@ def _path(points):
 
 def _numbers(curves, num_labels, read):
     """Returns the numbers of the chart as texts, one row a checkpoint."""
-    table = pd.DataFrame({"labels queried": [f"{labels:,}" for labels in num_labels]})
+    columns = [[f"{labels:,}" for labels in num_labels]]
     for curve in curves:
         by_labels = {point["num_labels"]: read(point) for point in curve.points.to_dict("records")}
-        table[curve.arm] = [by_labels.get(labels, "") for labels in num_labels]
-    return table
+        columns.append([by_labels.get(labels, "") for labels in num_labels])
+    # A list, since an arm may be called labels queried.
+    names = ["labels queried", *(curve.arm for curve in curves)]
+    return pd.DataFrame(list(zip(*columns, strict=True)), columns=names)
