@@ -156,6 +156,19 @@ def test_the_contents_stay_beside_the_text_on_a_wide_screen(page):
     assert (0 <= top < 100) if is_wide else (top < 0)
 
 
+def test_paper_cuts_nothing_off(chromium, report):
+    """What scrolls on a screen would end at the margin; between the margins A4 has 718 pixels."""
+    with chromium.new_page(viewport=dict(width=718, height=1000)) as page:
+        page.emulate_media(media="print")
+        page.goto(report.as_uri())
+        scrolling = "[...document.querySelectorAll('.wide')].filter(e => getComputedStyle(e).overflowX !== 'visible')"
+        assert page.evaluate(f"{scrolling}.length") == 0
+        assert page.get_by_role("region", name="Command").evaluate("e => e.scrollWidth") <= 718
+        table = page.get_by_role("region", name="Balanced results").locator("table")
+        # One arm has a name of 62 letters.
+        assert table.evaluate("e => e.scrollWidth - e.querySelector('tbody th').scrollWidth") <= 718 - 200
+
+
 def test_a_page_of_photographs_is_under_three_megabytes(report):
     assert report.stat().st_size < 3_000_000
     assert sum(png.stat().st_size for png in report.parent.glob("*.png")) > 3_000_000
