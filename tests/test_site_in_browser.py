@@ -4,6 +4,7 @@ import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ CHROMIUM = shutil.which("chromium")
 PAGES = (
     "index.html",
     "api/kernels.html",
+    "api/types.html",
     "labelling.html",
     "mathematics.html",
     "reference.html",
@@ -70,6 +72,10 @@ def test_a_page_fits_makes_no_errors_and_is_accessible(name, width, scheme, addr
         assert errors == []
         assert [url for url in requests if not url.startswith(address)] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        hidden = "[...document.querySelectorAll('.wide:has(math)')].filter(e => e.scrollHeight > e.clientHeight).length"
+        assert page.evaluate(hidden) == 0
+        headings = "[...document.querySelectorAll('article :is(h1, h2, h3, h4, h5, h6)')].map(e => +e.tagName[1])"
+        assert [(above, below) for above, below in pairwise(page.evaluate(headings)) if below > above + 1] == []
         # The theme puts code that scrolls within reach of the keyboard once it has measured it.
         page.wait_for_function(
             "[...document.querySelectorAll('pre code')].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"
