@@ -123,6 +123,13 @@ def test_gap_curves_show_means_and_intervals(draw):
     assert [text.get_text() for text in legend_of(figure).get_texts()] == ["x", "_y"]
 
 
+def test_many_gaps_stay_apart(draw):
+    gaps = pd.DataFrame([(arm, r, 10 * r, 0.0, -1.0, 1.0) for arm in arms(21)[1:] for r in range(2)])
+    gaps = gaps.set_axis(["arm", "round", "num_labels", "mean", "low", "high"], axis=1)
+    (axes,) = draw(plots.gap_curves, gaps, "accuracy", arms(21)).axes
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines[1:]}) == 20
+
+
 def test_orders_mark_the_first_and_the_last_quarter(draw):
     points = np.arange(16.0).reshape(8, 2)
     figure = draw(plots.orders, dict(one=points), dict(one=np.array([5, 3, 0, 1, 2, 4, 7, 6])))

@@ -53,7 +53,9 @@ def gap_curves(gaps: pd.DataFrame, metric: str, arms: Sequence[str], path: Path)
             continue
         rows = gaps[gaps.arm == arm]
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(rows.num_labels, scale * rows["mean"], STYLES[index % len(STYLES)], color=colour, label=arm)
+        marker = MARKERS[index // len(COLOURS) % len(MARKERS)] if len(arms) > len(COLOURS) else None
+        look = dict(linestyle=STYLES[index % len(STYLES)], color=colour, marker=marker, markersize=4)
+        axes.plot(rows.num_labels, scale * rows["mean"], label=arm, **look)
         low = scale * rows.low.astype(float)
         high = scale * rows.high.astype(float)
         axes.fill_between(rows.num_labels, low, high, color=colour, alpha=0.15, linewidth=0)
