@@ -261,7 +261,8 @@ class TestPrecomputed:
         [
             (np.zeros((2, 2)), dict(id=TABLE.id[:2]), "1 of 3 images have no row in .*the first is 'sha256:2.png'"),
             (np.zeros((2, 2)), dict(name=["a", "b"]), "has the columns name; expected one named id or file_name"),
-            (np.zeros((2, 2)), dict(id=TABLE.id), r"e.csv has 3 rows but .*e.npy 2; give a row for each"),
+            (np.zeros((2, 2)), dict(id=TABLE.id), r"e.csv has 3 rows and .*e.npy 2; give a row for each"),
+            (np.zeros((0, 2)), dict(id=[]), r"e.csv has 0 rows and .*e.npy 0; give a row for each"),
             (np.zeros(3), dict(id=TABLE.id), r"shape \(3,\); expected numbers of shape \[n d\]"),
             (np.zeros((3, 2)), dict(id=["a", "a", "b"]), "has 'a' more than once"),
             (

@@ -154,6 +154,7 @@ class TestConvVAE:
             (dict(image_shape=(28, 28, 3)), "expected even sides and one channel"),
             (dict(latent_dim=0), "latent_dim 0, kl_weight 1.0 and dtype 'float32'; expected 1 or more"),
             (dict(kl_weight=-1.0), "kl_weight -1.0"),
+            (dict(kl_weight=float("inf")), "kl_weight inf"),
             (dict(dtype="float16"), "dtype 'float16'; expected 1 or more, 0 or more, and float32 or bfloat16"),
         ],
     )

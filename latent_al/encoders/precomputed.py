@@ -96,7 +96,7 @@ def read_index(path: str, latents: str, size: int) -> Index:
     """Reads the CSV that names the `size` rows of the file `latents`.
 
     Raises:
-        BadInput: it cannot be read, has neither column, another length, or a name twice.
+        BadInput: it cannot be read, has neither column, another length, no rows, or a name twice.
     """
     try:
         table = read_csv(Path(path))
@@ -108,8 +108,8 @@ def read_index(path: str, latents: str, size: int) -> Index:
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
         raise BadInput(f"{path} has the columns {', '.join(table.columns)}; expected one named id or file_name.")
-    if len(table) != size:
-        raise BadInput(f"{path} has {len(table)} rows but {latents} {size}; give a row for each.")
+    if len(table) != size or not size:
+        raise BadInput(f"{path} has {len(table)} rows and {latents} {size}; give a row for each image in both.")
     repeated = table[column][table[column].duplicated()]
     if len(repeated):
         raise BadInput(f"{path} has {repeated.iloc[0]!r} more than once; keep one row for each image.")

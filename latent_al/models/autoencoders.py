@@ -254,14 +254,15 @@ def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: f
         dtype: `float32`, or `bfloat16` for accelerators whose matrix units want it.
 
     Raises:
-        BadInput: an odd side, colour images, a size below 1, a negative kl_weight, an unknown dtype.
+        BadInput: an odd side, colour images, a size below 1, a kl_weight that is negative or not finite, an unknown
+            dtype.
     """
     if image_shape[0] % 2 or image_shape[1] % 2 or image_shape[2] != 1:
         raise BadInput(
             f"conv_vae was given images of shape {image_shape}; expected even sides and one channel (h, w, 1): "
             "resize the images, or take dense_vae."
         )
-    if latent_dim < 1 or not kl_weight >= 0 or dtype not in ("float32", "bfloat16"):
+    if latent_dim < 1 or not 0 <= kl_weight < math.inf or dtype not in ("float32", "bfloat16"):
         raise BadInput(
             f"conv_vae has latent_dim {latent_dim}, kl_weight {kl_weight} and dtype {dtype!r}; "
             "expected 1 or more, 0 or more, and float32 or bfloat16."
