@@ -25,8 +25,8 @@ They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and s
 take the VAE/GAN of Larsen et al. (2016).
 
 Expect of `best` a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
-with random on latents, 96.9 % and 94.1 % on pixels; of `conv-best` with 15 epochs a validation loss of 62.4, and 98.0 %
-with margin, 97.6 % with greedy batches and 95.7 % with random on latents. docs/results.md has the rest.
+with random on latents, 96.9 % and 94.1 % on pixels; of `conv-best` with 15 epochs a validation loss of 63.0, and 98.1 %
+with margin, 97.5 % with greedy batches and 95.8 % with random on latents. docs/results.md has the rest.
 
 `svhn-best` (Table 5.5, Figure 5.24), `svhn-all_labels` (Table 5.5), `svhn-uncertainty` (Figure 5.10),
 `svhn-representativeness` (Figure 5.18), `svhn-diversity` (Figure 5.21) and `svhn-mlps` (Tables 5.1 and 5.3, Figures 5.3
