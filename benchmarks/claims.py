@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 SMALL = ("--config.num_seeds=2",)
 SMALL_ROUNDS = (*SMALL, "--config.num_rounds=2", "--config.classifiers.mlp.epochs=1")
-SMALL_MNIST = (*SMALL_ROUNDS, "--config.encoders.vae.epochs=1")
+FEW_IMAGES = ("--config.data.num_validation=500", "--config.num_initial=20", "--config.query_size=20")
+SMALL_PIXELS = (*SMALL_ROUNDS, *FEW_IMAGES)
+SMALL_MNIST = (*SMALL_PIXELS, "--config.encoders.vae.epochs=1")
+ALL_LABELS = ("--config.num_initial=2500", "--config.num_rounds=0")
 
 
 class Launch(NamedTuple):
@@ -46,16 +49,22 @@ class Claim(NamedTuple):
         return f"{self.text} ({self.where})"
 
 
-def mnist_vae(size, *flags):
-    return Launch(f"mnist_vae.py:{size}", ("--config.data.root={mnist}", *flags), SMALL_MNIST)
+def mnist_vae(size, *flags, small=SMALL_MNIST):
+    return Launch(f"mnist_vae.py:{size}", ("--config.data.root={mnist}", *flags), small)
 
 
 def epochs_of(prefix, names):
     return [f"--config.encoders.{prefix}{name}.epochs=1" for name in names]
 
 
-def latent_sampling(size, source="", small=SMALL):
-    return Launch(f"mnist_latent_sampling.py:cpu{size}", (f"--config.data.{source}root={{mnist}}",), small)
+def balanced(size, *small):
+    small = (*FEW_STEPS, "--config.data.num_validation=500", *small)
+    return Launch(f"mnist_latent_sampling.py:cpu{size}", ("--config.data.root={mnist}",), small)
+
+
+def unbalanced(size, *small):
+    small = (*FEW_STEPS, "--config.data.source.num_validation=500", "--config.data.num_copies=200", *small)
+    return Launch(f"mnist_latent_sampling.py:cpu-unbalanced{size}", ("--config.data.source.root={mnist}",), small)
 
 
 FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=3")
@@ -67,23 +76,21 @@ LAUNCHES = {
     "digits": Launch("digits_vae.py", (), ("--config=configs/digits_vae.py:smoke",)),
     "dense": mnist_vae("best"),
     "conv": mnist_vae("conv-best", CONV),
-    "conv_all_labels": mnist_vae("conv-all_labels", CONV, "--config.num_seeds=5"),
+    "conv_all_labels": mnist_vae("conv-all_labels", CONV, "--config.num_seeds=5", small=(*SMALL_MNIST, *ALL_LABELS)),
     "gan": mnist_vae("gan-best"),
     "learners": mnist_vae("learners"),
-    "encoders": Launch(
-        "mnist_vae.py:trainings", ("--config.data.root={mnist}",), (*SMALL_ROUNDS, *epochs_of("vae_seed_", range(5)))
-    ),
+    "encoders": mnist_vae("trainings", small=(*SMALL_PIXELS, *epochs_of("vae_seed_", range(5)))),
     "uncertainty": mnist_vae("uncertainty"),
     "representativeness": mnist_vae("representativeness"),
-    "pixel_representativeness": mnist_vae("pixel_representativeness"),
+    "pixel_representativeness": mnist_vae("pixel_representativeness", small=SMALL_PIXELS),
     "diversity": mnist_vae("diversity"),
     "cifar10": Launch("cifar10_vae.py", ("--config.data.root={cifar10}",), (*SMALL_ROUNDS, *epochs_of("", ["vae"]))),
-    "balanced_100": latent_sampling("-100", small=(*FEW_STEPS, *ONE_EPOCH)),
-    "balanced_1000": latent_sampling("", small=(*FEW_STEPS, *ONE_EPOCH)),
-    "unbalanced_100": latent_sampling("-unbalanced-100", "source.", (*FEW_STEPS, *ONE_EPOCH)),
-    "unbalanced_1000": latent_sampling("-unbalanced", "source.", (*FEW_STEPS, *ONE_EPOCH)),
-    "trainings": latent_sampling("-unbalanced-100-trainings", "source.", (*FEW_STEPS, *ONE_EPOCH_EACH)),
-    "starts": latent_sampling("-unbalanced-100-starts", "source.", (*FEW_STEPS, ONE_EPOCH[1], "--config.num_rounds=1")),
+    "balanced_100": balanced("-100", *ONE_EPOCH),
+    "balanced_1000": balanced("", *ONE_EPOCH),
+    "unbalanced_100": unbalanced("-100", *ONE_EPOCH),
+    "unbalanced_1000": unbalanced("", *ONE_EPOCH),
+    "trainings": unbalanced("-100-trainings", *ONE_EPOCH_EACH),
+    "starts": unbalanced("-100-starts", ONE_EPOCH[1], "--config.num_rounds=1"),
     "poses": Launch("orientation_farthest_point.py", (), (*SMALL, *FEW_POSES)),
     "poses_gan": Launch("orientation_farthest_point.py:poses-gan", ("--config.num_rounds=9",), (*SMALL, *FEW_POSES)),
     "three_classes": Launch("synthetic_ibal.py", (), (*SMALL, "--config.num_rounds=1")),
