@@ -67,7 +67,7 @@ def unbalanced(size, *small):
     return Launch(f"mnist_latent_sampling.py:cpu-unbalanced{size}", ("--config.data.source.root={mnist}",), small)
 
 
-FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=3")
+FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=10")
 ONE_EPOCH = tuple(epochs_of("", ("conv", "vae", "tsne", "vae_tsne")))
 ONE_EPOCH_EACH = (*epochs_of("vae_1_", range(5)), *epochs_of("vae_64th_", range(5)))
 FEW_POSES = ("--config.num_rounds=4", "--config.encoders.space.epochs=1", "--config.classifiers.mlp.epochs=2")
