@@ -316,6 +316,11 @@ class TestDensities:
         with pytest.raises(BadInput, match=r"the sources have \[5000, 4999\] rows"):
             streaming.jeffreys_density(Made(cloud("gaussian")), Made(cloud("gaussian", SIZE - 1)))
 
+    @pytest.mark.parametrize("name", ["jeffreys_density", "kl_to_prior"])
+    def test_refuse_means_and_spreads_of_other_widths(self, name):
+        with pytest.raises(BadInput, match=f"mu has {WIDTH} dimensions and log_sigma 1; expected as many"):
+            getattr(streaming, name)(Made(cloud("gaussian")), Made(cloud("gaussian")[:, :1]))
+
 
 @pytest.mark.parametrize(
     "taken, num, message",

@@ -62,8 +62,10 @@ def jeffreys_density(mu: Source, log_sigma: Source, *, block_bytes: int | None =
     Three passes.
 
     Raises:
-        BadInput: all rows are equal, one is NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: all rows are equal, one is NaN or infinite, the sources differ in width, or what `stream.blocks`
+            refuses.
     """
+    _check_widths(mu, log_sigma)
     sources = [mu, log_sigma]
     unit = _Gaussian(_first(mu), _first(log_sigma))
     means = JeffreysTerms._make(_means(_terms, sources, unit, block_bytes))
@@ -75,8 +77,10 @@ def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int | None = None
     """Returns one minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value. One pass.
 
     Raises:
-        BadInput: all rows are N(0, I), one is NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: all rows are N(0, I), one is NaN or infinite, the sources differ in width, or what `stream.blocks`
+            refuses.
     """
+    _check_widths(mu, log_sigma)
     return _reversed(_values(_kl_values, [mu, log_sigma], None, block_bytes), "all rows are N(0, I)")
 
 
@@ -142,6 +146,14 @@ def _norms(latents, statistics):
 
 def _squares(latents, origin):
     return squared_euclidean_to_point(latents[0], origin)
+
+
+def _check_widths(mu, log_sigma):
+    if mu.width != log_sigma.width:
+        raise BadInput(
+            f"mu has {mu.width} dimensions and log_sigma {log_sigma.width}; expected as many of each: give those "
+            "of the same Gaussians."
+        )
 
 
 def _first(source):
