@@ -244,6 +244,10 @@ def test_launches_make_each_core_a_device_unless_told(monkeypatch):
             monkeypatch.setenv("JAX_NUM_CPU_DEVICES", told)
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert list(map(int, run.stdout.split()))[: len(expected)] == expected
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    started = script.replace("import jax;", "import jax; jax.devices();")
+    run = subprocess.run([sys.executable, "-c", started], capture_output=True, text=True, check=True)
+    assert run.stdout.split()[0] == "1"
 
 
 def test_devices_do_not_wait_for_ever_in_lapack(monkeypatch):

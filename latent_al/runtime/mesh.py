@@ -50,6 +50,8 @@ class Rows:
 def split_cpu() -> None:
     """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
 
+    Where JAX has computed something already, such as for a config file, its devices stay as they are.
+
     Small networks of many seeds leave cores idle on one device. BLAS then gets one thread: for several, devices would
     wait for each other. The pool of threads gets two for each device: LAPACK on a batch of matrices holds one until
     others have done the work (as in jaxlib 0.10.2), and with one for each device all would wait for ever.
@@ -59,7 +61,10 @@ def split_cpu() -> None:
     os.environ.setdefault("PJRT_NPROC", str(2 * max(num_told, joblib.cpu_count())))
     if num_told > 0:
         return
-    jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+    try:
+        jax.config.update("jax_num_cpu_devices", joblib.cpu_count())
+    except RuntimeError:
+        return
     if jax.default_backend() == "cpu":
         # Only of libraries that are loaded; JAX calls this one's LAPACK.
         import scipy.linalg  # noqa: F401
