@@ -65,9 +65,8 @@ def main(overrides, argv):
     logging.set_verbosity(logging.WARNING)
     default = f"runs/{Path(CONFIG.value).name.replace('.py', '').replace(':', '_')}"
     try:
-        workdir = str(expand(WORKDIR.value or default, "--workdir"))
-        if Path(workdir).is_file():
-            raise BadInput(f"--workdir={workdir} is a file; give a folder, which is made where there is none.")
+        workdir = folder(WORKDIR.value or default, "--workdir")
+        encoders = folder(ENCODERS.value, "--encoders") if ENCODERS.value else None
         config = load_config(CONFIG.value, overrides)
         if "job" in config:
             overrides = recall(workdir, overrides)
@@ -85,7 +84,14 @@ def main(overrides, argv):
         elif "job" not in config:
             split_cpu()
         command = shlex.join(["python", *sys.argv])
-        run(config, workdir, encoders_dir=ENCODERS.value, command=command, overrides=overrides)
+        run(config, workdir, encoders_dir=encoders, command=command, overrides=overrides)
+
+
+def folder(path, flag):
+    path = str(expand(path, flag))
+    if Path(path).is_file():
+        raise BadInput(f"{flag}={path} is a file; give a folder, which is made where there is none.")
+    return path
 
 
 if __name__ == "__main__":

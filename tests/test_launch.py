@@ -215,11 +215,13 @@ def test_help_begins_with_examples_and_all_configs():
     assert max(map(len, head.splitlines())) <= 80
 
 
-def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+@pytest.mark.parametrize("flag", ["--workdir", "--encoders"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path, monkeypatch, flag):
     (tmp_path / "file").write_text("")
-    done = launch(SMOKE, f"--workdir={tmp_path}/file")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = launch(SMOKE, f"{flag}=~/file")
     assert done.stderr.endswith(
-        f"--workdir={tmp_path}/file is a file; give a folder, which is made where there is none.\n"
+        f"{flag}={tmp_path}/file is a file; give a folder, which is made where there is none.\n"
     )
 
 
