@@ -252,6 +252,11 @@ def test_an_override_names_a_class_with_a_dot_and_goes_on_below_a_dict():
     assert config.strategy.to_dict() == {"name": "badge", "size": 0.5}
 
 
+def test_an_override_names_a_class_by_a_number():
+    config = load_config(f"{ROOT}/configs/folder.py:smoke", {"rename": "{0: 'cat'}", "data.root": "photos"})
+    assert parse_labelling(config).rename == {"0": "cat"}
+
+
 def test_an_override_sets_one_of_the_places_where_a_file_uses_a_dict():
     path = f"{ROOT}/configs/synthetic_ibal.py"
     overrides = {"arms.ibal_d.sweep.gamma": "(10.0,)", "arms.ibal_d.keep": "all"}

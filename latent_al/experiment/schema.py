@@ -454,7 +454,8 @@ def _tuple_words(kinds):
 
 def _to_plain(tree):
     if isinstance(tree, Mapping):
-        return {name: _to_plain(value) for name, value in tree.items()}
+        # Classes may be named by numbers.
+        return {str(name): _to_plain(value) for name, value in tree.items()}
     return tuple(map(_to_plain, tree)) if isinstance(tree, list | tuple) else tree
 
 
