@@ -243,6 +243,7 @@ def test_overrides():
     assert parsed.data.source.root == "5"
     assert (parsed.num_seeds, parsed.reach, parsed.mesh.pool) == (3, (30.0, 40.0), 2)
     assert parsed.arms["random"].subsample == 0.5
+    assert load_config(f"{ROOT}/configs/mnist_vae.py", {"data.root": "None"}).data.root is None
 
 
 def test_an_override_names_a_class_with_a_dot_and_goes_on_below_a_dict():

@@ -142,7 +142,9 @@ def _set(config, key, text):
         config = config[name]
         if not isinstance(config, ConfigDict):
             raise BadInput(f"config.{key}: config.{'.'.join(above[:depth])} is {config!r}, which has no keys.")
-    value = text if last in config and config.get_type(last) is str else _to_value(text)
+    # A path that is left open is None, and can be left open again.
+    is_text = text != "None" and last in config and config.get_type(last) is str
+    value = text if is_text else _to_value(text)
     if isinstance(value, dict):
         # Keys that name classes may have dots.
         value = ConfigDict(value, config.is_type_safe, allow_dotted_keys=True)
