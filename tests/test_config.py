@@ -246,6 +246,35 @@ def test_overrides():
     assert load_config(f"{ROOT}/configs/mnist_vae.py", {"data.root": "None"}).data.root is None
 
 
+@pytest.mark.parametrize(
+    "function, size, message",
+    [
+        ("get_config(): return ConfigDict()", ":smoke", "mine.py takes no size; give --config=.*mine.py.$"),
+        ("get_config(size): return ConfigDict()", "", "mine.py takes a size; give one, as in --config=.*mine.py:SIZE"),
+        ("get_config(): return {}", "", "mine.py returns a dict; return an ml_collections.ConfigDict"),
+        ("get_config(): ConfigDict()", "", "mine.py returns a NoneType; return an ml_collections.ConfigDict"),
+        ("get_config(): return ConfigDict(dict(a=required_placeholder(str)))", "", "a required_placeholder .* not set"),
+        ("get_config(size): return {'tiny': 1}[size]", ":tny", "unknown size 'tny'; the head of .*mine.py names them"),
+    ],
+)
+def test_a_file_of_ones_own_that_gives_no_config(function, size, message, tmp_path):
+    (tmp_path / "mine.py").write_text(f"from ml_collections.config_dict import *\ndef {function}")
+    with pytest.raises(BadInput, match=message):
+        load_config(f"{tmp_path}/mine.py{size}", {})
+
+
+def test_an_override_sets_a_required_placeholder(tmp_path):
+    function = "def get_config(): return ConfigDict(dict(root=required_placeholder(str)))"
+    (tmp_path / "mine.py").write_text(f"from ml_collections.config_dict import *\n{function}")
+    assert load_config(f"{tmp_path}/mine.py", {"root": "5"}).root == "5"
+
+
+def test_a_key_that_a_file_of_ones_own_misses_is_no_size(tmp_path):
+    (tmp_path / "mine.py").write_text("import os\ndef get_config(size=''): return os.environ['LATENT_AL_UNSET']")
+    with pytest.raises(KeyError, match="LATENT_AL_UNSET"):
+        load_config(f"{tmp_path}/mine.py:smoke", {})
+
+
 def test_an_override_names_a_class_with_a_dot_and_goes_on_below_a_dict():
     overrides = {"rename": "{'n.i.O.': 'bad'}", "strategy": "{'name': 'badge', 'size': 2}", "strategy.size": "0.5"}
     config = load_config(f"{ROOT}/configs/folder.py:smoke", overrides)

@@ -3,13 +3,15 @@
 import ast
 import copy
 import difflib
+import inspect
 import json
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from latent_al.experiment.config import parse_experiment
 from latent_al.experiment.run import run_experiment
@@ -44,7 +46,8 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
         overrides: key, such as `arms.margin.subsample`, -> value: Python's literal, or else a string.
 
     Raises:
-        BadInput: no such file or size, a file without `get_config`, a key below one that has none.
+        BadInput: no such file or size, a file without `get_config`, or with one that returns no `ConfigDict`, a key
+            below one that has none, a required placeholder that is not set.
     """
     file, *size = path.split(":", 1)
     if not Path(file).is_file():
@@ -53,14 +56,33 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     if "get_config" not in names:
         raise BadInput(f"--config={path}: {file} has no function get_config; write one as the files in configs/ do.")
     try:
+        inspect.signature(names["get_config"]).bind(*size)
+    except TypeError as error:
+        cure = f"give --config={file}" if size else f"give one, as in --config={file}:SIZE"
+        raise BadInput(f"--config={path}: get_config of {file} takes {'no' if size else 'a'} size; {cure}.") from error
+    try:
         config = names["get_config"](*size)
     except KeyError as error:
+        # Any other key, such as a variable of the environment, is the file's own affair.
+        if list(error.args) != size:
+            raise
         raise BadInput(f"--config={path}: unknown size {error}; the head of {file} names them.") from error
     except ValueError as error:
         raise BadInput(f"--config={path}: {error}") from error
+    if not isinstance(config, ConfigDict) or isinstance(config, FrozenConfigDict):
+        raise BadInput(
+            f"--config={path}: get_config of {file} returns a {type(config).__name__}; return an "
+            "ml_collections.ConfigDict, as the files in configs/ do."
+        )
     with config.unlocked(), config.ignore_type():
         for key, text in overrides.items():
             _set(config, key, text)
+    try:
+        config.to_dict()
+    except RequiredValueError as error:
+        raise BadInput(
+            f"--config={path}: a required_placeholder of {file} is not set; set it, as in --config.KEY=VALUE."
+        ) from error
     return config
 
 
@@ -143,12 +165,17 @@ def _set(config, key, text):
         if not isinstance(config, ConfigDict):
             raise BadInput(f"config.{key}: config.{'.'.join(above[:depth])} is {config!r}, which has no keys.")
     # A path that is left open is None, and can be left open again.
-    is_text = text != "None" and last in config and config.get_type(last) is str
-    value = text if is_text else _to_value(text)
+    value = text if _is_text(config, last) and text != "None" else _to_value(text)
     if isinstance(value, dict):
         # Keys that name classes may have dots.
         value = ConfigDict(value, config.is_type_safe, allow_dotted_keys=True)
     config[last] = value
+
+
+def _is_text(config, key):
+    # `get_type` would ask a required placeholder for its value.
+    field = dict(config.items(preserve_field_references=True)).get(key)
+    return field.get_type() is str if isinstance(field, FieldReference) else isinstance(field, str)
 
 
 def _unknown(path, name, config):
