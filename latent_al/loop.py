@@ -40,11 +40,21 @@ def make_problem(
         strategy: of the rounds.
         initial: of the initial labelled set.
         inputs: what the learner reads; by default the latents.
+
+    Raises:
+        ValueError: there is not one label, or one input, for each latent.
     """
     # Rows of NumPy's arrays cannot be looked up by numbers that are traced.
     encoded = jax.tree.map(jnp.asarray, encoded)
-    read = encoded.latents if inputs is None else jnp.asarray(inputs)
-    return Problem(read, jnp.asarray(labels), encoded, strategy.prepare(encoded), initial.prepare(encoded))
+    read, labels = encoded.latents if inputs is None else jnp.asarray(inputs), jnp.asarray(labels)
+    size = encoded.latents.shape[0]
+    # Rows beyond the end would be looked up as others, without a word.
+    if labels.shape != (size,) or read.shape[:1] != (size,):
+        raise ValueError(
+            f"labels have shape {labels.shape} and inputs {read.shape}; expected ({size},) and ({size}, ...): one for "
+            "each latent."
+        )
+    return Problem(read, labels, encoded, strategy.prepare(encoded), initial.prepare(encoded))
 
 
 def init(

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -63,6 +64,15 @@ def labelled_state(train, labels, rows, capacity=CAPACITY, strategy=MARGIN):
     state = loop.start(queried, len(rows), problem, strategy=strategy)
     state, info = fit(jax.random.key(0), state, problem, learner=LEARNER)
     return problem, state, info
+
+
+@pytest.mark.parametrize("sizes", [dict(labels=SIZE - 1), dict(labels=SIZE + 1), dict(inputs=SIZE + 1)])
+def test_labels_and_inputs_of_other_rows_are_refused(train, monkeypatch, sizes):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    shapes = dict(labels=SIZE, inputs=SIZE) | sizes
+    message = rf"labels have shape \({shapes['labels']},\) and inputs \({shapes['inputs']},\); expected \({SIZE},\)"
+    with pytest.raises(ValueError, match=message):
+        make_problem(train, strategy=RANDOM, initial=RANDOM, **{name: np.zeros(size) for name, size in shapes.items()})
 
 
 @pytest.mark.parametrize("subsample", [1.0, 0.4])
