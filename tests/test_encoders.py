@@ -263,7 +263,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run")
     (tmp_path / "run").rmdir()
     (tmp_path / "run").write_text("in the way")
-    with pytest.raises(BadInput, match=r"checkpoint .*run/1 cannot be written .*; make room on the disk and run again"):
+    with pytest.raises(BadInput, match="checkpoint .*run/1 cannot be written .*; make room on the disk, or wait for"):
         checkpoints.save(1, np.zeros(3))
 
 

@@ -81,6 +81,7 @@ class Checkpoints:
             except Exception as error:  # Orbax raises whatever its storage layers raise.
                 raise BadInput(
                     f"checkpoint {self._folder / str(step)} cannot be written ({type(error).__name__}: "
-                    f"{str(error)[:200]}); make room on the disk and run again: the work goes on from the one before."
+                    f"{str(error)[:200]}); make room on the disk, or wait for another run that writes there, and run "
+                    "again: the work goes on from the one before."
                 ) from error
             self._saved_at = time.monotonic()
