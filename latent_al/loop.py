@@ -138,7 +138,8 @@ def fit(
     elif num_shards() > 1 and not learner.reads_pool:
         # Else each training step would fetch its rows from all devices.
         inputs, labels = replicate(inputs), replicate(problem.labels[rows])
-        params, info = learner.fit(key, inputs, labels, jnp.arange(rows.shape[0]), state.count)
+        slots = jnp.where(state.queried < problem.labels.shape[0], jnp.arange(rows.shape[0]), 0)
+        params, info = learner.fit(key, inputs, labels, slots, state.count)
     else:
         params, info = learner.fit(key, problem.inputs, problem.labels, rows, state.count)
     _, predictions = learner.predict(params, inputs)

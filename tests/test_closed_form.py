@@ -114,6 +114,16 @@ def test_vmap_equals_singles_with_a_count_that_is_traced(blobs, name):
     np.testing.assert_allclose(together, jnp.stack(singles), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["gaussian_process", "label_spreading", "logistic_regression", "nearest_neighbours"])
+def test_a_row_in_several_slots_counts_once(blobs, name):
+    """As where synthesised queries are spent: else folds would hold out what they train on."""
+    learner = LEARNERS.get(name) or CLASSIFIERS[name](num_classes=3)
+    once, often = ROWS[np.arange(CAPACITY)], ROWS[np.arange(CAPACITY) % 9]
+    fit = jax.jit(lambda rows, count: learner.fit(jax.random.key(0), *blobs, rows, count)[0])
+    expected = learner.predict(fit(once, 9), blobs[0])[1]
+    np.testing.assert_allclose(learner.predict(fit(often, COUNT), blobs[0])[1], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_labelled_row_and_equal_rows(blobs, name):
     latents, labels = blobs

@@ -124,10 +124,16 @@ def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | in
 def labelled_slots(
     rows: Int[Array, " capacity"], labels: Num[Array, " n"], count: Int[Array, ""] | int
 ) -> tuple[Int[Array, " capacity"], Num[Array, " capacity"]]:
-    """Returns the row in each slot and its label; beyond the first `count` slots the first row, and `UNLABELLED`."""
-    is_labelled = jnp.arange(rows.shape[0]) < count
-    filled = jnp.where(is_labelled, rows, rows[0])
-    return filled, jnp.where(is_labelled, labels[filled], UNLABELLED)
+    """Returns the row in each slot and its label; beyond the first `count` slots the first row, and `UNLABELLED`.
+
+    A row that fills several slots, as where synthesised queries are spent, has its label in the first of them alone:
+    it would be held out and trained on at once, or vote twice.
+    """
+    slots = jnp.arange(rows.shape[0])
+    is_in_use = slots < count
+    filled = jnp.where(is_in_use, rows, rows[0])
+    first_slots = jnp.full(labels.shape[0], rows.shape[0]).at[filled].min(slots)
+    return filled, jnp.where(is_in_use & (first_slots[filled] == slots), labels[filled], UNLABELLED)
 
 
 def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] | int:
