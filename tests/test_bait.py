@@ -9,6 +9,8 @@ import pytest
 
 from latent_al import kernels
 from latent_al.kernels import fisher
+from latent_al.strategies import STRATEGIES
+from latent_al.types import UNLABELLED, Pool
 
 NUM = 12
 
@@ -60,6 +62,17 @@ def test_tiles_and_panels_that_are_not_full(monkeypatch):
     select = jax.jit(partial(kernels.bait.__wrapped__, num=6, l2=0.1))
     rows = select(features, jnp.array(taken), probs=probs, labelled=jnp.array(labelled))
     assert rows.tolist() == loop_bait(features, taken, 6, probs, labelled, 0.1)
+
+
+def test_slots_without_a_row_weigh_no_row():
+    features, _, probs, _ = make_rows("unsure")
+    rows = jnp.concatenate([jnp.arange(8), jnp.zeros(100, int), jnp.arange(8, 40)])
+    slots = jnp.arange(len(rows))
+    labels = jnp.where(slots < 8, 0, UNLABELLED)
+    pool = Pool(features[rows], None, features[rows], probs[rows], slots < 108, labels, rows, None)
+    selected = rows[STRATEGIES["bait"](l2=0.1).query(jax.random.key(0), pool, NUM)]
+    taken = np.arange(40) < 8
+    assert selected.tolist() == loop_bait(features, taken, NUM, probs, taken, 0.1)
 
 
 def test_of_duplicates_the_lowest_row_comes_first():

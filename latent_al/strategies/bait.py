@@ -2,6 +2,8 @@
 with Fisher Embeddings (2021).
 """
 
+import jax.numpy as jnp
+
 from latent_al import kernels
 from latent_al.strategies.uncertainty import features_of, probs_of
 from latent_al.types import UNLABELLED, BadInput, Scalar, Strategy, is_traced
@@ -24,7 +26,9 @@ def bait(*, l2: Scalar) -> Strategy:
 
     def query(key, pool, num):
         del key
-        probs, labelled = probs_of("bait", pool), pool.labels != UNLABELLED
-        return kernels.bait(features_of("bait", pool), pool.taken, num, probs=probs, l2=l2, labelled=labelled)
+        probs, features, labelled = probs_of("bait", pool), features_of("bait", pool), pool.labels != UNLABELLED
+        # Slots without a row repeat one: they would weigh it in the information of the pool.
+        features = jnp.where((labelled | ~pool.taken)[:, None], features, 0)
+        return kernels.bait(features, pool.taken, num, probs=probs, l2=l2, labelled=labelled)
 
     return Strategy(query)
