@@ -139,6 +139,18 @@ def test_mc_dropout_drops_dimensions_of_all_rows_alike():
     assert (learner.mc_dropout(params, jax.random.key(1), inputs)[1] != probs).any()
 
 
+def test_a_last_layer_trained_anew_sees_the_dimensions_dropped(blobs):
+    latents, labels = blobs(NARROW)
+    learner = CLASSIFIERS["logistic_regression"](num_classes=3, dropout=0.5)
+    learner = CLASSIFIERS["refitted"](num_classes=3, l2=0.1, classifier=learner)
+    params, _ = learner.fit(jax.random.key(0), latents, labels, jnp.arange(CAPACITY), CAPACITY)
+    features, probs = learner.mc_dropout(params, jax.random.key(0), latents)
+    is_kept = np.asarray(features != 0).all(axis=0)
+    assert 0 < is_kept.sum() < NARROW
+    np.testing.assert_allclose(features, np.where(is_kept, 2 * latents, 0))
+    np.testing.assert_allclose(probs, jax.nn.softmax(features @ params[1]), atol=1e-6)
+
+
 def test_dropout_outside_its_range_is_refused():
     with pytest.raises(BadInput, match="dropout is 1.0; expected a share of the latent dimensions in"):
         CLASSIFIERS["logistic_regression"](num_classes=3, dropout=1.0)

@@ -80,7 +80,8 @@ def logistic_regression(*, num_classes: int, dropout: Scalar = 0.0) -> Learner:
         # One network for all rows: those of a prediction drop the same dimensions.
         is_kept = jax.random.bernoulli(key, 1 - dropout, params.kernel.shape[:1])
         kernel = jnp.where(is_kept[:, None], params.kernel / (1 - dropout), 0)
-        return in_blocks(predict)(Linear(kernel, params.bias), inputs)
+        _, probs = in_blocks(predict)(Linear(kernel, params.bias), inputs)
+        return jnp.where(is_kept[None, :], inputs / (1 - dropout), 0), probs
 
     return Learner(fit_members, in_blocks(predict), mc_dropout)
 
