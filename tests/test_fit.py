@@ -236,6 +236,14 @@ class TestMLP:
             mlp(**MLP_SETTINGS | change)
 
 
+def test_without_a_layer_that_drops_units_there_is_no_mc_dropout():
+    sizes = dict(depth=1, units=4, dropout=0.2, learning_rate=0.1, num_steps=10, batch_size=4)
+    for filters in ((2,), (2, 2)):
+        cnn = CLASSIFIERS["cnn"](num_classes=3, image_shape=(8, 8, 1), filters=filters, **sizes)
+        assert (cnn.mc_dropout is None) == (len(filters) == 1)
+    assert mlp(**MLP_SETTINGS | dict(hidden=())).mc_dropout is None
+
+
 def test_unknown_classifier_lists_the_known():
     with pytest.raises(BadInput, match="unknown classifier 'svm'; known: cnn, gaussian_process, label_spreading, "):
         build(CLASSIFIERS, dict(name="svm"), "classifier")

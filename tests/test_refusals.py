@@ -247,6 +247,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),
+        (dict(hidden=()), "arm 'bald': bald needs .* an mlp a hidden layer"),
         (dict(l2=0.0), "refitted has l2 0.0; expected above 0"),
     ],
 )
@@ -254,7 +255,7 @@ def test_importance_and_its_peers_are_refused_what_they_cannot_use(change, messa
     config = runpy.run_path(str(ROOT / "configs/synthetic_ibal.py"))["get_config"]("smoke").to_dict()
     net = config["classifiers"]["net"]
     net["l2"] = change.get("l2", net["l2"])
-    net["classifier"]["dropout"] = change.get("dropout", net["classifier"]["dropout"])
+    net["classifier"] |= {name: change[name] for name in change.keys() & {"dropout", "hidden"}}
     config |= {name: change[name] for name in change.keys() & {"data", "baseline"}} | {"reach": ()}
     with pytest.raises(BadInput, match=message):
         run_experiment(ConfigDict(config), str(tmp_path / "run"))

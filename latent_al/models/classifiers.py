@@ -145,7 +145,8 @@ def perceptron(
         return state.params, {"loss": loss}
 
     predict = in_blocks(predictions(model, task))
-    return Learner(fit_mlp, predict, mc_dropout_of(model, task, dropout, BLOCK), task.score, task.metric)
+    mc_dropout = mc_dropout_of(model, task, dropout, BLOCK) if hidden else None
+    return Learner(fit_mlp, predict, mc_dropout, task.score, task.metric)
 
 
 def convolutional(
@@ -193,7 +194,7 @@ def convolutional(
     objective = Objective(loss_of(model, task), optimizer, batch_size)
     fit_cnn = _fit_in_parts(model, objective, dropout, num_steps // NUM_PARTS)
     predict = in_blocks(predictions(model, task), CNN_BLOCK, alone=True)
-    mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True)
+    mc_dropout = mc_dropout_of(model, task, dropout, CNN_BLOCK, alone=True) if len(filters) > 1 else None
     return Learner(fit_cnn, predict, mc_dropout, task.score, task.metric)
 
 

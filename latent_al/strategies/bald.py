@@ -144,7 +144,8 @@ def _mc_dropout(name: str, pool: Pool) -> Partial:
     """
     if pool.mc_dropout is None or pool.probs is None:
         raise BadInput(
-            f"{name} needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, and "
-            "config.initial a strategy that reads latents only, such as random."
+            f"{name} needs the MC-dropout predictions of a classifier: give the classifier a dropout above 0, an mlp a "
+            "hidden layer, a cnn two levels of filters, and config.initial a strategy that reads latents only, such as "
+            "random."
         )
     return pool.mc_dropout

@@ -46,7 +46,10 @@ def _candidates(key_dropout, key_ties, pool, num, num_draws):
     """Marks the open rows on whose class most predictions with dropout disagree, `num` rows where there are as many."""
     classes = probs_of("dropquery", pool).argmax(axis=1)
     if pool.mc_dropout is None:
-        raise BadInput("dropquery needs MC-dropout predictions: give the classifier a dropout above 0.")
+        raise BadInput(
+            "dropquery needs MC-dropout predictions: give the classifier a dropout above 0, an mlp a hidden layer, and "
+            "a cnn two levels of filters."
+        )
     keys = jax.random.split(key_dropout, num_draws)
     dropped = jax.lax.map(lambda key: pool.mc_dropout(key).argmax(axis=1), keys)
     num_changed = (dropped != classes[None, :]).sum(axis=0)
