@@ -124,6 +124,23 @@ def test_a_row_in_several_slots_counts_once(blobs, name):
     np.testing.assert_allclose(learner.predict(fit(often, COUNT), blobs[0])[1], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["gaussian_process", "label_spreading", "logistic_regression", "nearest_neighbours"])
+@pytest.mark.parametrize("kind", ["float16", "float32 beside 64 bits"])
+def test_latents_of_other_types_are_learned_from_in_float32(blobs, name, kind):
+    learner = LEARNERS.get(name) or CLASSIFIERS[name](num_classes=3)
+    latents, labels = 200 * blobs[0].astype(jnp.float16), blobs[1]
+
+    @jax.jit
+    def play(key, latents, labels):
+        params, _ = learner.fit(key, latents, labels, jnp.int32(ROWS), jnp.int32(COUNT))
+        return learner.predict(params, latents)[1]
+
+    expected = play(jax.random.key(0), jnp.float32(latents), labels)
+    with jax.enable_x64("64" in kind):
+        latents = latents.astype(kind.split()[0])
+        np.testing.assert_allclose(play(jax.random.key(0), latents, labels), expected, atol=2e-3)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_labelled_row_and_equal_rows(blobs, name):
     latents, labels = blobs

@@ -11,6 +11,7 @@ from jax.scipy.special import erf
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float
 
+from latent_al.kernels._checks import as_real
 from latent_al.models import cpu
 from latent_al.models.cpu import on_cpu
 from latent_al.models.train import as_members, in_blocks, labelled_slots
@@ -67,8 +68,9 @@ def gaussian_process(*, num_classes: int, num_features: int = 512) -> Learner:
 
     def fit(key, inputs, labels, rows, count):
         slots, labelled = labelled_slots(rows, labels, count)
-        targets = jax.nn.one_hot(labelled, num_classes) - 1 / num_classes
-        return fit_posterior(key, inputs[slots], targets, labelled != UNLABELLED, num_features)
+        points = as_real(inputs[slots])
+        targets = jax.nn.one_hot(labelled, num_classes, dtype=points.dtype) - 1 / num_classes
+        return fit_posterior(key, points, targets, labelled != UNLABELLED, num_features)
 
     def fit_members(key, inputs, labels, rows, count):
         return as_members(fit, inputs, 0)(key, inputs, labels, rows, count)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels._checks import as_real
 from latent_al.kernels._sharding import num_shards, replicate, segment_sum
 from latent_al.kernels.clustering import kmeans
 from latent_al.models.train import in_blocks, labelled_slots
@@ -75,13 +76,13 @@ def label_spreading(
 
     def fit(key, inputs, labels, rows, count):
         del key
-        size = labels.shape[0]
+        inputs, size = as_real(inputs), labels.shape[0]
         if num_neighbours > size:
             raise BadInput(f"num_neighbours is {num_neighbours}, but the pool has {size} rows; set fewer.")
         anchors = place_anchors(inputs, min(num_anchors, size))
         links = link(inputs, anchors, num_neighbours)
         slots, labelled = labelled_slots(rows, labels, count)
-        targets = jax.nn.one_hot(labelled, num_classes)  # Zeros without a label.
+        targets = jax.nn.one_hot(labelled, num_classes, dtype=inputs.dtype)  # Zeros without a label.
         shares = links.weights[slots][:, :, None] * targets[:, None, :]
         sources = jnp.zeros((len(anchors), num_classes), inputs.dtype).at[links.anchors[slots]].add(shares)
         return Spread(anchors, spread(links, sources, alpha)), {}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels._checks import as_real
 from latent_al.models.train import labelled_slots
 from latent_al.types import BadInput, Learner, Scalar, is_traced
 
@@ -36,7 +37,7 @@ def refit(
     Returns:
         The weights, and the residual in [0, 1]: the norm of the gradient over that of its two parts together.
     """
-    is_labelled = labels >= 0
+    features, is_labelled = as_real(features), labels >= 0
     used = jnp.where(is_labelled[:, None], features, 0)
     curvatures, basis = jnp.linalg.eigh(
         jnp.matmul(used.T, used, precision="highest") / jnp.maximum(is_labelled.sum(), 1)

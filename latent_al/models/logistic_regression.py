@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels._checks import as_real
 from latent_al.models.last_layer import minimise
 from latent_al.models.train import as_members, in_blocks, labelled_slots
 from latent_al.types import UNLABELLED, BadInput, Key, Learner, Scalar, is_traced
@@ -90,14 +91,15 @@ def fit_linear(
     key: Key, inputs: Float[Array, "n d"], labels: Int[Array, " n"], num_classes: int
 ) -> tuple[Linear, dict[str, Float[Array, ""]]]:
     """Returns the params of `logistic_regression` and what it reports; `labels` are negative where there is none."""
-    is_labelled = labels >= 0
+    inputs, is_labelled = as_real(inputs), labels >= 0
     count = jnp.maximum(is_labelled.sum(), 1)
     centre = jnp.where(is_labelled[:, None], inputs, 0).sum(axis=0) / count
     centred = jnp.where(is_labelled[:, None], inputs - centre[None, :], 0)
     norm = jnp.sqrt((centred**2).sum() / count)
     scale = jnp.where(norm > 0, norm, 1)
     projected = project(jnp.column_stack([centred / scale, jnp.where(is_labelled, INTERCEPT, 0)]))
-    decay = jnp.array(DECAYS)[held_out_scores(projected, labels, folds(key, labels), num_classes).argmax()]
+    scores = held_out_scores(projected, labels, folds(key, labels), num_classes)
+    decay = jnp.array(DECAYS, inputs.dtype)[scores.argmax()]
     start = jnp.zeros((projected.features.shape[1], num_classes), inputs.dtype)
     weights = _minimise(projected, labels, decay, start)
     loss = -jnp.where(is_labelled, _log_likelihood(projected.features @ weights, labels), 0).sum() / count
@@ -124,7 +126,7 @@ def folds(key: Key, labels: Int[Array, " n"]) -> Int[Array, " n"]:
     """Returns the fold of each row, in [0, FOLDS): the rows are dealt out class by class, each in random order."""
     last = jnp.iinfo(labels.dtype).max
     order = jnp.lexsort((jax.random.uniform(key, labels.shape), jnp.where(labels < 0, last, labels)))
-    return jnp.zeros_like(labels).at[order].set(jnp.arange(labels.shape[0]) % FOLDS)
+    return jnp.zeros_like(labels).at[order].set(jnp.arange(labels.shape[0], dtype=labels.dtype) % FOLDS)
 
 
 def held_out_scores(
@@ -147,7 +149,7 @@ def held_out_scores(
         return weights, jnp.where(is_held_out & (labels >= 0)[None, :], likelihoods, 0).sum()
 
     start = jnp.zeros((FOLDS, projected.features.shape[1], num_classes), projected.features.dtype)
-    return jax.lax.scan(score, start, jnp.array(DECAYS))[1]
+    return jax.lax.scan(score, start, jnp.array(DECAYS, start.dtype))[1]
 
 
 def _minimise(projected, labels, decay, weights, *precise):

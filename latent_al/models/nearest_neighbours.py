@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from latent_al.kernels._checks import as_real
 from latent_al.models.train import in_blocks, labelled_slots
 from latent_al.types import BadInput, Learner
 
@@ -47,7 +48,7 @@ def nearest_neighbours(*, num_classes: int, num_neighbours: int = 5) -> Learner:
                 f"num_neighbours is {num_neighbours}, but at most {rows.shape[0]} rows will be labelled; set fewer."
             )
         slots, labelled = labelled_slots(rows, labels, count)
-        return Neighbours(inputs[slots], labelled), {}
+        return Neighbours(as_real(inputs[slots]), labelled), {}
 
     def predict(params, inputs):
         centre = params.latents[0]
