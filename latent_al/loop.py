@@ -48,11 +48,10 @@ def make_problem(
     encoded = jax.tree.map(jnp.asarray, encoded)
     read, labels = encoded.latents if inputs is None else jnp.asarray(inputs), jnp.asarray(labels)
     size = encoded.latents.shape[0]
-    # Rows beyond the end would be looked up as others, without a word.
+    # JAX clamps rows beyond the end, without an error.
     if labels.shape != (size,) or read.shape[:1] != (size,):
         raise ValueError(
-            f"labels have shape {labels.shape} and inputs {read.shape}; expected ({size},) and ({size}, ...): one for "
-            "each latent."
+            f"labels have shape {labels.shape} and inputs {read.shape}; expected one of each for the {size:,} latents."
         )
     return Problem(read, labels, encoded, strategy.prepare(encoded), initial.prepare(encoded))
 
@@ -139,7 +138,7 @@ def fit(
         # Else each training step would fetch its rows from all devices.
         inputs, labels = replicate(inputs), replicate(problem.labels[rows])
         slots = jnp.where(state.queried < problem.labels.shape[0], jnp.arange(rows.shape[0]), 0)
-        params, info = learner.fit(key, inputs, labels, slots, state.count)
+        params, info = learner.fit(key, inputs, labels, replicate(slots), state.count)
     else:
         params, info = learner.fit(key, problem.inputs, problem.labels, rows, state.count)
     _, predictions = learner.predict(params, inputs)

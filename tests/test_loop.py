@@ -70,7 +70,7 @@ def labelled_state(train, labels, rows, capacity=CAPACITY, strategy=MARGIN):
 def test_labels_and_inputs_of_other_rows_are_refused(train, monkeypatch, sizes):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     shapes = dict(labels=SIZE, inputs=SIZE) | sizes
-    message = rf"labels have shape \({shapes['labels']},\) and inputs \({shapes['inputs']},\); expected \({SIZE},\)"
+    message = rf"labels have shape \({shapes['labels']},\) and inputs \({shapes['inputs']},\); expected one of each "
     with pytest.raises(ValueError, match=message):
         make_problem(train, strategy=RANDOM, initial=RANDOM, **{name: np.zeros(size) for name, size in shapes.items()})
 
