@@ -6,7 +6,7 @@ Latents are 50 clusters at unit length. The peer is asked for ten rows, ours for
 `--repeats`, without compilation, the peer's of one run. A pass is the selection of one row. The peer breaks
 ties at random, which only counts have: there the coverage of both tells. Facility location is apricot's, of a matrix of
 similarities, and submodlib's, both lazy, with `--num` rows. `--size=1000000` runs that size alone, without
-the peer, and `--only=prob_cover --repeats=1` one of the kernels there, which takes half an hour on two cores.
+the peer, and `--only=prob_cover --repeats=1` one of the kernels there.
 """
 
 import os

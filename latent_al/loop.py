@@ -48,7 +48,7 @@ def make_problem(
     encoded = jax.tree.map(jnp.asarray, encoded)
     read, labels = encoded.latents if inputs is None else jnp.asarray(inputs), jnp.asarray(labels)
     size = encoded.latents.shape[0]
-    # JAX clamps rows beyond the end, without an error.
+    # JAX clamps an index beyond the end, without an error.
     if labels.shape != (size,) or read.shape[:1] != (size,):
         raise ValueError(
             f"labels have shape {labels.shape} and inputs {read.shape}; expected one of each for the {size:,} latents."

@@ -164,7 +164,7 @@ def test_all_launches_are_of_configs_that_parse(results):
 
 @pytest.mark.slow
 def test_launches_at_their_small_size(results, tmp_path):
-    """All of them take most of an hour: those that differ the most."""
+    """Plays those that differ the most; all of them take most of an hour."""
     rng = np.random.default_rng(0)
     for part, size in (("train", 3_100), ("t10k", 600)):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", rng.integers(0, 256, (size, 28, 28), dtype=np.uint8))
