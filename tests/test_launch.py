@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import jax
 import numpy as np
 import pandas as pd
@@ -230,6 +231,11 @@ def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
     assert done.returncode == 1
     assert "holds another experiment (config.num_rounds: there 6, now 5)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_workdir_in_which_another_process_runs_is_refused(finished):
+    with filelock.FileLock(finished / ".lock"), pytest.raises(BadInput, match="in use by another process; wait for it"):
+        run_demo(finished, num_rounds=6)
 
 
 @pytest.mark.slow

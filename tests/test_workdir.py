@@ -1,11 +1,15 @@
 """The files that a workdir keeps, and the workdirs that are refused."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import pytest
 from ml_collections import ConfigDict
 
 from latent_al.experiment.run import run_experiment
+from latent_al.runtime.locks import only_process_in
 from latent_al.runtime.workdir import FORMAT, SEEDS_AT_ONCE, begun_with, check_format, check_identity
 from latent_al.types import BadInput
 
@@ -58,3 +62,33 @@ def test_an_experiment_of_another_format_is_refused_before_any_work(kept, tmp_pa
     with pytest.raises(BadInput, match=message):
         run_experiment(ConfigDict(), str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_folder_that_another_process_works_in(tmp_path, caplog):
+    def enter():
+        with only_process_in(tmp_path / "encoder", wait=True):
+            return True
+
+    (tmp_path / "encoder").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with filelock.FileLock(tmp_path / "encoder" / ".lock"):
+            waiting = pool.submit(enter)
+            while not (caplog.records or waiting.done()):
+                time.sleep(0.01)
+            assert caplog.messages == [f"waiting for another process that works in {tmp_path}/encoder."]
+            assert not waiting.done()
+        assert waiting.result(timeout=60)
+    with (
+        only_process_in(tmp_path / "encoder", wait=False),
+        pytest.raises(BadInput, match="encoder is in use by another process; wait for it, or end it"),
+        only_process_in(tmp_path / "encoder", wait=False),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_used_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    entered = False
+    with only_process_in(tmp_path / "file", wait=False):
+        entered = True
+    assert entered

@@ -4,7 +4,7 @@ from functools import partial
 
 from latent_al.types import Spec, build, require
 
-require(__name__, "experiments", "flax", "optax", "orbax", "pandas", "psutil", "scipy", "sklearn", "tqdm")
+require(__name__, "experiments", "filelock", "flax", "optax", "orbax", "pandas", "psutil", "scipy", "sklearn", "tqdm")
 
 from latent_al.encoders.autoencoder import trained
 from latent_al.encoders.identity import identity

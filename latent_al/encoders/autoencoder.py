@@ -26,6 +26,7 @@ from latent_al.encoders.training import (
 )
 from latent_al.models.autoencoders import AutoEncoder
 from latent_al.models.train import in_blocks
+from latent_al.runtime.locks import only_process_in
 from latent_al.runtime.mesh import has_pool, over_rows, place_rows
 from latent_al.runtime.processes import after_the_first
 from latent_al.types import BadInput, Data, Encoded, Params
@@ -67,7 +68,7 @@ def trained(
 
     def encode(data, folder, mesh=None):
         check_batch(data)
-        with after_the_first():
+        with after_the_first(), only_process_in(folder, wait=True):
             params, losses = train(trainer, data, folder)
         if isinstance(data.train.images, Stream):
             stream = data.train.images

@@ -8,6 +8,7 @@ require(
     "absl",
     "annotated_types",
     "docstring_parser",
+    "filelock",
     "flax",
     "joblib",
     "ml_collections",

@@ -24,6 +24,7 @@ from latent_al.results.diagnostics import Diagnostic
 from latent_al.results.figures import Space
 from latent_al.results.metrics import METRICS
 from latent_al.results.write import Outcome, write_results
+from latent_al.runtime.locks import only_process_in
 from latent_al.runtime.mesh import gather, gather_on_first, make_mesh
 from latent_al.runtime.noise import noise_to_file
 from latent_al.runtime.processes import after_the_first, agree, is_first
@@ -81,25 +82,26 @@ def _run(config, workdir, encoders_dir, command):
         print(describe(expected, mesh), flush=True)
     with after_the_first():
         folder = open_workdir(Path(workdir), config.to_dict(), data_digest, at_once)
-    trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
-    encodings, placed, prepared = {}, {}, {}
-    for name, splits in _encode(config, encoders, data, data_digest, trained, mesh):
-        _pin(folder, name, splits)
-        encodings[name], placed[name] = splits, place_encodings(splits, mesh)
-        stats = measure_latents(placed[name].train, len(data.ids), mesh)
-        _check_latents(name, stats, data)
-        for arm in arms.values():
-            if arm.encoder == name:
-                prepared[arm.name] = prepare_arm(arm, placed[name].train, stats)
-    arms = {name: prepared[name] for name in arms}
-    blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
-    session = _Session(config, data, placed, diagnostics, folder, config.test_every_round or bool(tuned))
-    histories, tables = _play(session, arms, blocks)
-    encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
-    spaces = _spaces(arms, encodings, histories)
-    with after_the_first():
-        outcome = Outcome(encodings, spaces, histories, tuned, tables)
-        return write_results(folder, config, data, outcome, command) if is_first() else None
+    with only_process_in(folder, wait=False):
+        trained = Path(encoders_dir) if encoders_dir else folder / "encoders"
+        encodings, placed, prepared = {}, {}, {}
+        for name, splits in _encode(config, encoders, data, data_digest, trained, mesh):
+            _pin(folder, name, splits)
+            encodings[name], placed[name] = splits, place_encodings(splits, mesh)
+            stats = measure_latents(placed[name].train, len(data.ids), mesh)
+            _check_latents(name, stats, data)
+            for arm in arms.values():
+                if arm.encoder == name:
+                    prepared[arm.name] = prepare_arm(arm, placed[name].train, stats)
+        arms = {name: prepared[name] for name in arms}
+        blocks = [Block(seeds, num_labels) for seeds in _seed_blocks(config.num_seeds, at_once)]
+        session = _Session(config, data, placed, diagnostics, folder, config.test_every_round or bool(tuned))
+        histories, tables = _play(session, arms, blocks)
+        encodings = {name: splits._replace(train=gather_on_first(splits.train)) for name, splits in encodings.items()}
+        spaces = _spaces(arms, encodings, histories)
+        with after_the_first():
+            outcome = Outcome(encodings, spaces, histories, tuned, tables)
+            return write_results(folder, config, data, outcome, command) if is_first() else None
 
 
 class _Session(NamedTuple):

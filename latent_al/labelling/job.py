@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import jax
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from latent_al.labelling.state import State, take_labels
 from latent_al.loop import check_shapes
 from latent_al.models.classifiers import build_learner
 from latent_al.runtime.files import write_atomically, write_csv
+from latent_al.runtime.locks import only_process_in
 from latent_al.runtime.noise import noise_to_file
 from latent_al.runtime.workdir import check_format, check_identity
 from latent_al.strategies import STRATEGIES
@@ -53,10 +53,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     parts = _build(config, folder)
     try:
         (folder / "labels").mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock", timeout=0), jax.default_matmul_precision(config.precision):
+        with only_process_in(folder, wait=False), jax.default_matmul_precision(config.precision):
             _run(config, folder, parts)
-    except filelock.Timeout as error:
-        raise BadInput(f"workdir {folder} is in use by another process; wait for it, or end it.") from error
     except OSError as error:
         raise BadInput(
             f"{error.filename or folder} cannot be read or written ({error.strerror or error}); make room, or mend it: "
