@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
+from latent_al.experiment import diagnose
 from latent_al.experiment.run import run_experiment
 from latent_al.results import plots
 from latent_al.results.diagnostics import Drawing, correlations, importance
@@ -56,6 +57,24 @@ def test_a_finished_run_gives_the_same_diagnostics(finished):
     run_experiment(config, str(workdir))
     assert {path: path.read_bytes() for path in tables} == tables
     assert (workdir / "metrics.csv").read_bytes() == metrics
+
+
+def test_arms_with_one_classifier_share_the_program_of_a_diagnostic(tmp_path, monkeypatch):
+    traced, compute = [], diagnose._compute
+
+    def counted(*args, **settings):
+        traced.append(settings["classifier"]["name"])
+        return compute(*args, **settings)
+
+    monkeypatch.setattr(diagnose, "_compute", counted)
+    config = make_config(curves=dict(name="training_curves", arms=("judged", "margin"))).to_dict()
+    judged = config["arms"]["judged"]
+    margin = judged | dict(strategy=dict(name="uncertainty", measure="margin", pick="top_k"))
+    config |= dict(arms=dict(judged=judged, margin=margin), baseline="judged", num_rounds=1)
+    run_experiment(ConfigDict(config), str(tmp_path))
+    curves = pd.read_csv(tmp_path / "diagnostics" / "curves.csv")
+    assert set(curves.arm) == {"judged", "margin"}
+    assert traced == ["cnn"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from latent_al.experiment.config import Experiment
 from latent_al.experiment.rounds import Arm, ArmData, Block, Played, labels_of, stack_settings
 from latent_al.results.diagnostics import DIAGNOSTICS, Diagnostic
 from latent_al.runtime.mesh import gather, over_seeds, place
-from latent_al.types import ROUND_AXES, BadInput, Data, Spec, build, check_name
+from latent_al.types import ROUND_AXES, BadInput, Data, build, check_name
 
 
 def build_diagnostics(config: Experiment, data: Data, arms: Mapping[str, Arm]) -> dict[str, Diagnostic]:
@@ -40,42 +40,52 @@ def build_diagnostics(config: Experiment, data: Data, arms: Mapping[str, Arm]) -
     return diagnostics
 
 
-def compute(
-    diagnostic: Diagnostic,
-    arm: Arm,
-    classifier: Spec,
-    block: Block,
-    arm_data: ArmData,
-    played: Played,
-    judge: Partial | None,
-) -> pd.DataFrame:
-    """Returns the table of a diagnostic for one arm and block of seeds: `arm`, then what `tabulate` gives.
+class Computations:
+    """Computes the tables of diagnostics; arms with one classifier share the program of each.
 
     Args:
-        diagnostic: to run.
-        arm: whose state it reads.
-        classifier: of the arm.
-        block: of seeds.
-        arm_data: what the rounds read.
-        played: the outcome of the rounds.
-        judge: what the diagnostic has made of the arm's encoder; None where it makes none.
+        config: of the run.
     """
-    function = over_seeds(
-        partial(_compute, diagnostic=diagnostic, arm=arm, classifier=classifier), ROUND_AXES, mesh=arm.mesh
-    )
-    setting = stack_settings(arm, len(block.seeds)).learner
-    state = played.state._replace(prepared=None)
-    problem = arm_data.problem._replace(prepared=None, prepared_initial=None)
-    constants = problem, arm_data.held_out["validation"], place(judge, arm.mesh)
-    values = gather(function(played.fit_keys, setting, state, constants))
-    tables = []
-    for index, label in enumerate(labels_of(arm)):
-        first = index * len(block.seeds)
-        of_setting = jax.tree.map(lambda array, first=first: array[first : first + len(block.seeds)], values)
-        table = diagnostic.tabulate(of_setting, block.seeds)
-        table.insert(0, "arm", label)
-        tables.append(table)
-    return pd.concat(tables)
+
+    def __init__(self, config: Experiment):
+        self._config = config
+        self._programs = {}
+
+    def compute(
+        self, diagnostic: Diagnostic, arm: Arm, block: Block, arm_data: ArmData, played: Played, judge: Partial | None
+    ) -> pd.DataFrame:
+        """Returns the table of a diagnostic for one arm and block of seeds: `arm`, then what `tabulate` gives.
+
+        Args:
+            diagnostic: to run.
+            arm: whose state it reads.
+            block: of seeds.
+            arm_data: what the rounds read.
+            played: the outcome of the rounds.
+            judge: what the diagnostic has made of the arm's encoder; None where it makes none.
+        """
+        setting = stack_settings(arm, len(block.seeds)).learner
+        state = played.state._replace(prepared=None)
+        problem = arm_data.problem._replace(prepared=None, prepared_initial=None)
+        constants = problem, arm_data.held_out["validation"], place(judge, arm.mesh)
+        values = gather(self._program(diagnostic, arm)(played.fit_keys, setting, state, constants))
+        tables = []
+        for index, label in enumerate(labels_of(arm)):
+            first = index * len(block.seeds)
+            of_setting = jax.tree.map(lambda array, first=first: array[first : first + len(block.seeds)], values)
+            table = diagnostic.tabulate(of_setting, block.seeds)
+            table.insert(0, "arm", label)
+            tables.append(table)
+        return pd.concat(tables)
+
+    def _program(self, diagnostic, arm):
+        name = self._config.arms[arm.name].classifier
+        shared = diagnostic, name, tuple(arm.settings[0].learner)
+        if shared not in self._programs:
+            classifier = self._config.classifiers[name]
+            function = partial(_compute, diagnostic=diagnostic, make=arm.make_learner, classifier=classifier)
+            self._programs[shared] = over_seeds(function, ROUND_AXES, mesh=arm.mesh)
+        return self._programs[shared]
 
 
 def _check_arm(diagnostic, config, arm):
@@ -92,9 +102,9 @@ def _check_arm(diagnostic, config, arm):
         )
 
 
-def _compute(key, setting, state, constants, *, diagnostic, arm, classifier):
+def _compute(key, setting, state, constants, *, diagnostic, make, classifier):
     problem, validation, judge = constants
-    settings = dict(learner=arm.make_learner(setting), classifier=dict(classifier, **setting))
+    settings = dict(learner=make(setting), classifier=dict(classifier, **setting))
     if judge is not None:
         settings["judge"] = judge
     return diagnostic.compute(key, state, problem, validation, **settings)

@@ -16,7 +16,7 @@ from latent_al.data.images import digest_arrays
 from latent_al.encoders import TRAINED, Encodings, build_encoder
 from latent_al.experiment.build import build_arms, capacity, measure_latents, place_encodings, prepare_arm
 from latent_al.experiment.config import Experiment, parse_experiment
-from latent_al.experiment.diagnose import build_diagnostics, compute
+from latent_al.experiment.diagnose import Computations, build_diagnostics
 from latent_al.experiment.memory import choose_seeds, describe, forecast
 from latent_al.experiment.rounds import Block, by_setting, labels_of, place_data, play
 from latent_al.kernels.selection import subsample_size
@@ -227,7 +227,7 @@ def _play(session, arms, blocks):
     """Plays all arms, and returns their histories, (label, seeds, history), and the tables of the diagnostics."""
     histories = {label: [] for arm in arms.values() for label in labels_of(arm)}
     frames = {name: [] for name in session.diagnostics}
-    judge_of = cache(partial(_make_judge, session))
+    computations, judge_of = Computations(session.config), cache(partial(_make_judge, session))
     for block in blocks:
         for arm in arms.values():
             arm_data = place_data(arm, session.data, session.placed[arm.encoder])
@@ -242,10 +242,9 @@ def _play(session, arms, blocks):
             )
             for label, history in zip(labels_of(arm), by_setting(arm, played.history), strict=True):
                 histories[label].append((label, block.seeds, history))
-            classifier = session.config.classifiers[session.config.arms[arm.name].classifier]
             for name, diagnostic in wanted.items():
                 judge = judge_of(name, arm.encoder)
-                frames[name].append(compute(diagnostic, arm, classifier, block, arm_data, played, judge))
+                frames[name].append(computations.compute(diagnostic, arm, block, arm_data, played, judge))
     tables = {
         name: (session.diagnostics[name], pd.concat(parts) if parts else pd.DataFrame())
         for name, parts in frames.items()
