@@ -14,6 +14,7 @@ table of claims from there. `--size=smoke` plays all launches at sizes that show
 import argparse
 import json
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -53,8 +54,14 @@ def launch(name: str, args: argparse.Namespace) -> bool:
     command += [f"--workdir={args.out / name}", f"--encoders={args.out / 'encoders'}"]
     if args.size == "smoke":
         command += small
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, env=sharing_programs(args.out / "compiled") | os.environ)
     return True
+
+
+def sharing_programs(folder: Path) -> dict[str, str]:
+    """Returns the environment in which launches keep all compiled programs in one folder; many have the same ones."""
+    least = dict(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1")
+    return dict(JAX_COMPILATION_CACHE_DIR=str(folder)) | least
 
 
 def cut_mnist(root: Path, folder: Path) -> Path:
