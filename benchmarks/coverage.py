@@ -28,7 +28,6 @@ from latent_al import kernels
 SIZE = flags.DEFINE_integer("size", None, "Only our kernels at this size, with their peak memory.")
 NUM = flags.DEFINE_integer("num", 100, "Rows to select.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of ours.")
-ONLY = flags.DEFINE_multi_string("only", None, "With --size, the kernel to run; may be repeated.")
 
 WIDTH, CLUSTERS, SPREAD = 64, 50, 3
 PEER_SIZES, OUR_SIZES, PEER_NUM = (2_000, 30_000), (55_000,), 10
@@ -53,6 +52,7 @@ OURS = {
         kernels.stochastic_facility_location, jax.random.key(0), epsilon=0.1
     ),
 }
+ONLY = flags.DEFINE_multi_enum("only", None, list(OURS), "With --size, the kernel to run; may be repeated.")
 
 
 def seconds_of(select, points, num):
@@ -73,6 +73,7 @@ def run_ours(size):
         select = OURS[name]
         before = peak()
         one_pass = seconds_of(select, points, 1)[1]
+        print(f"{size:,} x {WIDTH}, {name}: a pass in {one_pass:.2f} s", flush=True)
         result, seconds = seconds_of(select, points, NUM.value)
         print(
             f"{size:,} x {WIDTH}, {name}: {NUM.value} rows in {seconds:.2f} s, {seconds / one_pass:.1f} x a pass of "
