@@ -43,12 +43,12 @@ def succeed(*flags):
     return done.stdout
 
 
-def run_demo(workdir, **changes):
+def run_demo(workdir, encoders_dir=None, **changes):
     """The demo's smoke size in this process; `__` in a name stands for a dot."""
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     with config.ignore_type():
         config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
-    return run_experiment(config, str(workdir))
+    return run_experiment(config, str(workdir), encoders_dir=encoders_dir)
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,12 @@ def test_another_config_in_the_workdir_is_refused_without_a_traceback(finished):
 def test_a_workdir_in_which_another_process_runs_is_refused(finished):
     with filelock.FileLock(finished / ".lock"), pytest.raises(BadInput, match="in use by another process; wait for it"):
         run_demo(finished, num_rounds=6)
+
+
+def test_a_folder_of_encoders_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"encoder 'vae': .*file.* cannot be read or written \(Not a directory\)"):
+        run_demo(tmp_path / "run", encoders_dir=str(tmp_path / "file" / "encoders"))
 
 
 @pytest.mark.slow

@@ -49,7 +49,8 @@ def run_experiment(
 
     Raises:
         BadInput: whatever in the config, the data or the workdir cannot be used, before any long work; what a trained
-            encoder's latents do not allow, once it is trained.
+            encoder's latents do not allow, once it is trained; another process in the workdir, a folder that cannot
+            be written.
     """
     check_format(Path(workdir))
     config = parse_experiment(config)
@@ -212,7 +213,14 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
         if config.precision != "float32":
             parts.append(config.precision)
         cache = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-        yield name, encoders[name].encode(data, folder / f"{kind}-{cache}", mesh)
+        try:
+            encodings = encoders[name].encode(data, folder / f"{kind}-{cache}", mesh)
+        except OSError as error:
+            raise BadInput(
+                f"encoder {name!r}: {error.filename or folder} cannot be read or written ({error.strerror or error}); "
+                "make room, or choose another --encoders: the same command goes on where this one stopped."
+            ) from error
+        yield name, encodings
 
 
 def _pin(folder, name, encodings):
