@@ -60,8 +60,11 @@ def launch(name: str, args: argparse.Namespace) -> bool:
 
 def sharing_programs(folder: Path) -> dict[str, str]:
     """Returns the environment in which launches keep all compiled programs in one folder; many have the same ones."""
-    least = dict(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1")
-    return dict(JAX_COMPILATION_CACHE_DIR=str(folder)) | least
+    return dict(
+        JAX_COMPILATION_CACHE_DIR=str(folder),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
 
 
 def cut_mnist(root: Path, folder: Path) -> Path:
