@@ -115,6 +115,11 @@ class Pool(NamedTuple):
     mc_dropout: Partial | None = None
     predict: Partial | None = None
 
+    @property
+    def holds_row(self) -> Bool[Array, " n"]:
+        """Marks all rows but the empty slots of a subsample."""
+        return jax.numpy.ones_like(self.taken) if self.rows is None else ~self.taken | (self.labels != UNLABELLED)
+
     def gather(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
         """Returns the entries for the pool's rows out of values for the whole training set."""
         return values if self.rows is None else values[self.rows]

@@ -224,6 +224,26 @@ class TestKMeans:
         assert len(set(result.clusters[:4].tolist())) == 4
         np.testing.assert_allclose(result.centres[result.clusters[:4]], points[:4], rtol=1e-5)
 
+    def test_clusters_in_use_are_as_if_there_were_no_others(self):
+        points, clustered = blobs("typical", 60, 3), np.arange(60) < 30
+        points[~clustered] *= 100
+
+        def kmeans(count):
+            settings = dict(included=jnp.arange(20) < count, clustered=clustered)
+            return kernels.kmeans(jax.random.key(0), points, 20, **settings)
+
+        result, jitted = kmeans(7), jax.jit(kmeans)(7)
+        chex.assert_trees_all_equal(jitted.clusters, result.clusters)
+        assert set(result.clusters[clustered].tolist()) == set(range(7))
+        centres, clusters, inertia, _ = loop_lloyd(points[clustered], np.asarray(result.centres[:7]), 1)
+        assert np.asarray(result.clusters)[clustered].tolist() == clusters.tolist()
+        np.testing.assert_allclose(result.centres[:7], centres, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result.inertia, inertia, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match="clustered marks 6 of 60 points, but 7 clusters are asked for"):
+            kernels.kmeans(jax.random.key(0), points, 9, included=jnp.arange(9) < 7, clustered=np.arange(60) < 6)
+        with pytest.raises(ValueError, match="included marks 1 clusters; expected num_clusters, 7"):
+            kernels.kmeans(jax.random.key(0), points, 7, included=jnp.ones(1, bool))
+
     def test_is_both_together(self):
         key, points = jax.random.key(4), jnp.array(blobs("typical", 60, 3))
         expected = clustering.lloyd(points, clustering.kmeans_plus_plus(key, points, 7), iterations=3)

@@ -150,6 +150,36 @@ def test_jit_and_vmap_equal_plain_singles(strategy):
     chex.assert_trees_all_equal(query(keys, stacked), singles)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    # The samples of facility_location grow with the slots.
+    [spec for spec in SPECS if "epsilon" not in spec],
+    ids=lambda spec: "-".join(map(str, spec.values())),
+)
+def test_empty_slots_of_a_subsample_change_nothing(spec):
+    """So few that what is drawn at random by weight has the same layout."""
+    strategy = build(STRATEGIES, spec, "strategy")
+    pool, num_empty = make_pool(strategy), 13
+    rows = jnp.append(pool.rows, jnp.full(num_empty, jnp.argmax(pool.taken)))
+    latents, log_sigma, features, probs = (
+        None if values is None else values[rows] for values in (pool.latents, pool.log_sigma, pool.features, pool.probs)
+    )
+    padded = pool._replace(
+        latents=latents,
+        log_sigma=log_sigma,
+        features=features,
+        probs=probs,
+        taken=jnp.append(pool.taken, jnp.ones(num_empty, bool)),
+        labels=jnp.append(pool.labels, jnp.full(num_empty, UNLABELLED)),
+        rows=rows,
+        mc_dropout=Partial(lambda key: pool.mc_dropout(key)[rows]),
+    )
+    for seed in range(4):
+        key = jax.random.key(seed)
+        expected = np.asarray(strategy.query(key, pool, 6))
+        chex.assert_trees_all_equal(np.asarray(strategy.query(key, padded, 6)), expected)
+
+
 def test_strict_promotion_of_types(strategy):
     with jax.numpy_dtype_promotion("strict"):
         rows = jax.eval_shape(lambda key, pool: strategy.query(key, pool, 7), jax.random.key(0), make_pool(strategy))

@@ -6,7 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from latent_al.kernels import kmeans_plus_plus, lloyd, most_typical, typicality
+from latent_al.kernels import kmeans, most_typical, typicality
 from latent_al.kernels.typiclust import FEW_ROWS, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.types import UNLABELLED, Pool
@@ -81,12 +81,10 @@ def test_as_many_clusters_as_labels_and_picks():
         taken = jnp.arange(SIZE) < 3 + num_labelled
         labels = jnp.where(taken & (jnp.arange(SIZE) >= 3), 0, UNLABELLED)
         rows = strategy.query(key, Pool(points, None, None, None, taken, labels, jnp.arange(SIZE), None), 4)
-        count = min(num_labelled + 4, 25)
-        clusters = lloyd(
-            points, kmeans_plus_plus(key, points, 25), iterations=10, included=jnp.arange(25) < count
-        ).clusters
-        assert len(set(clusters.tolist())) == count
-        included = np.arange(SIZE) >= 3
+        count, included = min(num_labelled + 4, 25), np.arange(SIZE) >= 3
+        masks = dict(included=jnp.arange(25) < count, clustered=included)
+        clusters = np.asarray(kmeans(key, points, 25, iterations=10, **masks).clusters)
+        assert len(set(clusters[included].tolist())) == count
         values = loop_typicality(points, clusters, included, NEIGHBOURS)
         assert rows.tolist() == loop_most_typical(values, clusters, taken, included, 4)
 

@@ -154,18 +154,23 @@ CLUSTERS = Check(_are_clusters, _no_clusters, ("num_clusters",), shapes=("distri
 """Cluster assignments below the number of clusters."""
 
 
+def _num_in_use(beside):
+    included = beside.get("included")
+    return beside["num_clusters"] if included is None else (included != 0).sum()
+
+
 def _has_members(clustered, beside):
-    return (clustered != 0).sum() >= beside["num_clusters"]
+    return (clustered != 0).sum() >= _num_in_use(beside)
 
 
 def _too_few_members(name, clustered, beside):
     return (
-        f"{name} marks {(clustered != 0).sum()} of {len(clustered)} points, but {beside['num_clusters']} clusters are "
+        f"{name} marks {(clustered != 0).sum()} of {len(clustered)} points, but {_num_in_use(beside)} clusters are "
         "asked for; expected one point for each at least: mark more, or ask for fewer."
     )
 
 
-MEMBERS = Check(_has_members, _too_few_members, ("num_clusters",))
+MEMBERS = Check(_has_members, _too_few_members, ("num_clusters", "included"))
 """As many points as there are clusters are to be clustered."""
 
 

@@ -136,8 +136,8 @@ def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[A
     return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(rows)
 
 
-def top_k_mask(values: Float[Array, " n"], num: int) -> Bool[Array, " n"]:
-    """Marks the rows that `jax.lax.top_k` returns; only counts move: `num` may be a share of all rows."""
+def top_k_mask(values: Float[Array, " n"], num: int | Int[Array, ""]) -> Bool[Array, " n"]:
+    """Marks the rows that `jax.lax.top_k` returns; only counts move: `num` may be a share of all rows, and traced."""
     # Floats that are read as integers keep their order, those below zero the reverse of it.
     kind = jnp.dtype(f"int{8 * values.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(values, kind)

@@ -53,6 +53,7 @@ def kmeans(
     num_clusters: int,
     *,
     iterations: int = 100,
+    included: Bool[Array, " k"] | None = None,
     clustered: Bool[Array, " n"] | None = None,
 ) -> KMeans:
     """Clusters the points: `lloyd` from the centres of `kmeans_plus_plus`.
@@ -62,16 +63,20 @@ def kmeans(
     Args:
         num_clusters: from 1 to the number of points to cluster.
         iterations: at most.
-        clustered: points to cluster, by default all, and one for each cluster at least; the others are in cluster -1.
+        included: clusters to use, the first few, by default all, as in `lloyd`: their number may be traced.
+        clustered: points to cluster, by default all, and one for each cluster in use at least; the others are in
+            cluster -1.
 
     Raises:
-        ValueError: `num_clusters` is not in [1, n], or above the points to cluster, `iterations` is below 1, or a
-            coordinate is NaN, infinite or too large to square.
+        ValueError: `num_clusters` is not in [1, n], more clusters are in use than there are points to cluster,
+            `iterations` is below 1, the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
     _check_num_clusters(num_clusters, len(points))
     _check_iterations(iterations)
+    if included is not None and len(included) != num_clusters:
+        raise ValueError(f"included marks {len(included)} clusters; expected num_clusters, {num_clusters}.")
     centres = _kmeans_plus_plus(key, points, num_clusters, clustered)
-    return _lloyd(points, centres, iterations, jnp.ones(num_clusters, bool), clustered)
+    return _lloyd(points, centres, iterations, included, clustered)
 
 
 @kernel()
@@ -116,7 +121,7 @@ def lloyd(
     """
     _check_num_clusters(len(centres), len(points))
     _check_iterations(iterations)
-    return _lloyd(points, centres, iterations, jnp.ones(len(centres), bool) if included is None else included, None)
+    return _lloyd(points, centres, iterations, included, None)
 
 
 def _kmeans_plus_plus(key, points, num, clustered):
@@ -142,6 +147,7 @@ def _kmeans_plus_plus(key, points, num, clustered):
 
 
 def _lloyd(points, centres, iterations, included, clustered):
+    included = jnp.ones(len(centres), bool) if included is None else included
     all_points, points, centres = points, jax.lax.stop_gradient(points), jax.lax.stop_gradient(centres)
     origin = points[:1]
     unassigned = jnp.full(len(points), -1, jnp.int32)

@@ -63,7 +63,8 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
     def query(key, pool, num):
         del key
         uncertainty = jnp.where(pool.taken, -1, measured(measure, pool))
-        included = top_k_mask(uncertainty, max(num, round(share * len(pool.taken))))
+        num_included = jnp.maximum(num, jnp.round(share * pool.holds_row.sum(dtype=float)).astype(jnp.int32))
+        included = top_k_mask(uncertainty, num_included)
         return kernels.farthest_first(_points(space, pool), pool.taken, num, included=included)
 
     return Strategy(query)

@@ -98,7 +98,8 @@ def typical(*, iterations: int) -> Strategy:
         raise BadInput(f"iterations is {iterations}; expected 1 or more.")
 
     def query(key, pool, num):
-        centres = clustering.kmeans(key, pool.latents, num, iterations=iterations).centres
+        settings = dict(iterations=iterations, clustered=pool.holds_row)
+        centres = clustering.kmeans(key, pool.latents, num, **settings).centres
         return selection.nearest_to(pool.latents, pool.taken, targets=centres)
 
     return Strategy(query, needs={"distinct": "typical"})

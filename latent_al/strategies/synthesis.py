@@ -18,7 +18,6 @@ from latent_al.kernels._loops import fori_loop
 from latent_al.kernels.distances import nearest
 from latent_al.strategies.uncertainty import MEASURES, probs_of
 from latent_al.types import (
-    UNLABELLED,
     BadInput,
     Encoded,
     Key,
@@ -183,8 +182,7 @@ def answers(points: Float[Array, "num d"], pool: Pool, *, radius: Float[Array, "
         pool: the whole training set.
         radius: Euclidean distance in latent space.
     """
-    is_row = ~pool.taken | (pool.labels != UNLABELLED)
-    nearest_rows = nearest(points, pool.latents, is_row)
+    nearest_rows = nearest(points, pool.latents, pool.holds_row)
     return jnp.where(nearest_rows.sq_distances <= radius**2, nearest_rows.rows, pool.taken.shape[0]).astype(jnp.int32)
 
 

@@ -30,20 +30,17 @@ def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Str
             raise BadInput(f"{name} is {value}; expected 1 or more.")
 
     def query(key, pool, num):
-        is_labelled = pool.labels != UNLABELLED
         most = min(max_clusters, len(pool.latents))
-        # Any first few of the seeds are a seeding too, so that the number in use may be traced.
-        seeds = clustering.kmeans_plus_plus(key, pool.latents, most)
-        in_use = jnp.arange(most) < is_labelled.sum() + num
-        clusters = clustering.lloyd(pool.latents, seeds, iterations=iterations, included=in_use).clusters
-        # Slots without a row repeat one: they would make it typical.
-        included = is_labelled | ~pool.taken
+        in_use = jnp.arange(most) < (pool.labels != UNLABELLED).sum() + num
+        # Empty slots repeat a row, which they would make typical.
+        masks = dict(included=in_use, clustered=pool.holds_row)
+        clusters = clustering.kmeans(key, pool.latents, most, iterations=iterations, **masks).clusters
         return most_typical(
             pool.latents,
             pool.taken,
             num,
-            clusters=clusters,
-            included=included,
+            clusters=jnp.maximum(clusters, 0),
+            included=pool.holds_row,
             num_clusters=most,
             num_neighbours=num_neighbours,
         )
