@@ -54,11 +54,11 @@ class _Matrices(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """Terms by which the rows selected change `_Matrices`: by -u u^T and -(u w^T + w u^T), k columns a row.
+    """Terms by which the rows selected change `_Matrices`: by -u^T u and -(u^T w + w^T u), k terms a row.
 
     Attributes:
-        u: [k f, num k]; zeros for rows to come.
-        w: [k f, num k].
+        u: [num k, k f]; zeros for rows to come.
+        w: [num k, k f].
     """
 
     u: Array
@@ -66,14 +66,32 @@ class _Change(NamedTuple):
 
 
 class _State(NamedTuple):
+    """The state of a selection; `quadratic` and `change` lack the terms [k, k f] of the last row selected."""
+
     quadratic: _Quadratic
     change: _Change
+    terms: _Change
     blocked: Array
     rows: Array
 
 
+class _Column(NamedTuple):
+    """What one column of V, seen as selected, changes in `_Quadratic`: by -u u^T and -(u w^T + w u^T), [k w] each.
+
+    Attributes:
+        u: V^T u.
+        w: V^T w.
+        gain: [w], by how much the column lowers the trace of M^-1 F.
+    """
+
+    u: Array
+    w: Array
+    gain: Array
+
+
 class _Gained(NamedTuple):
     quadratic: _Quadratic
+    column: _Column
     gain: Array
 
 
@@ -127,96 +145,94 @@ def bait(
     probs = jnp.where(finite[:, None], jnp.clip(probs, 0, 1), 0)
     rows = _Rows(features, _merged(map_shards(_tiled_factors, probs)))
     matrices = _matrices(rows, probs, finite & (taken if labelled is None else labelled), finite.sum(), l2)
-    size = features.shape[1] * (probs.shape[1] - 1), num * (probs.shape[1] - 1)
-    none = _Change(jnp.zeros(size, features.dtype), jnp.zeros(size, features.dtype))
     quadratic = jax.tree.map(_merged, map_shards(_quadratic_of_shard, rows, matrices))
-    start = _State(quadratic, none, taken, jnp.full(num, len(taken), jnp.int32))
+    k, size = probs.shape[1] - 1, len(matrices.inverse)
+    change, terms = (_Change(*[jnp.zeros((length, size), features.dtype)] * 2) for length in (num * k, k))
+    start = _State(quadratic, change, terms, taken, jnp.full(num, len(taken), jnp.int32))
     return fori_loop(0, num, partial(_pick, rows, probs, finite, matrices), start).rows
 
 
 def _pick(rows, probs, finite, matrices, step, state):
     """Returns the state with one more row selected."""
-    gains = gather(map_shards(_gains_of_shard, (rows.features, state.quadratic)), len(finite))
+    # The terms of the row before come in first: added to a change that has been read, they would copy it.
+    place = (step - 1) * len(state.terms.u), 0
+    change = jax.tree.map(partial(jax.lax.dynamic_update_slice, start_indices=place), state.change, state.terms)
+    quadratic, gains = map_shards(_updated_shard, (rows, state.quadratic), state.terms)
+    gains = gather(gains, len(finite))
     # Products that have overflowed are NaN, and tell nothing.
     gains = jnp.where(finite, jnp.where(gains > 0, gains, 0), -1)
     gain, row = (leaf[0] for leaf in top_k(jnp.where(state.blocked, -jnp.inf, gains), 1))
-    terms = _terms(
-        matrices, state.change, take_row(rows.features, row), _factors(take_row(probs, row)[:, None])[..., 0]
-    )
-    quadratic = map_shards(_updated_shard, (rows, state.quadratic), terms)
-    place = 0, step * terms.u.shape[1]
+    factor = _factors(take_row(probs, row)[:, None])[..., 0]
     return _State(
         jax.tree.map(_merged, quadratic),
-        jax.tree.map(partial(jax.lax.dynamic_update_slice, start_indices=place), state.change, terms),
+        change,
+        _terms(matrices, change, take_row(rows.features, row), factor),
         state.blocked.at[row].set(True),
         state.rows.at[step].set(jnp.where(gain > -jnp.inf, row, len(finite)).astype(jnp.int32)),
     )
 
 
 def _terms(matrices, change, x, factor):
-    """Returns the columns of `_Change` for a row with V = B kron x.
+    """Returns the terms of `_Change` for a row with V = B kron x.
 
-    By Woodbury M^-1 changes by -M^-1 V (I + V^T M^-1 V)^-1 V^T M^-1 = -u u^T.
+    By Woodbury M^-1 changes by -M^-1 V (I + V^T M^-1 V)^-1 V^T M^-1 = -u^T u.
     """
     v = (factor[:, None, :] * x[None, :, None]).reshape(-1, len(factor))
-    of_u, of_w = _matmul(change.u.T, v), _matmul(change.w.T, v)
-    inverse = _matmul(matrices.inverse, v) - _matmul(change.u, of_u)
-    covered = _matmul(matrices.covered, v) - _matmul(change.u, of_w) - _matmul(change.w, of_u)
+    of_u, of_w = _matmul(change.u, v), _matmul(change.w, v)
+    inverse = _matmul(matrices.inverse, v) - _matmul(change.u.T, of_u)
+    covered = _matmul(matrices.covered, v) - _matmul(change.u.T, of_w) - _matmul(change.w.T, of_u)
     identity = jnp.eye(len(factor), dtype=x.dtype)
     root = jnp.linalg.cholesky(identity + _matmul(v.T, inverse))
-    scale = jax.scipy.linalg.solve_triangular(root, identity, lower=True).T
-    u, w = _matmul(inverse, scale), _matmul(covered, scale)
-    between = _matmul(_matmul(v, scale).T, w)
-    return _Change(u, w - _matmul(u, between) / 2)
+    scale = jax.scipy.linalg.solve_triangular(root, identity, lower=True)
+    u, w = _matmul(scale, inverse.T), _matmul(scale, covered.T)
+    between = _matmul(w, _matmul(v, scale.T))
+    return _Change(u, w - _matmul(between.T, u) / 2)
 
 
 def _updated_shard(tiles, terms):
-    """Returns the quadratic forms of a shard after a change of the matrices."""
+    """Returns the quadratic forms of a shard after a change of the matrices, and the gain of each row."""
     rows, quadratic = tiles
-    width, k = rows.factors.shape[-1], rows.factors.shape[1]
-    # From two of [k f, k] to k of [2 k, f].
-    directions = jnp.stack(terms).reshape(2, k, -1, k).transpose(1, 0, 3, 2).reshape(2 * k * k, -1)
+    num_tiles, k, _, width = rows.factors.shape
+    # From two of [k, k f] to k of [2 k, f].
+    directions = jnp.stack(terms).reshape(2, k, k, -1).transpose(2, 0, 1, 3).reshape(2 * k * k, -1)
 
     def tile(args):
         index, factors, quadratic = args
         x = _slice(rows.features, index, width)
         products = _matmul(directions, x.T).reshape(k, 2 * k, width)
         of_u, of_w = _contracted(products, factors).reshape(2, k, k, width)
-        return fori_loop(0, k, lambda column, forms: _less(forms, of_u[column], of_w[column]), quadratic)
+        squares, cross = jnp.split(_contracted(of_u, jnp.concatenate([of_u, of_w], axis=1)), 2, axis=1)
+        updated = _Quadratic(quadratic.inverse - squares, quadratic.covered - cross - cross.swapaxes(0, 1))
+        return updated, _gains(updated)
 
-    return jax.lax.map(tile, (jnp.arange(len(rows.factors)), rows.factors, quadratic))
-
-
-def _gains_of_shard(args):
-    """Returns the gain of each row: by how much the row lowers the trace of M^-1 F."""
-    features, quadratic = args
-    width = quadratic.inverse.shape[-1]
-
-    def column(index, gained):
-        """Adds the gain of one column of V, and then sees that column as selected."""
-        inverse, covered = gained.quadratic
-        scale = 1 / (1 + inverse[index, index])
-        gain = covered[index, index] * scale
-        of_w = covered[index] - inverse[index] * gain[None] / 2
-        root = jnp.sqrt(scale)[None]
-        return _Gained(_less(gained.quadratic, root * inverse[index], root * of_w), gained.gain + gain)
-
-    def tile(index, gains):
-        forms = jax.tree.map(lambda leaf: leaf[index], quadratic)
-        start = _Gained(forms, jnp.zeros(width, features.dtype))
-        gain = fori_loop(0, forms.inverse.shape[0], column, start).gain
-        return jax.lax.dynamic_update_slice_in_dim(gains, gain, _start(len(features), index, width), 0)
-
-    return fori_loop(0, len(quadratic.inverse), tile, jnp.zeros(len(features), features.dtype))
+    updated, gains = jax.lax.map(tile, (jnp.arange(num_tiles), rows.factors, quadratic))
+    # The last tile begins among the rows of the one before.
+    num_before = num_tiles * width - len(rows.features)
+    return updated, jnp.concatenate([gains[:-1].reshape(-1), gains[-1, num_before:]])
 
 
-def _less(quadratic, of_u, of_w):
-    """Returns the quadratic forms [k k w] after a change by one column each of u and w, of which V^T u is [k w]."""
-    product = of_u[:, None] * of_w[None]
-    return _Quadratic(
-        quadratic.inverse - of_u[:, None] * of_u[None],
-        quadratic.covered - product - product.swapaxes(0, 1),
-    )
+def _gains(quadratic):
+    """Returns the gain [w] of each row of a tile: by how much the row lowers the trace of M^-1 F."""
+
+    def select(index, gained):
+        # The next column comes with the forms: read from them in the next step, they would be copied in each.
+        u, w, gain = gained.column
+        product = u[:, None] * w[None]
+        inverse = gained.quadratic.inverse - u[:, None] * u[None]
+        covered = gained.quadratic.covered - product - product.swapaxes(0, 1)
+        forms = _Quadratic(inverse, covered)
+        return _Gained(forms, _column(forms, index + 1), gained.gain + gain)
+
+    column = _column(quadratic, 0)
+    end = fori_loop(0, len(quadratic.inverse) - 1, select, _Gained(quadratic, column, jnp.zeros_like(column.gain)))
+    return end.gain + end.column.gain
+
+
+def _column(quadratic, index):
+    inverse, covered = quadratic.inverse[index], quadratic.covered[index]
+    scale = 1 / (1 + inverse[index])
+    gain, root = covered[index] * scale, jnp.sqrt(scale)[None]
+    return _Column(root * inverse, root * (covered - inverse * gain[None] / 2), gain)
 
 
 def _matrices(rows, probs, labelled, num_rows, l2):
