@@ -127,6 +127,8 @@ def lloyd(
 def _kmeans_plus_plus(key, points, num, clustered):
     possible = jnp.ones_like(points[:, 0]) if clustered is None else clustered.astype(points.dtype)
     uniforms = jax.random.uniform(key, (num, 2), points.dtype)
+    # Not within a draw, each of which would copy them.
+    columns = points.T
 
     def sq_distances_to(row):
         # Column by column: on a CPU a sum over a short last axis takes several times as long.
@@ -134,7 +136,7 @@ def _kmeans_plus_plus(key, points, num, clustered):
             values, value = column
             return total + (values - value) ** 2, None
 
-        return scan(add, jnp.zeros_like(points[:, 0]), (points.T, take_row(points, row)))[0]
+        return scan(add, jnp.zeros_like(points[:, 0]), (columns, take_row(points, row)))[0]
 
     def draw(sq_distances, uniform):
         weights = sq_distances if clustered is None else sq_distances * possible
