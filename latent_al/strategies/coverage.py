@@ -14,6 +14,7 @@ from latent_al.kernels import clustering
 from latent_al.kernels._loops import fori_loop
 from latent_al.kernels._sharding import marked_rows
 from latent_al.kernels.representativeness import unit_rows
+from latent_al.strategies.once import until_logged
 from latent_al.strategies.temperature import held_out_temperature
 from latent_al.types import UNLABELLED, BadInput, Scalar, Strategy, is_traced
 
@@ -50,7 +51,8 @@ def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, n
     """Selects row by row the ball that holds most rows outside all others, of a radius that keeps balls pure.
 
     The radius is the largest at which a share of the balls lies within one k-means cluster: `kernels.purity_radius`.
-    Where balls cover the whole pool before the batch is full, the log says so, and the rest are the lowest rows left.
+    Where balls cover the whole pool before the batch is full, the log says so once, and the rest are the lowest rows
+    left.
 
     Source: Yehuda, Dekel, Hacohen and Weinshall (2022). Two passes over all pairs of rows; O(n d) memory.
 
@@ -75,11 +77,13 @@ def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, n
         radius = kernels.purity_radius(points, clusters=clusters, share=share)
         return jnp.where((radius > 0) & (radius < jnp.inf), radius, jnp.nan)
 
+    warn = until_logged(_warn_of_full_coverage)
+
     def query(key, pool, num):
         del key
         points = _points(pool.latents, normalize)
         covered = kernels.prob_cover(points, pool.taken, num, radius=pool.prepared, labelled=_labelled(pool))
-        jax.debug.callback(_warn_of_full_coverage, (covered.gains == 0).sum(), pool.prepared, num)
+        jax.debug.callback(warn, (covered.gains == 0).sum(), pool.prepared, num)
         return covered.rows
 
     return Strategy(query, prepare, needs=_needs("prob_cover", normalize))
@@ -198,6 +202,8 @@ def _warn_of_full_coverage(num_idle, radius, num):
     if num_idle:
         LOGGER.warning(
             "prob_cover: %d of %d rows cover nothing new: balls of radius %.3g about the labelled rows and the batch "
-            "cover the pool. More num_clusters make the radius smaller; uncertainty or badge suit many labels better.",
+            "cover the pool. More num_clusters make the radius smaller; uncertainty or badge suit many labels better. "
+            "Later batches and other seeds are not logged.",
             *(num_idle, num, radius),
         )
+    return num_idle > 0

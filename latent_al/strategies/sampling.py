@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 
 from latent_al.kernels import clustering, sampling, selection
 from latent_al.strategies.clusterings import CLUSTERINGS
+from latent_al.strategies.once import until_logged
 from latent_al.types import BadInput, Spec, Strategy, build, check_name
 
 MATCHES = ("nearest", "all_within")
@@ -37,7 +38,7 @@ def ae_error() -> Strategy:
 def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: str) -> Strategy:
     """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
-    The log tells where draws ran out, and where there are fewer rows than clusters. A batch takes O(n d)
+    The log tells once where draws ran out, and where there are fewer rows than clusters. A batch takes O(n d)
     time for each point drawn, at least one a row, and O(n d) memory.
 
     Args:
@@ -60,6 +61,8 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
         clusters = to_clusters(encoded.latents)
         return Clustered(clusters, fit(encoded.latents, clusters=clusters, num_clusters=num_clusters))
 
+    warn = until_logged(partial(_warn_of_far_rows, name, threshold))
+
     def query(key, pool, num):
         if num < num_clusters:
             LOGGER.warning(
@@ -76,7 +79,7 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
             threshold=threshold,
             all_within=match == "all_within",
         )
-        jax.debug.callback(partial(_warn_of_far_rows, name, threshold, num), (~matches.is_within).sum())
+        jax.debug.callback(warn, (~matches.is_within).sum(), num)
         return matches.rows
 
     return Strategy(query, prepare, needs={"distinct": fit.__name__})
@@ -117,10 +120,12 @@ def _one_cluster(points):
     return jnp.zeros(points.shape[0], jnp.int32)
 
 
-def _warn_of_far_rows(name, threshold, num, num_far):
+def _warn_of_far_rows(name, threshold, num_far, num):
     if num_far:
         LOGGER.warning(
             "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "
-            "were taken. A larger threshold, or a distribution that covers less empty space, draws more of them.",
+            "were taken. A larger threshold, or a distribution that covers less empty space, draws more of "
+            "them. Other seeds are not logged.",
             *(name, num_far, num, threshold),
         )
+    return num_far > 0
