@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from latent_al.kernels._conditions import check_num
 from latent_al.kernels._kernel import without_gradient
-from latent_al.kernels._loops import fori_loop, while_loop
+from latent_al.kernels._loops import fori_loop, one_by_one, while_loop
 from latent_al.kernels._sharding import (
     blockwise_sum,
     map_shards,
@@ -146,10 +146,19 @@ def select(points, taken, num, labelled, scale, weights, similarity, sampling=No
 
     With `sampling` the candidates of each selection are a random sample.
     """
+    check_num(num, len(points))
+    labelled = taken if labelled is None else labelled
+    greedy = one_by_one(partial(_select, num=num, similarity=similarity, num_sampled=sampling and sampling.size))
+    arrays = jax.lax.stop_gradient((points, taken, labelled, scale, weights))
+    rows, gains = greedy(*arrays, sampling and sampling.key)
+    return rows, without_gradient(gains / len(points), points, "the gains of coverage")
+
+
+def _select(points, taken, labelled, scale, weights, key, *, num, similarity, num_sampled):
     size = len(points)
-    check_num(num, size)
-    pool = _pool(jax.lax.stop_gradient(points), scale, weights, similarity)
-    sq_distances = _to_labelled(pool, taken if labelled is None else labelled)
+    sampling = None if key is None else Sampling(key, num_sampled)
+    pool = _pool(points, scale, weights, similarity)
+    sq_distances = _to_labelled(pool, labelled)
     # Of a sample few rows are compared: there is no pass over all of them.
     bounds = jnp.full_like(pool.weights, jnp.inf) if sampling else _bounds_of_all(pool, sq_distances, similarity)
     upper = jnp.where(pool.finite, bounds, -1)
@@ -158,7 +167,7 @@ def select(points, taken, num, labelled, scale, weights, similarity, sampling=No
     start = _State(jnp.where(taken, -jnp.inf, upper), stamp, sq_distances, rows, jnp.zeros(num, points.dtype))
     pick = partial(_pick_of_sample, sampling) if sampling else _pick
     end = fori_loop(0, num, partial(pick, pool, similarity), start)
-    return end.rows, without_gradient(end.gains / size, points, "the gains of coverage")
+    return end.rows, end.gains
 
 
 def _pick_of_sample(sampling, pool, similarity, step, state):

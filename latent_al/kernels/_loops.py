@@ -36,6 +36,14 @@ def scan(
     return jax.lax.scan(body, _as_varying(lambda carry, row: body(carry, row)[0], start, row), rows, length)
 
 
+def one_by_one(function: Callable) -> Callable:
+    """Returns `function` of arrays, whose `vmap` on a CPU calls it for one member after the other.
+
+    Side by side, loops that end early go on until the last one ends. There is no gradient.
+    """
+    return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function
+
+
 def _first_row(leaf):
     kind = jax.typeof(leaf)
     sharding = kind.sharding.update(spec=kind.sharding.spec[1:])

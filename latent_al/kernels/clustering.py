@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels._conditions import MEMBERS
 from latent_al.kernels._kernel import kernel
-from latent_al.kernels._loops import scan, while_loop
+from latent_al.kernels._loops import one_by_one, scan, while_loop
 from latent_al.kernels._random import draw_row
 from latent_al.kernels._sharding import blockwise_sum, segment_sum, take_row
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
@@ -150,7 +150,16 @@ def _kmeans_plus_plus(key, points, num, clustered):
 
 def _lloyd(points, centres, iterations, included, clustered):
     included = jnp.ones(len(centres), bool) if included is None else included
-    all_points, points, centres = points, jax.lax.stop_gradient(points), jax.lax.stop_gradient(centres)
+    moved = one_by_one(partial(_moved, iterations=iterations))
+    state = moved(*jax.lax.stop_gradient((points, centres)), included, clustered)
+    centres = _means(points, state.centres, state.members)
+    sq_distances = _sq_distances(points, centres, state.clusters)
+    inertia = (sq_distances if clustered is None else jnp.where(clustered, sq_distances, 0)).sum()
+    return KMeans(centres, state.clusters, inertia)
+
+
+def _moved(points, centres, included, clustered, *, iterations):
+    """Returns the last state of `lloyd`."""
     origin = points[:1]
     unassigned = jnp.full(len(points), -1, jnp.int32)
     # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
@@ -176,10 +185,7 @@ def _lloyd(points, centres, iterations, included, clustered):
 
     start = _State(jnp.array(True), jnp.int32(0), centres - origin, unassigned, unassigned)
     state = while_loop(lambda state: state.moves, step, start)
-    centres = _means(all_points, state.centres + origin, state.members)
-    sq_distances = _sq_distances(all_points, centres, state.clusters)
-    inertia = (sq_distances if clustered is None else jnp.where(clustered, sq_distances, 0)).sum()
-    return KMeans(centres, state.clusters, inertia)
+    return state._replace(centres=state.centres + origin)
 
 
 def _sums(points, clusters, num):
