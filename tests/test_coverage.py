@@ -171,6 +171,18 @@ def test_other_refusals():
             facility_location(points, taken, 3)
 
 
+@pytest.mark.parametrize("name", ["points", "sigma", "weights"])
+def test_gains_have_no_gradient(name):
+    points = jnp.asarray(cloud("gaussian"), jnp.float32)
+    arguments = dict(points=points, sigma=jnp.float32(1), weights=jnp.ones(SIZE))
+
+    def gain(value):
+        return max_herding(taken=jnp.zeros(SIZE, bool), num=3, **arguments | {name: value}).gains.sum()
+
+    with pytest.raises(TypeError, match="no gradient of the gains of coverage"):
+        jax.grad(gain)(arguments[name])
+
+
 class TestPurity:
     @pytest.mark.parametrize("share", [1.0, 0.95, 0.5])
     def test_equals_its_definition(self, share):

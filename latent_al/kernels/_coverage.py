@@ -151,7 +151,7 @@ def select(points, taken, num, labelled, scale, weights, similarity, sampling=No
     greedy = one_by_one(partial(_select, num=num, similarity=similarity, num_sampled=sampling and sampling.size))
     arrays = jax.lax.stop_gradient((points, taken, labelled, scale, weights))
     rows, gains = greedy(*arrays, sampling and sampling.key)
-    return rows, without_gradient(gains / len(points), points, "the gains of coverage")
+    return rows, without_gradient(gains / len(points), (points, scale, weights), "the gains of coverage")
 
 
 def _select(points, taken, labelled, scale, weights, key, *, num, similarity, num_sampled):

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from latent_al.kernels import _sharding
 from latent_al.kernels._checks import (
@@ -105,9 +105,9 @@ def kernel(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def without_gradient(values: Array, points: Array, what: str) -> Array:
-    """Returns the values, whose gradient for `points` is refused; `what` names them."""
-    del points, what
+def without_gradient(values: Array, arrays: PyTree[Array], what: str) -> Array:
+    """Returns the values, whose gradient for `arrays` is refused; `what` names them."""
+    del arrays, what
     return values
 
 
