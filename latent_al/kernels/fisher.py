@@ -76,13 +76,7 @@ class _State(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """What one column of V, seen as selected, changes in `_Quadratic`: by -u u^T and -(u w^T + w u^T), [k w] each.
-
-    Attributes:
-        u: V^T u.
-        w: V^T w.
-        gain: [w], by how much the column lowers the trace of M^-1 F.
-    """
+    """V^T u and V^T w [k w] of a change by one column of V, as in `_Change`, and the gain [w] that it brings."""
 
     u: Array
     w: Array
