@@ -17,7 +17,7 @@ from latent_al.kernels import (
     purity_radius,
     stochastic_facility_location,
 )
-from latent_al.kernels._coverage import CANDIDATES, TILE
+from latent_al.kernels._coverage import NEXT, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.coverage import smallest_distance
 from latent_al.strategies.temperature import held_out_temperature
@@ -125,8 +125,8 @@ def test_a_radius_about_all_leaves_the_lowest_rows():
 
 
 def test_a_radius_about_nothing_covers_the_rows_themselves():
-    result = prob_cover(cloud("gaussian"), np.zeros(SIZE, bool), CANDIDATES + 1, radius=1e-6)
-    assert result.rows.tolist() == list(range(CANDIDATES + 1))
+    result = prob_cover(cloud("gaussian"), np.zeros(SIZE, bool), NEXT + 1, radius=1e-6)
+    assert result.rows.tolist() == list(range(NEXT + 1))
     np.testing.assert_allclose(result.gains, 1 / SIZE, rtol=1e-6)
 
 
