@@ -10,6 +10,7 @@ from kernel_references import gaps, purity, unit_gaps, verify_coverage
 from test_strategies import make_pool
 
 from latent_al.kernels import (
+    _coverage,
     facility_location,
     margin,
     max_herding,
@@ -17,13 +18,12 @@ from latent_al.kernels import (
     purity_radius,
     stochastic_facility_location,
 )
-from latent_al.kernels._coverage import NEXT, TILE
 from latent_al.strategies import STRATEGIES
 from latent_al.strategies.coverage import smallest_distance
 from latent_al.strategies.temperature import held_out_temperature
 from latent_al.types import UNLABELLED, Encoded
 
-SIZE, WIDTH, NUM = TILE + 190, 5, 40
+SIZE, WIDTH, NUM, TILE = 702, 5, 40, 512
 """Rows in two tiles, the last of which begins among rows of the first; more than are bounded at a time."""
 
 KINDS = ["gaussian", "duplicates", "near-duplicates", "equal"]
@@ -48,6 +48,12 @@ def cloud(kind):
     elif kind == "equal":
         points = np.ones((SIZE, WIDTH))
     return np.float32(points)
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    for name in ("TILE", "ROWS"):
+        monkeypatch.setattr(_coverage, name, TILE)
 
 
 def masks(num_taken, num_labelled):
@@ -125,8 +131,8 @@ def test_a_radius_about_all_leaves_the_lowest_rows():
 
 
 def test_a_radius_about_nothing_covers_the_rows_themselves():
-    result = prob_cover(cloud("gaussian"), np.zeros(SIZE, bool), NEXT + 1, radius=1e-6)
-    assert result.rows.tolist() == list(range(NEXT + 1))
+    result = prob_cover(cloud("gaussian"), np.zeros(SIZE, bool), _coverage.NEXT + 1, radius=1e-6)
+    assert result.rows.tolist() == list(range(_coverage.NEXT + 1))
     np.testing.assert_allclose(result.gains, 1 / SIZE, rtol=1e-6)
 
 

@@ -22,7 +22,7 @@ from latent_al.kernels._sharding import (
 )
 from latent_al.kernels.distances import finite_rows, midst
 
-TILE = 512
+TILE = 1024
 """Rows that are compared with as many other rows at a time."""
 
 ROWS = 8192

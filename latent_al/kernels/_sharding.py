@@ -278,7 +278,7 @@ def pairwise_row_sums(
         function: from two tiles to the sums of the rows of each over those of the other; a row of zeros adds nothing.
         left: the rows as the first argument of `function` needs them.
         right: the same rows as the second argument needs them.
-        tile: rows of a tile.
+        tile: rows of a tile, at most.
     """
     return (_sums_of_pairs if num_shards() == 1 else _sums_around)(function, left, right, tile)
 
@@ -379,8 +379,7 @@ def _bisect(is_reached, low, high):
 
 def _sums_of_pairs(function, left, right, tile):
     num_tiles = -(-len(left) // tile)
-    left = _tiled(left, num_tiles, tile)
-    right = _tiled(right, num_tiles, tile)
+    left, right = (_tiled(side, num_tiles, -(-len(side) // num_tiles)) for side in (left, right))
 
     def add_tile(sums, pair):
         """Adds a tile off the diagonal for itself and for its mirror image."""
