@@ -83,6 +83,7 @@ def _nearest_of_other_cluster(rows, points, clusters):
     tiles = jnp.pad(points, ((0, missing), (0, 0))).reshape(num_tiles, TILE, -1)
     tile_clusters = jnp.pad(clusters, (0, missing)).reshape(num_tiles, TILE)
     size = min(TILE, num_rows)
+    places = jnp.arange(size, dtype=jnp.int32)[:, None]
 
     def of_tile(tile):
         points, clusters = tile
@@ -93,8 +94,9 @@ def _nearest_of_other_cluster(rows, points, clusters):
             scores = part.squares[:, None] - 2 * jnp.matmul(part.points, points.T, precision="highest")
             is_comparable = (part.clusters[:, None] != clusters[None, :]) & (part.squares < jnp.inf)[:, None]
             scores = jnp.where(is_comparable, scores, jnp.inf)
-            place = scores.argmin(axis=0).astype(jnp.int32)
             score = scores.min(axis=0)
+            # Two minima take a third of the time of one argmin on a CPU.
+            place = jnp.where(scores == score[None, :], places, size).min(axis=0)
             closer = score < best.score
             return _Best(jnp.where(closer, score, best.score), jnp.where(closer, start + place, best.row))
 
