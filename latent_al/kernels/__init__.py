@@ -1,6 +1,6 @@
-"""Arrays and static sizes in, arrays out: for use inside anyone's `jit` and `vmap`.
+"""Kernels: arrays and static sizes in, arrays out, for use inside your own `jit` and `vmap`.
 
-Imports jax and jaxtyping, and NumPy, which comes with them.
+They import only jax and jaxtyping, and NumPy, which comes with them.
 """
 
 from latent_al.kernels import (

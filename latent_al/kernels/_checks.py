@@ -1,7 +1,7 @@
 """Checks of the values of arguments, for all kernels.
 
-A check is applied where the values are concrete. The device says whether it holds, in one program for all arguments;
-the host looks at the values only to word a refusal.
+A check is applied where the values are concrete. The device decides whether it holds, in one program for all arguments;
+the host looks at the values only to word an error message.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,17 @@ from jaxtyping import Array, Bool
 from latent_al.kernels._sharding import at_once, over_devices
 
 MAX_ROWS = 2**31 - 1
-"""Rows of a pool, at most: their numbers are int32, and so is the one that stands for a row that is missing."""
+"""The largest number of rows of a pool: row numbers are int32, and so is the one that stands for a missing row."""
 
 
 class Check(NamedTuple):
     """A condition on the values of one argument.
 
     Attributes:
-        holds: from the array, and the arguments named in `beside` and `shapes`, to whether it holds.
-        refusal: from the name of the argument, its values and those arguments to the message.
+        holds: maps the array, and the arguments named in `beside` and `shapes`, to whether the condition holds.
+        refusal: maps the name of the argument, its values and those arguments to the message.
         beside: names of the other arguments that the condition reads.
-        shapes: names of those of which it reads the shapes, which stand for them: they may be traced.
+        shapes: names of those whose shapes it reads, which are passed in their place: they may be traced.
     """
 
     holds: Callable[[Array, Mapping[str, Any]], Bool[Array, ""]]
@@ -57,7 +57,7 @@ def is_concrete(*values: Any) -> bool:
 
 
 def check_values(checked: Sequence[Checked], arguments: Mapping[str, Any]) -> None:
-    """Raises ValueError where a check does not hold; one that reads a traced value is left out."""
+    """Raises ValueError where a check does not hold; checks that read a traced value are skipped."""
     conditions = [_Condition(item, _beside(item.check, arguments)) for item in checked]
     conditions = [condition for condition in conditions if is_concrete(condition.checked.value, condition.beside)]
     if not conditions:
@@ -113,7 +113,7 @@ def as_real(value: Array) -> Array:
 
 
 def of_rows(name: str, is_bad: np.ndarray, what: str) -> str:
-    """Returns the beginning of a message: which rows of an argument are `what`."""
+    """Returns the beginning of a message that says which rows of an argument are `what`."""
     if not is_bad.ndim:
         return f"{name} is {what}"
     bad_rows = np.asarray(is_bad.reshape(len(is_bad), -1).any(axis=1))

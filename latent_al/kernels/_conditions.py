@@ -1,4 +1,4 @@
-"""The conditions on the values of arguments, and on shapes, that some kernels set beside those of all."""
+"""Conditions on the values and shapes of arguments that some kernels set in addition to those of all kernels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +7,9 @@ from jaxtyping import Array
 from latent_al.kernels._checks import FINITE, NOT_NAN, SQUARABLE, Check, as_real, of_rows
 
 TOLERANCE = 1e-3
-"""By which the probabilities of a row may miss a sum of 1."""
+"""The largest amount by which the sum of a row's probabilities may differ from 1."""
 ROUNDING = 1e-5
-"""By which a probability may be below 0."""
+"""The largest amount by which a probability may be below 0."""
 
 
 def check_num(num: int, num_rows: int) -> None:
@@ -23,13 +23,13 @@ def _no_num(num, num_rows):
 
 
 def check_classes(probs: Array) -> None:
-    """Raises ValueError where class probabilities are not of two classes or more."""
+    """Raises ValueError where probabilities are not those of rows over two classes or more."""
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise ValueError(f"probs has shape {probs.shape}; expected [rows, classes] with 2 classes or more.")
 
 
 def check_draws(probs: Array) -> None:
-    """Raises ValueError where class probabilities are not of two draws or more, and of two classes or more."""
+    """Raises ValueError where class probabilities have fewer than two draws or fewer than two classes."""
     if probs.shape[0] < 2 or probs.shape[2] < 2:
         raise ValueError(
             f"probs has shape {probs.shape}; expected [draws, rows, classes] with 2 draws or more, since one model "
@@ -57,7 +57,7 @@ NOT_NEGATIVE = Check(_is_not_negative, _negative)
 
 
 def _probability_tolerance(dtype):
-    """Returns what types of fewer bits than float32 need: each probability is rounded before they are added."""
+    """Returns a tolerance that suits types narrower than float32, whose probabilities are rounded before their sum."""
     return max(TOLERANCE, float(jnp.finfo(dtype).eps)) if jnp.issubdtype(dtype, jnp.floating) else TOLERANCE
 
 
@@ -68,7 +68,7 @@ def _are_probabilities(value, beside):
 
 
 def _of_distributions(probs, dtype):
-    """Marks what does not leave [0, 1] and sums to 1, along the last axis."""
+    """Marks the distributions along the last axis: values in [0, 1] that sum to 1."""
     return (probs >= -ROUNDING).all(axis=-1) & (np.abs(probs.sum(axis=-1) - 1) <= _probability_tolerance(dtype))
 
 
@@ -76,7 +76,7 @@ def _no_probabilities(name, value, beside):
     del beside
     probs = value.astype(np.float64)
     if probs.ndim == 3:
-        # Of the draws of a row the first that is bad.
+        # The first bad draw of each row.
         probs = probs[_of_distributions(probs, value.dtype).argmin(axis=0), np.arange(probs.shape[1])]
     is_good = _of_distributions(probs, value.dtype)
     row = int(is_good.argmin())
@@ -114,11 +114,11 @@ def _too_few_left(name, taken, beside):
 
 
 ROWS_LEFT = Check(_has_rows_left, _too_few_left, ("num", "included"), shapes=("targets",))
-"""As many rows as are asked for are not taken."""
+"""At least as many rows are left as are asked for."""
 
 
 def _wide(value):
-    """Returns integers in a type that a size does not wrap in; `ROW_NUMBERS` refuses what this one wraps."""
+    """Returns integers in a type that holds any size; `ROW_NUMBERS` refuses values that wrap in it."""
     return value.astype(jnp.int32)
 
 
@@ -171,7 +171,7 @@ def _too_few_members(name, clustered, beside):
 
 
 MEMBERS = Check(_has_members, _too_few_members, ("num_clusters", "included"))
-"""As many points as there are clusters are to be clustered."""
+"""There are at least as many points to cluster as clusters."""
 
 
 def _are_labels(value, beside):
@@ -200,7 +200,7 @@ def _too_few_labelled(name, value, beside):
 
 
 LABELLED = Check(_has_labelled, _too_few_labelled, ("num",))
-"""As many rows as are asked for have a label."""
+"""At least as many rows have a label as are asked for."""
 
 
 def positive(expected: str) -> Check:
@@ -280,7 +280,7 @@ def _no_perplexity(name, value, beside):
 
 
 PERPLEXITY = Check(_is_perplexity, _no_perplexity, shapes=("points", "sq_distances"))
-"""A number of neighbours that the rows have."""
+"""A number of neighbours that the rows can have."""
 
 
 def _is_off_diagonal_finite(value, beside):
@@ -294,7 +294,7 @@ def _off_diagonal_not_finite(name, value, beside):
 
 
 OFF_DIAGONAL = Check(_is_off_diagonal_finite, _off_diagonal_not_finite)
-"""No value of a square matrix is NaN or infinite, but on its diagonal."""
+"""No value of a square matrix is NaN or infinite, except on its diagonal."""
 
 
 def _is_in_cube(value, beside):
@@ -312,11 +312,11 @@ def _not_in_cube(name, value, beside):
 
 
 UNIT_CUBE = Check(_is_in_cube, _not_in_cube, ("unit_cube",))
-"""Values that can be squared, in [0, 1] where `unit_cube` says so."""
+"""Values that can be squared, and that lie in [0, 1] where `unit_cube` is set."""
 
 
 def representative(cause: str) -> Check:
-    """Returns the check that each row has a representativeness; `cause` is a likely reason why not."""
+    """Returns the check that each row has a representativeness; `cause` is a likely reason for a row without one."""
 
     def refusal(name, values, beside):
         del name, beside

@@ -29,7 +29,7 @@ ROWS = 8192
 """Rows that the candidates are compared with at a time."""
 
 FIRST, NEXT = 64, 256
-"""Rows whose gains are bounded anew at first in each selection, and then at a time: a wide product is faster a row."""
+"""Rows whose gains are bounded again first in each selection, then at a time: a wide product is faster per row."""
 
 MEASURED = 4
 """Rows whose gains are measured at a time."""
@@ -44,9 +44,9 @@ class _Similarity(NamedTuple):
     """A similarity in [0, 1] that falls with the squared distance, in units of the length scale.
 
     Attributes:
-        of: from squared distances to similarities.
-        gain: from a squared distance, and a smaller one, to the difference of their similarities, without cancellation.
-        is_whole: whether similarities are 0 and 1.
+        of: maps squared distances to similarities.
+        gain: maps a squared distance and a smaller one to the difference of their similarities, without cancellation.
+        is_whole: whether similarities are only 0 and 1.
     """
 
     of: Callable[[Array], Array]
@@ -65,12 +65,12 @@ class _Pool(NamedTuple):
     """The constants of a selection.
 
     Attributes:
-        points: in which rows that are not finite are zeros.
-        left, right: about a row in their midst and in units of the length scale, of which products are bounds from
-            below of squared distances.
-        weights: 0 of rows that are not finite.
+        points: the points, with zeros for rows that are not finite.
+        left, right: factors about an origin in the points' midst and in units of the length scale, whose products are
+            lower bounds of squared distances.
+        weights: 0 for rows that are not finite.
         scale: the length scale.
-        margin: by which a sum of bounds is multiplied, so that it is a bound too.
+        margin: factor by which a sum of bounds is multiplied, so that it is a bound too.
     """
 
     points: Array
@@ -85,9 +85,9 @@ class _Pool(NamedTuple):
 class _State(NamedTuple):
     """The state of a selection.
 
-    upper: bounds on the gains of all rows; -1 of rows that are not finite, -inf of those that may not be selected.
-    stamp: 2 t of a row bounded, 2 t + 1 of one measured, when t rows were selected; `SETTLED` of one that has no gain.
-    sq_distances: of all rows to the nearest one labelled or selected, in units of the length scale.
+    upper: bounds on the gains of all rows; -1 for rows that are not finite, -inf for those that may not be selected.
+    stamp: 2 t for a row bounded, 2 t + 1 for one measured, when t rows were selected; `SETTLED` for one without a gain.
+    sq_distances: from all rows to the nearest one labelled or selected, in units of the length scale.
     """
 
     upper: Array
@@ -98,7 +98,7 @@ class _State(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """The candidates of each selection: `size` rows drawn anew, or all that are left."""
+    """The candidates of each selection: `size` newly drawn rows, or all that are left."""
 
     key: PRNGKeyArray
     size: int
@@ -133,7 +133,7 @@ def _pool(points, scale, weights, similarity):
     points = jnp.where(finite[:, None], points, 0)
     scale = jnp.where(scale > 0, scale, jnp.inf).astype(points.dtype)
     scaled = (points - midst(points, finite)[None]) / scale
-    # Squares are shortened by the error of a squared distance from a product, which is then below it.
+    # Squares are reduced by the error of a squared distance from a product, which is then a lower bound.
     squares = (1 - (points.shape[1] + 8) * eps) * (scaled**2).sum(axis=1, keepdims=True)
     one = jnp.ones_like(squares)
     left = jnp.concatenate([-2 * scaled, squares, one], axis=1)
@@ -159,7 +159,7 @@ def _select(points, taken, labelled, scale, weights, key, *, num, similarity, nu
     sampling = None if key is None else Sampling(key, num_sampled)
     pool = _pool(points, scale, weights, similarity)
     sq_distances = _to_labelled(pool, labelled)
-    # Of a sample few rows are compared: there is no pass over all of them.
+    # A sample compares few rows: there is no pass over all of them.
     bounds = jnp.full_like(pool.weights, jnp.inf) if sampling else _bounds_of_all(pool, sq_distances, similarity)
     upper = jnp.where(pool.finite, bounds, -1)
     stamp = jnp.where(taken | ~pool.finite, SETTLED, -1 if sampling else 0).astype(jnp.int32)
@@ -219,7 +219,7 @@ def _largest(upper):
 
 
 def _updated(search, rows, gains, stamp):
-    """Returns the search with gains of some rows that are bounded, or measured, as `stamp` says."""
+    """Returns the search with new gains of some rows, which are bounded or measured, as `stamp` says."""
     is_settled = search.stamp[rows] == SETTLED
     gains = jnp.where(is_settled, search.upper[rows], jnp.minimum(search.upper[rows], gains))
     upper = search.upper.at[rows].set(gains)
@@ -248,7 +248,7 @@ def _sums_of_shard(covered, candidates, *, similarity):
     def tile(index, sums):
         start = jnp.minimum(index * size, len(covered.left) - size)
         part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), covered)
-        # The last tile begins among rows of the one before.
+        # The last tile overlaps the one before.
         is_new = start + jnp.arange(size) >= index * size
         near = _upper_similarity(similarity, part.left, candidates)
         return sums + _weighted(near, part.similarity, jnp.where(is_new, part.weights, 0))
@@ -258,14 +258,14 @@ def _sums_of_shard(covered, candidates, *, similarity):
 
 def _upper_similarity(similarity, left, right):
     products = jnp.matmul(left, right.T, precision="highest")
-    # Those that are NaN have overflowed, and bound nothing.
+    # Products that are NaN have overflowed, and bound nothing.
     near = similarity.of(jnp.where(products > 0, products, 0))
-    # By the rounding of a similarity, which the difference of two of them would show.
+    # Raised by the rounding of a similarity, which would show in the difference of two.
     return jnp.minimum(near * (1 + 4 * float(jnp.finfo(near.dtype).eps)), 1)
 
 
 def _lower_similarity(similarity, sq_distances):
-    """Returns the similarity at measured distances, less its rounding; it is exact at 0, and where it is whole."""
+    """Returns the similarity at measured distances, less its rounding; it is exact at 0, and where `is_whole`."""
     near = similarity.of(sq_distances)
     is_exact = similarity.is_whole | (sq_distances == 0)
     return jnp.where(is_exact, near, near * (1 - 2 * float(jnp.finfo(near.dtype).eps)))
@@ -292,7 +292,7 @@ def _scaled_squares(pool, rows):
 def _to_labelled(pool, labelled):
     """Returns the squared distance of each row to the nearest one labelled, inf where there is none.
 
-    Products tell which may be the nearest, and differences measure these: one or two for most rows.
+    Products narrow down which rows may be the nearest, and differences measure these: one or two for most rows.
     """
     marked = marked_rows(labelled & pool.finite)
 

@@ -1,15 +1,15 @@
-"""The entrance of the kernels: what they take, how they are compiled, and where they run.
+"""The entry to all kernels: their arguments, how they are compiled, and where they run.
 
 A kernel is a function of arrays whose signature says what each argument is:
 
 - `Float[Array, ...]` takes any real type and is computed in float32, or in float64 where an argument has 64 bits, which
   needs `jax_enable_x64`. `Int[Array, ...]` takes integers, and `Bool[Array, ...]` masks.
-- Dimensions of the same name have the same size, and none is empty, or of 2**31 and more: rows are numbered in int32.
-- What is not an array is static: the function is compiled once for its value and the shapes of the arrays.
-- A dimension of the result is sharded as that of the same name of an argument, where the axes of a mesh are Explicit.
+- Dimensions of the same name have the same size. None may be empty, or 2**31 or larger: rows are numbered in int32.
+- Arguments that are not arrays are static: the function is compiled once for their values and the arrays' shapes.
+- Where the axes of a mesh are Explicit, a dimension of the result is sharded like an argument's dimension of its name.
 
-Values are looked at where they are concrete. Under a caller's `jit` or `vmap` they are not, and there the caller makes
-sure of what is asked for.
+Values are checked where they are concrete. Under a caller's `jit` or `vmap` they are not, and the caller has to make
+sure that they meet the conditions.
 """
 
 import collections.abc
@@ -54,7 +54,7 @@ class _Spec(NamedTuple):
 
 
 class _Named(NamedTuple):
-    """An array, the name of its argument, and what the signature says of it."""
+    """An array, the name of its argument, and what the signature says about it."""
 
     name: str
     value: Array
@@ -64,13 +64,13 @@ class _Named(NamedTuple):
 def kernel(
     *, is_compiled: bool = True, result: Check | None = None, **checks: Check
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a kernel of a function; inside another kernel it is called as it is.
+    """Turns a function into a kernel; inside another kernel the function itself is called.
 
     Args:
         is_compiled: whether the function is compiled as a whole. One that calls a function of the caller's is not: it
-            would be compiled anew for each closure.
+            would be recompiled for each closure.
         result: check of what the function returns, if it is compiled.
-        checks: of arguments, by their names, in place of the one that numbers are finite.
+        checks: checks of arguments, by name, in place of the one that numbers are finite.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -120,12 +120,12 @@ def _refuse_gradient(what, primals, tangents):
 
 
 def is_traced_here() -> bool:
-    """Returns whether operations are recorded, by a caller's `jit` or the like, and not executed."""
+    """Returns whether operations are traced, by a caller's `jit` or the like, rather than executed."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a part of a kernel of a function: it is compiled and placed as a kernel, and its arguments are trusted."""
+    """Turns a function into a part of a kernel: it is compiled and placed like a kernel, but trusts its arguments."""
     signature = inspect.signature(function)
     run = _compiled(function, signature)
 
@@ -264,7 +264,7 @@ def _array(name, spec, value):
     if not _is_of_kind(values.dtype, spec.kind):
         expected = dict(real="real numbers", integer="integers", mask="a mask, of True and False")[spec.kind]
         raise TypeError(f"{name} has {values.dtype}; expected {expected}.")
-    # JAX knows neither other orders of bytes nor floats of more than 64 bits.
+    # JAX supports neither other byte orders nor floats of more than 64 bits.
     native = np.dtype(np.float64) if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
     dtype = jax.dtypes.canonicalize_dtype(native)
     if dtype == values.dtype:
@@ -294,10 +294,10 @@ def _one_key(name, value):
 
 def _concrete(values):
     if not values.ndim or jax.sharding.get_abstract_mesh().manual_axes:
-        # JAX hands scalars to a program fastest as they are. An array would lie on the mesh as it is outside the
-        # caller's `shard_map`, and not be let in.
+        # JAX passes scalars to a program fastest as they are. An array would lie on the mesh outside the caller's
+        # `shard_map`, and be refused inside.
         return np.asarray(values)
-    # Inside a caller's `jit` this would be traced otherwise.
+    # Otherwise this would be traced inside a caller's `jit`.
     with jax.ensure_compile_time_eval():
         return jnp.asarray(values)
 

@@ -1,6 +1,7 @@
 """Loops of `jax.lax` that also run inside a caller's `shard_map`.
 
-There a value may vary over the axes of the mesh, and a carry has to begin as varying as the body makes it.
+There a value may vary over the axes of the mesh, and a carry has to vary from the start over the same axes as after the
+body.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,12 @@ Carry = TypeVar("Carry")
 
 
 def while_loop(condition: Callable[[Carry], Array], body: Callable[[Carry], Carry], start: Carry) -> Carry:
-    """Returns `jax.lax.while_loop`."""
+    """Returns the result of `jax.lax.while_loop`."""
     return jax.lax.while_loop(condition, body, _as_varying(body, start))
 
 
 def fori_loop(low: Array | int, high: Array | int, body: Callable[[Array, Carry], Carry], start: Carry) -> Carry:
-    """Returns `jax.lax.fori_loop`."""
+    """Returns the result of `jax.lax.fori_loop`."""
 
     def step(index, carry):
         # Without `jit` the index is a Python integer.
@@ -31,15 +32,15 @@ def fori_loop(low: Array | int, high: Array | int, body: Callable[[Array, Carry]
 def scan(
     body: Callable[[Carry, PyTree], tuple[Carry, PyTree]], start: Carry, rows: PyTree = None, length: int | None = None
 ) -> tuple[Carry, PyTree]:
-    """Returns `jax.lax.scan`."""
+    """Returns the result of `jax.lax.scan`."""
     row = jax.tree.map(_first_row, rows)
     return jax.lax.scan(body, _as_varying(lambda carry, row: body(carry, row)[0], start, row), rows, length)
 
 
 def one_by_one(function: Callable) -> Callable:
-    """Returns `function` of arrays, whose `vmap` on a CPU calls it for one member after the other.
+    """Returns `function`, of arrays, with a `vmap` that on a CPU calls it for one member after the other.
 
-    Side by side, loops that end early go on until the last one ends. There is no gradient.
+    Side by side, loops that end early would continue until the last one ends. There is no gradient.
     """
     return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function
 
@@ -60,7 +61,7 @@ def _as_varying(body, start, *rest):
 
 
 def _axes(kind):
-    """Returns the axes over which a value varies; a `shard_map` without the check does not say."""
+    """Returns the axes over which a value varies; a `shard_map` without its check does not record them."""
     return kind.manual_axis_type.varying if kind.manual_axis_type else frozenset()
 
 

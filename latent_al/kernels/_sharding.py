@@ -1,15 +1,15 @@
-"""Arrays whose rows may lie over several devices: the one module of the kernels that knows of devices.
+"""Arrays whose rows may be spread over several devices: the one module of the kernels that knows about devices.
 
 Where the axes of a mesh are Explicit, the types of the arrays say along which axis the rows lie, whatever its name.
-Where they are Auto, a traced array does not say so: the rows lie along the axis `POOL` of the mesh that the caller has
-set by `jax.set_mesh`. The compiler partitions operations on all rows at once. Operations for which it would gather the
-rows, such as a sort or a loop over tiles, are applied shard by shard through `map_shards`. Under an Auto axis of
-another name there is one shard, and the compiler gathers the rows: they are the same, and more moves.
+Where they are Auto, the type of a traced array does not: the rows are to lie along the axis `POOL` of the mesh that the
+caller has set with `jax.set_mesh`. The compiler partitions operations on all rows at once. Operations for which it
+would gather the rows, such as a sort or a loop over tiles, are applied shard by shard through `map_shards`. Under an
+Auto axis of another name there is one shard, and the compiler gathers the rows: results are the same, and more moves.
 
 Inside a caller's own `shard_map` each device selects among its own rows. Where that leaves some axes of the mesh to the
 compiler, rows along these are gathered first.
 
-A `vmap` over an Auto axis that is itself sharded names it: `jax.vmap(..., spmd_axis_name="seeds")`.
+A `vmap` over an Auto axis that is itself sharded must name it: `jax.vmap(..., spmd_axis_name="seeds")`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ POOL = "pool"
 """The axis along which the rows of the pool lie, unless the types of the arrays name another."""
 
 NUM_BLOCKS = 64
-"""Blocks of rows whose sums are computed one by one: whole blocks in each shard where shards are a power of two."""
+"""Blocks of rows that are summed one by one: each shard has whole blocks where the number of shards is a power of 2."""
 
 NO_MESH = AbstractMesh((), ())
 
@@ -44,14 +44,14 @@ def over_devices(
     dims: Sequence[tuple[Shaped[Array | np.ndarray, "..."], tuple[str, ...]]],
     dims_returned: PyTree,
 ) -> PyTree:
-    """Calls `function(arrays)`, in which the compiler may shard as it likes, where the axes of a mesh are Explicit.
+    """Calls `function(arrays)`; where the axes of a mesh are Explicit, the compiler may shard inside it as it likes.
 
     Args:
         function: of all arrays.
         arrays: what it takes.
         dims: the arrays, with the names of their dimensions.
-        dims_returned: lists of names of dimensions, in the structure of the result. What has the name of an argument's
-            dimension is sharded as that, and the rest is replicated.
+        dims_returned: lists of names of dimensions, in the structure of the result. A dimension with the name of an
+            argument's dimension is sharded like it, and the rest is replicated.
     """
     context = jax.sharding.get_abstract_mesh()
     mesh = _mesh_of([array for array, _ in dims])
@@ -74,7 +74,7 @@ def over_devices(
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Executes what is called on concrete arrays, inside a caller's `jit` or `shard_map` too, where it is recorded."""
+    """Executes what is called on concrete arrays, even inside a caller's `jit` or `shard_map`, which would trace it."""
     with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(NO_MESH):
         yield
 
@@ -97,7 +97,7 @@ def map_shards(
         function: of the rows of one shard and of what all shards share.
         rows: arrays with a leading axis, of rows or of as many tiles in each shard.
         shared: arrays that each shard receives whole.
-        fill: value of the rows that the last shards lack.
+        fill: value of the rows that pad the last shards.
     """
     shards = num_shards()
 
@@ -109,7 +109,7 @@ def map_shards(
     along = PartitionSpec(_axis.get())
     in_specs = along, *[PartitionSpec()] * len(shared)
     rows = jax.tree.map(lambda leaf: _padded(leaf, shards, fill), rows)
-    # Without the check a loop may begin with what all shards share and go on with what belongs to one shard.
+    # Without the check a loop may begin with values that all shards share and continue with those of one shard.
     mapped = jax.shard_map(stacked, in_specs=in_specs, out_specs=along, check_vma=False)
     return mapped(rows, *shared)
 
@@ -120,7 +120,7 @@ def gather(parts: Shaped[Array, "s w ..."], size: int) -> Shaped[Array, "n ..."]
 
 
 def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[Array, " num"]]:
-    """Returns the same as `jax.lax.top_k`; only `num` candidates of each shard move.
+    """Returns the same as `jax.lax.top_k`; only `num` candidates from each shard move.
 
     Slices of the result are cheap: a barrier keeps XLA from sorting all rows for them.
     """
@@ -132,13 +132,13 @@ def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[A
         places = jax.lax.top_k(candidates.reshape(-1), num)[1]
         largest = candidates.reshape(-1)[places]
         rows = _global_rows(rows, size).reshape(-1)[places]
-    # One by one: the compiler cannot partition a barrier about both.
+    # One by one: the compiler cannot partition a barrier around both.
     return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(rows)
 
 
 def top_k_mask(values: Float[Array, " n"], num: int | Int[Array, ""]) -> Bool[Array, " n"]:
     """Marks the rows that `jax.lax.top_k` returns; only counts move: `num` may be a share of all rows, and traced."""
-    # Floats that are read as integers keep their order, those below zero the reverse of it.
+    # Floats that are read as integers keep their order; those below zero are in reverse order.
     kind = jnp.dtype(f"int{8 * values.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(values, kind)
     bits = jnp.where(bits < 0, bits ^ jnp.iinfo(kind).max, bits)
@@ -162,25 +162,27 @@ def blockwise_sum(
 ) -> PyTree[Num[Array, "..."]]:
     """Returns the sum of `function` over blocks of rows; zeros follow the last row.
 
-    Blocks are cut from all rows, and their values are added two at a time: how the sum is rounded does not depend on
-    the number of shards where shards and blocks are powers of two, a shard has two blocks or more, and `function`
-    rounds a block alike whatever other blocks it receives; by `jax.lax.map` it does. What moves are the sums of shards,
-    and rows, fewer than there are blocks, between neighbours whose rows do not end where a block does.
+    Blocks are cut from all rows, and their values are added pairwise. The rounding of the sum does not depend on the
+    number of shards where the numbers of shards and blocks are powers of two, a shard has two blocks or more, and
+    `function` rounds a block in the same way whatever other blocks it receives, as it does by `jax.lax.map`. The sums
+    of shards move, and so do rows, fewer than there are blocks, between neighbours whose rows do not end where a block
+    does.
 
     Args:
-        function: from the rows of l blocks [l b ...] to the value of each of them [l ...].
+        function: maps the rows of l blocks [l b ...] to the value of each of them [l ...].
         rows: arrays with one leading axis.
-        num_blocks: how many blocks the rows are cut into.
+        num_blocks: number of blocks that the rows are cut into.
     """
     blocks = jax.tree.map(lambda leaf: _padded(leaf, num_blocks, 0).reshape(num_blocks, -1, *leaf.shape[1:]), rows)
     return _pairwise_sum(map_shards(lambda part: _pairwise_sum(function(part)), blocks))
 
 
 def column_sums(values: Float[Array, "n d"]) -> Float[Array, " d"]:
-    """Returns `values.sum(axis=0)` by `blockwise_sum`, within a rounding for any number of shards.
+    """Returns `values.sum(axis=0)` by `blockwise_sum`, the same up to rounding for any number of shards.
 
-    For most shapes, among them 200,000 x 32, the compiler sums few blocks as it sums many, and the result is the same
-    to the last bit. To rank rows a rounding is no harm. Where roundings grow, as in k-means, sum the blocks one by one.
+    For most shapes, such as 200,000 x 32, the compiler sums few blocks in the same way as many, and the result is the
+    same to the last bit. For ranking rows a rounding does no harm. Where roundings grow, as in k-means, sum the blocks
+    one by one.
     """
     return blockwise_sum(lambda blocks: blocks.sum(axis=1), values)
 
@@ -191,9 +193,9 @@ def replicate(values: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 
 
 def segment_sum(values: Num[Array, "n ..."], segments: Int[Array, " n"], num: int) -> Num[Array, "num ..."]:
-    """Returns `jax.ops.segment_sum`, as `blockwise_sum` rounds it.
+    """Returns `jax.ops.segment_sum`, rounded as by `blockwise_sum`.
 
-    It takes fewer blocks where the sums of all of them would outnumber the rows.
+    It uses fewer blocks where the sums of all of them would outnumber the rows.
     """
     num_blocks = min(NUM_BLOCKS, 1 << max(1, len(values) // num).bit_length() - 1)
     # Sums of integers do not round, and need no blocks.
@@ -212,7 +214,7 @@ def segment_sum(values: Num[Array, "n ..."], segments: Int[Array, " n"], num: in
 
 
 def cumsum(values: Int[Array, " n"]) -> Int[Array, " n"]:
-    """Returns `jnp.cumsum`; one number of each shard moves."""
+    """Returns `jnp.cumsum`; one number from each shard moves."""
     sums = map_shards(jnp.cumsum, values)
     before = jnp.cumsum(sums[:, -1]) - sums[:, -1]
     return gather(sums + before[:, None], len(values))
@@ -240,9 +242,9 @@ class MarkedRows(NamedTuple):
     """The rows that a mask marks, in order.
 
     Attributes:
-        rows: of each shard, from its first place on.
-        starts: how many marked rows precede those of each shard.
-        num_marked: how many rows are marked.
+        rows: the marked rows of each shard, from its first place on.
+        starts: number of marked rows that precede those of each shard.
+        num_marked: number of marked rows.
     """
 
     rows: Int[Array, "s w"]
@@ -269,13 +271,13 @@ def pairwise_row_sums(
     right: Float[Array, "n d"],
     tile: int,
 ) -> Float[Array, " m"]:
-    """Returns the sum over all pairs of each row, tile by tile; the m - n last sums are to be left out.
+    """Returns each row's sum over all pairs that it is in, tile by tile; the m - n last sums are to be left out.
 
-    The pairs of one shard are computed once for both rows. Between shards both halves are computed, and added in
-    another order, so that sums differ by a rounding of some 1e-6.
+    Pairs within one shard are computed once for both rows. Between shards both halves are computed, and added in
+    another order, so sums differ by a rounding of some 1e-6.
 
     Args:
-        function: from two tiles to the sums of the rows of each over those of the other; a row of zeros adds nothing.
+        function: maps two tiles to the sums of the rows of each over those of the other; a row of zeros adds nothing.
         left: the rows as the first argument of `function` needs them.
         right: the same rows as the second argument needs them.
         tile: rows of a tile, at most.
@@ -289,7 +291,7 @@ def best_of_parts(
     """Returns the row of the best score in each part of the rows; ties go to the highest draw.
 
     The rows are sorted by their draws, the highest first and equal ones by row, and cut into parts. Each shard sorts
-    its rows and cuts them where the parts start: what moves is a few numbers a part.
+    its rows and cuts them where the parts start: a few numbers per part move.
 
     Args:
         scores: where several rows of a part are equal, the first of them in the sorted order is returned.
@@ -348,7 +350,7 @@ def _at_ranks(ordered, ranks):
     kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")
 
     def is_reached(middle):
-        # Floats that are not below 0 keep their order when they are read as integers.
+        # Floats that are not below 0 keep their order when read as integers.
         values = jax.lax.bitcast_convert_type(middle, ordered.dtype)
         return map_shards(partial(_places, side="right"), ordered, values).sum(axis=0) > ranks
 
@@ -453,7 +455,7 @@ def _axes_of_dims(dims):
 def _on_whole_rows(function, arrays, out_specs):
     """Calls the function where a caller's `shard_map` has left some axes of the mesh to the compiler.
 
-    A loop may end sooner in one shard than in another. What the compiler let move inside it would wait for all devices.
+    A loop may end sooner in one shard than in another, and an exchange inside it would wait for all devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     whole = jax.sharding.reshard(arrays, PartitionSpec()) if mesh.explicit_axes else arrays

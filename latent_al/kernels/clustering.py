@@ -15,7 +15,7 @@ from latent_al.kernels._sharding import blockwise_sum, segment_sum, take_row
 from latent_al.kernels.distances import FEW_DIMENSIONS, nearest_row
 
 FEW_CLUSTERS = 16
-"""Up to here the sums over clusters are a matrix product, which is faster for many seeds."""
+"""Clusters up to which sums over clusters are computed as a matrix product, which is faster for many seeds."""
 
 
 class KMeans(NamedTuple):
@@ -23,8 +23,8 @@ class KMeans(NamedTuple):
 
     Attributes:
         centres: of the clusters.
-        clusters: cluster assignments, int32: of each point the row of its nearest centre, or -1 where it has none.
-        inertia: the sum of the squared distances of the points to these, in [0, inf).
+        clusters: cluster assignments, int32: for each point the row of its nearest centre, or -1 where it has none.
+        inertia: the sum of the squared distances from the points to these centres, in [0, inf).
     """
 
     centres: Float[Array, "k d"]
@@ -62,10 +62,10 @@ def kmeans(
 
     Args:
         num_clusters: from 1 to the number of points to cluster.
-        iterations: at most.
-        included: clusters to use, the first few, by default all, as in `lloyd`: their number may be traced.
-        clustered: points to cluster, by default all, and one for each cluster in use at least; the others are in
-            cluster -1.
+        iterations: largest number of iterations.
+        included: clusters to use, the first few or, by default, all, as in `lloyd`: their number may be traced.
+        clustered: points to cluster, at least one for each cluster in use, by default all; the others are in cluster
+            -1.
 
     Raises:
         ValueError: `num_clusters` is not in [1, n], more clusters are in use than there are points to cluster,
@@ -83,9 +83,9 @@ def kmeans(
 def kmeans_plus_plus(key: PRNGKeyArray, points: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
     """Draws points that lie far apart: each in proportion to its squared distance to the nearest one before it.
 
-    They are rows of `points`. The first is drawn uniformly, and so is each that follows once every point equals one of
-    those drawn. O(num n d) time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of Careful
-    Seeding, 2007.
+    They are rows of `points`. The first is drawn uniformly, and so is each that follows once every point equals one
+    already drawn. O(num n d) time, O(n d) memory. Source: Arthur and Vassilvitskii, k-means++: The Advantages of
+    Careful Seeding, 2007.
 
     Raises:
         ValueError: `num` is not in [1, n], or a coordinate is NaN, infinite or too large to square.
@@ -104,16 +104,16 @@ def lloyd(
 ) -> KMeans:
     """Moves each centre to the mean of its cluster, `iterations` times or until no point changes its cluster.
 
-    A centre without points moves instead to the point farthest from its centre, among points that share theirs, and
-    takes it over; several such centres go one after the other. O(iterations n k d) time, O((n + k) d) memory; `nearest`
-    says how exact the assignments are. Gradients are those at these assignments. Source: Lloyd, Least Squares
-    Quantization in PCM, 1982.
+    A centre without points instead takes over the point farthest from its own centre, among points that share theirs,
+    and moves to it; several such centres do so one after the other. O(iterations n k d) time, O((n + k) d) memory;
+    `nearest` documents how exact the assignments are. Gradients are those at the final assignments. Source: Lloyd,
+    Least Squares Quantization in PCM, 1982.
 
     Args:
-        centres: to begin with.
-        iterations: at most.
-        included: centres to use, one at least, by default all; the others have no points, and their final values no
-            meaning.
+        centres: initial centres.
+        iterations: largest number of iterations.
+        included: centres to use, at least one, by default all; the others have no points, and their final values have
+            no meaning.
 
     Raises:
         ValueError: k is not in [1, n], `iterations` is below 1, the shapes differ, or a coordinate is NaN, infinite or
@@ -127,7 +127,7 @@ def lloyd(
 def _kmeans_plus_plus(key, points, num, clustered):
     possible = jnp.ones_like(points[:, 0]) if clustered is None else clustered.astype(points.dtype)
     uniforms = jax.random.uniform(key, (num, 2), points.dtype)
-    # Not within a draw, each of which would copy them.
+    # Transposed here, since each draw would copy them.
     columns = points.T
 
     def sq_distances_to(row):
@@ -162,7 +162,7 @@ def _moved(points, centres, included, clustered, *, iterations):
     """Returns the last state of `lloyd`."""
     origin = points[:1]
     unassigned = jnp.full(len(points), -1, jnp.int32)
-    # Sums of what lies about an origin round less; those in the result are made of smaller parts still.
+    # Sums of points about an origin round less; those in the result are of even smaller terms.
     near = points - origin
     nearest = nearest_row(near)
 
@@ -202,7 +202,7 @@ def _sums(points, clusters, num):
 
 
 def _filled(points, centres, clusters, included):
-    """Returns the clusters with empty ones filled, as long as another has two points: always, where n >= k."""
+    """Returns the clusters with empty ones filled, as long as another has two points, as is always so for n >= k."""
 
     def is_empty(sizes):
         return (sizes == 0) & included
@@ -227,7 +227,7 @@ def _filled(points, centres, clusters, included):
 
 
 def _means(points, centres, clusters):
-    """Returns the means of the clusters, from gaps to the centres so far: their sums are small, and so is rounding."""
+    """Returns the means of the clusters, from gaps to the current centres: their sums are small, and so is rounding."""
     gaps = segment_sum(points - centres[clusters], clusters, len(centres))
     sizes = segment_sum(jnp.ones_like(clusters), clusters, len(centres))
     return centres + gaps / jnp.maximum(sizes, 1)[:, None]

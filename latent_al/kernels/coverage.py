@@ -1,15 +1,15 @@
-"""Coverage: row by row the one that brings the most of the pool near to a row labelled or selected.
+"""Coverage: selects row by row the one that brings the most of the pool close to a row labelled or selected.
 
-How well a row is covered is its largest similarity to such a row, and falls with the distance to the nearest of them.
-A selection is greedy, which reaches at least 1 - 1 / e of the best coverage (Nemhauser, Wolsey and Fisher 1978), and
-lazy (Minoux 1978): gains only shrink as rows are selected, so that an old one is a bound. One pass over all pairs, of
-matrix products, bounds the gains of all rows. For each selection those of the largest bounds are bounded anew, and the
-best of these are measured, by differences, until one is ahead of all other bounds.
+A row's coverage is its largest similarity to such a row, which falls with the distance to the nearest of them. The
+selection is greedy, which reaches at least 1 - 1 / e of the best coverage (Nemhauser, Wolsey and Fisher 1978), and lazy
+(Minoux 1978): gains only shrink as rows are selected, so an old gain is a bound. One pass of matrix products over all
+pairs bounds the gains of all rows. For each selection the rows with the largest bounds are bounded again, and the best
+of these are measured, by differences, until one is ahead of all other bounds.
 
-Time: O(n^2 d) for the pass and O(n d) for each row measured. Where gains fall alike all over the pool, as those of a
-length scale beyond its spread do after each of the first few selections, many rows or all are bounded anew: in the
-worst case each selection costs two passes, and where products cannot tell distances apart, below some 1e-3 of the
-radius of the pool, as many measurements as there are rows. Memory: O(n d), three times the points.
+Time: O(n^2 d) for the pass and O(n d) for each row measured. Where gains fall alike all over the pool, as they do after
+each of the first few selections with a length scale beyond its spread, many or all rows are bounded again. In the worst
+case each selection costs two passes, and where products cannot tell distances apart, below some 1e-3 of the radius of
+the pool, as many measurements as there are rows. Memory: O(n d), three times the points.
 """
 
 import math
@@ -28,7 +28,7 @@ class Coverage(NamedTuple):
 
     Attributes:
         rows: int32, in the order of selection.
-        gains: by which each of them raises the mean over all rows of weight times similarity; 0 of a missing row.
+        gains: the amount by which each raises the mean over all rows of weight times similarity; 0 for a missing row.
     """
 
     rows: Int[Array, " num"]
@@ -45,16 +45,16 @@ def max_herding(
     labelled: Bool[Array, " n"] | None = None,
     weights: Float[Array, " n"] | None = None,
 ) -> Coverage:
-    """Selects row by row the largest gain in coverage: the mean of w_n max_s exp(-|x_n - x_s|^2 / sigma^2).
+    """Selects row by row the largest gain in coverage, the mean of w_n max_s exp(-|x_n - x_s|^2 / sigma^2).
 
-    Exact but for the rounding of sums and distances. Ties go to the lowest row, and rows without a gain, where all is
-    covered, come last, by row. Inside a caller's `jit` rows that are not finite weigh nothing and come last, weights
-    that are negative or not finite count as 0, a length scale that is not above 0 as inf, and n stands for each row
-    that is missing. A gradient is refused.
+    The selection is exact up to the rounding of sums and distances. Ties go to the lowest row, and rows without a gain,
+    once all is covered, come last, by row. Inside a caller's `jit` rows that are not finite weigh nothing and come
+    last, weights that are negative or not finite count as 0, a length scale that is not above 0 counts as inf, and n
+    stands for each missing row. A gradient is refused.
 
     Source: Bae, Noh and Sutherland, Generalized Coverage for More Robust Low-Budget Active Learning (2024), whose code
-    has this Gaussian, without a 2 beside sigma^2. With weights: Bae, Oliveira and Sutherland, Uncertainty Herding
-    (2025).
+    uses this Gaussian, without a factor of 2 before sigma^2. With weights: Bae, Oliveira and Sutherland, Uncertainty
+    Herding (2025).
 
     Args:
         taken: rows that may not be selected.
@@ -79,10 +79,10 @@ def prob_cover(
     radius: Float[Array, ""] | float,
     labelled: Bool[Array, " n"] | None = None,
 ) -> Coverage:
-    """Selects row by row the one within whose radius most rows lie that lie within that of no row labelled or selected.
+    """Selects row by row the one with the most rows within the radius that no row labelled or selected covers yet.
 
-    `max_herding` says what holds of it too. A gain is a share of the pool: where gains are 0, all is covered, and rows
-    are the lowest left. A row at the radius itself lies outside, as in the source's code.
+    The notes on `max_herding` apply here too. A gain is a share of the pool: where gains are 0, all is covered, and the
+    lowest rows left are selected. A row exactly at the radius lies outside, as in the source's code.
 
     Source: Yehuda, Dekel, Hacohen and Weinshall, Active Learning Through a Covering Lens (2022).
 
@@ -107,9 +107,9 @@ def facility_location(
     labelled: Bool[Array, " n"] | None = None,
     weights: Float[Array, " n"] | None = None,
 ) -> Coverage:
-    """Selects row by row the largest gain in the mean of w_n max_s of the cosine similarity, below 0 counted as 0.
+    """Selects row by row the largest gain in the mean of w_n max_s cos(x_n, x_s), where cosines below 0 count as 0.
 
-    `max_herding` says what holds of it too, and is facility location for a Gaussian similarity.
+    The notes on `max_herding`, which is facility location for a Gaussian similarity, apply here too.
 
     Source: Nemhauser, Wolsey and Fisher, An Analysis of Approximations for Maximizing Submodular Set Functions (1978),
     section 1.
@@ -136,10 +136,10 @@ def stochastic_facility_location(
     labelled: Bool[Array, " n"] | None = None,
     weights: Float[Array, " n"] | None = None,
 ) -> Coverage:
-    """Selects as `facility_location` does, each row from a random sample of n / num * log(1 / epsilon) rows.
+    """Selects as `facility_location` does, but each row from a random sample of n / num * log(1 / epsilon) rows.
 
     In expectation it reaches at least 1 - 1 / e - epsilon of the best coverage. Whatever `num` is, about
-    n^2 log(1 / epsilon) pairs of rows are compared, in place of all pairs several times; memory is the same. Of a
+    n^2 log(1 / epsilon) pairs of rows are compared, instead of all pairs several times; memory is the same. With a
     sample of all rows the selection is that of `facility_location`.
 
     Source: Mirzasoleiman, Badanidiyuru, Karbasi, Vondrák and Krause, Lazier Than Lazy Greedy (2015).

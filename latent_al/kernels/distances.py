@@ -17,20 +17,20 @@ BLOCK = 16
 """Rows of `y` that a step of `nearest` compares with each row of `x`, which stays in a register meanwhile."""
 
 LANES = 2**15
-"""Comparisons that `nearest` makes side by side where `x` has fewer rows, since a step has a cost of its own."""
+"""Comparisons that `nearest` makes side by side where `x` has fewer rows, since each step has a fixed cost."""
 
 SOME = 1024
-"""Rows whose mean stands for that of all, which would take a copy of them."""
+"""Rows whose mean stands for that of all rows, which would need a copy of them."""
 
 FEW_DIMENSIONS = 16
-"""Up to here differences, which do not cancel, are about as fast as a matrix product."""
+"""Dimensions up to which differences, which do not cancel, are about as fast as a matrix product."""
 
 
 class Nearest(NamedTuple):
     """The nearest row of one set to each row of another.
 
     Attributes:
-        sq_distances: squared Euclidean distances to these, in [0, inf].
+        sq_distances: squared Euclidean distances to the nearest rows, in [0, inf].
         rows: int32, the nearest rows.
     """
 
@@ -69,12 +69,12 @@ def nearest(x: Float[Array, "n d"], y: Float[Array, "m d"], included: Bool[Array
     """Finds the nearest included row of `y` to each row of `x`, by Euclidean distance.
 
     Ties go to the lowest row. Where no row is included, the distance is inf and the row 0. Inside a caller's `jit` a
-    row of `y` that is not finite is never the nearest, and a row of `x` that is NaN is at NaN. O(n m d) time,
-    O((n + m) d) memory.
+    row of `y` that is not finite is never the nearest, and a row of `x` that is NaN has the distance NaN. O(n m d)
+    time, O((n + m) d) memory.
 
-    The distance comes from differences, and so does the choice up to 16 dimensions. Beyond, matrix products about the
-    first row of `x` choose: the row may be farther than the nearest, by some 1e-6 of the largest squared distance from
-    that first row.
+    Distances are computed from differences, and up to 16 dimensions rows are chosen by these. Beyond, they are chosen
+    by matrix products about the first row of `x`: a chosen row may be farther than the nearest, by some 1e-6 of the
+    largest squared distance from that first row.
 
     Args:
         included: rows of `y` that may be the nearest.
@@ -87,7 +87,7 @@ def nearest(x: Float[Array, "n d"], y: Float[Array, "m d"], included: Bool[Array
 
 
 def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[Array, " m"]], Int[Array, " n"]]:
-    """Returns the choice of `nearest` as a function of `y` and `included`; parts of `x` alone are computed once."""
+    """Returns the choice of `nearest` as a function of `y` and `included`; what needs `x` alone is computed once."""
     prepare, compare = (_differences if x.shape[1] <= FEW_DIMENSIONS else _products)(x)
 
     def choose(y, included):
@@ -105,7 +105,7 @@ def nearest_row(x: Float[Array, "n d"]) -> Callable[[Float[Array, "m d"], Bool[A
 
         shape = (layout.num_runs, len(x))
         start = _Best(jnp.full(shape, jnp.inf, x.dtype), jnp.zeros(shape, jnp.int32))
-        # Of a single step XLA makes no loop, and compares again for each use of the row unless a barrier stands there.
+        # XLA makes no loop of a single step, and would compare again for each use of the row without a barrier.
         best = jax.lax.optimization_barrier(fori_loop(0, layout.num_steps, step, start))
         lowest = best.scores.min(axis=0)
         run_starts = layout.num_steps * layout.block * jnp.arange(layout.num_runs, dtype=jnp.int32)
@@ -124,8 +124,8 @@ def kl_divergences(
 ) -> Float[Array, "n m"]:
     """Returns KL(x || y) in nats of each pair of Gaussians with diagonal covariance, in [0, inf).
 
-    It takes two matrix products, and errs by a rounding of the largest term: for pairs that nearly agree,
-    `jeffreys_to_point` does not cancel.
+    It takes two matrix products. The error is a rounding of the largest term; `jeffreys_to_point` does not cancel for
+    pairs that nearly agree.
 
     Source: Kullback and Leibler, On Information and Sufficiency (1951).
 
@@ -187,10 +187,10 @@ def half_cosine_to_point(points: Float[Array, "n d"], point: Float[Array, " d"])
     Raises:
         ValueError: the shapes differ, or a coordinate is NaN, infinite or too large to square.
     """
-    # Of unit vectors it is a quarter of the squared distance, which does not cancel.
+    # For unit vectors it is a quarter of the squared distance, which does not cancel.
     lengths, length = jnp.linalg.norm(points, axis=1), jnp.linalg.norm(point)
     values = squared_euclidean_to_point(points / lengths[:, None], point / length) / 4
-    # Over a length of 0 what is not 0 is infinite, and would pass for a distance.
+    # Nonzero values over a length of 0 are infinite, and would pass for a distance.
     return jnp.where((lengths > 0) & (length > 0), jnp.clip(values, 0, 1), jnp.nan)
 
 
@@ -301,5 +301,5 @@ def _product(x, y):
 
 
 def clamped(values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns values at 0 or above; `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU."""
+    """Returns values raised to at least 0; `jnp.maximum` loses NaN where XLA fuses it with a sum on a CPU."""
     return jnp.where(values < 0, 0, values)

@@ -22,13 +22,13 @@ LABELLED = 256
 """Labelled rows whose information is added at a time."""
 
 PANEL = 128
-"""Features in a panel: of products that are symmetric in two features, panels below the diagonal are left out."""
+"""Features in a panel: for products that are symmetric in two features, panels below the diagonal are left out."""
 
 
 class _Rows(NamedTuple):
     """Rows as x and B, where the information of a row is B B^T kron x x^T, in t tiles of w rows; k = c - 1.
 
-    The last tile of a shard begins among the rows of the one before.
+    The last tile of a shard overlaps the one before.
 
     Attributes:
         features: x [n f].
@@ -40,7 +40,7 @@ class _Rows(NamedTuple):
 
 
 class _Quadratic(NamedTuple):
-    """Quadratic forms of V = B kron x, for each row, of M^-1 and of M^-1 F M^-1: [t k k w], or [k k w] in a tile."""
+    """Quadratic forms of M^-1 and M^-1 F M^-1 in V = B kron x, for each row: [t k k w], or [k k w] in a tile."""
 
     inverse: Array
     covered: Array
@@ -54,7 +54,7 @@ class _Matrices(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """Terms by which the rows selected change `_Matrices`: by -u^T u and -(u^T w + w^T u), k terms a row.
+    """Terms by which the rows selected change `_Matrices`: by -u^T u and -(u^T w + w^T u), k terms per row.
 
     Attributes:
         u: [num k, k f]; zeros for rows to come.
@@ -99,23 +99,23 @@ def bait(
     l2: Float[Array, ""] | float,
     labelled: Bool[Array, " n"] | None = None,
 ) -> Int[Array, " num"]:
-    """Selects row by row the one after which tr(M^-1 F) is smallest: BAIT's forward greedy selection.
+    """Selects row by row the one that makes tr(M^-1 F) smallest: BAIT's forward greedy selection.
 
-    F is the mean Fisher information over all rows, and M = l2 I + its sum over the rows labelled or selected. That of a
-    row is (diag(p) - p p^T) kron x x^T: of the logits' weights, in expectation over the predicted classes, so that no
-    label is read. A bias of the last layer is left out, as in the authors' code; a column of ones in `features` adds
-    it. That code also weighs a selected row by the size of the batch, then selects twice as many rows and removes half
-    of them again; neither is done here.
+    F is the mean Fisher information over all rows, and M is l2 I plus its sum over the rows labelled or selected. The
+    information of a row is (diag(p) - p p^T) kron x x^T: that about the logits' weights, in expectation over the
+    predicted classes, so no label is read. A bias of the last layer is left out, as in the authors' code; a column of
+    ones in `features` adds it. That code also weights a selected row by the size of the batch, and selects twice as
+    many rows before it removes half of them again; neither is done here.
 
-    Exact: M^-1 V and all gains follow each selection by a Woodbury update of rank c - 1, with V V^T the information of
-    a row. Ties go to the lowest row, and rows without a gain come last, by row. In float32 the picks are those of
-    float64 while |x|^2 / l2 is below some 1e3. Beyond, they part once the rows selected span the features: what is left
-    of the gains is rounding there, and `jax_enable_x64` helps. A ridge below the rounding of the labelled rows'
-    information is raised to that.
+    The selection is exact: M^-1 V and all gains are updated after each selection by a Woodbury update of rank c - 1,
+    where V V^T is the information of a row. Ties go to the lowest row, and rows without a gain come last, by row. In
+    float32 the picks are those of float64 while |x|^2 / l2 is below some 1e3. Beyond that, they diverge once the rows
+    selected span the features: what is left of the gains is then rounding error, and `jax_enable_x64` helps. A ridge
+    below the rounding error of the labelled rows' information is raised to it.
 
-    Time: O(n f^2 c^2 + f^3 c^3) once, and O(n f c^2 + n c^3 + f^2 c^3 + num f c^3) a selection. Memory: O(n f + n c^2 +
-    f^2 c^2 + num f c^2); no matrix [f c, c] a row is ever made. Inside a caller's `jit` rows that are not finite tell
-    nothing and come last, and n stands for each row that is missing.
+    Time: O(n f^2 c^2 + f^3 c^3) once, and O(n f c^2 + n c^3 + f^2 c^3 + num f c^3) per selection. Memory: O(n f + n c^2
+    + f^2 c^2 + num f c^2); no matrix [f c, c] per row is ever formed. Inside a caller's `jit` rows that are not finite
+    carry no information and come last, and n stands for each missing row.
 
     Source: Ash, Goel, Krishnamurthy and Kakade, Gone Fishing: Neural Active Learning with Fisher Embeddings (2021).
 
@@ -124,12 +124,12 @@ def bait(
         taken: rows that may not be selected.
         num: rows to select.
         probs: class probabilities, in [0, 1].
-        l2: ridge, above 0; may be traced. Beside a sum over rows: 1 is little where many are labelled.
-        labelled: rows whose information is there already, by default those taken.
+        l2: ridge, above 0; may be traced. It is added to a sum over rows: 1 is little where many are labelled.
+        labelled: rows whose information M has from the start, by default those taken.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], the shapes differ, a row is not of probabilities, there is one class
-            only, l2 is not above 0, or features are NaN, infinite or too large to square.
+        ValueError: `num` is not in [1, rows left], the shapes differ, a row does not hold probabilities, there is only
+            one class, l2 is not above 0, or features are NaN, infinite or too large to square.
     """
     check_num(num, len(taken))
     check_classes(probs)
@@ -148,12 +148,12 @@ def bait(
 
 def _pick(rows, probs, finite, matrices, step, state):
     """Returns the state with one more row selected."""
-    # The terms of the row before come in first: added to a change that has been read, they would copy it.
+    # The terms of the previous row are written first: written to a change that has been read, they would copy it.
     place = (step - 1) * len(state.terms.u), 0
     change = jax.tree.map(partial(jax.lax.dynamic_update_slice, start_indices=place), state.change, state.terms)
     quadratic, gains = map_shards(_updated_shard, (rows, state.quadratic), state.terms)
     gains = gather(gains, len(finite))
-    # Products that have overflowed are NaN, and tell nothing.
+    # Products that have overflowed are NaN, and carry no information.
     gains = jnp.where(finite, jnp.where(gains > 0, gains, 0), -1)
     gain, row = (leaf[0] for leaf in top_k(jnp.where(state.blocked, -jnp.inf, gains), 1))
     factor = _factors(take_row(probs, row)[:, None])[..., 0]
@@ -200,7 +200,7 @@ def _updated_shard(tiles, terms):
         return updated, _gains(updated)
 
     updated, gains = jax.lax.map(tile, (jnp.arange(num_tiles), rows.factors, quadratic))
-    # The last tile begins among the rows of the one before.
+    # The last tile overlaps the one before.
     num_before = num_tiles * width - len(rows.features)
     return updated, jnp.concatenate([gains[:-1].reshape(-1), gains[-1, num_before:]])
 
@@ -209,7 +209,7 @@ def _gains(quadratic):
     """Returns the gain [w] of each row of a tile: by how much the row lowers the trace of M^-1 F."""
 
     def select(index, gained):
-        # The next column comes with the forms: read from them in the next step, they would be copied in each.
+        # The next column is carried with the forms: reading it from them in the next step would copy them in each.
         u, w, gain = gained.column
         product = u[:, None] * w[None]
         inverse = gained.quadratic.inverse - u[:, None] * u[None]
@@ -243,7 +243,7 @@ def _matrices(rows, probs, labelled, num_rows, l2):
 
     of_labelled = _assembled(fori_loop(0, -(-marked.num_marked // LABELLED), add_block, zero))
     of_pool = _assembled(map_shards(_information_of_shard, rows).sum(axis=0) / num_rows)
-    # Below its rounding a ridge would not make the matrix positive.
+    # A ridge below the matrix's rounding would not make it positive definite.
     ridge = jnp.maximum(l2, jnp.finfo(zero.dtype).eps * jnp.trace(of_labelled)).astype(zero.dtype)
     identity = jnp.eye(len(of_labelled), dtype=zero.dtype)
     root = jnp.linalg.cholesky(of_labelled + ridge * identity)
@@ -258,7 +258,7 @@ def _information_of_shard(rows):
     num_rows, size = rows.features.shape
 
     def add_tile(index, total):
-        # The last tile begins among rows of the one before.
+        # The last tile overlaps the one before.
         is_new = _start(num_rows, index, width) + jnp.arange(width) >= index * width
         factors = jnp.where(is_new, rows.factors[index], 0)
         return total + _information(_slice(rows.features, index, width), factors)
@@ -270,7 +270,7 @@ def _information_of_shard(rows):
 def _information(x, factors):
     """Returns the sum of B B^T kron x x^T over rows x [w f] and B [k k w], for each pair of classes: [p f f].
 
-    Of each symmetric matrix of two features the part above the diagonal is to be used.
+    Each matrix is symmetric in two features: the part above the diagonal is to be used.
     """
     left, right = _pairs(len(factors))
     weights = (factors[left] * factors[right]).sum(axis=1)
@@ -328,9 +328,9 @@ def _tiled_factors(probs):
 
 
 def _factors(probs):
-    """Returns B [k k w] of probabilities [c w], where B B^T = diag(p) - p p^T in a basis of what sums to 0.
+    """Returns B [k k w] of probabilities [c w], where B B^T = diag(p) - p p^T in a basis of the vectors that sum to 0.
 
-    The Cholesky factor of diag(p) - p p^T is known (Tanabe and Sagae 1992).
+    The Cholesky factor of diag(p) - p p^T has a closed form (Tanabe and Sagae 1992).
     """
     num_classes = len(probs)
     tail = jax.lax.cumsum(probs, reverse=True)
@@ -346,13 +346,13 @@ def _factors(probs):
 
 
 def _basis(num_classes):
-    """Returns an orthonormal basis [c, c - 1] of what sums to 0 over the classes: the Helmert matrix."""
+    """Returns an orthonormal basis [c, c - 1] of the vectors that sum to 0 over the classes: the Helmert matrix."""
     row, column = np.arange(num_classes)[:, None], np.arange(1, num_classes)[None]
     return np.where(row < column, 1, np.where(row == column, -column, 0)) / np.sqrt(column * (column + 1))
 
 
 def _pairs(k):
-    """Returns the pairs of two of k: the first, and the second, which is not below it."""
+    """Returns all pairs of two of k: the first of each, and the second, which is not below the first."""
     return np.triu_indices(k)
 
 

@@ -1,4 +1,4 @@
-"""BADGE: rows that would change the last layer of a classifier much, and in directions that differ."""
+"""BADGE: rows that would change the last layer of a classifier much, and in different directions."""
 
 from typing import NamedTuple
 
@@ -29,15 +29,16 @@ def badge(
 ) -> Int[Array, " num"]:
     """Selects rows by k-means++ seeding on the gradients of the last layer's loss at the predicted labels.
 
-    The gradient of row i is (p_i - e_i) outer f_i, where e_i marks the likeliest class. The row of the longest gradient
-    comes first, ties to the lowest row, as in the authors' code, which made the paper's results; in k-means++, which
-    its Algorithm 1 names, it would be drawn uniformly. Each row that follows is drawn in proportion to its squared
-    distance to the nearest one before it, and uniformly from the rows left where all of these equal one of those.
+    The gradient of row i is (p_i - e_i) outer f_i, where e_i is the unit vector of the most likely class. The row with
+    the longest gradient comes first, ties to the lowest row, as in the authors' code, which produced the paper's
+    results; in k-means++, which the paper's Algorithm 1 names, it would be drawn uniformly. Each row that follows is
+    drawn in proportion to its squared distance to the nearest one before it, or uniformly from the rows left where each
+    of them equals one selected.
 
-    No gradient [c f] is ever made: the products of two gradients are those of p - e times those of f. A distance is a
-    difference of such products: it rounds by some 1e-6 of the squared lengths, and where the classifier is sure by as
-    much as p does. O(num n (c + f)) time, memory for another `probs`. Inside a caller's `jit` rows that are not finite
-    come last, and n stands for each row that is missing.
+    No gradient [c f] is ever formed: the product of two gradients is that of p - e times that of f. A distance is a
+    difference of such products: its rounding error is some 1e-6 of the squared lengths, and where the classifier is
+    sure, as large as that of p. O(num n (c + f)) time, and memory for another copy of `probs`. Inside a caller's `jit`
+    rows that are not finite come last, and n stands for each missing row.
 
     Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, Deep Batch Active Learning by Diverse, Uncertain Gradient
     Lower Bounds, 2020; github.com/JordanAsh/badge.
@@ -49,8 +50,8 @@ def badge(
         num: rows to select.
 
     Raises:
-        ValueError: `num` is not in [1, rows left], the shapes differ, a row is not of probabilities, or features are
-            NaN, infinite or too large to square.
+        ValueError: `num` is not in [1, rows left], the shapes differ, a row does not hold probabilities, or features
+            are NaN, infinite or too large to square.
     """
     check_num(num, len(taken))
     sq_lengths = _sq_lengths(probs, features)
@@ -84,7 +85,7 @@ def _sq_lengths(probs, features):
 
 
 def _weights(values, blocked):
-    """Returns the finite values of the rows left; where none is above 0, 1 for each of these rows, or for each left."""
+    """Returns the finite values of the rows left; where none is above 0, 1 for each finite row, or for all left."""
     is_finite = ~blocked & jnp.isfinite(values)
     weights = jnp.where(is_finite & (values > 0), values, 0)
     possible = jnp.where(is_finite.any(), is_finite, ~blocked)

@@ -1,9 +1,9 @@
 """Information that the classes of rows give about a model, and about the classes of other rows.
 
 `probs [k n c]` are the class probabilities of n rows under k draws of the model, such as MC-dropout predictions. Given
-the model, the classes of two rows are independent: their joint probability is the mean over the draws of products.
+the model, the classes of two rows are independent: their joint probability is the mean over draws of the product.
 
-Outside `jit` what is not a probability, such as a logit, is refused.
+Outside `jit`, values that are not probabilities, such as logits, are refused.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ STATES = 256
 
 
 class _Rows(NamedTuple):
-    """Predictions for rows, which come first, and the means of their entropies in nats."""
+    """Predictions with rows as the first axis, and each row's mean entropy over draws in nats."""
 
     probs: Float[Array, "n k c"]
     entropies: Float[Array, " n"]
@@ -37,8 +37,8 @@ class _Rows(NamedTuple):
 class _Joint(NamedTuple):
     """Logarithms of the probabilities of joint classes of the rows selected, under each draw.
 
-    every: of all joint classes, those of the last row running fastest, for as long as there are at most s.
-    sampled: of s of them, the i-th from draw i modulo k.
+    every: those of all joint classes, the class of the last row running fastest, while there are at most s.
+    sampled: those of s sampled joint classes, the i-th from draw i modulo k.
     """
 
     every: Float[Array, "s k"]
@@ -50,7 +50,7 @@ class _States(NamedTuple):
 
     posterior: probabilities of the draws given the joint classes.
     weights: probabilities of the joint classes.
-    num_blocks: blocks that have weights above 0.
+    num_blocks: number of blocks with weights above 0.
     """
 
     posterior: Float[Array, "b s k"]
@@ -64,7 +64,7 @@ class _Carry(NamedTuple):
 
 
 class _Deviations(NamedTuple):
-    """The mean p of the probabilities of the draws, and how far they are from it: (p_k - p) / p."""
+    """The mean p of the probabilities over draws, and the draws' relative deviations from it, (p_k - p) / p."""
 
     probs: Float[Array, "n c"]
     of_draws: Float[Array, "n k c"]
@@ -74,19 +74,20 @@ class _Deviations(NamedTuple):
 def batch_bald(
     key: PRNGKeyArray, probs: Float[Array, "k n c"], taken: Bool[Array, " n"], num: int, *, num_samples: int
 ) -> Int[Array, " num"]:
-    """Selects row by row the largest mutual information of the classes of all rows selected and the model.
+    """Selects row by row to maximise the mutual information between the classes of all rows selected and the model.
 
-    A row whose class follows from that of another tells little once the other is selected. It is exact while the rows
-    selected have at most `num_samples` joint classes, c^b of b rows. Beyond, it is estimated from as many samples of
-    these, equally many from each draw of the model: `num_samples` is rounded up to a multiple of the draws. The samples
-    stay, and get the class of one more row after the other; the classes of candidates are summed over.
+    A row whose class follows from that of another adds little once the other is selected. The information is exact
+    while the rows selected have at most `num_samples` joint classes, c^b for b rows. Beyond that, it is estimated from
+    `num_samples` of them, equally many from each draw of the model: `num_samples` is rounded up to a multiple of the
+    draws. The samples are kept, and extended by the class of each further row; the classes of candidates are summed
+    over.
 
-    A row adds the mean over joint classes of the entropy of its class given these, less that given the model. The
-    source samples the first and adds it to the entropy of the joint classes, which is the same for all candidates.
+    A row adds the mean over joint classes of the entropy of its class given them, minus that given the model. The
+    source samples the first term and adds it to the entropy of the joint classes, which is the same for all candidates.
 
-    Ties go to the lowest row, but for a rounding. Inside a caller's `jit` rows that are not finite come last, and n
-    stands for each row that is missing. O(num n c k m) time for m joint classes, and memory for another copy of the
-    predictions and O(m (k + c)).
+    Ties go to the lowest row, up to rounding. Inside a caller's `jit` rows that are not finite come last, and n stands
+    for each missing row. O(num n c k m) time for m joint classes, and memory for another copy of the predictions and
+    O(m (k + c)).
 
     Source: Kirsch, van Amersfoort and Gal, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
     Learning (2019).
@@ -95,11 +96,11 @@ def batch_bald(
         probs: class probabilities of the rows under k draws of the model.
         taken: rows that may not be selected.
         num: rows to select.
-        num_samples: joint classes, 1 or more.
+        num_samples: number of joint classes, 1 or more.
 
     Raises:
         ValueError: `num` is not in [1, rows left], there are fewer than two draws or classes, or no samples, the shapes
-            differ, or a row is not of probabilities.
+            differ, or a row does not hold probabilities.
     """
     check_draws(probs)
     check_num(num, len(taken))
@@ -126,10 +127,10 @@ def batch_bald(
 
 @kernel(probs=PROBABILITIES, target_probs=PROBABILITIES)
 def epig(probs: Float[Array, "k n c"], target_probs: Float[Array, "k m c"]) -> Float[Array, " n"]:
-    """Returns the mean over targets of the mutual information of a row's class and theirs, over log(c), in [0, 1].
+    """Returns the mean over targets of the mutual information between a row's class and theirs, over log(c), in [0, 1].
 
-    It is what a label is expected to tell about predictions, where `mutual_information` is what it tells about the
-    model. It is measured from deviations between draws, so that a small one is not the rest of large entropies.
+    It is the information that a label is expected to give about predictions, whereas `mutual_information` is about the
+    model. It is computed from deviations between draws, so that a small value is not a difference of large entropies.
     O(n m c^2 k) time, in matrix products, and memory for another copy of the predictions and O(c^2).
 
     Source: Bickford Smith, Kirsch, Farquhar, Gal, Foster and Rainforth, Prediction-Oriented Bayesian Active Learning
@@ -137,11 +138,11 @@ def epig(probs: Float[Array, "k n c"], target_probs: Float[Array, "k m c"]) -> F
 
     Args:
         probs: class probabilities of the rows under k draws of the model.
-        target_probs: the same of m rows that are to be predicted, such as a random part of the pool, under the same
+        target_probs: the same for m rows that are to be predicted, such as a random part of the pool, under the same
             draws.
 
     Raises:
-        ValueError: there are fewer than two draws or classes, the shapes differ, or a row is not of probabilities.
+        ValueError: there are fewer than two draws or classes, the shapes differ, or a row does not hold probabilities.
     """
     check_draws(probs)
     num_classes = probs.shape[2]
@@ -221,7 +222,7 @@ def _epig_of_shard(probs, targets):
 def _deviations(probs):
     mean = probs.mean(axis=1)
     eps = float(jnp.finfo(probs.dtype).eps)
-    # Where the mean is smaller, the class adds nothing that is seen, and its gradient would overflow.
+    # Where the mean is smaller, the class adds nothing measurable, and its gradient would overflow.
     scale = jnp.where(mean > eps**2, mean, 1)
     return _Deviations(mean, (probs - mean[:, None, :]) / scale[:, None, :])
 
@@ -236,7 +237,7 @@ def _divergence(excess):
 
 
 def _tiled(rows, size):
-    """Returns rows in as few equal tiles as have at most `size` rows; zeros follow the last row."""
+    """Returns rows cut into the fewest equal tiles of at most `size` rows; zeros follow the last row."""
 
     def tile(leaf):
         num_tiles = -(-len(leaf) // size)

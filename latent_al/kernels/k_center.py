@@ -1,4 +1,4 @@
-"""Farthest-first traversal, the greedy k-center: row by row the one farthest from all rows taken or selected."""
+"""Farthest-first traversal, the greedy k-center: selects row by row the one farthest from those taken or selected."""
 
 from functools import partial
 from typing import NamedTuple
@@ -26,10 +26,10 @@ BLOCK = 32
 """Centres in one matrix product of a pass."""
 
 SMALL = 2 * TILE
-"""Pools up to here are scanned for each row selected: passes would not pay."""
+"""Pools of up to this size are scanned for each row selected: passes would not pay off."""
 
 PATIENCE = 3
-"""Passes that select no row after which distances are too small for matrix products to tell them apart."""
+"""Passes without a selection after which distances are too small for matrix products to tell them apart."""
 
 
 class Cover(NamedTuple):
@@ -37,9 +37,9 @@ class Cover(NamedTuple):
 
     Attributes:
         rows: int32, in the order of selection.
-        distances: of each of these rows to the nearest row taken or selected before it: the radius within which those
-            covered the pool, in [0, inf]; inf where nothing was before.
-        nearest: int32, for each row of the pool the place in `rows` of the nearest one, which stands for it.
+        distances: from each of these rows to the nearest row taken or selected before it, the radius within which the
+            earlier rows covered the pool, in [0, inf]; inf where there were none.
+        nearest: int32, for each row of the pool the place in `rows` of the nearest one, which represents it.
     """
 
     rows: Int[Array, " num"]
@@ -95,19 +95,19 @@ def farthest_first(
 ) -> Int[Array, " num"]:
     """Selects row by row the one farthest, by Euclidean distance, from all rows taken or selected: greedy k-center.
 
-    Exact: distances are those of differences, which do not cancel. Ties go to the lowest row. O(n) memory besides the
-    points. Inside a caller's `jit` rows that are not finite come last, n stands for each row that is missing, and
-    `first` is clipped to the pool.
+    The selection is exact: distances are computed from differences, which do not cancel. Ties go to the lowest row.
+    O(n) memory besides the points. Inside a caller's `jit` rows that are not finite come last, n stands for each
+    missing row, and `first` is clipped to the pool.
 
-    Nearest distances only shrink as rows are selected. So a pass over the pool, of matrix products, gives an upper
-    bound for each row; rows are selected among those of the largest bounds for as long as the best of them, exactly
-    measured, is above the bounds of all other rows. Where distances are too small for that, as among near-duplicates,
+    Nearest distances only shrink as rows are selected, so a pass of matrix products over the pool gives an upper bound
+    for each row. Rows are selected from those with the largest bounds for as long as the best of them, measured
+    exactly, is above the bounds of all other rows. Where distances are too small for that, as among near-duplicates,
     the pool is scanned for each row selected.
 
     Source: Gonzalez, Clustering to minimize the maximum intercluster distance (1985).
 
     Args:
-        taken: rows that may not be selected, and from which the others are to lie far.
+        taken: rows that may not be selected, and from which the selected ones are to lie far.
         num: rows to select.
         first: the row to begin with where nothing is taken.
         included: rows that may be selected, by default all; the caller makes sure that `first` is one.
@@ -123,7 +123,7 @@ def farthest_first(
 def cover(points: Float[Array, "n d"], taken: Bool[Array, " n"], num: int, *, first: Int[Array, ""] | int = 0) -> Cover:
     """Selects the rows of `farthest_first`, with the distance of each when selected, and assigns all rows to them.
 
-    `distances.nearest` says how exact `nearest` is. It has no gradient. A row that is missing has the distance -inf.
+    `distances.nearest` documents how exact `nearest` is. There is no gradient. A missing row has the distance -inf.
 
     Source: Gonzalez, Clustering to minimize the maximum intercluster distance (1985).
 
@@ -268,8 +268,8 @@ def _bounds_of_rows(rows, origin, blocks, num_blocks, *, margin):
 def _measured(pool, columns, upper, selected, count):
     """Returns squared distances of the candidates, `columns` [d m], to the nearest of `count` centres.
 
-    They are those of differences. Products tell which centres may be the nearest, within the `upper` bounds: one for
-    most candidates.
+    They are computed from differences. Products narrow down which centres may be the nearest, within the `upper`
+    bounds: one for most candidates.
     """
     x = columns - pool.origin[:, None]
     squares = (x**2).sum(axis=0)
@@ -300,7 +300,7 @@ def _measured(pool, columns, upper, selected, count):
 
 
 def _scan(pool, last, state):
-    """Returns what is selected in the end, where each further row takes a scan of the pool."""
+    """Returns the final selection, where each further row takes a scan of the pool."""
 
     def towards(row, distances):
         sq_distances = squared_euclidean_to_point(pool.points, _at(pool, row[None])[0])

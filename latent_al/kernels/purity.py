@@ -46,11 +46,11 @@ RADIUS = Check(_is_radius, _no_radius)
 
 @kernel(result=RADIUS)
 def purity_radius(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], share: float = 0.95) -> Float[Array, ""]:
-    """Returns the largest radius at which the balls about a share of all rows hold rows of their own cluster only.
+    """Returns the largest radius at which the balls around a share of all rows hold only rows of their own cluster.
 
-    The ball about a row is pure up to the nearest row of another cluster; a row at the radius lies outside. Distances
-    are chosen by products, to some 1e-6 of the largest squared one, and measured by differences. O(n^2 d) time, O(n d)
-    memory. Inside a caller's `jit` the radius is 0 or inf where there is none.
+    The ball around a row is pure up to the nearest row of another cluster; a row at the radius lies outside. Distances
+    are chosen by products, to within some 1e-6 of the largest squared one, and measured by differences. O(n^2 d) time,
+    O(n d) memory. Inside a caller's `jit` the radius is 0 or inf where there is none.
 
     Source: Yehuda, Dekel, Hacohen and Weinshall, Active Learning Through a Covering Lens (2022), section 3.3.
 
@@ -69,7 +69,7 @@ def purity_radius(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], sh
     _, rows = nearest_of_shards(_nearest_of_other_cluster, (centred, clusters), centred, clusters)
     sq_distances = jnp.where(clusters[rows] == clusters, jnp.inf, ((still - still[rows]) ** 2).sum(axis=1))
     num_impure = int(round((1 - share) * len(points), 6))
-    # Less a rounding, by which a row at the radius might come to lie inside.
+    # Reduced by a rounding, by which a row at the radius might come to lie inside.
     radius = (1 - 8 * float(jnp.finfo(points.dtype).eps)) * jnp.sqrt(jnp.sort(sq_distances)[num_impure])
     return without_gradient(radius, points, "purity_radius, which is chosen among the distances")
 

@@ -1,10 +1,10 @@
 """Representativeness of each row for the whole set, in [0, 1]: the larger, the more representative.
 
-A density is one minus the mean distance to all rows, itself among them, over the largest such mean; the cosine density
-is (1 + mean cosine similarity) / 2. The means of the squared Euclidean distance, of the cosine similarity and of the
-Jeffreys divergence factor into means over the set: O(n d), and exact. The Euclidean one is quadratic and goes tile by
-tile. `unit_cube` says that every coordinate lies in [0, 1], such as a pixel's: then a distance is divided by its bound,
-and cosine similarity needs no shift.
+A density is one minus the mean distance to all rows, including the row itself, over the largest such mean; the cosine
+density is (1 + mean cosine similarity) / 2. The means of the squared Euclidean distance, of the cosine similarity and
+of the Jeffreys divergence factor into means over the set: O(n d), and exact. The Euclidean mean is quadratic and is
+computed tile by tile. `unit_cube` says that every coordinate lies in [0, 1], as a pixel's does: a distance is then
+divided by its bound, and cosine similarity needs no shift.
 
 A row that has no value, and a coordinate outside the unit cube, are refused; inside a caller's `jit` or `vmap`, where
 neither can be seen, the first is NaN and the second is clipped.
@@ -28,7 +28,7 @@ TILE = 1024
 
 
 class JeffreysTerms(NamedTuple):
-    """The terms of a mean Jeffreys divergence, of each Gaussian and dimension, or their means over the set."""
+    """The terms of a mean Jeffreys divergence, for each Gaussian and dimension, or their means over the set."""
 
     mu: Float[Array, "..."]
     weighted: Float[Array, "..."]
@@ -39,7 +39,7 @@ class JeffreysTerms(NamedTuple):
 
 
 class JeffreysSpreads(NamedTuple):
-    """Squared gaps to the mean, and weighted ones to the mean weighted by precision, or their means over the set."""
+    """Squared gaps to the mean, and precision-weighted ones to the weighted mean, or the means of both over the set."""
 
     plain: Float[Array, "..."]
     weighted: Float[Array, "..."]
@@ -82,7 +82,7 @@ def euclidean_density(points: Float[Array, "n d"], *, unit_cube: bool = False) -
     """Returns one minus the mean Euclidean distance to all rows, scaled. O(n^2 d) time, O(n d) memory.
 
     Distances come from matrix products: those below some 5e-4 of the set's radius carry an error of that size. There is
-    a gradient, and no second derivative: it would be of the distance of a row to itself.
+    a gradient but no second derivative, which would involve the distance of a row to itself.
 
     Raises:
         ValueError: all rows are equal, one is NaN or infinite, or one lies outside the unit cube.
@@ -98,8 +98,8 @@ def euclidean_density_estimate(
 ) -> Float[Array, " n"]:
     """Returns `euclidean_density` with each mean taken over a random `fraction` of the other rows, drawn for each row.
 
-    The rows are shuffled once, and each is compared with those that follow it, the first after the last. Each mean is
-    unbiased; over the largest of them the density is not.
+    The rows are shuffled once, and each is compared with those that follow it, cyclically. Each mean is unbiased; the
+    density, which divides by the largest of them, is not.
 
     Args:
         fraction: share of the other rows, in (0, 1].
@@ -171,17 +171,17 @@ def squared_closeness_to_origin(points: Float[Array, "n d"]) -> Float[Array, " n
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Returns each row over its length; a zero row stays as it is."""
+    """Returns each row divided by its length; a zero row stays as it is."""
     norms = jnp.linalg.norm(x, axis=1, keepdims=True)
     return x * jnp.where(norms == 0, 0, 1 / norms)
 
 
 def cosine_values(x: Float[Array, "n d"], mean: Float[Array, " d"], unit_cube: bool = False) -> Float[Array, " n"]:
-    """Returns `cosine_density` from the mean of `unit_rows` over the set; NaN of a row without direction."""
+    """Returns `cosine_density` from the mean of `unit_rows` over the set; NaN for a row without direction."""
     # Not a matrix product, in which equal rows may come out unequal by a rounding.
     norms = jnp.linalg.norm(x, axis=1)
     mean = (x * mean[None, :]).sum(axis=1) / norms
-    # Over a length that is too small or too large for its square the quotient would pass for a mean.
+    # Where a length is too small or too large for its square, the quotient would pass for a mean.
     has_direction = (norms > 0) & (norms < jnp.inf)
     return jnp.where(has_direction, jnp.clip(mean if unit_cube else (1 + mean) / 2, 0, 1), jnp.nan)
 
@@ -192,7 +192,7 @@ def jeffreys_terms(
     unit_mu: Float[Array, " d"],
     unit_log_sigma: Float[Array, " d"],
 ) -> JeffreysTerms:
-    """Returns terms [n d] in units of one Gaussian, which leave the divergence as it is; equal rows cancel exactly."""
+    """Returns terms [n d] in units of one Gaussian, which do not change the divergence; equal rows cancel exactly."""
     mu = (mu - unit_mu[None, :]) * jnp.exp(-unit_log_sigma)[None, :]
     log_sigma = log_sigma - unit_log_sigma[None, :]
     # The mean over u of s_x / s_u + s_u / s_x - 2, of variances s, in terms that are small where the spread is:
@@ -209,10 +209,10 @@ def jeffreys_spreads(terms: JeffreysTerms, means: JeffreysTerms) -> JeffreysSpre
 
 
 def mean_jeffreys(terms: JeffreysTerms, means: JeffreysTerms, spreads: JeffreysSpreads) -> Float[Array, " n"]:
-    """Returns the mean Jeffreys divergence of each Gaussian to all of the set, in nats, in [0, inf).
+    """Returns the mean Jeffreys divergence from each Gaussian to all of the set, in nats, in [0, inf).
 
     Args:
-        terms: [n d], of the Gaussians whose mean is asked for.
+        terms: [n d], of the Gaussians whose mean divergence is to be computed.
         means: [d], of the terms of the whole set.
         spreads: [d], the means of `jeffreys_spreads` over the whole set.
     """

@@ -1,4 +1,4 @@
-"""Rows selected by a distribution over the latent space: a point is drawn, and a row near it is selected.
+"""Rows selected through a distribution over the latent space: a point is drawn, and a row near it is selected.
 
 `clusters [n]` are cluster assignments, from 0; a pool without clusters is one cluster. Source: Killeen (2019),
 Algorithm 1.
@@ -44,12 +44,12 @@ SIZES = Check(_have_shares, _no_shares, ("num",))
 
 
 class Distribution(NamedTuple):
-    """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`; zeros of an empty cluster.
+    """For each of c clusters, `centre [d] + factor [d d] @ noise [d]`; zeros for an empty cluster.
 
     Attributes:
         centre: of each cluster.
         factor: of each cluster.
-        is_normal: whether the noise is N(0, I), and not uniform in [-1, 1] in each dimension.
+        is_normal: whether the noise is N(0, I), rather than uniform in [-1, 1] in each dimension.
     """
 
     centre: Float[Array, "c d"]
@@ -103,7 +103,7 @@ def uniform(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clus
 
     Args:
         clusters: cluster assignments, in [0, num_clusters).
-        num_clusters: number of clusters, empty ones among them.
+        num_clusters: number of clusters, including empty ones.
 
     Raises:
         ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
@@ -124,7 +124,7 @@ def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clust
 
     Args:
         clusters: cluster assignments, in [0, num_clusters).
-        num_clusters: number of clusters, empty ones among them.
+        num_clusters: number of clusters, including empty ones.
 
     Raises:
         ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
@@ -144,11 +144,11 @@ def normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clust
 def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num_clusters: int) -> Distribution:
     """Fits to each cluster a normal distribution with a mean vector and a covariance matrix, which may be singular.
 
-    The factor has no gradient where that matrix has equal eigenvalues, as that of a single row.
+    The factor has no gradient where that matrix has equal eigenvalues, as for a single row.
 
     Args:
         clusters: cluster assignments, in [0, num_clusters).
-        num_clusters: number of clusters, empty ones among them.
+        num_clusters: number of clusters, including empty ones.
 
     Raises:
         ValueError: the shapes differ, a cluster is outside the range, or a coordinate is NaN, infinite or too large to
@@ -166,9 +166,9 @@ def multi_normal(points: Float[Array, "n d"], *, clusters: Int[Array, " n"], num
 
 @kernel(sizes=SIZES)
 def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
-    """Returns `num` in shares proportional to `sizes`, which sum to it exactly; no share is above its size.
+    """Returns shares of `num` proportional to `sizes`, which sum to it exactly; no share is above its size.
 
-    Each share is the quota rounded down, and what is left goes to the largest remainders; ties go to the lowest place.
+    Each share is the quota rounded down, and what is left goes to the largest remainders; ties go to the lowest index.
     Quotas are computed in integers, without rounding. Inside a caller's `jit` the shares are `sizes` where those sum to
     less than `num`.
 
@@ -185,7 +185,7 @@ def largest_remainder(sizes: Int[Array, " c"], num: int) -> Int[Array, " c"]:
     total = jnp.maximum(sizes.sum(dtype=sizes.dtype), 1)
 
     def add_bit(index, quota):
-        """Returns the quotas and remainders of another bit of `num`, from the highest on."""
+        """Returns the quotas and remainders after one more bit of `num`, from the highest down."""
         bit = (asked >> (30 - index).astype(jnp.uint32)) & 1
         doubled = 2 * quota.remainder
         carried = (doubled >= total).astype(jnp.uint32)
@@ -215,12 +215,12 @@ def draw_and_match(
     """Selects `num` rows, each near a point drawn from the distribution of its cluster.
 
     Each cluster gets a share of `num` in proportion to the rows that it has left, by largest remainder. A point is
-    matched to the rows of its own cluster. As many points are drawn as rows are missing, again and again, until none is
-    missing or the cluster has had a hundred draws for each row of its share; with `all_within`, a hundred in all and
-    one more for each row. Rows that are missing then are the nearest ones left to further draws, however far.
+    matched to the rows of its own cluster. As many points are drawn as rows are missing, repeatedly, until none is
+    missing or the cluster has had a hundred draws for each row of its share; with `all_within`, a hundred in all plus
+    one for each row. For rows still missing then, the nearest ones left to further draws are selected, however far.
 
-    Inside a caller's `jit` rows of clusters without a distribution are not selected, and n stands for each row that is
-    missing. O(draws n d) time and O(n d) memory.
+    Inside a caller's `jit` rows of clusters without a distribution are not selected, and n stands for each missing row.
+    O(draws n d) time and O(n d) memory.
 
     Args:
         taken: rows that may not be selected.
@@ -229,7 +229,7 @@ def draw_and_match(
         distribution: of each cluster: `uniform`, `normal` or `multi_normal` fitted to it.
         threshold: Euclidean distance below which a row matches, above 0; may be traced.
         all_within: a draw selects all rows left within the threshold, the nearest first, as Algorithm 1 is printed;
-            otherwise only the nearest row left, as its experiments had it.
+            otherwise only the nearest row left, as in its experiments.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the threshold is not above 0, the shapes differ, a cluster has no

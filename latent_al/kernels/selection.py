@@ -1,8 +1,8 @@
 """Rows selected by their scores: `num` distinct rows, none of them taken.
 
 `taken [n]` is True for rows that may not be selected. Outside `jit` a pool with fewer than `num` rows left and a score
-that is NaN are refused. Inside a caller's `jit` neither can be seen: there n stands for each row that is missing, after
-all that are left, and NaN counts as the lowest score. Rows are int32: a pool has fewer than 2**31.
+that is NaN are refused. Inside a caller's `jit` neither can be seen: n then stands for each missing row, after all that
+are left, and NaN counts as the lowest score. Rows are int32: a pool has fewer than 2**31.
 """
 
 import sys
@@ -36,7 +36,7 @@ class _Step(NamedTuple):
 
 @kernel(scores=NOT_NAN, taken=ROWS_LEFT)
 def top_k(scores: Float[Array, " n"], taken: Bool[Array, " n"], num: int) -> Int[Array, " num"]:
-    """Selects the `num` rows of the highest scores, best first; ties go to the lowest row.
+    """Selects the `num` rows with the highest scores, best first; ties go to the lowest row.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, or a score is NaN.
@@ -78,13 +78,13 @@ def power_top_k(
 ) -> Int[Array, " num"]:
     """Draws rows without replacement in proportion to score ** beta, in the order in which they are drawn.
 
-    They are the `top_k` of beta * log(score) and independent standard Gumbel noise. Rows of score 0 come after all
-    others, by row; where beta is 0, all rows are as likely. Inside a caller's `jit` a negative score counts as 0.
+    They are the `top_k` of beta * log(score) plus independent standard Gumbel noise. Rows of score 0 come after all
+    others, by row; where beta is 0, all rows are equally likely. Inside a caller's `jit` a negative score counts as 0.
     O(n) time and memory. Source: Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal, Stochastic Batch
     Acquisition, 2021.
 
     Args:
-        beta: 0 or more; larger ones come nearer to `top_k`; 1 in the source; may be traced.
+        beta: 0 or more; larger values come closer to `top_k`; 1 in the source; may be traced.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, a score is NaN or negative, beta is negative or
@@ -104,11 +104,11 @@ def softmax_top_k(
 ) -> Int[Array, " num"]:
     """Draws rows without replacement in proportion to exp(beta * score), in the order in which they are drawn.
 
-    They are the `top_k` of beta * score and independent standard Gumbel noise. O(n) time and memory. Source: Kirsch,
+    They are the `top_k` of beta * score plus independent standard Gumbel noise. O(n) time and memory. Source: Kirsch,
     Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal, Stochastic Batch Acquisition, 2021.
 
     Args:
-        beta: 0 or more; larger ones come nearer to `top_k`, and 0 draws uniformly; 1 in the source; may be traced.
+        beta: 0 or more; larger values come closer to `top_k`, and 0 draws uniformly; 1 in the source; may be traced.
 
     Raises:
         ValueError: `num` is not in [1, rows left], the shapes differ, a score is NaN, beta is negative or not finite.
@@ -128,20 +128,20 @@ def cluster_margin(
     num_clusters: int,
     num_candidates: int,
 ) -> Int[Array, " num"]:
-    """Selects among the rows of the highest scores, a row of each of their clusters in turn.
+    """Selects among the rows with the highest scores, one row from each of their clusters in turn.
 
-    The candidates are the `top_k` by score. Their clusters take turns, those of the fewest candidates first, then the
-    lowest: in its turn a cluster gives a random one of the candidates that it has left, until `num` are selected.
-    Inside a caller's `jit` rows of clusters outside the range are not selected, and n stands for each row that is
-    missing. O(n + m log m + k) time, where m is the number of candidates and k that of clusters, and O(n + k) memory.
+    The candidates are the `top_k` by score. Their clusters take turns, those with the fewest candidates first, then the
+    lowest: in its turn a cluster gives one of the candidates that it has left, at random, until `num` are selected.
+    Inside a caller's `jit` rows of clusters outside the range are not selected, and n stands for each missing row.
+    O(n + m log m + k) time, where m is the number of candidates and k that of clusters, and O(n + k) memory.
 
     Source: Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh and Kumar, Batch Active Learning at Scale,
     2021.
 
     Args:
-        scores: higher is less sure: `margin` in the source.
+        scores: higher where the classifier is less sure: `margin` in the source.
         clusters: cluster assignments, in [0, num_clusters).
-        num_clusters: number of clusters, empty ones among them.
+        num_clusters: number of clusters, including empty ones.
         num_candidates: `num` or more; all rows left where there are fewer.
 
     Raises:
@@ -175,13 +175,13 @@ def greedy_diverse(
 
     The distance to a set is that to its nearest member. Ties go to the lowest row. O(num n d) time, O(n d) memory.
     Source: Tonnaer (2017), section 3.4.3, where the score is alpha * uncertainty + beta * representativeness and
-    `weight` (1 - alpha - beta) over the largest distance.
+    `weight` is (1 - alpha - beta) over the largest distance.
 
     Args:
         points: what `distance` takes, such as an array [n d], or a pair (mu, log_sigma).
         distance: from all rows to one point, such as `distances.euclidean_to_point`. Outside `jit` a closure is called
-            for one row after the other, and so is a function of a script or notebook, whose globals may change; one
-            that can be imported is compiled with the loop, and what it reads of its module is read once.
+            for one row after the other, and so is a function defined in a script or notebook, whose globals may change.
+            One that can be imported is compiled with the loop, and reads its module's globals once.
         weight: of the distance, 0 or more; may be traced.
 
     Raises:
@@ -204,7 +204,7 @@ def greedy_diverse(
 def nearest_to(
     points: Float[Array, "n d"], taken: Bool[Array, " n"], *, targets: Float[Array, "num d"]
 ) -> Int[Array, " num"]:
-    """Selects for one target after the other the nearest row left, by Euclidean distance; ties go to the lowest row.
+    """Selects the nearest row left to each target in turn, by Euclidean distance; ties go to the lowest row.
 
     Args:
         targets: points, in the order in which they select.
@@ -267,7 +267,7 @@ def _greedy(
     distance: Callable[[PyTree, PyTree], Float[Array, " n"]],
     weight: Float[Array, ""] | float,
 ) -> _Carry:
-    """Returns the selection; `distance` is called as the caller would, on arrays that lie as the caller's do."""
+    """Returns the selection; `distance` is called as the caller would call it, on arrays placed as the caller's are."""
 
     def select(index, step):
         return _next_step(step.carry, distance(points, step.point), scores, points, weight, index)
@@ -304,7 +304,7 @@ def _next_step(
     index: Int[Array, ""] | int,
 ) -> _Step:
     row = carry.rows[index - 1]
-    # A row without a distance comes last; a selected one that has none, not even to itself, moves no other.
+    # A row without a distance comes last; a selected one that has none, not even to itself, affects no other.
     has_none = jnp.isnan(_sharding.take_row(to_row, row))
     is_marked = jnp.isnan(to_row) & (~has_none | (jnp.arange(len(to_row)) == row))
     nearest = jnp.where(to_row < carry.nearest, to_row, carry.nearest)
@@ -330,7 +330,7 @@ def _with_best(carry, gains, points, index):
 
 
 def _is_importable(function):
-    """Returns whether a function is the same each time that its module names it, unlike a closure.
+    """Returns whether a function is the one that its module has under its name, unlike a closure.
 
     In a notebook it may be the same object and read other globals.
     """
@@ -347,7 +347,7 @@ def _best_left(scores, taken):
 
 
 def _open_scores(scores, taken):
-    """Returns finite scores or inf of the rows left, and -inf of those taken; of one zero, since -0.0 sorts below."""
+    """Returns finite scores or inf for the rows left, and -inf for those taken; -0.0 sorts below 0, and becomes 0."""
     lowest = _lowest(scores)
     # The lowest finite score is above one of -inf, which takes its place.
     finite = jnp.maximum(scores, np.nextafter(lowest, lowest.dtype.type(0)))

@@ -1,8 +1,8 @@
-"""t-SNE: the probability of each pair of rows to be neighbours, and how far latents are from the same probabilities.
+"""t-SNE: the probability that two rows are neighbours, and how far latents are from having the same probabilities.
 
 P and Q are [n n], symmetric, with a diagonal of zero and a sum of 1. Distances are sums of squared differences: those
-of a matrix product err by a rounding of the rows' squares, which the calibration magnifies where a row has more near
-copies than its perplexity. With images 0.001 apart at each pixel, two thirds of its probability went astray.
+from a matrix product have an error of a rounding of the rows' squares, which the calibration magnifies where a row has
+more near copies than its perplexity. With images 0.001 apart at each pixel, two thirds of its probability went astray.
 
 Source: van der Maaten and Hinton, Visualizing Data using t-SNE (2008), sections 2 and 3.
 """
@@ -20,9 +20,9 @@ from latent_al.kernels._loops import fori_loop
 from latent_al.kernels.distances import squared_euclidean_to_point
 
 NUM_STEPS = 10
-"""Of the search for a precision: as many as any set tried has needed to be within 1e-3 of its perplexity."""
+"""Steps of the search for a precision: as many as any set tried has needed to be within 1e-3 of its perplexity."""
 TOLERANCE = 1e-5
-"""Nats from the target at which a row's search stands still, as scikit-learn's stops."""
+"""Nats from the target at which a row's search stops, as in scikit-learn."""
 
 
 class _Entropy(NamedTuple):
@@ -57,12 +57,12 @@ def joint_probabilities(points: Float[Array, "n d"], *, perplexity: Float[Array,
 def conditional_probabilities(
     sq_distances: Float[Array, "n n"], *, perplexity: Float[Array, ""] | float
 ) -> Float[Array, "n n"]:
-    """Returns for each row a Gaussian over the other rows, of the width that gives it `perplexity`.
+    """Returns for each row a Gaussian over the other rows, with the width that gives it `perplexity`.
 
     Rows sum to 1, and the diagonal is zero.
 
-    Where the nearest neighbours of a row tie and are more than `perplexity`, they share all of it evenly; where all
-    other rows are fewer than `perplexity`, all of them do. A search finds the width, and its last steps carry the
+    Where more nearest neighbours of a row tie than `perplexity`, they share its probability evenly; where there are
+    fewer other rows than `perplexity`, all of them do. A search finds the width, and its last steps carry the
     derivatives, up to the third.
 
     Args:
@@ -93,7 +93,7 @@ def student_t(latents: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 @kernel(p=FINITE)
 def tsne_divergence(p: Float[Array, "n n"], latents: Float[Array, "n d"]) -> Float[Array, ""]:
-    """Returns KL(P || Q) in nats, at or above 0 but for roundings, where Q is `student_t(latents)`.
+    """Returns KL(P || Q) in nats, at least 0 up to rounding, where Q is `student_t(latents)`.
 
     Args:
         p: joint probabilities, with a diagonal of zero and a sum of 1.
@@ -127,7 +127,7 @@ def _calibrated(sq_distances, is_other, log_perplexity):
 
 
 def _bracket(gaps, log_perplexity):
-    """Returns log precisions of more and of less than the perplexity, unless ties keep it out of reach.
+    """Returns log precisions that give more and less than the perplexity, unless ties keep it out of reach.
 
     By Jensen's inequality the entropy is at least log(n - 1) - precision * mean gap. Where the smallest gap has
     exp(-17) / n of the weight of the nearest, a float32 sees nothing but the nearest and their ties.
@@ -144,7 +144,7 @@ def _bracket(gaps, log_perplexity):
 def _search(gaps, is_other, log_perplexity, reach):
     """Returns the log precision in [-reach, reach].
 
-    Steps are Newton's, and halves of the bracket where those leave it or stall.
+    Steps are Newton's, or halve the bracket where those leave it or stall.
     """
 
     def step(_, state):
@@ -162,9 +162,9 @@ def _search(gaps, is_other, log_perplexity, reach):
 
 
 def _polished(gaps, is_other, log_perplexity, log_precision):
-    """Returns the precision after two more steps, which carry the derivatives of the root; none without a root.
+    """Returns the precision after two more steps, which carry the derivatives of the root; no steps without a root.
 
-    A step of Newton's carries the first derivative, a second one the next two.
+    A Newton step carries the first derivative, a second one the next two.
     """
     for _ in range(2):
         entropy = _entropy(gaps, is_other, log_precision)

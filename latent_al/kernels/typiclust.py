@@ -1,4 +1,4 @@
-"""Typical rows of clusters: those in whose neighbourhood other rows lie densely.
+"""Typical rows of clusters: those in a dense neighbourhood of other rows.
 
 Source: Hacohen, Dekel and Weinshall, Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets, 2022.
 """
@@ -39,14 +39,14 @@ def typicality(
     """Returns 1 / mean Euclidean distance of each row to its nearest neighbours in its cluster, in [0, inf].
 
     These are the min(`num_neighbours`, rows of the cluster - 1) nearest of the other rows. Rows without neighbours have
-    typicality 0, and those that equal all of theirs inf. Products choose the neighbours, to some 1e-6 of the largest
-    squared distance among those compared; differences measure these. O(d s) time, where s is the sum of the clusters'
-    squared sizes, and O(n) memory.
+    typicality 0, and rows that equal all of their neighbours inf. Neighbours are chosen by products, to within some
+    1e-6 of the largest squared distance among those compared, and measured by differences. O(d s) time, where s is the
+    sum of the clusters' squared sizes, and O(n) memory.
 
     Args:
         clusters: cluster assignments, any integers.
         included: rows that are, and have, neighbours.
-        num_neighbours: at most.
+        num_neighbours: largest number of neighbours.
 
     Raises:
         ValueError: `num_neighbours` is below 1, the shapes differ, or a coordinate is NaN, infinite or too large to
@@ -71,15 +71,15 @@ def most_typical(
 
     Among such clusters the largest comes first, then the lowest; ties of `typicality` go to the lowest row. Clusters of
     fewer than `FEW_ROWS` come last of all, as they are outliers. Inside a caller's `jit` rows of clusters outside the
-    range come after all others, by row, and n stands for each row that is missing. O(num (n + k log k)) time besides
-    `typicality` of the clusters selected from, O(n) memory.
+    range come after all others, by row, and n stands for each missing row. O(num (n + k log k)) time, besides that of
+    `typicality` for the clusters selected from, and O(n) memory.
 
     Args:
         taken: rows that may not be selected.
         num: rows to select.
         clusters: cluster assignments, in [0, num_clusters).
-        included: rows that count in sizes and as neighbours, among them all that may be selected.
-        num_clusters: number of clusters, empty ones among them.
+        included: rows that count in sizes and as neighbours, including all that may be selected.
+        num_clusters: number of clusters, including empty ones.
         num_neighbours: as in `typicality`.
 
     Raises:
@@ -120,7 +120,7 @@ def _typicality(points, clusters, included, num_neighbours, num_tiles):
     size = len(points)
     tile = min(TILE, size)
     still = jax.lax.stop_gradient(points)
-    # Cluster by cluster: a tile is compared with the clusters of its own rows, which lie about it.
+    # Sorted by cluster: a tile is compared with the clusters of its own rows, which lie around it.
     order = jnp.lexsort((clusters, ~included)).astype(jnp.int32)
     num_included = included.sum(dtype=jnp.int32)
     clusters = jnp.where(jnp.arange(size) < num_included, clusters[order], jnp.iinfo(clusters.dtype).max)

@@ -1,7 +1,7 @@
 """Uncertainty of a classifier about each row: in [0, 1], 1 = most uncertain.
 
-Outside `jit` what is not a probability, such as a logit, is refused. Values are clamped, since the probabilities of a
-row sum to 1 but for a rounding.
+Outside `jit`, values that are not probabilities, such as logits, are refused. Results are clamped, since the
+probabilities of a row sum to 1 only up to rounding.
 
 Source: Settles, Active Learning Literature Survey (2009), section 3.1, scaled to [0, 1].
 """
@@ -38,7 +38,7 @@ def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         probs: class probabilities; each row sums to 1.
 
     Raises:
-        ValueError: fewer than two classes, or a row is not of probabilities.
+        ValueError: there are fewer than two classes, or a row does not hold probabilities.
     """
     check_classes(probs)
     return clamped(1 - probs.max(axis=1))
@@ -48,13 +48,13 @@ def least_confident(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
 def margin(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
     """Returns one minus the gap between the two largest class probabilities, in [0, 1].
 
-    Its gradient is that of the two largest; of equal ones, of the first.
+    Its gradient is that of the two largest; among equal ones, that of the first.
 
     Args:
         probs: class probabilities; each row sums to 1.
 
     Raises:
-        ValueError: fewer than two classes, or a row is not of probabilities.
+        ValueError: there are fewer than two classes, or a row does not hold probabilities.
     """
     check_classes(probs)
     largest = _top_two(probs)
@@ -69,7 +69,7 @@ def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
         probs: class probabilities; each row sums to 1.
 
     Raises:
-        ValueError: fewer than two classes, or a row is not of probabilities.
+        ValueError: there are fewer than two classes, or a row does not hold probabilities.
     """
     return _entropy(probs)
 
@@ -78,18 +78,18 @@ def entropy(probs: Float[Array, "n c"]) -> Float[Array, " n"]:
 def mutual_information(
     key: PRNGKeyArray, predict: Callable[[PRNGKeyArray], Float[Array, "n c"]], *, num_draws: int
 ) -> Float[Array, " n"]:
-    """Returns the mutual information of a row's class and the model over log(c), in [0, 1].
+    """Returns the mutual information between a row's class and the model over log(c), in [0, 1].
 
-    It is the entropy of the mean prediction less the mean entropy. O(n c) memory: one model predicts after the other.
-    Outside `jit` nothing is compiled but what `predict` compiles.
+    It is the entropy of the mean prediction minus the mean entropy. O(n c) memory: the models predict one after the
+    other. Outside `jit` nothing is compiled except what `predict` compiles.
     Source: Houlsby et al., Bayesian Active Learning for Classification and Preference Learning (2011).
 
     Args:
-        predict: from a key to the class probabilities under a model drawn with it; each row sums to 1.
-        num_draws: models to draw.
+        predict: maps a key to the class probabilities under a model drawn with it; each row sums to 1.
+        num_draws: number of models to draw.
 
     Raises:
-        ValueError: fewer than two draws, fewer than two classes, or a row is not of probabilities.
+        ValueError: there are fewer than two draws or fewer than two classes, or a row does not hold probabilities.
     """
     if num_draws < 2:
         raise ValueError(f"num_draws is {num_draws}; expected 2 or more: one model agrees with itself.")
@@ -112,7 +112,7 @@ def mutual_information(
 
 
 def entropy_terms(probs: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns -p log(p), with a finite gradient at the zeros of a softmax that saturates, whose own is zero there."""
+    """Returns -p log(p), with a finite gradient at 0, where a saturated softmax has a gradient of zero."""
     return -probs * jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
 
 
@@ -133,7 +133,7 @@ def _entropy(probs):
 
 @jax.custom_jvp
 def _top_two(probs):
-    """Returns the two largest of each row in one pass, without a copy from which the largest are taken out."""
+    """Returns the two largest values of each row in one pass, without a copy of the array less its largest values."""
     none = jnp.array(-jnp.inf, probs.dtype)
     return jax.lax.reduce(_TopTwo(probs, jnp.full_like(probs, none)), _TopTwo(none, none), _two_largest, (1,))
 
