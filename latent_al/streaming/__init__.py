@@ -1,7 +1,7 @@
 """Latents larger than memory: kept on disk, or generated, and read block by block.
 
 The functions select the same rows as those of `kernels`. Row numbers are int64, since there may be more rows than
-int32 holds, which is the limit of the kernels, and of `random_partitions`, whose draws are a kernel's.
+int32 can number. That is the limit of the kernels, and of `random_partitions`, whose draws are made by a kernel.
 """
 
 from latent_al.types import require

@@ -16,7 +16,7 @@ CANDIDATES = 2**16
 """Rows, kept in memory, among which rows are selected between two passes."""
 
 CENTRES = 128
-"""Rows to which the distances are measured in one program, and rows that one selects, at most."""
+"""The largest number of rows to which one program measures distances, and that one program selects."""
 
 TILE = 512
 """Rows that stay in cache while they are compared with one centre after the other."""
@@ -54,23 +54,23 @@ def farthest_first(
 ) -> Int[np.ndarray, " num"]:
     """Selects row by row the one farthest, by Euclidean distance, from all rows taken or selected: greedy k-center.
 
-    The rows of `kernels.farthest_first`, but for ties within rounding; ties go to the lowest row. Distances are those
-    of differences, which do not cancel. Each pass over the latents brings the distances of all rows up to date, and
-    keeps the farthest rows as candidates; rows are selected among these for as long as the best of them is above all
-    other rows, since distances only shrink. Before the first pass the latents of the rows taken are read.
+    The rows are those of `kernels.farthest_first`, except for ties within rounding; ties go to the lowest row.
+    Distances are computed from differences, which do not cancel. Each pass over the latents updates the distances of
+    all rows, and keeps the farthest rows as candidates. Rows are selected from these for as long as the best of them is
+    above all other rows, since distances only shrink. The latents of the rows taken are read before the first pass.
 
-    Besides blocks it needs O(n) memory, one distance of each row, and the latents of the candidates and of the rows
+    Besides blocks it needs O(n) memory, for one distance per row, and the latents of the candidates and of the rows
     taken.
 
     Source: Gonzalez, Clustering to minimize the maximum intercluster distance (1985).
 
     Args:
         first: the row to begin with where nothing is taken.
-        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
+        block_bytes: bytes in a block of latents; by default, `stream.blocks` chooses.
 
     Raises:
         BadInput: `num` is not in [1, rows left], `first` is no row, a coordinate is NaN, infinite or too large to
-            square, or what `stream.blocks` refuses.
+            square, or `stream.blocks` raises it.
     """
     taken = check_open(source, taken, num)
     if not 0 <= first < source.num_rows:
@@ -90,7 +90,7 @@ def farthest_first(
 
 
 class _Farthest:
-    """The farthest rows of the blocks seen so far, which come by ascending rows."""
+    """The farthest rows of the blocks seen so far, which come in ascending order of rows."""
 
     def __init__(self):
         self.parts = []
@@ -111,7 +111,7 @@ class _Farthest:
 
 
 def _pass(source, sq_distances, centres, block_bytes):
-    """Brings all distances up to date with new centres, in place, and returns the candidates."""
+    """Updates all distances with new centres, in place, and returns the candidates."""
     farthest = _Farthest()
     batches = [centres[start : start + CENTRES] for start in range(0, len(centres), CENTRES)]
     batches = [_Centres(jnp.asarray(_padded(batch, CENTRES, 0)), len(batch)) for batch in batches]
@@ -128,7 +128,7 @@ def _pass(source, sq_distances, centres, block_bytes):
 
 
 def _selected(candidates, left):
-    """Returns the candidates to select until a row that is no candidate may be the farthest."""
+    """Returns the candidates to select before a row that is not a candidate may be the farthest."""
     ordered = candidates.at(np.argsort(candidates.rows[:CANDIDATES]))
     bound = _Bound(-np.inf, 0)
     if len(candidates.rows) > CANDIDATES:
@@ -148,7 +148,7 @@ def _selected(candidates, left):
 
 @jax.jit
 def _nearest(points, sq_distances, centres):
-    """Returns squared distances brought up to date with further centres, tile by tile."""
+    """Returns squared distances updated with further centres, tile by tile."""
     size = len(points)
     missing = -size % TILE
 
@@ -171,8 +171,8 @@ def _ahead(points, sq_distances, bound, most):
     Args:
         points: the candidates, by ascending row.
         sq_distances: of the candidates.
-        bound: the largest squared distance of any other row, and how many candidates are of a lower row than that one.
-        most: candidates to select.
+        bound: the largest squared distance of any other row, and the number of candidates with a lower row than that.
+        most: largest number of candidates to select.
     """
 
     def is_best(ahead):

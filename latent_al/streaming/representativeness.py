@@ -1,7 +1,7 @@
-"""Representativeness of latents that are read block by block: those of the measures that need sums over the set only.
+"""Representativeness of latents that are read block by block: the measures that need only sums over the set.
 
 The values are those of `kernels.representativeness`, within rounding: in [0, 1], the larger, the more representative.
-Besides blocks each needs O(n) memory, the value of each row. The Euclidean density is quadratic in n and is not here.
+Besides blocks each needs O(n) memory, for the value of each row. The Euclidean density, quadratic in n, is not here.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def cosine_density(points: Source, *, block_bytes: int | None = None) -> Float[n
     """Returns the mean cosine similarity to all rows, as (1 + mean) / 2. Two passes.
 
     Raises:
-        BadInput: a row is zero, NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: a row is zero, NaN or infinite, or `stream.blocks` raises it.
     """
     mean = _means(_units, [points], None, block_bytes)[0]
     return _values(_cosine_values, [points], mean, block_bytes)
@@ -47,7 +47,7 @@ def squared_euclidean_density(points: Source, *, block_bytes: int | None = None)
     """Returns one minus the mean squared Euclidean distance to all rows, over the largest such mean. Two passes.
 
     Raises:
-        BadInput: all rows are equal, one is NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: all rows are equal, one is NaN or infinite, or `stream.blocks` raises it.
     """
     origin = _first(points)
     mean = _means(_about, [points], origin, block_bytes)[0]
@@ -62,8 +62,7 @@ def jeffreys_density(mu: Source, log_sigma: Source, *, block_bytes: int | None =
     Three passes.
 
     Raises:
-        BadInput: all rows are equal, one is NaN or infinite, the sources differ in width, or what `stream.blocks`
-            refuses.
+        BadInput: all rows are equal, one is NaN or infinite, the sources differ in width, or `stream.blocks` raises it.
     """
     _check_widths(mu, log_sigma)
     sources = [mu, log_sigma]
@@ -77,8 +76,8 @@ def kl_to_prior(mu: Source, log_sigma: Source, *, block_bytes: int | None = None
     """Returns one minus KL(N(mu, diag(sigma^2)) || N(0, I)) over its largest value. One pass.
 
     Raises:
-        BadInput: all rows are N(0, I), one is NaN or infinite, the sources differ in width, or what `stream.blocks`
-            refuses.
+        BadInput: all rows are N(0, I), one is NaN or infinite, the sources differ in width, or `stream.blocks` raises
+            it.
     """
     _check_widths(mu, log_sigma)
     return _reversed(_values(_kl_values, [mu, log_sigma], None, block_bytes), "all rows are N(0, I)")
@@ -88,7 +87,7 @@ def closeness_to_origin(points: Source, *, block_bytes: int | None = None) -> Fl
     """Returns one minus the Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
-        BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: all rows are zero, one is NaN or infinite, or `stream.blocks` raises it.
     """
     return _reversed(_values(_norms, [points], None, block_bytes), "all rows are zero")
 
@@ -97,7 +96,7 @@ def squared_closeness_to_origin(points: Source, *, block_bytes: int | None = Non
     """Returns one minus the squared Euclidean distance to the origin over its largest value. One pass.
 
     Raises:
-        BadInput: all rows are zero, one is NaN or infinite, or what `stream.blocks` refuses.
+        BadInput: all rows are zero, one is NaN or infinite, or `stream.blocks` raises it.
     """
     return _reversed(_values(_squares, [points], jnp.zeros(points.width), block_bytes), "all rows are zero")
 
@@ -192,7 +191,7 @@ def _block_sums(function, count, latents, statistics):
 @partial(jax.jit, static_argnums=0)
 def _block_values(function, count, latents, statistics):
     exists = jnp.arange(len(latents[0]))[:, None] < count
-    # The zeros beyond may have no value, which `jax_debug_nans` takes for a fault.
+    # The zeros beyond may have no value, which `jax_debug_nans` would report as an error.
     return function([jnp.where(exists, part, part[:1]) for part in latents], statistics)
 
 

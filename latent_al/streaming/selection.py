@@ -14,10 +14,10 @@ from latent_al.streaming.stream import Source, blocks, check_open
 from latent_al.types import BadInput, Key
 
 Score = Callable[[Float[Array, "b d"]], Float[Array, " b"]]
-"""From the latents of a block to the score of each row by itself; jitted."""
+"""A jitted function from the latents of a block to the score of each row by itself."""
 
 MISSING = -1
-"""Stands for a row until so many have been seen."""
+"""A placeholder for a row until enough rows have been seen."""
 
 
 def top_k(
@@ -27,11 +27,11 @@ def top_k(
 
     Args:
         score: of a block; the last one ends in rows of zeros, whose scores are not used.
-        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
+        block_bytes: bytes in a block of latents; by default, `stream.blocks` chooses.
 
     Raises:
-        BadInput: `num` is not in [1, rows left], a score is NaN or not one of each row, or what `stream.blocks`
-            refuses.
+        BadInput: `num` is not in [1, rows left], a score is NaN, there is not one score for each row, or
+            `stream.blocks` raises it.
     """
     taken = check_open(source, taken, num)
     best = jnp.zeros(num, jnp.float32)
@@ -56,14 +56,14 @@ def random_partitions(
 ) -> Int[np.ndarray, " num"]:
     """Selects the best row of each of `num` random partitions: `kernels.random_partitions` of the scores.
 
-    One pass over the latents; besides, O(n) memory: each row's score and its place in the partitions.
+    One pass over the latents, and O(n) memory for each row's score and its place in the partitions.
 
     Args:
         score: of a block; the last one ends in rows of zeros, whose scores are not used.
-        block_bytes: of a block of latents; by default as `stream.blocks` chooses.
+        block_bytes: bytes in a block of latents; by default, `stream.blocks` chooses.
 
     Raises:
-        BadInput: there are more rows than a kernel takes, or as `top_k`.
+        BadInput: there are more rows than a kernel takes, or as for `top_k`.
     """
     if source.num_rows > MAX_ROWS:
         raise BadInput(
@@ -109,7 +109,7 @@ def _padded(scores, size):
 
 @jax.jit
 def _best(best, is_missing, scores, taken):
-    """Returns the best scores so far and of the block, and their places, beyond the last where none is left."""
+    """Returns the best scores of those so far and the block's, and their places, beyond the last where none is left."""
     scores = jnp.concatenate([best.astype(scores.dtype), scores])
     places = kernels.top_k(scores, jnp.concatenate([is_missing, taken]), len(best))
     return scores.at[places].get(mode="clip"), places

@@ -1,7 +1,7 @@
 """Latents on disk, written and read by TensorStore as zarr 3: chunks of whole rows, each with a checksum.
 
-TensorStore, unless told otherwise, reads a chunk that is missing as zeros, and does not write one that is zero. Here
-every chunk is written, and one that is missing, cut off or altered is refused.
+Unless told otherwise, TensorStore reads a missing chunk as zeros, and does not write a chunk of zeros. Here every chunk
+is written, and a chunk that is missing, cut off or altered is refused.
 """
 
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ from latent_al.streaming.stream import Reading
 from latent_al.types import BadInput
 
 CHUNK_BYTES = 2**24
-"""Of a chunk as it is written: large enough to be read at the disk's speed, and several to a block."""
+"""Bytes in a chunk as it is written: large enough to be read at the disk's speed, with several chunks to a block."""
 
 UNCOMPRESSED = {"bytes": 0, "crc32c": 4}
-"""Bytes that a codec adds to a chunk, of those that leave its size known beforehand."""
+"""Bytes that each codec adds to a chunk, for codecs that leave its size predictable."""
 
 
 class Latents:
@@ -39,10 +39,10 @@ class Latents:
         self.chunk_rows = store.chunk_layout.read_chunk.shape[0]
 
     def read(self, start: int, stop: int) -> Reading:
-        """Begins to read the rows [stop-start d], float32; `result()` waits for them.
+        """Starts reading the rows [stop-start d], float32; `result()` waits for them.
 
         Raises:
-            BadInput: from `result()`: a chunk that is missing, cut off or altered.
+            BadInput: from `result()`: a chunk is missing, cut off or altered.
         """
         return _Reading(self.path, self._store[start:stop].read())
 
@@ -73,14 +73,14 @@ def write_latents(
 
     Args:
         path: a folder that does not exist.
-        parts: of float32, together `num_rows` rows; one may be overwritten when the next is asked for.
+        parts: float32, `num_rows` rows in all; a part may be overwritten when the next is asked for.
         num_rows: n.
         width: d.
-        chunk_bytes: of a chunk; one row at least.
+        chunk_bytes: bytes in a chunk; a chunk has at least one row.
 
     Raises:
-        BadInput: something is at `path`, a part of another rank, type or width, more or fewer rows than said, no rows
-            or no dimensions.
+        BadInput: there is something at `path`, a part has another rank, type or width, there are more or fewer rows
+            than `num_rows`, or no rows or no dimensions.
     """
     path = Path(path)
     if num_rows < 1 or width < 1:
@@ -117,17 +117,17 @@ def write_latents(
 def open_latents(path: str | Path, num_rows: int | None = None, width: int | None = None) -> Latents:
     """Opens the latents at `path`: zarr 3, float32 [n d], in chunks of rows, as `write_latents` or others write them.
 
-    Whether all chunks are there is looked up at once, and also their size where they are not compressed; their content
-    is checked as it is read, where it has a checksum.
+    It checks at once that all chunks are there and, where they are not compressed, their size; content that has a
+    checksum is checked as it is read.
 
     Args:
         path: the folder of the array.
-        num_rows: n as expected; None takes any.
-        width: d as expected; None takes any.
+        num_rows: the expected n; None accepts any.
+        width: the expected d; None accepts any.
 
     Raises:
-        BadInput: nothing is there or no zarr 3, another rank, type or shape than expected, no rows, a chunk that is
-            missing or cut off.
+        BadInput: there is no zarr 3 array at `path`, it has another rank, type or shape than expected or no rows, or a
+            chunk is missing or cut off.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Blocks of rows, one after the other: the next is read while one is computed."""
+"""Blocks of rows, one after the other: the next one is read while the current one is processed."""
 
 import math
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from latent_al.runtime.mesh import available_memory
 from latent_al.types import BadInput
 
 BLOCK_BYTES = 2**26
-"""Of one block of one source, where memory allows: larger ones are not read sooner."""
+"""Bytes in a block of one source, where memory allows: larger blocks are not read faster."""
 
 SHARE = 16
-"""Blocks of each source that available memory is to hold: two are there at a time, the rest is what is made of one."""
+"""Blocks of each source that available memory must hold: two are there at a time, the rest is for work on one."""
 
 
 @runtime_checkable
 class Reading(Protocol):
-    """Rows on their way, such as a `concurrent.futures.Future`."""
+    """Rows that are being read, such as a `concurrent.futures.Future`."""
 
     def result(self) -> Float[np.ndarray, "b d"]: ...
 
@@ -33,7 +33,7 @@ class Source(Protocol):
     Attributes:
         num_rows: n.
         width: d.
-        chunk_rows: how many rows lie in one piece. Reads begin at multiples of it; 1 where there are no pieces.
+        chunk_rows: number of rows in one chunk. Reads begin at multiples of it; 1 where there are no chunks.
     """
 
     num_rows: int
@@ -41,7 +41,7 @@ class Source(Protocol):
     chunk_rows: int
 
     def read(self, start: int, stop: int) -> Reading:
-        """Begins to read the rows from `start` to `stop`, and does not wait for them."""
+        """Starts reading the rows from `start` to `stop`, without waiting for them."""
         ...
 
 
@@ -51,7 +51,7 @@ class Block(NamedTuple):
     Attributes:
         start: the first row.
         stop: the row after the last.
-        latents: of each source [b d], zero beyond `stop`: b is the same for all blocks, and one program serves them.
+        latents: of each source [b d], zero beyond `stop`: b is the same for all blocks, so one program serves them all.
     """
 
     start: int
@@ -59,22 +59,22 @@ class Block(NamedTuple):
     latents: tuple[Float[Array, "b _"], ...]
 
     def filled(self, values: np.ndarray, rest) -> np.ndarray:
-        """Returns the values [b] of these rows, of `values` [n], and `rest` beyond `stop`."""
+        """Returns these rows of `values` [n] as an array [b], with `rest` beyond `stop`."""
         values = values[self.start : self.stop]
         return np.pad(values, (0, len(self.latents[0]) - len(values)), constant_values=rest)
 
 
 def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
-    """Yields all rows of sources of one length, in order: one pass.
+    """Yields all rows of sources of equal length, in order: one pass.
 
     Args:
-        sources: of one length.
-        block_bytes: of a block of one source; by default 64 MiB, or less where little memory is available, and at
+        sources: of equal length.
+        block_bytes: bytes in a block of one source; by default 64 MiB, or less where little memory is available, and at
             least a chunk.
 
     Raises:
         BadInput: the sources differ in length, or one is empty; a chunk, or the rows from one place where chunks of all
-            sources begin to the next, are larger than `block_bytes`; a source reads something else than it says.
+            sources begin to the next, take more than `block_bytes`; a source reads something other than it declares.
     """
     num_rows = sources[0].num_rows
     if any(source.num_rows != num_rows for source in sources):
@@ -106,10 +106,10 @@ def rows_at(source: Source, rows: np.ndarray) -> Float[np.ndarray, "k d"]:
 
 
 def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> Bool[np.ndarray, " n"]:
-    """Returns the mask as one of bool.
+    """Returns the mask as an array of bool.
 
     Raises:
-        BadInput: `num` is not in [1, rows left], or `taken` not a mask of one row each.
+        BadInput: `num` is not in [1, rows left], or `taken` is not a mask with one value for each row.
     """
     taken = np.asarray(taken)
     if taken.shape != (source.num_rows,):
@@ -133,7 +133,7 @@ def _check_not_empty(source):
 
 
 def _block_bytes(sources):
-    # By powers of two, so that memory that is a little less does not change how sums are rounded.
+    # By powers of two, so that slightly less memory does not change how sums are rounded.
     size = BLOCK_BYTES
     available = available_memory(jax.devices()[0])
     while SHARE * len(sources) * size > available:
