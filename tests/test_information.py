@@ -45,10 +45,11 @@ def greedy(probs, num):
     return rows, min(leads)
 
 
-def test_batch_bald_is_exact_while_joint_classes_are_few():
+def test_batch_bald_is_exact_while_joint_classes_are_few(monkeypatch):
     """Over two tiles of rows and four blocks of joint classes: no key changes a row."""
     probs = draw_probs(1, num_draws=4, num_rows=260, num_classes=4)
-    assert (information.COLUMNS // 4, information.STATES) == (256, 256)
+    monkeypatch.setattr(information, "POOL_COLUMNS", 4 * 256)
+    assert information.STATES == 256
     rows, lead = greedy(probs, 6)
     assert lead > 1e-4
     for key in KEYS:
@@ -83,9 +84,44 @@ def test_sampled_gains_converge(num_samples):
     exact = weights @ given_classes
     errors = np.sqrt(weights @ (given_classes - exact) ** 2 / num_samples)
     rows = information._Rows(jnp.moveaxis(probs, 1, 0), jnp.float32(given_model))
-    states = information._states(sampled, jnp.int32(99), 4)
+    states = information._samples(sampled)
     gains = information._gains_of_shard(jax.tree.map(lambda leaf: leaf[None, None], rows), states)
     assert (np.abs(gains - (exact - given_model)) < 5 * errors + 1e-6).all()
+
+
+@pytest.mark.parametrize("disagreement", [0.1, 1.0, 3.0])
+def test_batch_bald_finds_the_largest_sampled_gain(monkeypatch, disagreement):
+    """Compares with all gains in float64, where eight rows are measured at a time and three tiles are bounded."""
+    probs = draw_probs(4, 6, 171, 3, disagreement)
+    monkeypatch.setattr(information, "COLUMNS", 3 * 8)
+    monkeypatch.setattr(information, "POOL_COLUMNS", 3 * 60)
+    taken = np.arange(171) % 7 == 0
+    rows = kernels.batch_bald(KEYS[0], probs, taken, 30, num_samples=48)
+    wide = in_float64(probs)
+    given_model = entropy_terms(wide).sum(axis=2).mean(axis=0)
+    joint = information._Joint(*jnp.zeros((2, 48, 6)))
+    for step, key in enumerate(jax.random.split(KEYS[0], 30)):
+        if step >= 4:
+            posterior = np.exp(np.float64(joint.sampled) - np.float64(joint.sampled).max(axis=1, keepdims=True))
+            posterior /= posterior.sum(axis=1, keepdims=True)
+            gains = entropy_terms(np.einsum("sk,knc->snc", posterior, wide)).sum(axis=2).mean(axis=0) - given_model
+            assert not taken[rows[step]]
+            np.testing.assert_allclose(gains[rows[step]], gains[~taken].max(), atol=2e-6)
+        taken = taken | (np.arange(171) == rows[step])
+        joint = information._with_row(key, joint, jnp.asarray(probs[:, rows[step]]))
+
+
+def test_merged_samples_bound_gains_from_above():
+    probs = jnp.asarray(draw_probs(5, num_draws=8, num_rows=50, num_classes=4))
+    joint = information._Joint(*jnp.zeros((2, 400, 8)))
+    columns, entropies = probs.reshape(8, -1), jnp.zeros(50)
+    for row, key in enumerate(jax.random.split(KEYS[1], 12)):
+        joint = information._with_row(key, joint, probs[:, row])
+        states = information._samples(joint)
+        gains = information._gains(columns, entropies, states)
+        bounds = information._gains(columns, entropies, information._merged(states))
+        assert (bounds > gains - 1e-6).all()
+        assert (bounds - gains).max() < 0.2 * gains.max()
 
 
 def test_batch_bald_does_not_select_what_tells_the_same():

@@ -15,13 +15,17 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_al.kernels._conditions import PROBABILITIES, ROWS_LEFT, check_draws, check_num
 from latent_al.kernels._kernel import kernel
-from latent_al.kernels._loops import fori_loop, scan
-from latent_al.kernels._sharding import gather, map_shards
+from latent_al.kernels._loops import fori_loop, one_by_one, scan, while_loop
+from latent_al.kernels._sharding import gather, map_shards, take_row
+from latent_al.kernels._sharding import top_k as largest
 from latent_al.kernels.selection import top_k
 from latent_al.kernels.uncertainty import entropy_terms
 
 COLUMNS = 1024
 """Classes of rows, c for each row, whose joint probabilities are computed at a time."""
+
+POOL_COLUMNS = 4096
+"""The same in a pass over the pool with few joint classes."""
 
 STATES = 256
 """Joint classes of the rows selected that are paired with those columns at a time."""
@@ -63,6 +67,14 @@ class _Carry(NamedTuple):
     blocked: Bool[Array, " n"]
 
 
+class _Search(NamedTuple):
+    """The search for the largest gain: bounds of all rows or, where they are measured, gains; -inf of blocked rows."""
+
+    upper: Float[Array, " n"]
+    is_measured: Bool[Array, " n"]
+    top: Int[Array, " t"]
+
+
 class _Deviations(NamedTuple):
     """The mean p of the probabilities over draws, and the draws' relative deviations from it, (p_k - p) / p."""
 
@@ -86,8 +98,11 @@ def batch_bald(
     source samples the first term and adds it to the entropy of the joint classes, which is the same for all candidates.
 
     Ties go to the lowest row, up to rounding. Inside a caller's `jit` rows that are not finite come last, and n stands
-    for each missing row. O(num n c k m) time for m joint classes, and memory for another copy of the predictions and
-    O(m (k + c)).
+    for each missing row.
+
+    Each exact row takes O(n c k m) time, for m joint classes. Beyond that, samples with the same most probable draw are
+    merged, which bounds the gains of all rows from above in O(n c k^2) time, since entropy is concave. Only rows whose
+    bounds may win are measured, in O(c k m) time each. Memory for another copy of the predictions and O(m (k + c)).
 
     Source: Kirsch, van Amersfoort and Gal, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
     Learning (2019).
@@ -106,23 +121,46 @@ def batch_bald(
     check_num(num, len(taken))
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; expected 1 or more.")
-    num_draws, _, num_classes = probs.shape
-    num_states = -(-num_samples // num_draws) * num_draws
-    rows = _Rows(jnp.moveaxis(probs, 1, 0), entropy_terms(probs).sum(axis=2).mean(axis=0))
-    tiles = map_shards(partial(_tiled, size=max(1, COLUMNS // num_classes)), rows)
-    width = -(-len(taken) // len(tiles.entropies))
+    return one_by_one(partial(_batch_bald, num=num, num_samples=num_samples))(key, jax.lax.stop_gradient(probs), taken)
 
-    def select(carry, step):
+
+def _batch_bald(key, probs, taken, *, num, num_samples):
+    num_draws, size, num_classes = probs.shape
+    num_states = -(-num_samples // num_draws) * num_draws
+    entropies = entropy_terms(probs).sum(axis=2).mean(axis=0)
+    rows = _Rows(jnp.moveaxis(probs, 1, 0), entropies)
+    tiles = map_shards(partial(_tiled, size=max(1, POOL_COLUMNS // num_classes)), rows)
+    width = -(-size // len(tiles.entropies))
+
+    def gains_of_all(states):
+        return gather(map_shards(_gains_of_shard, tiles, states)[:, :width], size)
+
+    def select(carry, step, find):
         key, index = step
-        states = _states(carry.joint, index, num_classes)
-        gains = gather(map_shards(_gains_of_shard, tiles, states)[:, :width], len(taken))
-        row = top_k(gains, carry.blocked, 1)[0]
+        row = find(carry, index)
         joint = _with_row(key, carry.joint, probs.at[:, row].get(mode="fill"))
         return _Carry(joint, carry.blocked.at[row].set(True, mode="drop")), row
 
+    def find_exactly(carry, index):
+        return top_k(gains_of_all(_every_state(carry.joint, index, num_classes)), carry.blocked, 1)[0]
+
+    def find_by_samples(carry, index):
+        del index
+        states = _samples(carry.joint)
+
+        def measure(places):
+            return _gains(probs[:, places].reshape(num_draws, -1), entropies[places], states)
+
+        bounds = gains_of_all(_merged(states))
+        return _row_of_largest(bounds, carry.blocked, measure, max(1, COLUMNS // num_classes))
+
     nothing = jnp.zeros((num_states, num_draws), probs.dtype)
-    steps = jax.random.split(key, num), jnp.arange(num)
-    return scan(select, _Carry(_Joint(nothing, nothing), taken), steps)[1]
+    keys, steps = jax.random.split(key, num), jnp.arange(num)
+    split = min(num, _num_exact(num_states, num_classes))
+    start = _Carry(_Joint(nothing, nothing), taken)
+    carry, first = scan(partial(select, find=find_exactly), start, (keys[:split], steps[:split]))
+    _, last = scan(partial(select, find=find_by_samples), carry, (keys[split:], steps[split:]))
+    return jnp.concatenate([first, last])
 
 
 @kernel(probs=PROBABILITIES, target_probs=PROBABILITIES)
@@ -160,17 +198,58 @@ def _num_exact(num_states, num_classes):
     return num_rows
 
 
-def _states(joint, num_selected, num_classes):
-    """Returns the joint classes of the rows selected, all of them or a sample."""
+def _every_state(joint, num_selected, num_classes):
+    """Returns all joint classes of the rows selected."""
     num_states, num_draws = joint.every.shape
-    num_exact = _num_exact(num_states, num_classes)
-    is_exact = num_selected < num_exact
-    logs = jnp.where(is_exact, joint.every, joint.sampled)
-    size = jnp.where(is_exact, num_classes ** jnp.minimum(num_selected, num_exact - 1), num_states)
-    weights = jnp.where(is_exact, jnp.exp(jax.nn.logsumexp(logs, axis=1)) / num_draws, 1 / num_states)
+    weights = jnp.exp(jax.nn.logsumexp(joint.every, axis=1)) / num_draws
+    # The power of more rows would overflow.
+    size = num_classes ** jnp.minimum(num_selected, _num_exact(num_states, num_classes) - 1)
     weights = jnp.where(jnp.arange(num_states) < size, weights, 0)
-    posterior, weights = _tiled((jax.nn.softmax(logs, axis=1), weights), STATES)
+    posterior, weights = _tiled((jax.nn.softmax(joint.every, axis=1), weights), STATES)
     return _States(posterior, weights, -(-size // weights.shape[1]))
+
+
+def _samples(joint):
+    """Returns the samples of the joint classes of the rows selected."""
+    weights = jnp.full_like(joint.sampled[:, 0], 1 / len(joint.sampled))
+    posterior, weights = _tiled((jax.nn.softmax(joint.sampled, axis=1), weights), STATES)
+    return _States(posterior, weights, jnp.int32(len(weights)))
+
+
+def _merged(states):
+    """Returns the states with those of the same likeliest draw merged into one.
+
+    Entropy is concave, so no gain given the merged states is below the one given all of them.
+    """
+    num_draws = states.posterior.shape[2]
+    posterior, weights = states.posterior.reshape(-1, num_draws), states.weights.reshape(-1)
+    is_likeliest = posterior.argmax(axis=1)[:, None] == jnp.arange(num_draws)[None, :]
+    shares = jnp.where(is_likeliest, weights[:, None], 0)
+    totals = shares.sum(axis=0)
+    means = jnp.matmul(shares.T, posterior, precision="highest") / jnp.where(totals > 0, totals, 1)[:, None]
+    return _States(means[None], totals[None], jnp.int32(1))
+
+
+def _row_of_largest(bounds, blocked, measure, num):
+    """Returns the row with the largest gain, of which `bounds` are bounds; `measure` returns the gains of some rows.
+
+    Rows that are not finite come last, and n stands for a row where all are blocked.
+    """
+    is_measured = blocked | jnp.isnan(bounds)
+    upper = jnp.where(blocked, -jnp.inf, jnp.where(jnp.isnan(bounds), -1, bounds))
+
+    def search(upper, is_measured):
+        return _Search(upper, is_measured, largest(upper, min(num, len(upper)))[1])
+
+    def refine(state):
+        gains = jnp.where(state.is_measured[state.top], state.upper[state.top], measure(state.top))
+        return search(state.upper.at[state.top].set(gains), state.is_measured.at[state.top].set(True))
+
+    def is_open(state):
+        return ~take_row(state.is_measured, state.top[0])
+
+    end = while_loop(is_open, refine, search(upper, is_measured))
+    return jnp.where(take_row(end.upper, end.top[0]) > -jnp.inf, end.top[0], len(upper)).astype(jnp.int32)
 
 
 def _with_row(key, joint, probs):
@@ -187,16 +266,20 @@ def _gains_of_shard(tiles, states):
     """Returns the information in nats that the classes of rows add, one by one, to those of the rows selected."""
 
     def of_tile(tile):
-        columns = jnp.moveaxis(tile.probs, 1, 0).reshape(tile.probs.shape[1], -1)
-
-        def add(block, sums):
-            probs = jnp.matmul(states.posterior[block], columns, precision="highest")
-            return sums + jnp.matmul(states.weights[block], entropy_terms(probs), precision="highest")
-
-        sums = fori_loop(0, states.num_blocks, add, jnp.zeros_like(columns[0]))
-        return sums.reshape(len(tile.entropies), -1).sum(axis=1) - tile.entropies
+        return _gains(jnp.moveaxis(tile.probs, 1, 0).reshape(tile.probs.shape[1], -1), tile.entropies, states)
 
     return jax.lax.map(of_tile, jax.tree.map(lambda leaf: leaf[0], tiles)).reshape(-1)
+
+
+def _gains(columns, entropies, states):
+    """Returns the gains of rows whose class probabilities under k draws are the `columns` [k n*c]."""
+
+    def add(block, sums):
+        probs = jnp.matmul(states.posterior[block], columns, precision="highest")
+        return sums + jnp.matmul(states.weights[block], entropy_terms(probs), precision="highest")
+
+    sums = fori_loop(0, states.num_blocks, add, jnp.zeros_like(columns[0]))
+    return sums.reshape(len(entropies), -1).sum(axis=1) - entropies
 
 
 def _epig_of_shard(probs, targets):
