@@ -7,7 +7,7 @@ Examples, in a terminal:
   python launch.py --config=configs/digits_vae.py --config.num_seeds=50
   python launch.py --config=configs/folder.py --config.data.root=photos
 
-Configs; the head of each file has its commands, its sizes and its result:
+Configs; the top of each file gives its commands, sizes and results:
 
   digits_vae                  margin against random on digits, half a minute
   folder                      your own images: which to label first, and next
@@ -22,7 +22,7 @@ Configs; the head of each file has its commands, its sizes and its result:
   cifar10_vae                 margin and greedy batches on CIFAR-10 in grey
 
 --config.KEY=VALUE changes a key, and --describe lists all keys. A command that
-was stopped continues when it is given again.
+was stopped continues when it is run again.
 """
 
 import shlex

@@ -4,11 +4,11 @@
     python launch.py --config=configs/cifar100_ibal.py:cifar10_folder --config.data.root=DIR
 
     full            CIFAR-100, up to 250 labels, 5 seeds, as in the paper; for a GPU
-    cifar10_folder  DIR/train/CLASS/* and DIR/test/CLASS/*, small, and a narrow network; 14 minutes on two CPU cores
+    cifar10_folder  small images in DIR/train/CLASS/* and DIR/test/CLASS/*, narrow network; 14 minutes on two CPU cores
     smoke           the tiny size that tests launch, on a folder too
 
-Expect of `cifar10_folder` some 24 % of 10 classes with 250 labels, by random as by the others. docs/results.md has the
-rest.
+Expect about 24 % on the 10 classes of `cifar10_folder` with 250 labels, from random and from the others alike.
+docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/cifar10_vae.py --config.data.root=DIR    # DIR/train/CLASS/* and DIR/test/CLASS/*
 
-Any folder of small images with even sides will do. The convolutional VAE with 50 dimensions and the
-MLP of Tonnaer (2017), 1,000 labels.
+Any folder of small images with even sides will do. It uses the convolutional VAE with 50 dimensions and the MLP of
+Tonnaer (2017), and 1,000 labels.
 """
 
 from ml_collections import ConfigDict, config_dict

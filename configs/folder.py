@@ -2,14 +2,14 @@
 
     python launch.py --config=configs/folder.py --config.data.root=IMAGES --workdir=runs/mine
 
-The first call learns a latent space from the images, and asks for an initial labelled set and an audit slice; label
-them as docs/labelling.md shows, and give the same command again: it trains, tells how good it is, and asks the next
-batch. 5,000 images of 32 x 32 take half a minute to the first question on two CPU cores, and each round some ten
-seconds.
+The first call learns a latent space from the images, and asks for an initial labelled set and an audit slice. Label
+them as docs/labelling.md shows, and run the same command again: it trains, reports how good it is, and asks for the
+next batch. With 5,000 images of 32 x 32 the first question comes after half a minute on two CPU cores, and each round
+takes about ten seconds.
 
     python launch.py --config=configs/folder.py:pretrained --config.data.root=IMAGES --config.encoder.root=NETWORK
 
-takes the latents of a pretrained network, which photographs do far better with; docs/labelling.md says how to get one.
+uses the latents of a pretrained network, which work far better for photographs; docs/labelling.md says how to get one.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -37,10 +37,10 @@ def get_config(size="full"):
         epochs=10 if smoke else 60,
         batch_size=20,
     )
-    # On photographs hardly any strategy is ahead of random by such latents; on digits this one is: docs/results.md.
+    # With such latents hardly any strategy is ahead of random on photographs; on digits this one is: docs/results.md.
     strategy = dict(name="uncertainty", measure="margin", pick="top_k")
     if size == "pretrained":
-        # The network reads the files at a size of its own; data.size is that of pictures that stand in for lost files.
+        # The network reads the files at its own size; data.size is that of the pictures that stand in for lost files.
         encoder, side = dict(name="onnx", root=config_dict.placeholder(str)), 64
         classifier = dict(name="logistic_regression")
         # Ahead of random from 50 to 500 labels of photographs, and quick: docs/which_strategy.md.
@@ -53,7 +53,7 @@ def get_config(size="full"):
             data=dict(root=config_dict.placeholder(str), size=(side, side), channels=3),
             # ("cat", "dog") refuses any other label; () lets classes appear as people name them.
             classes=(),
-            # Images drawn at random that are labelled only to measure accuracy; all else is chosen.
+            # Images drawn at random, labelled only to measure accuracy; all other images are chosen.
             audit=20 if smoke else 100,
             num_initial=10 if smoke else 50,
             query_size=10 if smoke else 50,

@@ -3,26 +3,27 @@
     python launch.py --config=configs/mnist_latent_sampling.py:cpu --config.data.root=DIR --encoders=runs/encoders
     python launch.py --config=configs/mnist_latent_sampling.py:cpu-unbalanced-100 --encoders=runs/encoders
 
-A size, then what is changed in it, joined by dashes: `unbalanced` overwrites odd digits with perturbed even ones, `100`
-chooses 100 images in place of 1,000, `mlp` judges by a perceptron on the latents in place of a CNN on the images,
-`readings` compares other readings of the paper's best sampler, and `trainings` five trainings of the VAE with each of
-two weights of the divergence to the prior, 1 and the original's 1/64, on the original's training images and copies,
-with its 800 steps of the judge. `shares` is its control: the pool has the class shares of the query set that the paper
-reports 85.0 % for, and the query set is random. `starts` goes on from four query sets with ten rounds by margin.
-Without a root MNIST comes from TensorFlow Datasets; for `unbalanced` it is --config.data.source.root.
+The part after the colon is a size, then changes to it, joined by dashes. `unbalanced` overwrites odd digits with
+perturbed even ones. `100` chooses 100 images instead of 1,000. `mlp` judges with a perceptron on the latents instead of
+a CNN on the images. `readings` compares other readings of the paper's best sampler. `trainings` compares five trainings
+of the VAE with each of two weights of the divergence to the prior, 1 and the original's 1/64, on the original's
+training images and copies, with its 800 steps of the judge. `shares` is the control for this: the pool has the class
+shares of the query set for which the paper reports 85.0 %, and the query set is random. `starts` continues from four
+query sets with ten rounds of margin sampling. Without a root, MNIST comes from TensorFlow Datasets; with `unbalanced`
+the root is --config.data.source.root.
 
     paper   the published settings: for a GPU
     cpu     narrow filters, few epochs and steps, 10 seeds: about 30 minutes on two CPU cores, half of it to train the
             four auto-encoders, which 1,000 and 100 images share
     smoke   the tiny size that tests launch
 
-Expect of `cpu-100` a test accuracy of 79.9 % with random, 78.0 % with clustered normal on the VAE and 50 to 60 % with
-the worst of the arms, and of `cpu-unbalanced-100` 77.8 %, 75.5 % and as much. docs/results.md has the rest.
+On `cpu-100` expect a test accuracy of 79.9 % with random, 78.0 % with clustered normal on the VAE and 50 to 60 % with
+the worst of the arms; on `cpu-unbalanced-100`, 77.8 %, 75.5 % and again 50 to 60 %. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-# As the original turns its copies: pi/36 degrees, where the paper means radians.
+# The original turns its copies by up to pi/36 degrees, where the paper means radians.
 ORIGINAL_ANGLE = 3.14159 / 36
 WARD = dict(name="ward", num_clusters=10)
 RANDOM = dict(name="random")
@@ -38,7 +39,7 @@ SIZES = {
 CHANGES = {"unbalanced", "100", "mlp", "readings", "trainings", "shares", "starts"}
 WEIGHTS = {"vae_1": 1.0, "vae_64th": 1 / 64}
 TRAININGS = {f"{name}_{seed}": (weight, seed) for name, weight in WEIGHTS.items() for seed in range(5)}
-# Of the digits 0 to 9 among the images of clustered normal on the VAE, in the original's only draw: 99 in all.
+# Counts of the digits 0 to 9 among the images of clustered normal on the VAE, in the original's only draw: 99 in all.
 COUNTS = (12, 7, 14, 7, 11, 10, 16, 4, 9, 9)
 
 
@@ -76,7 +77,7 @@ def table_1(classifier, kinds):
 
 
 def readings(classifier):
-    """Returns arms of other readings of clustered normal on the VAE, and of other clusterings under it."""
+    """Returns arms for other readings of clustered normal on the VAE, and for other clusterings in it."""
     kmeans = dict(name="kmeans", num_clusters=10, iterations=100, seed=0)
     initials = dict(
         random=RANDOM,

@@ -20,18 +20,18 @@ Without a root the images come from TensorFlow Datasets. Sizes share trained enc
                               classifiers; 40 minutes
     smoke                     the tiny size that tests launch; smoke_synthesis, that of synthesis
 
-They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on take the convolutional VAE of Table
+They run on the dense VAE, whose 64 epochs take three minutes. `conv-best` and so on use the convolutional VAE of Table
 4.1 instead: 64 epochs on a GPU, or --config.encoders.vae.epochs=15 and 20 minutes on two cores. `gan-best` and so on
-take the VAE/GAN of Larsen et al. (2016).
+use the VAE/GAN of Larsen et al. (2016).
 
-Expect of `best` a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
-with random on latents, 96.9 % and 94.1 % on pixels; of `conv-best` with 15 epochs a validation loss of 63.0, and 98.1 %
-with margin, 97.5 % with greedy batches and 95.8 % with random on latents. docs/results.md has the rest.
+From `best` expect a validation loss of 101.7, and after 3,000 labels a test accuracy of 97.0 % with margin and 95.1 %
+with random on latents, 96.9 % and 94.1 % on pixels. From `conv-best` with 15 epochs expect a validation loss of 63.0,
+and 98.1 % with margin, 97.5 % with greedy batches and 95.8 % with random on latents. docs/results.md has the rest.
 
 `svhn-best` (Table 5.5, Figure 5.24), `svhn-all_labels` (Table 5.5), `svhn-uncertainty` (Figure 5.10),
 `svhn-representativeness` (Figure 5.18), `svhn-diversity` (Figure 5.21) and `svhn-mlps` (Tables 5.1 and 5.3, Figures 5.3
 to 5.8 and 5.15) are the same on SVHN in grey, on the convolutional VAE with 50 dimensions, whose 64 epochs want a GPU;
-`svhn-dense-mlps` takes the dense encoders. Tonnaer has, after 3,000 labels, a test accuracy of 70.8 % with margin,
+`svhn-dense-mlps` uses the dense encoders. After 3,000 labels Tonnaer reports a test accuracy of 70.8 % with margin,
 70.7 % with greedy batches and 68.5 % with random. It was not run here: docs/results.md says why.
 """
 
@@ -55,7 +55,7 @@ RANDOM = dict(name="random")
 MARGIN = dict(name="uncertainty", measure="margin", pick="random_partitions")
 
 
-# Of each set: the encoder, its latent dimensions and those to compare it with, and the training images.
+# For each data set: the encoder, its latent dimensions and those to compare it with, and the training images.
 SETS = {
     "mnist": dict(kind="dense", latent_dim=30, other_dims=(2, 50), num_train=55_000),
     "svhn": dict(kind="conv", latent_dim=50, other_dims=(2, 30), num_train=68_257),

@@ -19,9 +19,9 @@ All but `mnist` have variants, such as `poses-gan`, without the arm `coreset`:
     conv_ae     a convolutional auto-encoder that is not variational
     conv_vae    the VAE of the same network
 
-`poses` takes 8 minutes on two CPU cores. Expect after a quarter of the labels an error of 36 degrees with farthest
-points and 58 with random ones in all poses alike, and of about 34 with all; of 4.4 and 6.8 in poses like the pool's. On
-`poses-gan` it is 7 and 16 in all poses alike. docs/results.md has the rest.
+`poses` takes 8 minutes on two CPU cores. After a quarter of the labels, expect an error of 36 degrees with farthest
+points and 58 with random ones in all poses alike, against about 34 with all labels; in poses like the pool's, expect
+4.4 and 6.8. On `poses-gan` the errors in all poses alike are 7 and 16. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict, config_dict

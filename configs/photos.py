@@ -1,18 +1,17 @@
-"""Strategies on labelled photographs, replayed on latents of a pretrained network: which pays, from which label on?
+"""Strategies on labelled photographs, replayed on a pretrained network's latents: which pays, from how many labels on?
 
     python launch.py --config=configs/photos.py --config.data.root=DIR --config.encoders.latents.root=NETWORK
 
-    full         the latents of a network that docs/labelling.md says how to get, 128 principal components of them
+    full         128 principal components of the latents of a network; docs/labelling.md says how to get it
     autoencoder  the latents of the small auto-encoder of configs/folder.py, trained on the same images
     smoke        the tiny size that tests launch; it needs no network
 
-5,000 images take a quarter of an hour on two CPU cores, once they have latents. Expect of CIFAR-10 on a small ImageNet
-network 51 % by random with 50 labels, eight points more by typiclust, and one point more by margin, badge or greedy
-diverse batches with 510; docs/results.md has the rest.
+5,000 images take a quarter of an hour on two CPU cores, once they have latents. On CIFAR-10 with a small ImageNet
+network, expect 51 % with random at 50 labels and eight points more with typiclust, and at 510 labels one point more
+with margin, badge or greedy diverse batches; docs/results.md has the rest.
 
-DIR holds a folder a class, or train/ and perhaps test/ with a folder a class each. The held-out images are the same for
-all seeds. Embeddings made elsewhere, in the order that docs/experiments.md says, take the place of the network as a
-whole:
+DIR holds one folder per class, or train/ and perhaps test/ with one folder per class each. The held-out images are the
+same for all seeds. Embeddings made elsewhere, in the order that docs/experiments.md gives, replace the whole network:
 
     --config.encoders.latents="{'name': 'precomputed', 'latents': 'train.npy', 'validation': 'validation.npy'}"
 """

@@ -2,17 +2,17 @@
 
     python launch.py --config=configs/pretrained_ibal.py --config.data.root=DIR --config.encoders.latents.root=NETWORK
 
-    full   the latents of a network that docs/labelling.md says how to get, 128 principal components of them; 20 seeds
+    full   128 principal components of the latents of a network; docs/labelling.md says how to get it; 20 seeds
     l2     the penalty of the linear layer from 0.01 to 10, all of which are compared
     smoke  the tiny size that tests launch; it needs no network
 
-DIR holds train/ and test/ with a folder a class. The features are the latents, and the weights of the layer are
-refitted, without bias, in each round, so that it has no other part than the one that representer values explain. As in
-the paper there are 250 labels in the end, and gamma is tuned on validation images. 5,000 images take some minutes on
-two CPU cores, once they have latents. Expect random ahead of IBAL by two points, and level with IBAL-D and the distance
-alone; docs/results.md has the rest.
+DIR holds train/ and test/ with one folder per class. The features are the latents, and the weights of the layer are
+refitted, without bias, in each round, so that the layer has no part that representer values do not explain. As in the
+paper there are 250 labels in the end, and gamma is tuned on validation images. 5,000 images take some minutes on two
+CPU cores, once they have latents. Expect random to be ahead of IBAL by two points, and level with IBAL-D and the
+distance alone; docs/results.md has the rest.
 
-Embeddings made elsewhere take the place of the network as in configs/photos.py:
+Embeddings made elsewhere replace the network as in configs/photos.py:
 
     --config.encoders.latents="{'name': 'precomputed', 'latents': 'train.npy', 'validation': 'validation.npy', \
 'test': 'test.npy'}"
@@ -38,7 +38,7 @@ STRATEGIES = dict(
 IN_L2 = ("random", "entropy", "margin", "ibal", "distance")
 AUTOENCODER = dict(name="dense_vae", hidden=(8,), latent_dim=4, learning_rate=3e-4, epochs=1, batch_size=10, seed=0)
 LINEAR = dict(name="mlp", hidden=(), dropout=0.0, learning_rate=1e-3, epochs=1, batch_size=50)
-"""Without a hidden layer it hands its inputs on as features, and it is `refitted` that trains the layer on them."""
+"""Without a hidden layer it passes its inputs on as features, on which `refitted` then trains the layer."""
 SIZES = ("full", "l2", "smoke")
 
 

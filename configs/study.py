@@ -1,13 +1,13 @@
-"""Strategies of all kinds, from one label a class on: which pays on which images, and at how many labels?
+"""Strategies of all kinds, starting at one label per class: which pays on which images, and at how many labels?
 
     python launch.py --config=configs/study.py:digits
     python launch.py --config=configs/study.py:mnist-tail --config.data.source.root=DIR
     python launch.py --config=configs/study.py:trashnet --config.data.root=DIR --config.encoders.latents.root=NETWORK
 
-A set, then what is changed in it, joined by dashes: `tail` thins the classes of the pool to a long tail of ratio 50,
-`large` has batches of 20 labels a class in place of 4, and `posterior` compares with random the strategies that ask how
-sure the classifier's weights are, by MC dropout or by Fisher information. `python benchmarks/study.py` runs them all,
-and prints the tables of docs/results.md.
+The part after the colon is a data set, then changes to it, joined by dashes. `tail` thins the classes of the pool to a
+long tail of ratio 50. `large` has batches of 20 labels per class instead of 4. `posterior` compares random with the
+strategies that ask how sure the classifier's weights are, by MC dropout or by Fisher information.
+`python benchmarks/study.py` runs them all, and prints the tables of docs/results.md.
 
     digits     scikit-learn's digits, 64 pixels; logistic regression
     mnist      10,000 images of MNIST, 10 latents of a VAE trained on them; a perceptron
@@ -15,7 +15,7 @@ and prints the tables of docs/results.md.
     trashnet   the same of TrashNet's 2,527 photographs of waste
     smoke      the tiny size that tests launch
 
-A set takes an hour of one CPU core, and less with `large` or `tail`. docs/which_strategy.md says what to expect.
+A data set takes an hour on one CPU core, and less with `large` or `tail`. docs/which_strategy.md says what to expect.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -57,7 +57,7 @@ POSTERIOR = dict(
 )
 
 SMALL, LARGE = 4, 20
-# Of each set: its classes, its held-out images, and rounds of small batches, of the whole pool and of its tail.
+# For each data set: its classes, its held-out images, and rounds of small batches on the whole pool and on its tail.
 SIZES = {
     "digits": dict(num_classes=10, num_validation=500, num_rounds=15, num_tail_rounds=5),
     "mnist": dict(num_classes=10, num_validation=50_000, num_rounds=25, num_tail_rounds=15),

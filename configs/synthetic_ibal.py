@@ -4,14 +4,14 @@
 
     full      50 seeds; five minutes on two CPU cores
     paper     5 seeds, as in the paper; a minute
-    readings  what else equation 2 can mean, 5 seeds; a minute
+    readings  other readings of equation 2, 5 seeds; a minute
     l2        the penalty of the last layer from 0.0001 to 0.1, 10 seeds; two minutes
-    batches   the field's batch methods beside them, 50 seeds; three minutes
+    batches   the field's batch methods for comparison, 50 seeds; three minutes
     smoke     the tiny size that tests launch
 
 All seeds of a run have the same points. `python benchmarks/data_seeds.py` runs `readings` on 20 draws of them.
 
-Expect of `full` an area under the test curve of balanced accuracy of 86.4 % with IBAL-D, 86.5 % with the distance
+From `full` expect an area under the test curve of balanced accuracy of 86.4 % with IBAL-D, 86.5 % with the distance
 alone, 75.7 % with IBAL, 68.8 % with random and 54.5 % with entropy. docs/results.md has the rest.
 """
 
@@ -42,7 +42,7 @@ READINGS = dict(
     centred=dict(centred=True),
     same_class_centred=dict(targets="same_class", centred=True),
 )
-"""Of equation 2, beside the default."""
+"""Readings of equation 2 other than the default."""
 READ = {f"ibal_{name}": dict(name="ibal", **reading) for name, reading in READINGS.items()}
 READ |= {f"ibal_d_{name}": dict(name="ibal_d", gamma=1.0, **reading) for name, reading in READINGS.items()}
 SIZES = {
