@@ -1,6 +1,6 @@
 """Which of all these unlabelled images should a person label first? Selection in a learned latent space, in JAX.
 
-Imports jax and jaxtyping only: all that needs more is imported when it is first asked for.
+Imports only jax and jaxtyping: whatever needs more is imported on first use.
 """
 
 from importlib import import_module

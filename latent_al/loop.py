@@ -4,11 +4,11 @@ A round fits the learner on what has been queried, then queries the next batch. 
 final size whose empty slots hold n, the size of the training set. `RoundState.count`, the number of slots in use, is
 one number for all seeds: were it batched, the trip count of the training loop would differ between seeds under `vmap`.
 
-A query that asks for more rows than the buffer or the pool has left gets those that there are: n stands for each row
-that is missing, and nothing that has been queried is overwritten.
+A query for more rows than the buffer or the pool has left gets those that there are: n stands for each missing row, and
+no queried row is overwritten.
 
-A strategy that synthesises asks about points of the latent space, which `RoundState.points` keeps, slot by slot, beside
-the row that has answered. A query without an answer is spent: it takes a slot, whose row is n.
+A strategy that synthesises asks about points of the latent space. `RoundState.points` keeps them slot by slot,
+alongside the rows that answered. A query without an answer is spent: it takes a slot, whose row is n.
 """
 
 from functools import partial
@@ -32,19 +32,19 @@ def make_problem(
     initial: Strategy,
     inputs: Float[Array | np.ndarray, "n ..."] | None = None,
 ) -> Problem:
-    """Returns the problem of selecting in `encoded`, with what the two strategies prepare, in arrays of JAX.
+    """Returns the problem of selecting in `encoded`, with what the two strategies prepare, as JAX arrays.
 
     Args:
         encoded: the training set in latent space.
-        labels: of the whole training set; the loop shows a strategy those of queried rows only.
+        labels: of the whole training set; the loop shows a strategy only those of queried rows.
         strategy: of the rounds.
         initial: of the initial labelled set.
         inputs: what the learner reads; by default the latents.
 
     Raises:
-        ValueError: there is not one label, or one input, for each latent.
+        ValueError: there are not as many labels, or inputs, as latents.
     """
-    # Rows of NumPy's arrays cannot be looked up by numbers that are traced.
+    # NumPy arrays cannot be indexed with traced row numbers.
     encoded = jax.tree.map(jnp.asarray, encoded)
     read, labels = encoded.latents if inputs is None else jnp.asarray(inputs), jnp.asarray(labels)
     size = encoded.latents.shape[0]
@@ -71,14 +71,14 @@ def init(
     Args:
         key: consumed by the query.
         problem: with what both strategies prepared.
-        learner: whose params the state has room for; None where there are no labels to fit to.
+        learner: the state has room for its params; None where there are no labels to fit to.
         strategy: of the rounds.
         initial: selects from a pool with nothing taken and no predictions.
         num_initial: size of the initial labelled set.
-        capacity: rows queried in the end.
+        capacity: rows queried in total.
 
     Raises:
-        ValueError: `num_initial` is above the capacity, or what `initial` refuses.
+        ValueError: `num_initial` is above the capacity, or `initial` refuses its input.
     """
     if num_initial > capacity:
         raise ValueError(
@@ -107,7 +107,7 @@ def start(
 ) -> RoundState:
     """Returns the state in which the first `count` of `queried` are labelled, before the first fit and without params.
 
-    Slots behind those of the next query may hold rows too, which are not to be queried.
+    Slots after those of the next query may also hold rows: ones that are not to be queried.
 
     Args:
         queried: rows in the order of querying; empty slots hold n.
@@ -121,13 +121,13 @@ def start(
 def fit(
     key: Key, state: RoundState, problem: Problem, *, learner: Learner
 ) -> tuple[RoundState, dict[str, Float[Array, ""]]]:
-    """Trains the learner from scratch on the rows queried so far; the first of them stands for one that is missing.
+    """Trains the learner from scratch on the rows queried so far; the first of them stands in for a missing one.
 
-    Where queries are synthesised it trains on the points that were answered, in turn for as many as were asked: so the
-    seeds, of which some have fewer answers, train for as many steps.
+    Where queries are synthesised it trains on the answered points, repeated in turn up to the number asked, so that
+    seeds with fewer answers train for as many steps as the others.
 
     Returns:
-        The state with the params; what `learner.fit` reports, with the mean `score` on the labelled rows.
+        The state with the params; what `learner.fit` reports, and the mean `score` on the labelled rows.
     """
     rows = _fill_empty_slots(state.queried, problem.labels.shape[0])
     inputs = problem.inputs[rows] if state.points is None else state.points
@@ -135,7 +135,7 @@ def fit(
         slots = _answered_slots(state, problem.labels.shape[0])
         params, info = learner.fit(key, inputs, problem.labels[rows], slots, state.count)
     elif num_shards() > 1 and not learner.reads_pool:
-        # Else each training step would fetch its rows from all devices.
+        # Otherwise each training step would fetch its rows from all devices.
         inputs, labels = replicate(inputs), replicate(problem.labels[rows])
         slots = jnp.where(state.queried < problem.labels.shape[0], jnp.arange(rows.shape[0]), 0)
         params, info = learner.fit(key, inputs, labels, replicate(slots), state.count)
@@ -154,11 +154,12 @@ def query(
     """Queries the next `query_size` rows, or synthesises as many queries.
 
     Returns:
-        The state with these rows, and the rows. n stands for each that the buffer has no slot for, for each that gave
-        no answer and, inside `jit`, for each that the pool lacks; `count` is at most the capacity, and at most n.
+        The state with these rows, and the rows. n stands for each row that the buffer has no slot for, for each query
+        without an answer and, inside `jit`, for each row that the pool lacks; `count` is at most the capacity, and at
+        most n.
 
     Raises:
-        ValueError: `query_size` is above the rows of a subsample, or what the strategy refuses.
+        ValueError: `query_size` is above the rows of a subsample, or the strategy refuses its input.
     """
     key_subsample, key_query = jax.random.split(key)
     state = _update(state, problem, strategy)
@@ -181,13 +182,13 @@ def query(
 def step(
     key: Key, state: RoundState, problem: Problem, *, learner: Learner, strategy: Strategy, query_size: int
 ) -> tuple[RoundState, dict[str, Array]]:
-    """Plays one round: fits on what is labelled, then queries `query_size` rows.
+    """Runs one round: fits on what is labelled, then queries `query_size` rows.
 
     Returns:
-        The state, and what `fit` reports with the `rows` queried [query_size].
+        The state, and what `fit` reports, along with the queried `rows` [query_size].
 
     Raises:
-        ValueError: what `query` refuses.
+        ValueError: as in `query`.
     """
     key_fit, key_query = jax.random.split(key)
     state, info = fit(key_fit, state, problem, learner=learner)
@@ -198,10 +199,10 @@ def step(
 def score(
     params: Params, inputs: Float[Array, "m ..."], labels: Num[Array, " m"], *, learner: Learner
 ) -> dict[str, Float[Array, ""]]:
-    """Returns the mean of the learner's score, and of a classifier the balanced one too, by the names of its metrics.
+    """Returns the learner's mean score and, for a classifier, also the balanced one, by the names of its metrics.
 
-    Balanced accuracy is the recall of each class of `labels`, averaged over those that occur (Brodersen et al., The
-    Balanced Accuracy and Its Posterior Distribution, ICPR 2010).
+    Balanced accuracy is the recall averaged over the classes that occur in `labels` (Brodersen et al., The Balanced
+    Accuracy and Its Posterior Distribution, ICPR 2010).
 
     Args:
         params: of the learner.
@@ -226,7 +227,7 @@ def check_shapes(
     query_size: int,
     capacity: int | None = None,
 ) -> None:
-    """Evaluates the initial query and one round abstractly, so that what cannot work is refused before any long work.
+    """Evaluates the initial query and one round abstractly, so that what cannot work is refused before long work.
 
     Args:
         problem: arrays, or their `jax.ShapeDtypeStruct`; what the strategies prepare is evaluated too.
@@ -234,11 +235,11 @@ def check_shapes(
         strategy: of the rounds.
         initial: of the initial labelled set.
         num_initial: size of the initial labelled set.
-        query_size: rows a round.
-        capacity: rows queried in the end; None for those of one round.
+        query_size: rows per round.
+        capacity: rows queried in total; None for those of one round.
 
     Raises:
-        ValueError: what a strategy or the learner refuses.
+        ValueError: a strategy or the learner refuses its input.
     """
     in_the_end = num_initial + query_size if capacity is None else capacity
 
@@ -315,7 +316,7 @@ def _empty_params(learner, problem, queried):
 
 
 def _update(state, problem, strategy):
-    """Brings what the strategy prepared up to date with the rows queried since it last was."""
+    """Updates what the strategy prepared with the rows queried since the last update."""
     if strategy.update is None:
         return state
 
@@ -329,7 +330,7 @@ def _update(state, problem, strategy):
 
 
 def _with_rows(state, pool, selected, size):
-    """Returns the state with rows that were selected in the pool, and these rows, as far as there are slots left."""
+    """Returns the state with the rows selected in the pool, as far as there are slots left, and these rows."""
     if pool.rows is not None:
         selected = pool.rows.at[selected].get(mode="fill", fill_value=size)
     capacity, num = state.queried.shape[0], selected.shape[0]
@@ -349,7 +350,7 @@ def _check_query_size(query_size, size, share):
 
 
 def _answered_slots(state, size):
-    """Returns the slots whose query was answered, over and over, in an array of the capacity."""
+    """Returns the slots whose query was answered, repeated to fill an array of the capacity."""
     slots = jnp.arange(state.queried.shape[0])
     is_answered = (slots < state.count) & (state.queried < size)
     return jnp.argsort(~is_answered)[slots % jnp.maximum(is_answered.sum(), 1)]
@@ -366,7 +367,7 @@ def _mean_over_classes(scores, labels, num_classes):
 
 
 def _fill_empty_slots(rows, size):
-    """Returns the rows with the first, a labelled one, in empty slots: it changes no distance to what is labelled."""
+    """Fills empty slots with the first row: it is labelled, so that no distance to what is labelled changes."""
     return jnp.where(rows < size, rows, rows[0])
 
 

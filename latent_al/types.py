@@ -15,13 +15,13 @@ Key = PRNGKeyArray
 Params: TypeAlias = PyTree[Any]
 """The parameters that a learner has fitted; only the learner reads them."""
 Scalar = float | Float[Array, ""]
-"""A number of a config that may be swept: a traced scalar in the program that all settings share."""
+"""A number in a config that may be swept: in the program that all settings share, it is a traced scalar."""
 Spec = Mapping[str, Any]
 """An entry of a table and its settings, such as `dict(name="uncertainty", measure="margin", pick="top_k")`."""
 UNLABELLED = -1
-"""The mark in `Pool.labels` of an unlabelled row: no class, and no angle either."""
+"""The mark of an unlabelled row in `Pool.labels`: neither a class nor an angle."""
 BALANCED = "balanced_accuracy"
-"""The metric beside `accuracy`: the mean, over the classes that occur, of the share recognised; in [0, 1]."""
+"""The metric reported with `accuracy`: the mean, over the classes that occur, of the share recognised; in [0, 1]."""
 
 
 class BadInput(ValueError):
@@ -34,8 +34,7 @@ class Split(NamedTuple):
     Attributes:
         images: an array, or `data.images.Images` on disk; a `Stream` may hold bytes.
         labels: [n], int32 classes in [0, num_classes), or float32 angles in degrees in [0, 360); or None.
-        originals: `data.originals.Originals`, the images as their files have them; None where `images` are all there
-            is.
+        originals: `data.originals.Originals`, the images as stored in their files; None where there are only `images`.
     """
 
     images: Any
@@ -54,11 +53,11 @@ class Data(NamedTuple):
     Attributes:
         train: the pool, in which rows are selected.
         validation: for the curves, and for choices between settings.
-        test: for the end.
+        test: for the final result.
         ids: [n], names of the rows of `train`.
         num_classes: None where the labels are angles, and where there are none.
-        file_names: [n], where the training images lie below their folder, empty where that is another image by now;
-            None where `ids` say it, or there is no folder.
+        file_names: [n], paths of the training images below their folder, empty where that is another image by now;
+            None where `ids` are these paths, or there is no folder.
     """
 
     train: Split
@@ -74,7 +73,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         latents: the points that represent the images.
-        log_sigma: None where the encoder knows no spread.
+        log_sigma: None where the encoder gives no spread.
         errors: mean absolute error of each image's reconstruction, in [0, 1]; None where the encoder does not
             reconstruct.
     """
@@ -87,20 +86,20 @@ class Encoded(NamedTuple):
 class Pool(NamedTuple):
     """The pool as a strategy sees it.
 
-    Under subsampling the pool is the labelled rows and the subsample, and its rows are numbered anew. Slots that hold
-    no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
+    Under subsampling the pool consists of the labelled rows and the subsample, and its rows are renumbered. Slots that
+    hold no row are marked `taken` and `UNLABELLED`, and repeat a labelled row.
 
     Attributes:
         latents: the rows that a strategy selects among.
         log_sigma: of the latents; None where the encoder is not variational.
-        features: what the learner's last layer reads; None before the first fit and of a learner that gives none.
-        probs: class probabilities; None before the first fit and of a regressor.
+        features: inputs of the learner's last layer; None before the first fit and for a learner that gives none.
+        probs: class probabilities; None before the first fit and for a regressor.
         taken: rows that may not be queried.
         labels: of the labelled rows; `UNLABELLED` elsewhere.
         rows: each row's number in the whole training set; None where the pool is that set.
-        prepared: what the strategy prepared of the whole training set, up to date with the labelled rows.
+        prepared: what the strategy prepared from the whole training set, up to date with the labelled rows.
         mc_dropout: key -> probs of one MC-dropout prediction; None where the learner has no dropout.
-        predict: any latents [m d] -> probs [m c], with a gradient; None where there are no `probs`, and of a learner
+        predict: any latents [m d] -> probs [m c], with a gradient; None where there are no `probs`, and for a learner
             that reads images.
     """
 
@@ -117,11 +116,11 @@ class Pool(NamedTuple):
 
     @property
     def holds_row(self) -> Bool[Array, " n"]:
-        """Marks all rows but the empty slots of a subsample."""
+        """Marks all rows except the empty slots of a subsample."""
         return jax.numpy.ones_like(self.taken) if self.rows is None else ~self.taken | (self.labels != UNLABELLED)
 
     def gather(self, values: Shaped[Array, "all ..."]) -> Shaped[Array, "n ..."]:
-        """Returns the entries for the pool's rows out of values for the whole training set."""
+        """Returns the entries for the pool's rows from values for the whole training set."""
         return values if self.rows is None else values[self.rows]
 
 
@@ -129,8 +128,8 @@ class Pool(NamedTuple):
 class Query(Protocol):
     """Selects `num` distinct rows of the pool, none of them taken. The key is consumed.
 
-    Inside `jit`, where nobody can refuse to select more rows than are left, the number of rows in the pool stands for
-    each one that is missing, as in `kernels.selection`.
+    Inside `jit`, where a request for more rows than are left cannot be refused, the number of rows in the pool stands
+    for each missing row, as in `kernels.selection`.
     """
 
     def __call__(self, key: Key, pool: Pool, num: int) -> Int[Array, " num"]: ...
@@ -141,7 +140,8 @@ class Synthesised(NamedTuple):
 
     Attributes:
         points: the queries.
-        rows: of the training set, whose label is the answer; its size where there is none: the query is spent.
+        rows: training rows whose labels are the answers; the size of the training set where there is none: the query
+            is spent.
     """
 
     points: Float[Array, "num d"]
@@ -157,9 +157,9 @@ class Strategy(NamedTuple):
         update: (prepared, encoded, row) -> prepared, brought up to date with one more labelled row; None where labelled
             rows change nothing.
         needs: requirements on the latents, by their names in `strategies.needs.NEEDS`, with what to blame for each.
-        subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, drawn anew each round.
-        synthesise: (key, pool, num) -> `Synthesised`; in a round it takes the place of `query`, and the learner is
-            fitted to its points. It sees the whole pool. None of a strategy that queries rows.
+        subsample: share of the pool, in (0, 1], that the learner predicts and `query` sees, redrawn each round.
+        synthesise: (key, pool, num) -> `Synthesised`; in a round it replaces `query`, and the learner is fitted to its
+            points. It sees the whole pool. None for a strategy that queries rows.
     """
 
     query: Query
@@ -189,11 +189,11 @@ class Learner(NamedTuple):
             loss. Labels of other rows are not to be read.
         predict: (params, inputs [m ...]) -> (features [m f] or None, predictions): class probabilities [m c] of a
             classifier, [m] of a regressor.
-        mc_dropout: (params, key, inputs) -> the same with dropout; None of a learner without dropout.
+        mc_dropout: (params, key, inputs) -> the same with dropout; None for a learner without dropout.
         score: (predictions, labels [m]) -> [m], how well each row is predicted.
         metric: the name of the score: `accuracy` of a classifier, or `angular_error` in degrees of a regressor.
-        reads_pool: `fit` reads the inputs of rows without a label too, as semi-supervised learners do. Else, where the
-            rows lie on several devices, it gets those in `rows` alone.
+        reads_pool: `fit` also reads the inputs of unlabelled rows, as semi-supervised learners do. Otherwise, where the
+            rows lie on several devices, it gets only those in `rows`.
     """
 
     fit: Callable[..., tuple[Params, dict[str, Array]]]
@@ -205,11 +205,11 @@ class Learner(NamedTuple):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Returns the names of the metrics on held-out images: the score, and of a classifier balanced accuracy."""
+        """Returns the names of the metrics on held-out images: the score and, for a classifier, balanced accuracy."""
         return (self.metric, BALANCED) if self.metric == "accuracy" else (self.metric,)
 
     def probs(self, predictions: Array) -> Array | None:
-        """Returns the predictions of a classifier, and None for a regressor's, which tell no uncertainty."""
+        """Returns the predictions of a classifier, and None for a regressor's, which carry no uncertainty."""
         return predictions if self.metric == "accuracy" else None
 
 
@@ -217,8 +217,8 @@ class Problem(NamedTuple):
     """The constants of a run.
 
     Attributes:
-        inputs: what the learner reads of the training set: latents, or images.
-        labels: of the whole training set, the oracle's.
+        inputs: the training set as the learner reads it: latents or images.
+        labels: the oracle's labels of the whole training set.
         encoded: the training set in latent space.
         prepared: what the strategy of the rounds prepared.
         prepared_initial: what the strategy of the initial labelled set prepared.
@@ -239,7 +239,7 @@ class RoundState(NamedTuple):
             synthesised queries without an answer.
         count: slots in use, one number for all seeds.
         params: of the learner.
-        prepared: what the strategy updates; None of a strategy without `update`.
+        prepared: what the strategy updates; None for a strategy without `update`.
         num_updated: leading slots whose rows `prepared` accounts for.
         points: the latents that the learner is fitted to in place of those of `queried`; None where no queries are
             synthesised.
@@ -254,7 +254,7 @@ class RoundState(NamedTuple):
 
 
 STATE_AXES = RoundState(queried=0, count=None, params=0, prepared=0, num_updated=None, points=0)  # type: ignore[arg-type]
-"""`vmap` axes of a `RoundState` over seeds: the counts are one for all, so that all train for as many steps."""
+"""`vmap` axes of a `RoundState` over seeds: they share the counts, so that all train for the same number of steps."""
 INIT_AXES = (0, 0, None)
 """`vmap` axes over seeds of (key, setting, problem)."""
 ROUND_AXES = (0, 0, STATE_AXES, None)
@@ -264,7 +264,7 @@ SCORE_AXES = (0, STATE_AXES, None)
 
 
 def is_traced(value: Any) -> bool:
-    """Returns whether `value` is known only once the program runs, so that its range cannot be checked.
+    """Returns whether `value` is traced: it exists only once the program runs, so that its range cannot be checked.
 
     Args:
         value: of any type.
@@ -276,7 +276,7 @@ def check_name(name: Any, table: Collection[str], what: str) -> None:
     """Raises BadInput, and lists the names of the table, where `table` has no such name.
 
     Args:
-        name: to look up.
+        name: the name to look up.
         table: the names that exist.
         what: the kind of name, as the message has it.
 
@@ -296,7 +296,7 @@ def build(table: Mapping[str, Callable], spec: Spec, what: str) -> Any:
         what: the kind of entry, as the message names it.
 
     Raises:
-        BadInput: the table has no such name; a wrong keyword is Python's own TypeError.
+        BadInput: the table has no such name; a wrong keyword raises Python's own TypeError.
     """
     keywords = dict(spec)
     name = keywords.pop("name", None)
@@ -330,15 +330,15 @@ def _is_installed(module):
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], name: str, other_name: str) -> list[str]:
-    """Returns the differences of two trees of JSON in words, one a leaf; `name` and `other_name` say which is which.
+    """Describes the differences between two JSON trees, leaf by leaf; `name` and `other_name` say which is which.
 
-    None is the same as absent: a tree that was kept before there was such a key differs in nothing.
+    None is the same as absent: a tree that was saved before a key existed does not differ in it.
 
     Args:
         one: a tree of dicts.
         other: the tree to compare it with.
-        name: of the first, in the words.
-        other_name: of the second, in the words.
+        name: of the first, in the description.
+        other_name: of the second, in the description.
     """
     one, other = _flatten(one), _flatten(other)
     return [

@@ -20,12 +20,12 @@ class Checkpoints:
 
     Args:
         folder: made where absent.
-        seconds_between: a save sooner after the one before is passed over, unless it is the last.
+        seconds_between: a save sooner than this after the previous one is skipped, unless it is the last.
     """
 
     def __init__(self, folder: Path, seconds_between: int = 0):
         self._folder = Path(folder).absolute()
-        # Else Orbax would have all processes save together.
+        # Otherwise Orbax would have all processes save together.
         this_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
@@ -54,7 +54,7 @@ class Checkpoints:
             BadInput: the newest state cannot be read, or is of another structure.
         """
         tree = jax.device_get(tree)
-        # Of several processes the first has saved, which the manager of another does not see by itself.
+        # Of several processes the first has saved, which the managers of the others do not notice by themselves.
         self._manager.reload()
         step = self._manager.latest_step()
         if step is None:

@@ -1,4 +1,4 @@
-"""The memory that Linux's control groups leave a process: containers and cluster jobs are limited by them."""
+"""The memory that Linux's control groups leave to a process: they limit containers and cluster jobs."""
 
 from math import inf
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class _Files(NamedTuple):
-    """The files of a control group that tell its memory, and the line of `memory.stat` with what files can give up."""
+    """The files of a control group that give its memory, and the line of `memory.stat` with what can be reclaimed."""
 
     limit: str
     used: str
@@ -20,7 +20,7 @@ VERSIONS = {
     "": _Files("memory.max", "memory.current", "inactive_file"),
     "memory": _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Controllers as the list of groups names them: none in version 2, where they share a tree, `memory` in version 1."""
+"""Controllers as named in the list of groups: none in version 2, where they share a tree, `memory` in version 1."""
 
 
 def memory_left(groups: Path = GROUPS, root: Path = ROOT) -> float:
@@ -35,7 +35,7 @@ def memory_left(groups: Path = GROUPS, root: Path = ROOT) -> float:
     for _, controllers, path in (line.split(":", 2) for line in lines):
         for controller in VERSIONS.keys() & controllers.split(","):
             tree = root / controller
-            # A container may see its own group as the root of the tree, and yet be told its path outside.
+            # A container may see its own group as the root of the tree, and yet be told the group's path outside.
             group = tree / path.lstrip("/")
             left = min(left, *(_left(folder, VERSIONS[controller]) for folder in (group, *group.parents)))
     return left

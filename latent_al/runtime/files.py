@@ -14,8 +14,8 @@ import pandas as pd
 from latent_al.types import BadInput
 
 _START, _FORMULA = "(^|[;,|\t\r\n])", "(?=[-=+@\t\r'])"
-"""Where a spreadsheet may begin a cell, whatever its separator, and how a cell begins that it may take for a formula,
-or that already has the apostrophe which guards one.
+"""The places where a spreadsheet may begin a cell, whatever its separator, and the beginnings of cells that it may take
+for a formula, or that already have the apostrophe which guards one.
 """
 
 
@@ -36,7 +36,7 @@ def expand(path: str | Path, setting: str) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces `path` as a whole and for good: a reader, a kill or a power cut never meets half a file."""
+    """Replaces `path` atomically and durably: no reader finds half a file, not even after a kill or a power cut."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -53,9 +53,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Renames a file or a folder, itself on disk already, within its folder, so that no power cut takes it back."""
+    """Renames a file or a folder that is already on disk, within its folder, so that no power cut undoes it."""
     os.replace(partial, path)
-    # Windows opens no folder.
+    # Windows cannot open folders.
     if hasattr(os, "O_DIRECTORY"):
         above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -72,8 +72,8 @@ def write_json(path: Path, tree: dict | list) -> None:
 def write_csv(path: Path, table: pd.DataFrame, *, for_spreadsheets: bool = False) -> None:
     """Writes `table` as `write_atomically` does.
 
-    Text that may be taken for a formula gets an apostrophe in front, which `read_csv` takes away again. Spreadsheets
-    take a table for UTF-8 only where it begins with the mark of it.
+    Text that may be taken for a formula gets an apostrophe in front, which `read_csv` removes again. Spreadsheets
+    read a table as UTF-8 only where it begins with a byte order mark.
     """
     text = {
         name: column.astype(object).map(_guard)

@@ -18,20 +18,20 @@ NAME = ".lock"
 def only_process_in(folder: Path, *, wait: bool) -> Iterator[None]:
     """Holds the lock of a folder inside a `with` block, where its file system has locks and it can be written.
 
-    Of the processes of one run the first alone holds it.
+    Of the processes of one run only the first holds it.
 
     Args:
         folder: made where absent.
-        wait: until another process has released the lock.
+        wait: whether to wait until another process has released the lock.
 
     Raises:
-        BadInput: another process holds the lock, and there is no waiting.
+        BadInput: another process holds the lock, and `wait` is False.
     """
     if not is_first():
         yield
         return
     lock = filelock.FileLock(folder / NAME)
-    # What cannot be locked may still be read, and a write says itself why it fails.
+    # What cannot be locked may still be read, and a failing write reports its own reason.
     with suppress(OSError, NotImplementedError):
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock, folder, wait)

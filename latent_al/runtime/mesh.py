@@ -35,7 +35,7 @@ Tree = TypeVar("Tree")
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["size"])
 @dataclass(frozen=True)
 class Rows:
-    """Values of the rows of the pool, over the devices of a mesh, in equal shares.
+    """Values of the rows of the pool, spread over the devices of a mesh in equal shares.
 
     values: [m ...]: the first `size` are those of the rows, and the rest is padding to equal shares.
     """
@@ -48,13 +48,13 @@ class Rows:
 
 
 def split_cpu() -> None:
-    """Has JAX make a device of each core that this process may use, where it computes on a CPU, unless it was told.
+    """Has JAX make a device of each core that this process may use, if it computes on a CPU and was not told otherwise.
 
-    Where JAX has computed something already, such as for a config file, its devices stay as they are.
+    If JAX has already computed something, such as for a config file, its devices stay as they are.
 
-    Small networks of many seeds leave cores idle on one device. BLAS then gets one thread: for several, devices would
-    wait for each other. The pool of threads gets two for each device: LAPACK on a batch of matrices holds one until
-    others have done the work (as in jaxlib 0.10.2), and with one for each device all would wait for ever.
+    On one device, the small networks of many seeds leave cores idle. BLAS then gets one thread: with several, devices
+    would wait for each other. The thread pool gets two threads per device: LAPACK on a batch of matrices holds one
+    until others have done the work (as in jaxlib 0.10.2), and with one per device all would wait for ever.
     """
     told = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     num_told = max(int(told[1]) if told else 0, jax.config.jax_num_cpu_devices)
@@ -66,7 +66,7 @@ def split_cpu() -> None:
     except RuntimeError:
         return
     if jax.default_backend() == "cpu":
-        # Only of libraries that are loaded; JAX calls this one's LAPACK.
+        # The limit applies only to libraries that are loaded; JAX calls this one's LAPACK.
         import scipy.linalg  # noqa: F401
 
         threadpool_limits(1, user_api="blas")
@@ -78,12 +78,12 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
     Without a spec one process spreads its seeds over as many devices as share them evenly.
 
     Args:
-        spec: devices along each of the axes `seeds` and `pool`; 1 along one that is not named. Several processes use
+        spec: devices along each of the axes `seeds` and `pool`; 1 along an axis not named. Several processes use
             all devices, by default all along `pool`.
         blocks: the seeds that run side by side.
 
     Raises:
-        BadInput: another axis, a size below 1, more devices than there are or, of several processes, fewer; a block
+        BadInput: another axis, a size below 1, more devices than there are or, with several processes, fewer; a block
             that they do not share evenly.
     """
     devices = jax.devices()
@@ -137,23 +137,23 @@ def over_seeds(
 ) -> Callable:
     """Returns `function` compiled, and batched over seeds.
 
-    On a mesh a device has its share of the seeds, and nothing of them moves to another. `Rows` among the arguments
-    reach `function` without their padding.
+    On a mesh each device has its share of the seeds, and none of their data moves to another. `Rows` among the
+    arguments reach `function` without their padding.
 
     Args:
         function: of one seed.
         in_axes: a tuple with an entry for each argument, as `jax.vmap` takes it; see `types.ROUND_AXES`.
         out_axes: as `jax.vmap` takes them.
         mesh: of the run.
-        stays: where the rows of the pool lie on several devices, what becomes of the output of `function`, so that
-            values of rows stay there.
+        stays: applied to the output of `function` where the rows of the pool lie on several devices, so that values of
+            rows stay there.
     """
     batched = jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
     if mesh is None:
         return jax.jit(batched)
     if has_pool(mesh):
         return jax.jit(_over_seeds_and_rows(function, in_axes, out_axes, mesh, stays))
-    # Left to itself the compiler would gather all seeds for the loops that take them one after the other.
+    # Left to itself the compiler would gather all seeds for the loops that process them one after the other.
     specs = {"in_specs": _specs(in_axes), "out_specs": _specs(out_axes)}
     return jax.jit(jax.shard_map(batched, mesh=mesh, check_vma=False, **specs))
 
@@ -171,7 +171,7 @@ def over_rows(function: Callable, size: int, mesh: Mesh | None) -> Callable:
 
 
 def available_memory(device: jax.Device) -> float:
-    """Returns the available bytes: the process's if the device is its CPU, infinite if the device does not tell."""
+    """Returns the available bytes: the process's if the device is its CPU, infinite if it does not report them."""
     if device.platform == "cpu":
         return min(float(psutil.virtual_memory().available), control_groups.memory_left())
     stats = device.memory_stats()
@@ -191,7 +191,7 @@ def place(tree: Tree, mesh: Mesh | None) -> Tree:
 def place_rows(tree: Tree, mesh: Mesh | None) -> Tree:
     """Returns the arrays of `tree` as `Rows`, sharded by their leading axis; `place(tree)` where nothing shards rows.
 
-    Of an array that is read as it is sliced, such as a `numpy.memmap`, a process reads the shares of its own devices.
+    From an array that is read when sliced, such as a `numpy.memmap`, a process reads the shares of its own devices.
     """
     if not has_pool(mesh):
         return place(tree, mesh)
@@ -224,7 +224,7 @@ def with_padding(tree: PyTree, size: int, mesh: Mesh) -> PyTree:
 
     def pad(leaf):
         if leaf.shape[:1] != (size,):
-            # Else a constant would lie on one device.
+            # Otherwise a constant would lie on one device.
             return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec()))
         padded = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
         return Rows(jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, PartitionSpec(POOL))), size)
@@ -267,7 +267,7 @@ def _gather_blocks(rows):
     cut = jax.jit(lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, block), out_shardings=replicated)
     whole = np.empty((len(rows), *rows.values.shape[1:]), rows.values.dtype) if is_first() else None
     for start in range(0, len(rows), block):
-        # The last block begins where it is as long as those before.
+        # The last block begins early enough to be as long as those before.
         start = min(start, len(rows) - block)
         part = cut(rows.values, start)
         if whole is not None:
@@ -320,7 +320,7 @@ def _by_seed(tree, mesh):
 def _connect(mesh):
     """Has the devices of each axis connect now, while all processes are at this line.
 
-    Later one may compile for longer than another, and some collectives of CPUs wait no longer than half a minute.
+    Later, one process may compile for longer than another, and some CPU collectives wait no longer than half a minute.
     """
     for axes in ((SEEDS, POOL), (SEEDS,), (POOL,)):
         total = jax.shard_map(
@@ -356,7 +356,7 @@ def _put(array, shape, mesh, spec):
             return values
         return np.pad(values, [(0, size - have) for size, have in zip(wanted, values.shape, strict=True)])
 
-    # One by one, so that no more than a device's part is there twice.
+    # One by one, so that no more than one device's part is in memory twice.
     parts = [
         jax.block_until_ready(jax.device_put(part(index), device))
         for device, index in sharding.addressable_devices_indices_map(shape).items()

@@ -1,4 +1,4 @@
-"""Keeps what libraries print away from the terminal: warnings of Python and of C code on damaged files."""
+"""Keeps what libraries print off the terminal: warnings from Python and C code about damaged files."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ def noise_to_file(path: Path) -> Iterator[TextIO]:
     """Adds all that is written to the standard error stream in the block, by C code too, to the end of a file.
 
     Args:
-        path: of the file, which is made only where there is something to write.
+        path: of the file, which is made only if there is something to write.
 
     Yields:
-        The stream itself, for progress that is to be seen.
+        The stream itself, for progress that should be seen.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -26,9 +26,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 PATIENCE = 30 * 24 * 3600
 """Seconds to wait for what the first process does alone, such as training. Its death is noticed sooner."""
 SILENCE = 30
-"""Seconds without a heartbeat after which JAX takes a process for lost, and ends all."""
+"""Seconds without a heartbeat after which JAX considers a process lost, and ends all of them."""
 FAREWELL = 3
-"""Seconds in which the others hear why a process ends, before its connections break."""
+"""Seconds for the others to hear why a process ends, before its connections break."""
 BLOCK_BYTES = 2**26
 """Bytes that are hashed at a time."""
 
@@ -45,14 +45,14 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     """Joins the other processes; to be called before any other use of JAX.
 
     Args:
-        coordinator: HOST:PORT at which process 0 is to listen; None where the cluster says it (SLURM, Kubernetes, Cloud
-            TPU), as `jax.distributed.initialize` detects.
+        coordinator: HOST:PORT at which process 0 is to listen; None where the cluster provides it (SLURM, Kubernetes,
+            Cloud TPU), as `jax.distributed.initialize` detects.
         num_processes: all of them; None as above.
         process_id: of this one, from 0; None as above.
-        seconds: to wait for the others. The process ends, with a message, where they do not come.
+        seconds: to wait for the others. If they do not come, the process ends with a message.
 
     Raises:
-        BadInput: a port in use, a number outside its range, no address and no cluster that tells it, processes with
+        BadInput: a port in use, a number outside its range, no address and no cluster that provides it, processes with
             unequal numbers of devices.
     """
     address = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
@@ -62,9 +62,9 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         raise BadInput("give coordinator, num_processes and process_id, or none of them where the cluster tells them.")
     else:
         _check_address(coordinator, num_processes, process_id)
-    # It would swallow the signal by which schedulers end a process.
+    # This service would swallow the signal by which schedulers end a process.
     jax.config.update("jax_enable_preemption_service", False)
-    # Left to itself JAX would abort without a word on what to do.
+    # Left to itself JAX would abort without saying what to do.
     at = f" at {coordinator}" if coordinator else ""
     late = threading.Timer(seconds, _give_up, (f"{at} within {seconds} seconds",))
     late.daemon = True
@@ -83,7 +83,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             f"process {jax.process_index()} has {jax.local_device_count()} of the {jax.device_count()} devices of "
             f"{jax.process_count()} processes; start all with equally many devices."
         )
-    # JAX's own words, where it ends a process because another is lost, name no cure.
+    # JAX's own message, when it ends a process because another is lost, names no cure.
     print(
         f"Process {jax.process_index()} of {jax.process_count()} has joined. Where one is lost, all end. {AGAIN}",
         file=sys.stderr,
@@ -92,10 +92,10 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 
 def agree(**what: Any) -> None:
-    """Checks that all processes have the same `what`, of JSON, and the same packages and code.
+    """Checks that all processes have the same `what`, which is JSON, and the same packages and code.
 
     Raises:
-        BadInput: in each process, where one differs from the first; it says in what.
+        BadInput: in each process, where one differs from the first; the message says how.
     """
     if jax.process_count() == 1:
         return
@@ -115,7 +115,7 @@ def leave(message: str) -> NoReturn:
     if not jax.distributed.is_initialized():
         sys.exit(1)
     index = jax.process_index()
-    # Another process may have been first, or the service be gone.
+    # Another process may have been first, or the service may be gone.
     with suppress(jax.errors.JaxRuntimeError):
         _store().key_value_set(OVER, f"process {index} has ended the run: {message}")
     _exit()
@@ -123,12 +123,12 @@ def leave(message: str) -> NoReturn:
 
 @contextmanager
 def end_together(workdir: str) -> Iterator[None]:
-    """Ends this process, and the others if there are any, where the body fails or is interrupted.
+    """Ends this process, and the others if there are any, when the body fails or is interrupted.
 
-    One process alone shows the traceback of an error that no cure is known for; of several each says which has failed.
+    A single process shows the traceback of an error without a cure; with several, each says which one has failed.
 
     Args:
-        workdir: named in the message to who interrupts.
+        workdir: named in the message after an interruption.
     """
     try:
         yield
@@ -148,7 +148,7 @@ def end_together(workdir: str) -> Iterator[None]:
 
 
 def share(size: int) -> tuple[int, int]:
-    """Returns the first of `size` rows that is this process's part, and the row after its last."""
+    """Returns the first row of this process's part of `size` rows, and the row after its last."""
     index = jax.process_index()
     num = jax.process_count()
     return index * size // num, (index + 1) * size // num
@@ -178,9 +178,9 @@ def is_first() -> bool:
 
 @contextmanager
 def after_the_first() -> Iterator[None]:
-    """Has the first process run the body, and then the others, who find what it has left on disk.
+    """Runs the body in the first process, and then in the others, which find what it has left on disk.
 
-    Nothing that takes all processes, such as `mesh.gather`, is for the body: the others are not there yet.
+    The body must do nothing that takes all processes, such as `mesh.gather`: the others are not there yet.
     They wait in the key-value store of the coordination service for as long as it takes: `sync_global_devices`, a
     collective, was measured on CPUs to fail after `xla_cpu_collective_timeout_seconds`, 30 minutes by default.
     """
@@ -193,8 +193,8 @@ def after_the_first() -> Iterator[None]:
 
 
 def _store():
-    """Returns the client of JAX's coordination service, whose key-value store JAX itself gives no public way to."""
-    # Orbax is not loaded for one process alone.
+    """Returns the client of JAX's coordination service, to whose key-value store JAX itself gives no public access."""
+    # A single process does not load Orbax.
     from orbax.checkpoint import multihost
 
     return multihost.get_jax_distributed_client()
@@ -211,12 +211,12 @@ def _exchange(text):
 def _end_with_others(index):
     """Ends this process with the message of the first one that leaves; to be run in a thread.
 
-    JAX ends all where one is lost, but knows of no message: a collective would wait, or fail without a reason. The
-    thread asks each second, as Python aborts where one that waits in the store outlives the program.
+    JAX ends all processes when one is lost, but passes on no message: a collective would wait, or fail without a
+    reason. The thread polls once a second, as Python aborts if a thread that waits in the store outlives the program.
     """
     while True:
         time.sleep(1)
-        # There is no message yet, or the service is gone, and soon this thread.
+        # There is no message yet, or the service is gone, and soon this thread will be too.
         with suppress(jax.errors.JaxRuntimeError):
             message = _store().key_value_try_get(OVER)
             if not message.startswith(f"process {index} "):
@@ -225,9 +225,9 @@ def _end_with_others(index):
 
 
 def _exit() -> NoReturn:
-    # With the first process goes the service, by which the others hear: it is the last to end.
+    # The service by which the others hear ends with the first process, so this one ends last.
     time.sleep(2 * FAREWELL if is_first() else FAREWELL)
-    # At a usual exit JAX would wait for the others.
+    # On a normal exit JAX would wait for the others.
     os._exit(1)
 
 

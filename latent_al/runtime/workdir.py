@@ -11,16 +11,16 @@ from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, differences
 
 FORMAT = 2
-"""The format of a workdir. It rises with each change after which a workdir that was begun cannot be continued."""
+"""The format of a workdir. It rises with each change after which an existing workdir cannot be continued."""
 MOVING = {"onnx": ("root",), "precomputed": ("latents", "index", "validation", "test")}
-"""Name of a spec -> those of its settings that are paths of files known by their content."""
+"""Name of a spec -> those of its settings that are paths of files identified by their content."""
 SEEDS_AT_ONCE = "seeds_at_once.json"
 
 
 def open_workdir(folder: Path, config: dict[str, Any], data_digest: str, at_once: int) -> Path:
     """Makes the workdir with its `config.json`, or checks that it holds this very experiment.
 
-    The workdir also keeps how many seeds run side by side: with less memory there would be other blocks of them.
+    The workdir also keeps how many seeds run side by side, as with less memory their blocks would differ.
 
     Raises:
         BadInput: the workdir is of another format, holds another config or other data, cannot be written, or is not
@@ -57,7 +57,7 @@ def begun_with(folder: Path) -> int | None:
 
 
 def check_format(folder: Path) -> None:
-    """Checks that a workdir that was begun has the format of this version; leaves any other as it is.
+    """Checks that a workdir that was begun has the format of this version; does nothing for a new one.
 
     Raises:
         BadInput: it has none or another; its `config.json` is not JSON.
@@ -68,7 +68,7 @@ def check_format(folder: Path) -> None:
 
 
 def check_begun(folder: Path, config: dict[str, Any], data_digest: str) -> None:
-    """Checks that a workdir that was begun holds this very experiment; leaves any other as it is.
+    """Checks that a workdir that was begun holds this very experiment; does nothing for a new one.
 
     Raises:
         BadInput: it is of another format, or holds another config or other data.
@@ -78,12 +78,12 @@ def check_begun(folder: Path, config: dict[str, Any], data_digest: str) -> None:
 
 
 def check_identity(folder: Path, identity: dict[str, Any]) -> None:
-    """Keeps `identity` and the format in the workdir's `config.json`, or checks that they are what is kept there.
+    """Saves `identity` and the format in the workdir's `config.json`, or checks that they match what is saved there.
 
-    Files that are known by their content may move: their paths are not compared.
+    Files that are identified by their content may move: their paths are not compared.
 
     Raises:
-        BadInput: they are not; the file is not JSON.
+        BadInput: they do not; the file is not JSON.
     """
     path = folder / "config.json"
     wanted = json.loads(json.dumps({"format": FORMAT} | identity))
@@ -101,16 +101,16 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Has JAX keep compiled programs in `folder`, so that the next run starts sooner, unless it was told where."""
+    """Has JAX keep compiled programs in `folder`, unless it was told where, so that the next run starts sooner."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-        # Each process would else compile some fifty small programs again, more than a second.
+        # Otherwise each process would recompile some fifty small programs, which takes more than a second.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pin(path: Path, digest: str, what: str) -> None:
-    """Keeps a hash at `path`, or checks that it is the one kept there.
+    """Saves a hash at `path`, or checks that it is the one saved there.
 
     Raises:
         BadInput: `what` has changed since the workdir was begun.
