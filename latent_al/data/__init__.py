@@ -57,8 +57,8 @@ def load(spec: Spec | ConfigDict) -> Data:
 
     Raises:
         BadInput: an unknown source, a negative seed, no training images, pixels outside [0, 1] or not finite, splits of
-            different image shapes, labels of another length or outside the classes, a class that no training image has,
-            angles outside [0, 360) or beside class labels.
+            different image shapes, labels of the wrong length or outside the classes, a class that no training image
+            has, angles outside [0, 360) or alongside class labels.
     """
     keywords = dict(spec)
     if "source" in keywords:
@@ -128,7 +128,7 @@ def _check_split(name, split, image_shape, num_classes):
 
 
 def _find_bad(images):
-    """Returns the rows with pixels that cannot be; each of several processes looks at its part."""
+    """Returns the rows with impossible pixels; each of several processes looks at its part."""
     first, end = share(len(images))
     block = max(1, PIXELS // math.prod(images.shape[1:]))
     bad_rows = [np.zeros(0, int)]

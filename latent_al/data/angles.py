@@ -14,20 +14,20 @@ def rotated(
 ) -> Data:
     """Turns the images of a source counter-clockwise about their centres by angles, which become their labels.
 
-    Most training images stay nearly upright: their angles are those of `draw_angles`. Validation angles
-    are uniform over the circle, so that an error there counts all poses alike; test angles are too, or are drawn as the
+    Most training images stay nearly upright: their angles are those of `draw_angles`. Validation angles are uniform
+    over the circle, so that an error there counts all poses equally; test angles are too, or are drawn like the
     training angles. Pixels are interpolated linearly, zeros come in at the edges, and what leaves the frame is lost.
     Class labels are dropped. An id becomes `ID turned by 12.3 degrees`.
 
-    An angle can only be learned where upright images look alike and none looks like another one turned, as the digits 6
+    An angle can only be learned if upright images look alike and none looks like another one turned, as the digits 6
     and 9 do.
 
     Args:
         source: the images, upright, with class labels or none.
-        share_near: share of the training images that are turned little, in [0, 1].
+        share_near: share of the training images that are turned only a little, in [0, 1].
         spread: standard deviation of these little turns in degrees, 0 or more.
         seed: of the angles. Those of one split do not depend on the sizes of the others.
-        test_poses: `uniform` over the circle, or drawn as those of the `pool`, the training images.
+        test_poses: `uniform` over the circle, or drawn like those of the `pool`, the training images.
 
     Raises:
         BadInput: the source has angles already, a number outside its range, an unknown `test_poses`.

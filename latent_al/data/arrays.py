@@ -6,7 +6,7 @@ import scipy
 from latent_al.types import BadInput, Data, Split, check_name
 
 CHANNELS = 4
-"""Of an image, at most, where it is told from one whose channels come first."""
+"""The maximum number of channels by which an image is told from one whose channels come first."""
 VALIDATION_ROWS = ("first", "last")
 
 
@@ -16,7 +16,7 @@ def to_split(images: np.ndarray, labels: np.ndarray | None, bits: int | None = N
     Labels are classes where they are whole numbers, and angles in degrees where they are floats.
 
     Raises:
-        BadInput: another number of axes, another type, labels that are not numbers.
+        BadInput: a wrong number of axes, another type, labels that are not numbers.
     """
     images = scaled(with_channels(np.asarray(images)), bits)
     return Split(images, None if labels is None else to_labels(labels))
@@ -26,7 +26,7 @@ def with_channels(images: np.ndarray) -> np.ndarray:
     """Returns images [n h w] or [n h w c] as [n h w c]; what is on disk stays there.
 
     Raises:
-        BadInput: another number of axes, pixels that are not unsigned integers or floats.
+        BadInput: a wrong number of axes, pixels that are not unsigned integers or floats.
     """
     if images.ndim == 3:
         images = images[..., None]
@@ -47,12 +47,12 @@ def scaled(pixels: np.ndarray, bits: int | None = None) -> np.ndarray:
 
     Args:
         pixels: of any shape.
-        bits: of more than eight that levels have; higher ones become 1. None for all those of their type.
+        bits: the bits that levels have, if more than eight; higher levels become 1. None for all bits of their type.
     """
     if pixels.dtype.kind == "u":
         top = np.iinfo(pixels.dtype).max
         highest = 2**bits - 1 if bits is not None and pixels.dtype.itemsize > 1 else top
-        # Beside an array of 32 bits one of 16 may be read with more than it can hold.
+        # Alongside an array of 32 bits, one of 16 may be read with more than it can hold.
         pixels = np.minimum(pixels, min(highest, top)) / np.float32(highest)
     return pixels.astype(np.float32, copy=False)
 

@@ -1,4 +1,4 @@
-"""Finds how many bits the levels of a pool really have: else 12-bit images in files of 16 bits were nearly black."""
+"""Finds how many bits a pool's levels really have: otherwise 12-bit images in 16-bit files would be nearly black."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from latent_al.runtime.processes import highest_of_all, is_first, share
 from latent_al.types import BadInput
 
 BLOCK = 2**24
-"""Levels of an array that are looked at together."""
+"""Levels of an array that are examined together."""
 DARK = 4
 """Bits below the pool's that make an image look black."""
 
@@ -60,7 +60,7 @@ def survey(
         root: the folder.
         names: of the files, below it.
         max_pixels: files of more are passed over.
-        progress: is laid around the iterator of levels, one a file.
+        progress: wraps the iterator of levels, one per file.
 
     Returns:
         What was found; None where no file has more than eight bits.
@@ -77,7 +77,7 @@ def survey(
 
 
 def describe(surveyed: Survey, depth: Depth) -> str:
-    """Tells the depth that files of more than eight bits are read with, and why."""
+    """Describes the depth with which files of more than eight bits are read, and why."""
     line = f"Depth: {surveyed.num:,} files hold more than 8 bits a level, up to {surveyed.highest:,} "
     line += f"({surveyed.file_name}): read as {depth.bits} bits"
     if depth.is_set:
@@ -88,16 +88,16 @@ def describe(surveyed: Survey, depth: Depth) -> str:
 
 
 def find_bits(arrays: Sequence[np.ndarray], depth: int | None) -> int | None:
-    """Returns the bits that the levels of arrays of unsigned integers have in truth, over all of them, and prints them.
+    """Returns the bits that the levels of arrays of unsigned integers really have, over all of them, and prints them.
 
-    Of several processes each looks at its part.
+    Each of several processes looks at its part.
 
     Args:
         arrays: images, in memory or on disk.
         depth: the bits that a config sets; None to find them.
 
     Returns:
-        Bits, 8 at least; None where no array has more than eight.
+        Bits, at least 8; None where no array has more than eight.
 
     Raises:
         BadInput: `depth` is not from 8 to 32.

@@ -7,7 +7,7 @@ from latent_al.types import Data
 
 
 def digits(*, num_validation: int, num_test: int) -> Data:
-    """Returns the digits in one fixed random order, for the file runs writer by writer; ids are rows of the file.
+    """Returns the digits in one fixed random order, since the file goes writer by writer; ids are rows of the file.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998).
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 UPLOAD = re.compile(r"(?:^|/)data/upload/\d+/(?:[0-9a-f]{8}-)?([^/]+)$")
-"""The path of a file that was uploaded to Label Studio: below a number of the project, with a random prefix."""
+"""The path of a file that was uploaded to Label Studio: below the project's number, with a random prefix."""
 
 LOCAL = re.compile(r"(?:^|/)data/local-files/\?d=([^&]*)")
 """The path of a local file in Label Studio, below its document root."""
@@ -50,7 +50,7 @@ class FileNames:
 
 
 def _unique(pairs):
-    """Returns a dict of the pairs in which a key that stands for several names stands for None."""
+    """Returns a dict of the pairs, in which a key with several names maps to None."""
     unique: dict[str, str | None] = {}
     for key, name in pairs:
         unique[key] = None if key in unique else name
@@ -58,10 +58,10 @@ def _unique(pairs):
 
 
 def _spellings(text):
-    """Returns the text, and what it is without the syntax of a URL."""
+    """Returns the text, and its forms without the syntax of a URL."""
     local = LOCAL.search(text)
     if local:
-        # Its percent signs are no part of a name, nor is what leads it a folder.
+        # Its percent signs are not part of a name, and what comes before it is not a folder.
         return dict.fromkeys([unquote(local[1]), local[1]])
     query = re.search(r"[?&]d=([^&]*)", text)
     path = query[1] if query else re.sub(r"^[a-z]+://[^/]*", "", text)
@@ -69,7 +69,7 @@ def _spellings(text):
 
 
 def _form(text):
-    """Returns a path in one form: composed letters, slashes, without blanks around it, `.` and what leads it."""
+    """Returns a path in one form: composed letters, slashes, without blanks around it, `.` and leading slashes."""
     text = unicodedata.normalize("NFC", text).strip().replace("\\", "/")
     return "/".join(part for part in text.split("/") if part not in ("", "."))
 

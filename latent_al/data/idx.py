@@ -20,7 +20,7 @@ def idx(*, root: str, num_validation: int, validation_rows: str = "first") -> Da
     Args:
         root: the folder of the files.
         num_validation: training images to hold out.
-        validation_rows: `first` or `last`, those of the training images that are held out.
+        validation_rows: which training images are held out, `first` or `last`.
 
     Raises:
         BadInput: no directory, no training images, a truncated or foreign file, two files for one part.
@@ -47,7 +47,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Reads the array of unsigned bytes in one IDX file.
 
     Raises:
-        BadInput: not an IDX file of unsigned bytes, or of another length than its header says.
+        BadInput: not an IDX file of unsigned bytes, or not of the length that its header says.
     """
     try:
         raw = path.read_bytes()

@@ -23,15 +23,15 @@ else:
     register_heif_opener()
 
 NOT_READ = {"BUFR", "GRIB", "HDF5", "MPEG"}
-"""Formats that Pillow knows by name alone."""
+"""Formats that Pillow knows only by name."""
 SUFFIXES = frozenset(
     suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NOT_READ
 )
 """The suffixes of image files, in lower case."""
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
-"""Formats that a file without a suffix is recognised as: those whose first bytes no text has."""
+"""Formats that a file without a suffix is recognised as: those whose first bytes occur in no text."""
 MAX_PIXELS = 89_478_485
-"""The limit of an image's pixels unless a config sets another: Pillow's own, a quarter of a GiB in colour."""
+"""The limit on an image's pixels unless a config sets another: Pillow's own, a quarter of a GiB in colour."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,13 +41,13 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation -> what makes an image upright."""
+"""EXIF's orientation -> the operation that makes an image upright."""
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""The order of bytes in which Pillow reads the lower byte of 16 bits, where in the first it reads the upper one."""
+"""The byte order with which Pillow reads the upper byte of 16 bits -> the one with which it reads the lower byte."""
 WHITE_OR_BLACK = 262
 """TIFF's tag that is 0 where the level 0 is white."""
 CONTRAST = 16
-"""Levels that a picture on a transparent ground spans at least, to be seen."""
+"""The minimum number of levels that a picture on a transparent ground spans to be visible."""
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ class Content(NamedTuple):
 class Depth(NamedTuple):
     """The bits that levels of more than eight bits are taken to have.
 
-    is_set: whether a config says so: higher levels are then white. Where the depth was found, they are refused.
+    is_set: whether a config sets it: higher levels are then white. Where the depth was found, they are refused.
     """
 
     bits: int
@@ -78,7 +78,7 @@ class Reading(NamedTuple):
 
     size: (height, width) to resize to, or None to leave it.
     channels: 1 for grey, 3 for colour.
-    depth: of files of more than eight bits; None where each is taken for as deep as its own levels go.
+    depth: of files of more than eight bits; None where each is taken to be as deep as its own levels go.
     max_pixels: the largest image that is decoded.
     """
 
@@ -167,25 +167,25 @@ def read_content(path: Path, max_pixels: int = MAX_PIXELS) -> Content:
 
 
 def decode(content: bytes, reading: Reading) -> Decoded:
-    """Decodes an image file: upright, over white where it is transparent, with eight bits a channel.
+    """Decodes an image file: upright, over white where it is transparent, with eight bits per channel.
 
-    Of several frames or pages it is the first. A picture that could not be seen over white lies over black. Metadata
-    that are broken or too large are left out.
+    Of several frames or pages, the first is decoded. A picture that could not be seen over white is laid over black.
+    Metadata that are broken or too large are left out.
 
     Raises:
-        UnusableImage: damaged, no image, more pixels than the limit (before anything is decoded), levels that are
+        UnusableImage: damaged, not an image, more pixels than the limit (before anything is decoded), levels that are
             floats, negative, or above the depth that was found.
     """
     return _attempt(content, reading.max_pixels, lambda image, content: _decode(image, content, reading))
 
 
 def highest_level(path: Path, max_pixels: int) -> int | None:
-    """Returns the highest level in a file of more than eight bits; None of any other, and where none can be read."""
+    """Returns the highest level in a file of more than eight bits; None for any other, and where none can be read."""
     try:
         with Image.open(path) as image:
             if not _is_deep(image):
                 return None
-    except Exception:  # Broken metadata stumble here, and are left out below.
+    except Exception:  # Broken metadata fail here, and are left out below.
         pass
     try:
         content = read_content(path, max_pixels).content
@@ -199,7 +199,7 @@ def is_image(path: str) -> bool:
     try:
         with Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN]):
             return True
-    except Exception:  # As many kinds as there are kinds of files.
+    except Exception:  # There are as many kinds as kinds of files.
         return False
 
 
@@ -218,7 +218,7 @@ def _attempt(content: bytes, max_pixels: int, function: Callable[[Image.Image, b
 
 
 def _open(content, max_pixels, function):
-    # Pillow's own limit is one for the whole process, and threads may read with several.
+    # Pillow's own limit applies to the whole process, and threads may read with several.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
@@ -232,7 +232,7 @@ def _open(content, max_pixels, function):
         raise UnusableImage("it is not an image that Pillow can read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("its pixels", max_pixels) from error
-    except Exception as error:  # A damaged file makes Pillow's parsers stumble in every way there is.
+    except Exception as error:  # A damaged file makes Pillow's parsers fail in every way there is.
         raise UnusableImage(f"it cannot be decoded ({type(error).__name__}: {error})") from error
 
 
@@ -246,7 +246,7 @@ def _decode(image, content, reading):
     full, size = image.size, reading.size
     mode = "L" if reading.channels == 1 else "RGB"
     if size is not None:
-        # A JPEG can be decoded at a half, a quarter or an eighth; three times the size leaves the resampling its say.
+        # A JPEG can be decoded at a half, a quarter or an eighth; three times the size leaves the resampling its part.
         image.draft(None, (3 * max(size), 3 * max(size)))
     levels, bits = _deep_levels(image, content), 8
     image.load()
@@ -276,7 +276,7 @@ def _highest_colour(levels):
 def _orientation(image):
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Broken metadata cost no image.
+    except Exception:  # Broken metadata do not cost an image.
         return None
 
 
@@ -291,7 +291,7 @@ def _rawmode(image):
 
 
 def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
-    """Returns levels of more than eight bits, of which the last of 2 or 4 channels are alpha; None of other images."""
+    """Returns levels of more than eight bits, of which the last of 2 or 4 channels is alpha; None for other images."""
     if image.mode == "F":
         raise UnusableImage("its pixels are floats, whose range is unknown; save it with 8 or 16 bits")
     rawmode = _rawmode(image)
@@ -303,7 +303,7 @@ def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
                 "or 16 bits"
             )
         return levels.astype(np.uint16 if levels.dtype.itemsize == 2 else np.uint32)
-    # Pillow keeps the upper eight of 16 bits, and reads the lower eight where it is told the other order of bytes.
+    # Pillow keeps the upper eight of 16 bits, and reads the lower eight when told the other byte order.
     if rawmode == "LA;16B":
         parts = _load_as(content, "RGBA")
         return _visible(parts[..., ::2] * 256 + parts[..., 1::2])
@@ -315,7 +315,7 @@ def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
 
 
 def _visible(levels):
-    """Returns the levels with zeros where they are transparent, whatever lies there: it makes no pool deep."""
+    """Returns the levels with zeros where they are transparent: whatever lies there does not make a pool deep."""
     return levels if levels.shape[-1] == 3 else np.where(levels[..., -1:] == 0, 0, levels)
 
 
@@ -339,17 +339,17 @@ def _num_colours(levels):
 
 
 def _shallow(levels, depth, image):
-    """Returns the levels as a picture of eight bits a channel, transparent where the image is."""
+    """Returns the levels as a picture of eight bits per channel, transparent where the image is."""
     colours, alpha = np.split(levels, [_num_colours(levels)], axis=-1)
     if image.info.get("transparency") is not None and not alpha.size:
         alpha = np.where((colours == image.info["transparency"]).all(axis=-1, keepdims=True), 0, 65535)
     pixels = _eight_bits(colours, depth)
     if image.format == "TIFF" and image.tag_v2.get(WHITE_OR_BLACK) == 0:
-        # Pillow turns such levels round where they have eight bits alone.
+        # Pillow inverts such levels only where they have eight bits.
         pixels = 255 - pixels
     if not alpha.size:
         return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    # An alpha channel often has all 16 bits beside colours of eight.
+    # An alpha channel often has all 16 bits alongside colours of eight.
     alpha = _eight_bits(alpha, depth if alpha.max() < 2**depth.bits else Depth(16, True))
     return Image.fromarray(np.concatenate([np.broadcast_to(pixels, (*pixels.shape[:2], 3)), alpha], axis=-1))
 
@@ -365,7 +365,7 @@ def _eight_bits(levels, depth):
 
 
 def _over_ground(image):
-    """Lays a transparent picture over white, or over black where it could be seen there alone."""
+    """Lays a transparent picture over white, or over black where it could be seen only there."""
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")

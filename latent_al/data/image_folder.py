@@ -1,4 +1,4 @@
-"""A folder of image files: a folder a class, or a flat one without labels."""
+"""A folder of image files: one folder per class, or a flat one without labels."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from latent_al.runtime.processes import is_first
 from latent_al.types import BadInput, Data, Split
 
 AHEAD = 256
-"""Images that are read before their turn."""
+"""Images that are read ahead of their turn."""
 SPLITS = dict(train="train", training="train", test="test", testing="test")
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 """Name of a folder, in lower case -> the split that it holds."""
@@ -39,10 +39,10 @@ def image_folder(
 ) -> Data:
     """Reads `root/CLASS/*`, or `root/*` without labels, or splits that are such folders, as in `root/train/CLASS/*`.
 
-    Splits are folders in the root: `train`, and beside it `test`, and `val`, `valid`, `validation` or `dev`, in upper
-    or lower case. The training rows come in a fixed random order, since a folder runs class by class, and so do those
-    held out of them; splits with a folder are in the order of names. Ids are paths below the folder, or that of the
-    split. Hidden files and folders are passed over.
+    Splits are folders in the root: `train`, and next to it `test`, and `val`, `valid`, `validation` or `dev`, in upper
+    or lower case. The training rows come in a fixed random order, since a folder goes class by class, and so do those
+    held out from them; splits with a folder are in the order of names. Ids are paths below the folder, or below that of
+    the split. Hidden files and folders are passed over.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.
@@ -55,8 +55,8 @@ def image_folder(
         max_megapixels: the largest image that is read, in millions of pixels; by default 89.
 
     Raises:
-        BadInput: no folder, no images, an unreadable image or a link, images of several sizes, folders of splits beside
-            other folders or within those of classes, a class that no training image has.
+        BadInput: no folder, no images, an unreadable image or a link, images of several sizes, folders of splits next
+            to other folders or within those of classes, a class that no training image has.
     """
     check_shape(size, channels)
     reading = Reading(size, channels, check_depth(depth), pixel_limit(max_megapixels))
@@ -99,7 +99,7 @@ class _File(NamedTuple):
 
 
 class _Reader(NamedTuple):
-    """Reads files by the settings of `image_folder`, and keeps what is to be said of them.
+    """Reads files by the settings of `image_folder`, and keeps what is to be said about them.
 
     left_out: (path, reason) of files that are left out.
     plain: paths of images of one colour.
@@ -222,7 +222,7 @@ def _classes(files):
 
 
 def _check_present(folder, labels, classes):
-    """Raises BadInput where no training image is left of a class, which has a name here."""
+    """Raises BadInput where a class has no training image left; here classes have names."""
     missing = [repr(name) for label, name in enumerate(classes) if not (labels == label).any()]
     if missing:
         raise BadInput(
@@ -232,7 +232,7 @@ def _check_present(folder, labels, classes):
 
 
 def _counts(splits, classes):
-    """Returns a line a split with its number of images, and of each class by name."""
+    """Returns a line per split with its number of images, and that of each class by name."""
     for split, files in splits.items():
         if not classes:
             yield f"{split}: {len(files):,} images without classes"

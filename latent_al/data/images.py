@@ -1,4 +1,4 @@
-"""The one protocol of image sources: arrays, and streams that read images from disk as they are sliced."""
+"""The one protocol of image sources: arrays, and streams that read images from disk when sliced."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from latent_al.runtime.processes import digest_by_share
 
 @runtime_checkable
 class Images(Protocol):
-    """Images [n h w c] that are read as they are sliced: a NumPy array is one, and so is a `Stream`.
+    """Images [n h w c] that are read when sliced: a NumPy array is one, and so is a `Stream`.
 
     shape: (n, h, w, c).
     dtype: float32, in [0, 1]; or uint8, whose 255 stands for 1.
@@ -22,15 +22,15 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns a block of rows, which `np.asarray` reads as an array of `dtype`, or for a number that one image."""
+        """Returns a block of rows, which `np.asarray` reads as an array of `dtype`; for a number, that one image."""
         ...
 
 
 @runtime_checkable
 class Stream(Images, Protocol):
-    """Images that may be more than memory holds, and that may become more: row r is the same image for good.
+    """Images that may be more than memory holds, and to which more may be added: row r remains the same image.
 
-    shards: (start, stop) of each block of rows that lies on disk as one; new rows make new shards.
+    shards: (start, stop) of each block of rows that is stored on disk as one; new rows make new shards.
     """
 
     shards: list[tuple[int, int]]
@@ -39,8 +39,8 @@ class Stream(Images, Protocol):
 class Mapped:
     """Images [n h w c] in a file of plain pixels, like a NumPy array of float32 in [0, 1].
 
-    A slice is still on disk; rows by number, and `np.asarray` of all, are read and scaled as `arrays.scaled` has it,
-    with `bits`.
+    A slice is still on disk; rows by number, and `np.asarray` of all, are read and scaled as by `arrays.scaled`, with
+    `bits`.
     """
 
     dtype = np.dtype(np.float32)
@@ -70,5 +70,5 @@ class Mapped:
 
 
 def digest_arrays(arrays: list[np.ndarray | Mapped]) -> str:
-    """Returns a hash of arrays in memory or on disk; of several processes each reads its part, all at once."""
+    """Returns a hash of arrays in memory or on disk; several processes read a part each, all at once."""
     return " ".join(digest_by_share(array.on_disk if isinstance(array, Mapped) else array) for array in arrays)

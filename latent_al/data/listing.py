@@ -13,7 +13,7 @@ from latent_al.types import BadInput
 
 THREADS = 4
 GROUP = 16
-"""Files that a thread reads at a time: to hand over each small image by itself would halve the speed."""
+"""Files that a thread reads at a time: handing over small images one by one would halve the speed."""
 
 MENTIONED = 8
 """Suffixes and folders that a line names."""
@@ -30,9 +30,9 @@ PASSED_OVER = {
     "lost+found",
     "system volume information",
 }
-"""Folders that systems and programs make beside what people put there, in lower case; so are all that are hidden."""
+"""Folders that systems and programs add to what people put there, in lower case; hidden ones are passed over too."""
 WORKDIR = {"audit.json", "config.json", "manifest.csv"}
-"""Files that mark the workdir of a labelling job, whose figures are no images of a pool."""
+"""Files that mark the workdir of a labelling job, whose figures are not images of a pool."""
 PNG_INSTEAD = "save them as PNG"
 FRAMES = "take frames out of them"
 DEVELOP = "develop them as JPEG or TIFF"
@@ -61,7 +61,7 @@ CURES |= dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), UNPACK)
 
 
 class ImageFile(NamedTuple):
-    """An image's file, by its suffix or else by its first bytes, before it is read.
+    """An image file, recognised by its suffix or else by its first bytes, before it is read.
 
     name: the path below the folder, with slashes.
     num_bytes: its length.
@@ -78,7 +78,7 @@ class Listing(NamedTuple):
 
     files: the image files, sorted by name.
     rejected: (name, reason) of files and folders that cannot be used, sorted.
-    other_files: suffix -> how many files with it are no images; the empty suffix where a name has none.
+    other_files: suffix -> how many files with it are not images; the empty suffix where a name has none.
     passed_over: folders that are hidden, or that no person has made, sorted.
     """
 
@@ -89,7 +89,7 @@ class Listing(NamedTuple):
 
 
 def list_images(root: str | Path | None, *, without: Path | None = None) -> Listing:
-    """Lists the image files of a folder and of its sub-folders; reads the first bytes of those without a suffix alone.
+    """Lists the image files of a folder and of its sub-folders; reads first bytes only of those without a suffix.
 
     Hidden files are passed over, and so are folders that are hidden, in `PASSED_OVER`, or workdirs of labelling jobs.
     Links are not followed, but listed as rejected.
@@ -117,7 +117,7 @@ def list_images(root: str | Path | None, *, without: Path | None = None) -> List
 
 
 def not_read(listing: Listing) -> list[str]:
-    """Returns a line with the files that are no images, by suffix, and one with the folders that were passed over."""
+    """Returns a line with the files that are not images, by suffix, and one with the folders that were passed over."""
     lines = []
     if listing.other_files:
         counts = sorted(listing.other_files.items(), key=lambda item: (item[0] not in CURES, -item[1], item[0]))
@@ -139,12 +139,12 @@ def first_of(rejected: list[tuple[str, str]]) -> str:
 
 
 def read_in_threads(read: Callable[[Any], Item], names: Sequence[Any], *, ahead: int) -> Iterator[Item]:
-    """Yields `read(name)` of each name, in order.
+    """Yields `read(name)` for each name, in order.
 
     Args:
         read: is called in four threads.
         names: of files, or rows.
-        ahead: about how many files are read before their turn.
+        ahead: about how many files are read ahead of their turn.
     """
     # An experiment on arrays loads no Grain.
     import grain

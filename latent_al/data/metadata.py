@@ -1,4 +1,4 @@
-"""Takes metadata out of the bytes of an image file, where a decoder stumbles over them."""
+"""Removes metadata from the bytes of an image file, for when a decoder stumbles over them."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ APP0, APP15, ADOBE, COMMENT = 0xE0, 0xEF, 0xEE, 0xFE
 
 
 def without_metadata(content: bytes) -> bytes:
-    """Returns the bytes of a PNG, a JPEG or a WebP with what makes its pixels alone, and of any other as they are."""
+    """Returns the bytes of a PNG, a JPEG or a WebP with only what makes its pixels, and those of others as they are."""
     if content.startswith(PNG):
         return _bare_png(content)
     if content.startswith(b"\xff\xd8"):
@@ -31,10 +31,10 @@ def _bare_png(content):
 
 
 def _is_png_metadata(chunk, checksum):
-    """Returns whether a chunk, its kind and its body, is metadata: small letters begin what no pixel needs."""
+    """Returns whether a chunk, its kind and its body, is metadata: kinds that no pixel needs begin in lower case."""
     kind, body = chunk[:4], chunk[4:]
     if kind == b"eXIf":
-        # It tells what is upright.
+        # It says which way is up.
         return body[:4] not in (b"II*\0", b"MM\0*") or zlib.crc32(chunk) != int.from_bytes(checksum)
     return kind[:1].islower() and kind != b"tRNS"
 
@@ -55,7 +55,7 @@ def _bare_jpeg(content):
 
 def _is_jpeg_metadata(marker, body):
     if marker == ADOBE and body.startswith(b"Adobe"):
-        # It tells whether colours are RGB, YCbCr or inks.
+        # It says whether colours are RGB, YCbCr or inks.
         return len(body) < 12
     is_orientation = body[:10] in (b"Exif\0\0II*\0", b"Exif\0\0MM\0*")
     return (APP0 <= marker <= APP15 and not is_orientation) or marker == COMMENT
@@ -67,7 +67,7 @@ def _bare_webp(content):
         kind, size = struct.unpack_from("<4sI", content, start)
         end = start + 8 + size + size % 2
         if kind == b"VP8X" and len(content) > start + 8:
-            # Flags of ICC profile, EXIF and XMP, whose chunks go.
+            # Flags of ICC profile, EXIF and XMP, whose chunks are removed.
             flags = content[start + 8] & ~0b00101100
             parts.append(content[start : start + 8] + bytes([flags]) + content[start + 9 : end])
         elif kind not in (b"ICCP", b"EXIF", b"XMP "):

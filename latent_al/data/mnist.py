@@ -20,7 +20,7 @@ def mnist(
         root: the folder of the IDX files; None for TFDS.
         data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
         num_validation: training images to hold out, the first 5,000 in Tonnaer (2017).
-        validation_rows: `first` or `last`, those of the training images that are held out; the last 10,000 in Killeen
+        validation_rows: which training images are held out, `first` or `last`; the last 10,000 in Killeen
             (2019).
     """
     if root is None:

@@ -16,8 +16,8 @@ def npz(*, root: str, num_validation: int, depth: int | None = None) -> Data:
 
     Labels [n] are classes where they are whole numbers, and angles in degrees in [0, 360) where they are floats.
 
-    Of a folder with `x_train.npy` and so on the training images stay on disk: of several processes each reads the rows
-    of its own devices.
+    If the root is a folder with `x_train.npy` and so on, the training images stay on disk: with several processes, each
+    reads the rows of its own devices.
 
     Args:
         root: the `.npz` file, or the folder.
@@ -26,7 +26,7 @@ def npz(*, root: str, num_validation: int, depth: int | None = None) -> Data:
             takes.
 
     Raises:
-        BadInput: no such file, not a whole archive, no `x_train`, pickled objects, labels of another length.
+        BadInput: no such file, not a whole archive, no `x_train`, pickled objects, labels of the wrong length.
     """
     path = expand(root, "config.data.root")
     arrays = _read_folder(path) if path.is_dir() else _read_archive(path)
@@ -58,7 +58,7 @@ def _read_archive(path):
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except TypeError as error:  # `with` takes no array, which an .npy file is loaded as.
+    except TypeError as error:  # An .npy file is loaded as an array, which `with` does not take.
         raise BadInput(
             f"{path} holds one array; set config.data.root to an .npz file, or to the folder of x_train.npy."
         ) from error

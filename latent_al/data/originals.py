@@ -1,4 +1,4 @@
-"""Images as their files have them, at their own size, which are read when they are asked for."""
+"""Images as stored in their files, at their own size, read on demand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ class Original(NamedTuple):
     reason: str | None
 
 
-# A split is a tree of arrays to JAX, in which these are none.
+# To JAX a split is a tree of arrays, and these are not arrays.
 @jax.tree_util.register_static
 class Originals(Sequence):
-    """A sequence of images [h w 3], each of a size of its own, in colour, whose levels have eight bits.
+    """A sequence of images [h w 3], each of its own size, in colour, whose levels have eight bits.
 
     Args:
-        paths: of the files; None where there is none by now.
+        paths: of the files; None where there is none any more.
         reading: the settings by which files become pixels, of which the size and the channels are not used.
         scanned: images [h w c], uint8, in place of files that cannot be read; None to refuse these.
     """
@@ -40,7 +40,7 @@ class Originals(Sequence):
         return self.read(row).image
 
     def name(self, row: int) -> str:
-        """Returns the path of a file; an empty text where there is none by now."""
+        """Returns the path of a file; an empty text where there is none any more."""
         return str(self._paths[row] or "")
 
     def read(self, row: int) -> Original:

@@ -8,9 +8,9 @@ from latent_al.types import BadInput, Data, Split
 VARIATION = np.array([0.12, 0.08, 0.08, 0.2, 0.25])
 """Largest change of a fish's size (share), place to the right and up (half sides), height and brightness (shares)."""
 ALIKE = 0.05
-"""The part of that variation that is left to the fish near the one pose."""
+"""The share of that variation that the fish near the one pose have."""
 NOISE = 0.015
-"""Standard deviation of each pixel."""
+"""Standard deviation of each pixel's noise."""
 WATER = 0.08
 UPPER_TAIL = ((-0.3, 0.0), (-0.85, 0.5), (-0.74, 0.0))
 LOWER_TAIL = ((-0.3, 0.0), (-0.74, 0.0), (-0.85, -0.38))
@@ -34,21 +34,21 @@ def poses(
     The fish has a head, a tail and a fin on its back only, so that no turn leaves it the same. Its size, place, height
     and brightness vary, and pixels carry normal noise.
 
-    Training angles are those of `draw_angles`: a camera that sees almost always the same pose. There the variation
-    besides the angle is a twentieth, so that these images are near-duplicates of each other: the imbalance within a
-    class of the images of Philipsen and Moeslund (2020), which are private. Validation angles are uniform over the
-    circle, with all the variation, so that an error there counts all poses alike and not the common one most; test
-    images are drawn so too, or as the training images. Ids are `poses/ROW at 12.3 degrees`.
+    Training angles are those of `draw_angles`, as from a camera that almost always sees the same pose. Near that pose
+    the variation besides the angle is a twentieth, so that these images are near-duplicates of each other: the
+    imbalance within a class of the images of Philipsen and Moeslund (2020), which are private. Validation angles are
+    uniform over the circle, with all the variation, so that an error there counts all poses equally and not the common
+    one most; test images are drawn in the same way, or like the training images. Ids are `poses/ROW at 12.3 degrees`.
 
     Args:
         num_train: 1 or more.
         num_validation: 0 or more.
         num_test: 0 or more.
         side: pixels, 8 or more.
-        share_near: of the training images that are near 0 degrees, in [0, 1].
+        share_near: share of the training images that are near 0 degrees, in [0, 1].
         spread: standard deviation of the angles near 0 in degrees, 0 or more.
         seed: of all that is random. One split does not depend on the sizes of the others.
-        test_poses: `uniform` over the circle, or drawn as those of the `pool`, the training images.
+        test_poses: `uniform` over the circle, or drawn like those of the `pool`, the training images.
 
     Raises:
         BadInput: a number outside its range, an unknown `test_poses`.

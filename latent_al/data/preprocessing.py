@@ -1,4 +1,4 @@
-"""Images to the pixels that a pretrained network wants, as its `preprocessor_config.json` has it."""
+"""Turns images into the pixels that a pretrained network wants, as its `preprocessor_config.json` describes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from PIL import Image
 from latent_al.types import BadInput, check_name
 
 FILE = "preprocessor_config.json"
-"""The file beside a model in which hubs keep its preprocessing."""
+"""The file next to a model in which hubs keep its preprocessing."""
 RESAMPLINGS = {kind.name.lower(): int(kind) for kind in Image.Resampling}
-"""Name of a resampling -> Pillow's number of it, which the file has."""
+"""Name of a resampling -> Pillow's number for it, which the file has."""
 USUAL = "size=224, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resample='bicubic'"
 """The settings of most networks that were trained on ImageNet."""
 UNDERSTOOD = {
@@ -46,9 +46,9 @@ IDLE = {
     "processor_class",
     "return_tensors",
 }
-"""The fields that change no pixel here: every image is made RGB, and the model says its layout itself."""
+"""The fields that change no pixel here: every image is made RGB, and the model itself gives its layout."""
 SQUARE = ("DeiT", "ViT")
-"""Processors that take a size of one number for both sides though they crop."""
+"""Processors that take a size of one number for both sides although they crop."""
 UNCROPPED = 384
 """The size from which on ConvNeXt's processors do not crop."""
 
@@ -58,7 +58,7 @@ class Preprocessing(NamedTuple):
 
     size: (height, width) to resize to, or the length of the shorter side, which keeps the aspect.
     resample: Pillow's number of the resampling.
-    crop: (height, width) of the middle that is kept; black is added where an image is smaller.
+    crop: (height, width) of the central part that is kept; black is added where an image is smaller.
     scale: by which levels are multiplied.
     mean, std: of the channels, subtracted and then divided by.
     """
@@ -82,7 +82,7 @@ class Preprocessing(NamedTuple):
 
 
 def read_preprocessing(folders: Sequence[Path], settings: Mapping[str, Any], *, takes_bytes: bool) -> Preprocessing:
-    """Reads the file in the first of the folders that has one; a setting that is not None comes before its field.
+    """Reads the file in the first of the folders that has one; a setting that is not None overrides its field.
 
     Args:
         folders: that may have the file.
@@ -90,7 +90,7 @@ def read_preprocessing(folders: Sequence[Path], settings: Mapping[str, Any], *, 
         takes_bytes: whether levels stay as they are unless the file says otherwise.
 
     Raises:
-        BadInput: there is no such file, and settings are missing; it cannot be read, or wants what is not known here.
+        BadInput: there is no such file, and settings are missing; it cannot be read, or wants what is unknown here.
     """
     path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
     fields = dict(do_rescale=not takes_bytes, do_normalize=not takes_bytes) if path is None else _read(path)
@@ -130,11 +130,11 @@ def preprocess(image: UInt8[np.ndarray, "h w 3"], steps: Preprocessing) -> UInt8
 
 
 def normalized(pixels: UInt8[np.ndarray, "*any 3"], steps: Preprocessing) -> Float[np.ndarray, "*any 3"]:
-    """Returns levels times the scale, less the mean, over the standard deviation, each where there is one."""
+    """Returns levels times the scale, minus the mean, over the standard deviation, each where there is one."""
     levels = np.arange(256.0)[:, None] * (1 if steps.scale is None else steps.scale)
     if steps.mean is not None:
         levels = (levels - steps.mean) / steps.std
-    # As many values as there are levels: looked up, they cost no arithmetic of floats.
+    # There are only as many values as levels: looked up, they cost no float arithmetic.
     table = np.broadcast_to(levels, (256, 3)).astype(np.float32)
     return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=-1)
 

@@ -17,9 +17,9 @@ COLUMNS = ["id", "file_name", "height", "width", "bytes", "modified_ns", "bits",
 LATER = ["bits", "one_colour"]
 """Columns that shards of earlier versions lack; they read as zeros."""
 SHARD, SHARD_BYTES = 1024, 2**26
-"""Images of a shard, and its bytes, at most: as much again is read ahead."""
+"""The maximum number of images in a shard, and of its bytes: as much again is read ahead."""
 OPEN_MAPS = 256
-"""Shards that are mapped at once; each map holds a file descriptor, of which a process often has but 1,024."""
+"""Shards that are mapped at once; each map holds a file descriptor, of which a process often has only 1,024."""
 
 
 def shard_rows(image_shape: tuple[int, int, int]) -> int:
@@ -87,7 +87,7 @@ class Store:
         """Adds a shard, whole or not at all.
 
         Args:
-            table: `COLUMNS` of each image, those of `LATER` where they are known.
+            table: `COLUMNS` of each image, those of `LATER` where there are some.
             pixels: the images, in the order of the table.
 
         Raises:

@@ -12,8 +12,8 @@ from latent_al.types import BadInput, Data, Split
 def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data:
     """Reads `train_32x32.mat` and `test_32x32.mat` in `root`, or TFDS's `svhn_cropped` where `root` is None.
 
-    Images [n 32 32 1] are grey as those of Tonnaer (2017), section 4.1.2: 0.299 R + 0.587 G + 0.114 B. Classes are the
-    digits 0 to 9. TFDS stores the same images in its own order, so its held-out rows and ids are not those of the
+    Images [n 32 32 1] are grey like those of Tonnaer (2017), section 4.1.2: 0.299 R + 0.587 G + 0.114 B. Classes are
+    the digits 0 to 9. TFDS stores the same images in its own order, so its held-out rows and ids are not those of the
     files.
 
     Args:
@@ -22,7 +22,7 @@ def svhn(*, root: str | None, data_dir: str | None, num_validation: int) -> Data
         num_validation: the first training images to hold out, 5,000 in Tonnaer (2017).
 
     Raises:
-        BadInput: no directory, no training file, a file that is no MATLAB file up to version 7, fields missing or of
+        BadInput: no directory, no training file, a file that is not a MATLAB file up to version 7, fields missing or of
             another shape or type, labels outside 1 to 10; whatever `tfds` refuses.
     """
     if root is None:
@@ -59,12 +59,12 @@ def _find_train(folder):
 
 def _read(path):
     fields = _read_fields(path)
-    # A field that is no array, such as a sparse matrix, becomes one of no axes here.
+    # A field that is not an array, such as a sparse matrix, becomes one without axes here.
     images = np.asarray(fields["X"])
     labels = np.asarray(fields["y"])
     _check_images(path, images)
     _check_labels(path, labels, images.shape[3])
-    # The files write the digit 0 as 10, for MATLAB counts from 1.
+    # The files write the digit 0 as 10, since MATLAB counts from 1.
     return Split(_grey(images.transpose(3, 0, 1, 2), white=255), labels[:, 0].astype(np.int32) % 10)
 
 

@@ -1,7 +1,7 @@
 """Any image-classification set of TensorFlow Datasets. Preparing one needs TFDS and TensorFlow, reading it neither.
 
-A set is prepared as array_record files of `tf.train.Example` messages beside `dataset_info.json` and `features.json`,
-as www.tensorflow.org/datasets/external_tfrecord describes; each image is a PNG or JPEG file in its message.
+A set is prepared as array_record files of `tf.train.Example` messages with `dataset_info.json` and `features.json`, as
+www.tensorflow.org/datasets/external_tfrecord describes; each image is a PNG or JPEG file in its message.
 """
 
 import io
@@ -73,14 +73,14 @@ def tfds(
 ) -> Data:
     """Returns the splits `train`, `test` and `validation` of `dataset`, the last two where it has them.
 
-    Of a set that is prepared in several versions the newest is read, unless the name says which.
+    If a set is prepared in several versions, the newest is read, unless the name says which.
 
     Args:
-        dataset: a TFDS name, such as `mnist`, `cifar10`, `cifar100` or `svhn_cropped`; `NAME/CONFIG` of a set that has
+        dataset: a TFDS name, such as `mnist`, `cifar10`, `cifar100` or `svhn_cropped`; `NAME/CONFIG` for a set that has
             configs; with a version, `NAME:3.0.1`.
         data_dir: where TFDS keeps its sets, by default its own folder in the home directory.
         num_validation: rows of `train` to hold out; 0 where the set has a validation split.
-        validation_rows: `first` or `last`, those of the training images that are held out.
+        validation_rows: which training images are held out, `first` or `last`.
         depth: bits of integers that are stored with more than eight; by default as many as the highest of all images
             takes.
 
@@ -205,7 +205,7 @@ def _read(prepared: Prepared, shards: list[str], what: str) -> Split:
 
 
 def _decode(file: bytes, prepared: Prepared) -> np.ndarray:
-    """Returns the pixels [h w c]; the file of floats has their four bytes as channels."""
+    """Returns the pixels [h w c]; a file of floats has their four bytes as channels."""
     with Image.open(io.BytesIO(file)) as image:
         mode = MODES.get(prepared.channels, image.mode) if prepared.dtype == "uint8" else image.mode
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))

@@ -11,10 +11,10 @@ SPREADS = (0.08, 0.08, 0.03)
 
 
 def three_classes(*, sizes: Sequence[int], seed: int) -> Data:
-    """Draws a large class, one that overlaps with it, and a small one apart, all round Gaussians; images of 1 x 2 x 1.
+    """Draws a large class, one that overlaps with it, and a small one apart, all round Gaussians, as 1 x 2 x 1 images.
 
-    Validation and test splits are as large as the training split, and drawn alike. The paper gives the sizes 2,000, 500
-    and 50 and a scatter plot; the means and spreads are ours, chosen to look like it.
+    Validation and test splits are as large as the training split, and drawn in the same way. The paper gives the sizes
+    2,000, 500 and 50 and a scatter plot; the means and spreads are ours, chosen to look like it.
 
     Source: Pezeshkpour, Zhao and Singh (2020), Figure 1.
 

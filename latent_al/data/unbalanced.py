@@ -21,7 +21,7 @@ def perturbed_pairs(
 
     Source: "unbalanced MNIST" of Killeen (2019): 2,000 copies, an angle of pi/36 and 2 pixels on 50,000 images, so
     that even digits have about 7,000 and odd ones 3,000. In radians the angle is 5 degrees; the experiments there took
-    it as degrees, which turns next to nothing.
+    it as degrees, which turns the images hardly at all.
 
     Args:
         source: the images, with class labels.
@@ -59,12 +59,12 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
 
     Args:
         source: the images, with class labels.
-        weights: one a class, positive; only their ratios matter.
+        weights: one per class, positive; only their ratios matter.
         seed: of the choice of rows.
 
     Raises:
-        BadInput: no class labels, another number of weights than classes, a weight that is zero, negative or not
-            finite, or so small that its class would keep no row.
+        BadInput: no class labels, not as many weights as classes, a weight that is zero, negative or not finite, or so
+            small that its class would keep no row.
     """
     _check_labels(source)
     weights = np.asarray(weights, np.float64)
@@ -80,7 +80,7 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
 
 
 def long_tail(*, source: Data, ratio: float | int, seed: int) -> Data:
-    """Thins the classes exponentially, the first class to `ratio` times the size of the last.
+    """Thins the classes exponentially, so that the first class has `ratio` times the size of the last.
 
     It is `weighted_classes` with ratio ** (-c / (C - 1)) for class c of C.
 
@@ -153,8 +153,8 @@ def _thin(source, weights, seed, cure):
 def _proportional(counts, weights):
     """Returns the largest whole numbers [c], none above its count, in proportion to the positive `weights` [c]."""
     weights = weights / weights.max()
-    # Beside the largest weight a tiny one may be 0; it then bounds nothing.
+    # Next to the largest weight a tiny one may be 0; it then bounds nothing.
     with np.errstate(divide="ignore", over="ignore"):
         scale = (counts / weights).min()
-    # 0.3 of 1,000 are 300, though the product of floats may fall short by its rounding.
+    # 0.3 of 1,000 is 300, though the product of floats may fall short by its rounding.
     return np.floor(scale * weights * (1 + 1e-9)).astype(int)

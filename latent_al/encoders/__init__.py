@@ -16,7 +16,7 @@ from latent_al.models import AUTOENCODERS
 TRAINED = {name: partial(trained, make) for name, make in AUTOENCODERS.items()}
 """Encoders that are trained, by name; their factories take `image_shape` too."""
 READY = {"onnx": onnx, "precomputed": precomputed}
-"""Encoders that are not trained here, and know images by name: for pools that grow too."""
+"""Encoders that are not trained here, and identify images by name: they also suit pools that grow."""
 ENCODERS = {"identity": identity} | READY | TRAINED
 """Encoders by name, each a factory that returns an `Encoder`."""
 

@@ -49,13 +49,13 @@ def trained(
         image_shape: (h, w, c).
         learning_rate: step size of the auto-encoder's optimizer.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         seed: of the initial weights, the order and the noise.
         sizes: settings of the factory.
 
     Raises:
         BadInput: what the factory or the loss refuses; a size below 1; a batch larger than the training set, where the
-            images of one are compared; initial weights to which all images are the same; a loss that diverges.
+            loss compares a batch's images; initial weights for which all images are the same; a loss that diverges.
     """
     trainer = make_trainer(make, Training(learning_rate, epochs, batch_size, seed), image_shape, **sizes)
     blocked = in_blocks(encode_images(trainer.autoencoder), block_of(image_shape))
@@ -75,7 +75,7 @@ def trained(
             of_train = encode_shards(stream.shards, folder, partial(programs.rows, params, stream))
         else:
             run = over_rows(blocked, len(data.train.images), mesh)
-            # Devices that share no rows would all encode all of them.
+            # Devices that share no rows would each encode all of them.
             of_train = run(params, place_rows(data.train.images, mesh if has_pool(mesh) else None))
         held_out = [programs.encode(params, jnp.asarray(split.images)) for split in (data.validation, data.test)]
         return Encodings(of_train, *held_out, losses, jax.tree_util.Partial(decode, params))
@@ -106,7 +106,7 @@ class _Programs(NamedTuple):
             yield first_rows(encoded, len(pixels))
 
     def forecast(self, data: Data, folder: Path) -> Forecast | None:
-        """Forecasts what a stream will take, from one chunk and one piece that are computed; compiles what they run."""
+        """Forecasts what a stream will take by computing one chunk and one piece; compiles what they run."""
         stream, trainer = data.train.images, self.trainer
         missing = missing_shards(stream.shards, folder)
         if not missing:

@@ -15,9 +15,9 @@ from latent_al.data.preprocessing import Preprocessing, normalized
 from latent_al.types import BadInput
 
 PLACES = ("model.onnx", "onnx/model.onnx")
-"""Where hubs keep the model of a folder."""
+"""Where hubs keep the model within a folder."""
 OTHER_FORMATS = (".bin", ".ckpt", ".h5", ".keras", ".msgpack", ".pt", ".pth", ".safetensors")
-"""Suffixes of files of weights alone, or of other libraries."""
+"""Suffixes of files that hold only weights, or that belong to other libraries."""
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """ONNX Runtime's name of an input's type -> NumPy's."""
 PROVIDERS = {"CUDAExecutionProvider": "GPU", "CPUExecutionProvider": "CPU"}
@@ -30,7 +30,7 @@ PARTS = {
 }
 """The part of an output that is taken, in words -> the function that takes it."""
 BLANKS = 2
-"""Images of the first run: with one, the rows of an output could not be told from another axis of one."""
+"""Images of the first run: with one, the rows of an output could not be told from another axis of length one."""
 ABSENT = """It is fetched where there is internet, once, and runs without; one of
   pip install huggingface_hub; hf download Xenova/dinov2-small onnx/model.onnx preprocessor_config.json \
 --local-dir models/dinov2-small
@@ -114,7 +114,7 @@ class Network(NamedTuple):
 
 
 def find_model(root: Path) -> Path:
-    """Returns the ONNX file of a folder that is laid out as hubs do, or the file itself.
+    """Returns the ONNX file in a folder that is laid out as on hubs, or the file itself.
 
     Raises:
         BadInput: there is none, or several, or it is of another format.
@@ -134,7 +134,7 @@ def find_model(root: Path) -> Path:
 
 
 def digest_model(path: Path) -> str:
-    """Returns a hash of the file of a model and of the files beside it that hold its weights.
+    """Returns a hash of the file of a model and of the files next to it that hold its weights.
 
     Raises:
         BadInput: one of these is missing.
@@ -149,12 +149,12 @@ def digest_model(path: Path) -> str:
 
 
 def open_session(path: Path) -> Any:
-    """Opens a model, on a GPU where ONNX Runtime has one, else on the CPU.
+    """Opens a model, on a GPU where ONNX Runtime has one, otherwise on the CPU.
 
     Raises:
         BadInput: it cannot be opened.
     """
-    # It takes a while, and an experiment may do without.
+    # The import takes a while, and an experiment may not need it.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -176,7 +176,7 @@ def input_of(path: Path, session: Any) -> Input:
     """Returns the one input of a network of images.
 
     Raises:
-        BadInput: it wants something else.
+        BadInput: it takes something else.
     """
     inputs = session.get_inputs()
     words = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
@@ -190,7 +190,7 @@ def input_of(path: Path, session: Any) -> Input:
         )
     name, kind, shape = inputs[0].name, inputs[0].type, inputs[0].shape
     sides = [length if isinstance(length, int) else None for length in shape]
-    # Exporters leave the axis of channels open too, which stands first in what they export from PyTorch.
+    # Exporters also leave the channel axis open, which comes first in what they export from PyTorch.
     if kind not in DTYPES or len(sides) != 4 or not (sides[1] is None or 3 in (sides[1], sides[3])):
         raise BadInput(f"{path} reads {words}; {wanted}: choose another network, or export it so.")
     channels_last = sides[1] != 3 and sides[3] == 3
@@ -242,7 +242,7 @@ def open_network(path: Path, session: Any, entry: Input, steps: Preprocessing, o
 def choose_output(
     path: Path, shapes: dict[str, tuple[int, ...]], wanted: str | None, *, channels_last: bool = False
 ) -> Output:
-    """Returns the output that is `wanted`, or else the first of these that there is.
+    """Returns the output that is `wanted`, or else the first of these that exists.
 
     `image_embeds`; a pooled output; the class token of `last_hidden_state`; the average over a feature map; the only
     output [n d].
@@ -265,7 +265,7 @@ def choose_output(
 
 
 def _by_rule(parts):
-    """Returns the output that `choose_output` takes unless told; None where there is none, or it is one of several."""
+    """Returns the output that `choose_output` takes by default; None where there is none, or it is one of several."""
     plain, token, *averages = PARTS
     flat, maps = ([name for name, part in parts.items() if part in kinds] for kinds in ([plain], averages))
     order = [
@@ -293,7 +293,7 @@ def _run(path, session, feed, output):
 
 
 def _external(path):
-    """Returns the files beside a model that it keeps weights in.
+    """Returns the files next to a model in which it keeps weights.
 
     In ONNX's protocol buffer each is the value of an entry whose key is `location`; the format has no other list.
     """

@@ -28,7 +28,7 @@ SAVES = {
     ".pt": "torch.load({0!r}).numpy()",
     ".pth": "torch.load({0!r}).numpy()",
 }
-"""Suffix of a file of another kind -> the array that it holds, in Python."""
+"""Suffix of a file of another kind -> the Python code for the array that it holds."""
 
 
 class Index(NamedTuple):
@@ -41,22 +41,23 @@ class Index(NamedTuple):
 def precomputed(
     *, latents: str, index: str | None = None, validation: str | None = None, test: str | None = None
 ) -> Encoder:
-    """Returns the encoder that reads embeddings [n d] from `.npy` files, one row an image.
+    """Returns the encoder that reads embeddings [n d] from `.npy` files, one row per image.
 
-    Rows are in the order of the data source, which is random for an `image_folder`; or an index names them, and rows
-    beyond the images do no harm. The files may move: they are known by their content. A file of float32 in the order of
-    the source is read as it is needed: of several processes each reads the rows of its devices.
+    Rows are in the order of the data source, which is random for an `image_folder`; or an index names them, and extra
+    rows do no harm. The files may move: they are identified by their content. A float32 file in the order of the source
+    is read on demand: with several processes, each reads the rows of its devices.
 
     Args:
-        latents: the file for the training images, without those held out; of a labelling job, for all its images.
+        latents: the file for the training images, without those held out; in a labelling job, for all its images.
         index: a CSV with a row for each row of `latents`, whose column `id`, or else `file_name`, the path below the
             folder, names the image; None where rows are in the order of the source.
         validation: the file for the validation images, in their order; None where there are none.
         test: the file for the test images, in their order; None where there are none.
 
     Raises:
-        BadInput: a missing or broken file, one that is no `.npy`, another shape or length, images without an embedding,
-            or with another one than before, values that are NaN or infinite; no index for a pool that may grow.
+        BadInput: a missing or broken file, one that is not `.npy`, a wrong shape or length, images without an
+            embedding, or with another one than before, values that are NaN or infinite; no index for a pool that may
+            grow.
     """
     latents, index, validation, test = (
         path if path is None else str(expand(path, f"the encoder's {name}"))
@@ -96,7 +97,7 @@ def read_index(path: str, latents: str, size: int) -> Index:
     """Reads the CSV that names the `size` rows of the file `latents`.
 
     Raises:
-        BadInput: it cannot be read, has neither column, another length, no rows, or a name twice.
+        BadInput: it cannot be read, has neither column, the wrong length, no rows, or a name twice.
     """
     try:
         table = read_csv(Path(path))
@@ -120,7 +121,7 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
     """Returns the row [n] of the embeddings for each training image; `path` is where the index was read.
 
     Raises:
-        BadInput: an image has no row, or two, or has only a file name that means another image by now.
+        BadInput: an image has no row, or two, or only a file name that by now means another image.
     """
     names, row_of = data.ids, {name: row for row, name in enumerate(index.names)}
     if index.column == "file_name" and data.file_names is not None:
@@ -143,7 +144,7 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
 
 def _rows_by_name(index_names, file_names, path):
     """Returns the row of each file that the names of an index mean, however they are spelt."""
-    # An index may give the folder of the images with all names.
+    # An index may put the folder of the images before all names.
     folders = [posixpath.dirname(name.replace("\\", "/").lstrip("/")) for name in index_names]
     files = FileNames(map(str, file_names), posixpath.basename(posixpath.commonpath(folders)))
     row_of: dict[str, int] = {}
@@ -157,7 +158,7 @@ def _rows_by_name(index_names, file_names, path):
 
 
 def check_fingerprints(path: Path, ids: np.ndarray, embeddings: np.ndarray, source: str) -> None:
-    """Keeps a fingerprint of each image's embedding, or checks that it is the one kept, wherever the file has moved.
+    """Saves a fingerprint of each image's embedding, or checks that it is the one saved, wherever the file has moved.
 
     Args:
         path: of the table of fingerprints; images that it lacks are added.
@@ -214,7 +215,7 @@ def _open(path, name, images, *, has_index=False, width=None):
 
 
 def _to_save(path, archive=None):
-    """Returns the call that writes what a file of another kind holds as `.npy`."""
+    """Returns the call that saves the contents of a file of another kind as `.npy`."""
     names = [] if archive is None else [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
     array = f"numpy.load({path!r})[{names[0]!r}]" if names else SAVES.get(Path(path).suffix, SAVES[".pt"]).format(path)
     also = f", or another of its arrays {names}" if len(names) > 1 else ""
@@ -232,7 +233,7 @@ def _open_held_out(path, name, images, width):
 
 
 def _checked(path, embeddings, rows=None, names=()):
-    """Returns the embeddings as float32, after a check for NaN of which each of several processes makes a part.
+    """Returns the embeddings as float32, after a check for NaN that several processes share among them.
 
     `rows` are the embeddings' rows in the file, and `names` those of their images, where there is an index.
     """

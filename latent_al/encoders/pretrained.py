@@ -38,9 +38,9 @@ from latent_al.runtime.processes import after_the_first, is_first
 from latent_al.types import BadInput, Data, Encoded, Split, differences, require
 
 SHARD = 256
-"""Rows of a shard of images that are no stream."""
+"""Rows in a shard of images that are not a stream."""
 AHEAD = 64
-"""Images that are read and preprocessed before their turn."""
+"""Images that are read and preprocessed ahead of their turn."""
 KEPT, COMPONENTS, NOISE = "network.json", "components.npz", "warnings.log"
 """The files of an encoder's folder: which network it is, the principal components, what libraries print."""
 
@@ -61,24 +61,24 @@ def onnx(
     """Returns the encoder that is a pretrained network in an ONNX file, which ONNX Runtime runs.
 
     Images are read from their files where there are some, at the size that the network was trained with. They are
-    prepared as `preprocessor_config.json` beside the network says, unless settings say otherwise.
+    prepared as `preprocessor_config.json` next to the network says, unless settings say otherwise.
 
     Args:
         root: the folder of the network as model hubs lay it out, or its .onnx file.
-        output: the output that latents are taken from; by default image_embeds, a pooled output, the class token of
-            last_hidden_state, or the average over a feature map, the first that there is.
+        output: the output that latents are taken from; by default the first that exists of image_embeds, a pooled
+            output, the class token of last_hidden_state, and the average over a feature map.
         normalize: whether latents are scaled to length 1.
-        latent_dim: principal components that are kept, of the first pool; by default latents are as they come.
-        batch_size: images that the network takes at a time, unless it takes a number of its own.
-        size: of resized images, (height, width) or the shorter side; by default that of the file.
-        crop: side of the square that is kept of the middle; by default that of the file.
-        mean: of red, green and blue, to subtract; by default those of the file.
-        std: of red, green and blue, to divide by; by default those of the file.
-        resample: bicubic, bilinear, lanczos or another resampling of Pillow; by default that of the file.
+        latent_dim: number of principal components, of the first pool, to keep; by default latents are left as they are.
+        batch_size: images that the network takes at a time, unless it has a fixed number of its own.
+        size: of resized images, (height, width) or the shorter side; by default that in the file.
+        crop: side of the central square that is kept; by default that in the file.
+        mean: of red, green and blue, to subtract; by default those in the file.
+        std: of red, green and blue, to divide by; by default those in the file.
+        resample: bicubic, bilinear, lanczos or another resampling of Pillow; by default that in the file.
 
     Raises:
         BadInput: no network, or one that is not of images; no preprocessing; ONNX Runtime is not installed; an image
-            whose latents are not finite; another network than before in a pool that grows.
+            whose latents are not finite; a different network than before in a pool that grows.
     """
     if batch_size < 1 or (latent_dim is not None and latent_dim < 1):
         raise BadInput(f"the encoder has batch_size {batch_size} and latent_dim {latent_dim}; expected 1 or more.")
@@ -124,7 +124,7 @@ def onnx(
 
 
 class _Prepared(NamedTuple):
-    """An image as the network reads it; or None and the `reason` why, or the reason why it is the scanned one."""
+    """An image as the network reads it, or None; and the `reason` why it is None, or is the scanned image."""
 
     pixels: np.ndarray | None
     reason: str | None
@@ -165,7 +165,7 @@ class _SplitEncoder(NamedTuple):
         return encoded.latents
 
     def forecast(self, folder: Path) -> Forecast | None:
-        """Forecasts what is left of a stream, from one batch that is encoded."""
+        """Forecasts what is left of a stream by encoding one batch."""
         missing = missing_shards(self._shards, folder)
         if not missing:
             return None
@@ -191,7 +191,7 @@ class _SplitEncoder(NamedTuple):
         return self.network.input.batch or self.batch_size
 
     def _rows(self, replaced: list, start: int, stop: int) -> Iterator[Encoded]:
-        # Threads, not processes: Pillow and ONNX Runtime let go of Python's lock. On two cores, photographs of 12
+        # Threads, not processes: Pillow and ONNX Runtime release Python's lock. On two cores, photographs of 12
         # megapixels were prepared 1.8 times as fast as one after the other, and small ones, at 500 a second, wait for
         # the network anyway.
         prepared = read_in_threads(self._prepare, range(start, stop), ahead=AHEAD)
@@ -231,7 +231,7 @@ class _SplitEncoder(NamedTuple):
 
 
 def _load(root: Path, output: str | None, settings: dict[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """Opens the network, says what was chosen, and returns it with what tells it from another one."""
+    """Opens the network, says what was chosen, and returns it with what distinguishes it from others."""
     try:
         require("the encoder onnx", "pretrained", "onnxruntime")
     except ModuleNotFoundError as error:
@@ -264,7 +264,7 @@ def _check_rows(latent_dim, size):
 
 
 def _check_network(folder, fingerprint):
-    """Keeps which network encodes into the folder, or checks that it is the one kept."""
+    """Records which network encodes into the folder, or checks that it is the recorded one."""
     path, wanted = folder / KEPT, json.loads(json.dumps(fingerprint))
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

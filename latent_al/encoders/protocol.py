@@ -10,14 +10,14 @@ from latent_al.types import Data, Encoded
 
 
 class Encodings(NamedTuple):
-    """The splits in latent space, and what else a trained encoder tells.
+    """The splits in latent space, and what else a trained encoder gives.
 
     Attributes:
         train: the training images.
         validation: the validation images.
         test: the test images.
         losses: [parts 2], the training and validation loss of each epoch; of a stream, of each chunk.
-        decode: latents [n d] to images [n h w c] in [0, 1], a `jax.tree_util.Partial`; None of an encoder that is not
+        decode: latents [n d] to images [n h w c] in [0, 1], a `jax.tree_util.Partial`; None for an encoder that is not
             trained.
         unit_cube: whether the latents are pixels, in [0, 1].
     """
@@ -48,16 +48,16 @@ class Encoder(NamedTuple):
     """An encoder, by the functions that make latents of images.
 
     The training images of `Data` are an array or a `Stream`. What is learned from them is kept in the folder, and so
-    are the latents of a stream, shard by shard: a call that was interrupted goes on where it stopped, and only
-    rows that are new since then are encoded.
+    are the latents of a stream, shard by shard: an interrupted call continues where it stopped, and only rows added
+    since then are encoded.
 
     Attributes:
         encode: (data, folder, mesh=None) -> Encodings. Training runs on one device; the training images are
             encoded there too, or by all devices that share their rows.
         shapes: (data) -> what the training images are encoded to, as `Encoded` of `jax.ShapeDtypeStruct`; refuses what
-            cannot work, and does no work.
-        forecast: (data, folder) -> Forecast of what is left to be done with a stream, from a part of it that is
-            measured; None where that is nothing.
+            cannot work, without doing any work.
+        forecast: (data, folder) -> Forecast of the work left on a stream, measured on a part of it; None where nothing
+            is left.
     """
 
     encode: Callable[..., Encodings]

@@ -12,7 +12,7 @@ def describe(encodings: Encodings, data: Data) -> dict:
 
     A dimension is used where its mean varies over the training images with a variance above 0.01. Source: Burda,
     Grosse and Salakhutdinov, Importance Weighted Autoencoders (2016), section 2. Sharpness is the variance of the
-    Laplacian of reconstructions over that of their images, 1 where these are as sharp, of up to 1,000 images of the
+    Laplacian of reconstructions over that of their images, 1 where these are as sharp, for up to 1,000 images of the
     last split that has some.
     """
     training_loss, validation_loss = (None if np.isnan(loss) else loss for loss in encodings.losses[-1].tolist())

@@ -1,4 +1,4 @@
-"""Latents on disk, in shards of rows: those of a shard are made once, and kept."""
+"""Latents on disk, in shards of rows: the latents of a shard are computed once, and kept."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ def encode_shards(
         terminal: where progress is shown; None for the standard error stream.
 
     Raises:
-        BadInput: a file in `folder` that cannot be read, or is not of as many rows.
+        BadInput: a file in `folder` that cannot be read, or has the wrong number of rows.
     """
     missing = missing_shards(shards, folder)
     total, left = num_rows(shards), num_rows(missing)

@@ -22,15 +22,15 @@ from latent_al.runtime.files import write_json
 from latent_al.types import BadInput, Data, Params
 
 CHUNK_BYTES = 2**26
-"""Of the images of a stream, as floats, that are on the device at a time, at most."""
+"""The maximum bytes of a stream's images, as floats, on the device at a time."""
 CHUNK_BATCHES = 32
-"""Batches of a chunk, at most."""
+"""The maximum number of batches in a chunk."""
 SECONDS = 30
-"""Between checkpoints."""
+"""Seconds between checkpoints."""
 
 
 class Training(NamedTuple):
-    """The settings of a training: step size, passes over the images, images a step, and the seed of it all."""
+    """The settings of a training: step size, passes over the images, images per step, and the seed of it all."""
 
     learning_rate: float
     epochs: int
@@ -58,7 +58,7 @@ class Trainer(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A training in parts; it can stop and go on between two of them.
+    """A training run in parts; it can stop and continue between two of them.
 
     num: how many.
     unit: what one is.
@@ -101,17 +101,17 @@ def make_trainer(make: Callable, training: Training, image_shape: tuple[int, int
 
 
 def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.ndarray, "parts 2"]]:
-    """Trains on the training images alone, from where `folder` stopped.
+    """Trains on the training images alone, from where the training in `folder` stopped.
 
-    A stream is trained on as far as it went when the training began.
+    Of a stream, the images that were there when the training began are used.
 
     Returns:
         The params, and the training and validation loss of each part, an epoch or a chunk of a stream; NaN where there
         are no validation images.
 
     Raises:
-        BadInput: a loss that is NaN or infinite; of a stream, whose curve is not drawn, a validation loss of its first
-            batch that ends above that before training. The part before it stays in `folder`.
+        BadInput: a loss that is NaN or infinite; for a stream, whose curve is not drawn, a validation loss of its first
+            batch that ends above the one before training. The part before it stays in `folder`.
     """
     images = data.train.images
     _, _, key_parts, key_validation = _keys(trainer)
@@ -142,7 +142,7 @@ def train(trainer: Trainer, data: Data, folder: Path) -> tuple[Params, Float[np.
 
 
 def chunks_left(trainer: Trainer, stream: Stream, folder: Path) -> float:
-    """Returns how many chunks of a stream are left to be trained on, from where `folder` stopped."""
+    """Returns how many chunks of a stream are left to train on, from where the training in `folder` stopped."""
     chunks = trainer.training.epochs * training_rows(stream, folder) / trainer.chunk
     return max(0.0, chunks - Checkpoints(folder / "training").steps_done)
 
@@ -184,12 +184,12 @@ def block_of(image_shape: tuple[int, int, int]) -> int:
 
 
 def as_floats(pixels: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Returns images in [0, 1]: bytes over 255, floats as they are."""
+    """Returns images in [0, 1]: bytes divided by 255, floats as they are."""
     return pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
 
 
 def fill(pixels: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.ndarray, "size h w c"]:
-    """Returns the images with zeros behind the last of them, so that one compiled program serves every chunk."""
+    """Returns the images followed by zeros, so that one compiled program serves every chunk."""
     return np.pad(pixels, [(0, size - len(pixels)), (0, 0), (0, 0), (0, 0)])
 
 
@@ -210,7 +210,7 @@ def _parts_of(trainer, images, folder):
 
 
 def _chunks(trainer, stream, num_rows):
-    """Returns the chunks of all epochs of a stream, each epoch shuffled anew; the last chunk may be smaller."""
+    """Returns the chunks of all epochs of a stream, each epoch reshuffled; the last chunk may be smaller."""
     # An experiment on arrays loads no Grain.
     import grain
 
@@ -244,7 +244,7 @@ def _loss_of_first(trainer, state, images):
 
 
 def _check_finite(losses, parts, training):
-    """Checks the last of the training losses; the first steps may overshoot by far, and be made good."""
+    """Checks the last of the training losses; the first steps may overshoot by far, and later ones recover."""
     loss, num_done = losses[-1], len(losses)
     if np.isfinite(loss):
         return

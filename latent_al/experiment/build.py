@@ -51,7 +51,7 @@ from latent_al.types import (
 
 
 def capacity(config: Experiment) -> int:
-    """Returns how many rows are queried in the end."""
+    """Returns how many rows are queried in total."""
     return config.num_initial + config.num_rounds * config.query_size
 
 
@@ -81,7 +81,7 @@ def make_learner(spec: Spec, data: Data, setting: Mapping[str, Any]) -> Learner:
     Args:
         spec: of `config.classifiers`.
         data: the images and their labels.
-        setting: settings in place of those of the spec, or of the spec within it; they may be traced.
+        setting: settings that replace those of the spec, or of the spec within it; they may be traced.
 
     Raises:
         BadInput: what the classifier refuses, labels that it cannot learn.
@@ -122,7 +122,7 @@ def prepare_arm(arm: Arm, train: Encoded, stats: LatentStats) -> Arm:
 def preparers(arm: Arm, size: int) -> tuple[Callable, Callable]:
     """Returns `prepare` of the strategies of the rounds and of the initial labelled set.
 
-    It is compiled where the rows lie on several devices. Elsewhere it is not, and runs on one device: some clusterings
+    It is compiled where the rows lie on several devices. Otherwise it is not, and runs on one device: some clusterings
     run on the host, and a kernel's refusal names the rows.
     """
     strategies = arm.make_strategy(arm.settings[0].strategy), arm.initial
@@ -136,7 +136,7 @@ def _prepare_once(prepare, mesh, train):
 
 
 class _Builder:
-    """Builds arms; those with one classifier share the programs of its fit and its score."""
+    """Builds arms; those with the same classifier share the programs of its fit and its score."""
 
     def __init__(self, config: Experiment, data: Data, mesh: Mesh | None):
         self.config, self.data, self.mesh = config, data, mesh
@@ -169,7 +169,7 @@ class _Builder:
         self._check_synthesis(arm)
         strategy = [arm.make_strategy(setting.strategy) for setting in arm.settings][-1]
         learners = [arm.make_learner(setting.learner) for setting in arm.settings] if arm.make_learner else [None]
-        # Traced, a dropout of 0 would pass where dropout is needed.
+        # If traced, a dropout of 0 would pass where dropout is needed.
         learner = next((learner for learner in learners if learner and learner.mc_dropout is None), learners[-1])
         for needing in (arm.initial, strategy):
             check_needs(needing, stats_of_shapes(train))

@@ -39,11 +39,11 @@ def split_overrides(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
-    """Returns the config of a file, with the keys that the command line sets, which need not be known ones.
+    """Returns the config of a file, with the keys that the command line sets, which may be unknown ones.
 
     Args:
         path: the file, or `FILE:SIZE`.
-        overrides: key, such as `arms.margin.subsample`, -> value: Python's literal, or else a string.
+        overrides: key, such as `arms.margin.subsample`, -> value: a Python literal, or else a string.
 
     Raises:
         BadInput: no such file or size, a file without `get_config`, or with one that returns no `ConfigDict`, a key
@@ -63,7 +63,7 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     try:
         config = names["get_config"](*size)
     except KeyError as error:
-        # Any other key, such as a variable of the environment, is the file's own affair.
+        # Any other key, such as an environment variable, is the file's own business.
         if list(error.args) != size:
             raise
         raise BadInput(f"--config={path}: unknown size {error}; the head of {file} names them.") from error
@@ -102,12 +102,12 @@ def parse_config(config: ConfigDict) -> Settings:
 
 
 def recall(workdir: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Returns the keys that earlier calls of a labelling job have set in this workdir, which it tells, and `overrides`.
+    """Prints the keys that earlier calls of a labelling job set in this workdir, and returns them with `overrides`.
 
-    These come last, so that no earlier setting of a whole dict undoes a setting of one of its keys.
+    The overrides come last, so that no earlier setting of a whole dict undoes a setting of one of its keys.
 
     Raises:
-        BadInput: the file that keeps them is not as it was written.
+        BadInput: the file that keeps the keys is not as it was written.
     """
     path = Path(workdir) / SETTINGS
     if not path.exists():
@@ -123,7 +123,7 @@ def recall(workdir: str, overrides: Mapping[str, str]) -> dict[str, str]:
 def run(
     config: ConfigDict, workdir: str, *, encoders_dir: str | None, command: str, overrides: Mapping[str, str]
 ) -> None:
-    """Runs the experiment or the labelling job that a config describes, and prints what a person wants to know of it.
+    """Runs the experiment or labelling job that a config describes, and prints what a person wants to know about it.
 
     Args:
         config: of an experiment, or of a labelling job where there is a key `job`.
@@ -179,7 +179,7 @@ def _is_text(config, key):
 
 
 def _unknown(path, name, config):
-    """Returns the message that refuses a key; of arms and the like, which have any name, with the way to add one."""
+    """Returns the message that refuses a key; for arms and the like, which have any name, with the way to add one."""
     is_named_freely = all(isinstance(value, ConfigDict) for value in config.values())
     cure = f' To add {name}, set all of it at once, as in --{path}.{name}="{{...}}".' if is_named_freely else ""
     return unknown(path, name, config) + cure

@@ -57,7 +57,7 @@ class Arm(Settings):
     strategy: Strategy
     """Selects the queries of each round."""
     subsample: Share = 1.0
-    """Share of the pool that a round chooses from, drawn anew for each."""
+    """Share of the pool that a round chooses from, redrawn for each."""
     initial: Strategy | None = None
     """Selects the initial labelled set of this arm, in place of config.initial."""
     sweep: Mapping[str, Values] | None = None
@@ -71,7 +71,7 @@ class Experiment(Settings):
     """An experiment: arms that differ in how they choose what is labelled, side by side over many seeds."""
 
     num_seeds: Count
-    """Runs of each arm, which differ in all that is random but the encoder."""
+    """Runs of each arm, which differ in all that is random except the encoder."""
     data: Source
     """The images and their labels."""
     encoders: Mapping[str, Encoder]
@@ -91,7 +91,7 @@ class Experiment(Settings):
     baseline: str
     """The arm that all others are compared with."""
     reach: tuple[Float, ...] = ()
-    """Validation scores for which the summary tells how many labels each arm needs to reach them."""
+    """Validation scores; the summary says how many labels each arm needs to reach them."""
     test_every_round: Bool = False
     """Whether the test images are scored after every round, as they are with keep="best", or only after the last."""
     diagnostics: Mapping[str, Diagnostic] = Field(default_factory=dict)
@@ -99,7 +99,7 @@ class Experiment(Settings):
     seeds_at_once: Count | None = None
     """Seeds that run side by side; as many as fit into memory by default."""
     mesh: Mesh | None = None
-    """Devices to spread seeds and rows over; by default as many as share the seeds evenly, of several processes all."""
+    """Devices for seeds and rows; by default as many as share seeds evenly, or all if there are several processes."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

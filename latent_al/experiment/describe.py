@@ -9,7 +9,7 @@ from latent_al.experiment.schema import Settings, fields_of, plain_of, words
 
 
 def describe(parsed: Settings, config: ConfigDict, overrides: Collection[str]) -> str:
-    """Returns two lines for each key: its value with where that comes from, and its type with one line of help.
+    """Returns two lines for each key: its value and where that comes from, and its type and one line of help.
 
     Args:
         parsed: what `config` was parsed to.

@@ -41,7 +41,7 @@ def build_diagnostics(config: Experiment, data: Data, arms: Mapping[str, Arm]) -
 
 
 class Computations:
-    """Computes the tables of diagnostics; arms with one classifier share the program of each.
+    """Computes the tables of diagnostics; arms with the same classifier share the program of each.
 
     Args:
         config: of the run.
@@ -62,7 +62,7 @@ class Computations:
             block: of seeds.
             arm_data: what the rounds read.
             played: the outcome of the rounds.
-            judge: what the diagnostic has made of the arm's encoder; None where it makes none.
+            judge: what the diagnostic has made from the arm's encoder; None where it makes none.
         """
         setting = stack_settings(arm, len(block.seeds)).learner
         state = played.state._replace(prepared=None)

@@ -1,7 +1,8 @@
-"""The memory that a run takes of its devices, from XLA's analysis of its programs before any work.
+"""The memory that a run takes on its devices, from XLA's analysis of its programs before any work.
 
-The programs are compiled on shapes alone, and their later calls find them compiled. Left out are: the training of an
-encoder; what a strategy prepares where no devices share the rows, since its steps run one by one; diagnostics; figures.
+The programs are compiled on shapes alone, and later calls find them compiled. The analysis leaves out: the training of
+an encoder; what a strategy prepares where no devices share the rows, since its steps run one by one; diagnostics;
+figures.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from latent_al.types import BadInput, Data, Encoded
 class Forecast(NamedTuple):
     """The peak of memory over the programs of a run.
 
-    num_bytes: on each device at the peak: what stays there, and what the program that runs then makes besides.
+    num_bytes: on each device at the peak: what stays there, and what the program that runs then adds.
     arm: whose program that is.
     doing: what the program does.
     """
@@ -104,7 +105,7 @@ def _most_that_fit(forecast_of, at_once, available, mesh):
     growth = max(1, forecast_of(2 * step).num_bytes - least)
     fitting = step * min(1 + int((available - least) // growth), at_once // step - 1)
     while forecast_of(fitting).num_bytes > available:
-        # Another program may have the peak there than with the few seeds that the growth was measured with.
+        # The peak may be in another program there than with the few seeds with which the growth was measured.
         fitting = fitting // (2 * step) * step
     return fitting
 

@@ -56,7 +56,7 @@ class Arm(NamedTuple):
     name: in the config.
     encoder: whose latents it selects in.
     on_images: the learner reads the images.
-    settings: of the sweep; one, empty, without a sweep.
+    settings: of the sweep; a single empty one without a sweep.
     keep: `all` settings are shown, or the one that is `best` on validation data.
     make_learner: learner setting -> learner; None where the data has no labels.
     make_strategy: strategy setting -> strategy.
@@ -80,7 +80,7 @@ class Arm(NamedTuple):
 
     @property
     def synthesises(self) -> bool:
-        """Returns whether the arm asks about points of the latent space, and not about rows of the pool."""
+        """Returns whether the arm asks about points of the latent space rather than rows of the pool."""
         return self.make_strategy(self.settings[0].strategy).synthesise is not None
 
 
@@ -117,7 +117,7 @@ class Played(NamedTuple):
 
 
 def place_data(arm: Arm, data: Data, encodings: Encodings) -> ArmData:
-    """Returns what the rounds of the arm read, on its devices; of shapes alone, as in `mesh.place`."""
+    """Returns what the rounds of the arm read, on its devices; also for shapes alone, as in `mesh.place`."""
     if arm.on_images:
         inputs = {split: getattr(data, split).images for split in SPLITS}
         train_inputs = place_rows(inputs["train"], arm.mesh)
@@ -158,8 +158,8 @@ def play(
         block: of seeds.
         arm_data: what the rounds read.
         folder: of the run, for the checkpoints.
-        test_every_round: scores the test split after every round, not only at the end.
-        keep_state: saves the state after the last fit.
+        test_every_round: whether to score the test split after every round, not only at the end.
+        keep_state: whether to save the state after the last fit.
 
     Raises:
         BadInput: a training loss that is not finite; what was queried before it is kept.
@@ -178,7 +178,7 @@ def play(
     num_rounds = len(block.num_labels)
     final = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}-final") if keep_state else None
     if final is not None and done == num_rounds and not final.steps_done:
-        # Its folder is gone, or was deleted since it could not be read: the last round is played again.
+        # Its folder is gone, or was deleted because it could not be read: the last round is played again.
         done -= 1
     agree(rounds_done=done)
     disable = None if is_first() else True
@@ -208,7 +208,7 @@ def labels_of(arm: Arm) -> list[str]:
 
 
 def by_setting(arm: Arm, history: History) -> list[History]:
-    """Returns the history of each of the arm's settings; the seconds of their program in equal parts."""
+    """Returns the history of each of the arm's settings; the seconds of their program are split equally."""
     num_seeds = len(history.queried) // len(arm.settings)
     histories = []
     for index in range(len(arm.settings)):
@@ -247,7 +247,7 @@ def _round_keys(keys, index):
 
 
 def _with_counts(state, history, count, num_updated):
-    # Always from the host, so that a run that is resumed calls the programs in the same way.
+    # Always from the host, so that a resumed run calls the programs in the same way.
     queries = dict(queried=history.queried, points=history.points)
     return state._replace(count=jnp.int32(count), num_updated=jnp.int32(num_updated), **queries)
 

@@ -36,7 +36,7 @@ from latent_al.types import BadInput, Data, check_name
 def run_experiment(
     config: ConfigDict, workdir: str, *, encoders_dir: str | None = None, command: str = ""
 ) -> dict | None:
-    """Runs, or goes on with, the experiment that `config` describes, and writes its results into `workdir`.
+    """Runs or resumes the experiment that `config` describes, and writes its results into `workdir`.
 
     Args:
         config: see `configs/`; its keys are those of `experiment.config`.
@@ -54,7 +54,7 @@ def run_experiment(
     """
     check_format(Path(workdir))
     config = parse_experiment(config)
-    # Accelerators would multiply in fewer bits than a CPU unless told.
+    # Unless told otherwise, accelerators would multiply in fewer bits than a CPU.
     with jax.default_matmul_precision(config.precision):
         return _run(config, workdir, encoders_dir, command)
 
@@ -224,7 +224,7 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
 
 
 def _pin(folder, name, encodings):
-    """Keeps a hash of what an encoder learned or was given, or checks that it is the one kept."""
+    """Saves a hash of what an encoder learned or was given, or checks that it is the one saved."""
     splits = [split.latents for split in encodings[:3]]
     learned = digest_arrays(splits if encodings.losses is None else [encodings.losses])
     if is_first():

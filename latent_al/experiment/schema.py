@@ -41,7 +41,7 @@ Int = Annotated[int, pydantic.Strict()]
 Float = Annotated[float, pydantic.Strict()]
 Bool = Annotated[bool, pydantic.Strict()]
 STRICT = {int: Int, float: Float, bool: Bool}
-"""By themselves, `"3"` and `True` would pass for 3."""
+"""Strict types of numbers: otherwise `"3"` and `True` would pass for 3."""
 Count = Annotated[Int, annotated_types.Ge(1)]
 CountOrZero = Annotated[Int, annotated_types.Ge(0)]
 Share = Annotated[Float, annotated_types.Gt(0), annotated_types.Le(1)]
@@ -51,7 +51,7 @@ class Settings(Mapping):
     """A frozen dataclass of settings that reads as a mapping too: `build` and `dict` take it as they take a spec."""
 
     what: ClassVar[str] = ""
-    """The kind of table that it is an entry of, such as `strategy`; empty where it is none."""
+    """The kind of table that it is an entry of, such as `strategy`; empty where it is not one."""
     help: ClassVar[str] = ""
     """One line on the entry."""
 
@@ -141,7 +141,7 @@ BOUNDS = {
 SWEEPABLE = "sweepable"
 """Marks the type of a setting that may be traced."""
 SUPPLIED = {"image_shape", "num_classes", "task", "variational"}
-"""Arguments of factories that the program supplies, and no config."""
+"""Arguments of factories that the program supplies, not a config."""
 RECURSIVE = {"classifier", "source"}
 """Arguments that are specs of the table that the factory itself is in."""
 NESTED = {
@@ -173,7 +173,7 @@ FORWARDED = {
     tsne_ae: levels,
     vae_tsne_ae: levels,
 }
-"""Factories that hand their `**settings` on, and the function that takes them; a `partial` has it bound."""
+"""Factories that pass their `**settings` on, and the function that takes them; a `partial` has it bound."""
 SOURCE = Table("data source", SOURCES)
 
 
@@ -208,7 +208,7 @@ def parse(cls: type, config: ConfigDict, extra: Callable[[Any], list[str]] = lam
     Args:
         cls: a dataclass made by `checked`.
         config: what a config file gives, with what the command line has changed in it.
-        extra: what else is wrong with a config all of whose keys are as they should be, a message each.
+        extra: gives a message for whatever else is wrong with a config all of whose keys are as they should be.
 
     Raises:
         BadInput: all that is wrong, by path.
@@ -287,7 +287,7 @@ def _adapter(cls):
 class _Place(NamedTuple):
     """A key of a config: its path, its type, the value that the config has there, and its help.
 
-    is_whole: whether pydantic names the key itself, and not a part of its tuple or one of its several types.
+    is_whole: whether pydantic names the key itself, rather than a part of its tuple or one of its several types.
     """
 
     path: str
@@ -328,11 +328,11 @@ def _message_of_key(place, key):
 
 
 def _find(place, location):
-    """Returns the place where the location ends and removes its steps, but for an unknown key or a part of a value."""
+    """Returns where the location ends and removes its steps, except for an unknown key or a part of a value."""
     while location:
         kind, value = _structure(place.type), place.value
         if (table := table_of(kind)) is not None:
-            # pydantic names the entry of a table as one step more.
+            # pydantic names the entry of a table as one more step.
             place = place._replace(type=table.entry(location.pop(0)))
         elif get_origin(kind) is Mapping:
             key = location.pop(0)

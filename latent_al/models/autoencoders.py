@@ -1,6 +1,6 @@
 """Factories of auto-encoders, which return an `AutoEncoder`.
 
-Those of Tonnaer (2017) and of Killeen (2019) are as there unless said otherwise.
+Those of Tonnaer (2017) and of Killeen (2019) are as published unless stated otherwise.
 """
 
 import math
@@ -37,7 +37,7 @@ class AutoEncoder(NamedTuple):
         module: has `encode`, images to (mean, log standard deviation or None) of the latents; `decode`, latents to
             pixel logits; and `__call__(images, key)`, which calls all of it.
         loss: of each image in training.
-        validation_loss: of each image, without dropout and without what only a whole batch has.
+        validation_loss: of each image, without dropout and without terms that only a whole batch has.
         optimizer: from a learning rate.
     """
 
@@ -95,11 +95,11 @@ class LevelAutoEncoder(nn.Module):
     """The convolutional auto-encoders of Killeen (2019); every hidden layer is a ReLU.
 
     The encoder's levels are 3x3 convolutions, with max-pooling and dropout between levels, then dense layers and the
-    representation layer. The decoder is the mirror, 2x2 transposed convolutions in place of the pools.
+    representation layer. The decoder mirrors it, with 2x2 transposed convolutions in place of the pooling.
 
     Attributes:
         filters: of each level's convolutions.
-        depth: convolutions a level.
+        depth: convolutions per level.
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training.
         activation: of the representation, a name from `ACTIVATIONS`.
@@ -133,7 +133,7 @@ class LevelAutoEncoder(nn.Module):
         self.pixels = Convolution(narrow_conv, channels, 3)
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"] | None]:
-        """Returns the mean and, of a variational one, log standard deviation of each image's latent."""
+        """Returns the mean and, if variational, the log standard deviation of each image's latent."""
         return self._encode(images, None)
 
     def decode(self, latents: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
@@ -146,7 +146,7 @@ class LevelAutoEncoder(nn.Module):
             x = nn.relu(self.up[level - 1](x)) if level else x
             for layer in layers:
                 x = nn.relu(layer(x))
-        # The last layer's padding SAME.
+        # Padding SAME for the last layer.
         return self.pixels(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
     def __call__(self, images, key, is_training=True):
@@ -195,7 +195,7 @@ class ConvVAE(VAE):
         self.mu = dense(self.latent_dim)
         self.log_sigma = dense(self.latent_dim)
         self.decoder = [dense(128, self.dtype), dense(math.prod(half), self.dtype)]
-        # With stride 1 a transposed convolution is one with its kernel turned round.
+        # With stride 1 a transposed convolution is a convolution with a flipped kernel.
         self.deconvolutions = [
             Convolution(conv, 64, 3, self.dtype),
             Convolution(conv, 64, 3, self.dtype),
@@ -205,7 +205,7 @@ class ConvVAE(VAE):
 
     def encode(self, images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
         """Returns the mean and log standard deviation of each image's latent."""
-        # The first layer's padding SAME.
+        # Padding SAME for the first layer.
         x = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
         for layer in self.convolutions:
             x = nn.relu(layer(x))
@@ -224,7 +224,7 @@ class ConvVAE(VAE):
 
 
 def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], latent_dim: int) -> AutoEncoder:
-    """Returns the dense VAE of Tonnaer (2017): 512 and 256 hidden units there, and 2, 30 or 50 latent dimensions.
+    """Returns the dense VAE of Tonnaer (2017), which has 512 and 256 hidden units and 2, 30 or 50 latent dimensions.
 
     Args:
         image_shape: (h, w, c).
@@ -243,15 +243,15 @@ def dense_vae(*, image_shape: tuple[int, int, int], hidden: Sequence[int], laten
 
 
 def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: float, dtype: str) -> AutoEncoder:
-    """Returns the convolutional VAE of Tonnaer (2017): 2, 30 or 50 latent dimensions there.
+    """Returns the convolutional VAE of Tonnaer (2017), which has 2, 30 or 50 latent dimensions.
 
     Args:
         image_shape: (h, w, 1), both sides even.
         latent_dim: dimensions of the latent space.
-        kl_weight: of the divergence to the prior; 1 for the evidence lower bound. The losses there, 58.7 with 30
-            dimensions on MNIST, and its 30 used dimensions come from 1 / latent_dim: the Keras example that it builds
-            on takes the mean over dimensions where the dense one takes the sum.
-        dtype: `float32`, or `bfloat16` for accelerators whose matrix units want it.
+        kl_weight: weight of the divergence to the prior; 1 for the evidence lower bound. The published losses, 58.7
+            with 30 dimensions on MNIST, and its 30 used dimensions come from 1 / latent_dim: the Keras example that it
+            builds on takes the mean over dimensions where the dense one takes the sum.
+        dtype: `float32`, or `bfloat16` for accelerators whose matrix units prefer it.
 
     Raises:
         BadInput: an odd side, colour images, a size below 1, a kl_weight that is negative or not finite, an unknown
@@ -280,8 +280,8 @@ def conv_vae_latens(*, kl_weight: float = 1.0, **sizes: Any) -> AutoEncoder:
     """Returns the convolutional VAE of Killeen (2019), for the negative evidence lower bound.
 
     Args:
-        kl_weight: of the divergence to the prior; 1 for the bound. About 1/64 in the experiments there, which add up
-            the reconstruction over a batch of 64 and average the divergence.
+        kl_weight: weight of the divergence to the prior; 1 for the bound. About 1/64 in the published experiments,
+            which sum the reconstruction over a batch of 64 and average the divergence.
         sizes: of `levels`.
 
     Raises:
@@ -336,13 +336,13 @@ def levels(
 ) -> LevelAutoEncoder:
     """Returns the network of Killeen (2019).
 
-    There: filters (64, 32, 32), depth 3, hidden (1024, 1024), dropout 0.2, linear representation, 2 dimensions.
+    As published: filters (64, 32, 32), depth 3, hidden (1024, 1024), dropout 0.2, linear representation, 2 dimensions.
 
     Args:
-        name: for the errors.
+        name: for error messages.
         image_shape: (h, w, c), sides that halve evenly between levels.
         filters: of each level's convolutions.
-        depth: convolutions a level.
+        depth: convolutions per level.
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training, in [0, 0.99].
         activation: of the representation: `linear`, or `clipped` to [0, 1].
@@ -372,10 +372,10 @@ def levels(
 
 
 def vae_loss(model: nn.Module, kl_weight: float) -> Loss:
-    """Returns the loss of the negative evidence lower bound, in nats an image.
+    """Returns the loss of the negative evidence lower bound, in nats per image.
 
-    Binary cross-entropy summed over pixels, plus `kl_weight`, 1 for the bound, times the KL divergence to N(0, I)
-    summed over latent dimensions.
+    It is the binary cross-entropy summed over pixels, plus `kl_weight`, 1 for the bound, times the KL divergence to
+    N(0, I) summed over latent dimensions.
 
     Source: Tonnaer (2017), equation 2.2, with one sample.
     """

@@ -29,7 +29,7 @@ from latent_al.models.train import (
 from latent_al.types import BadInput, Learner, Scalar, Spec, build, check_name, is_traced
 
 NUM_PARTS = 10
-"""Parts of a CNN's training, after each of which a monitor may look at it."""
+"""The number of parts of a CNN's training; a monitor may look at it after each."""
 
 
 class MLP(nn.Module):
@@ -53,7 +53,7 @@ class CNN(nn.Module):
 
     Attributes:
         filters: of each level's convolutions.
-        depth: convolutions a level.
+        depth: convolutions per level.
         units: of the dense layer.
         num_outputs: of the last layer.
     """
@@ -121,7 +121,7 @@ def perceptron(
         dropout: share of units dropped in training, in [0, 0.99].
         learning_rate: step size of RMSprop.
         epochs: passes over the labelled rows.
-        batch_size: rows a step.
+        batch_size: rows per step.
 
     Raises:
         BadInput: a size below 1, or dropout outside [0, 0.99].
@@ -163,19 +163,19 @@ def convolutional(
 ) -> Learner:
     """Returns the network of the judge of Killeen (2019), trained from scratch with Keras's Adadelta.
 
-    It takes the same number of steps however many rows are labelled. There: filters (64, 32, 32), depth 2, 1,024 units,
-    dropout 0.2, learning rate 0.1, batches of 64 and 800 steps.
+    It takes the same number of steps however many rows are labelled. As published: filters (64, 32, 32), depth 2, 1,024
+    units, dropout 0.2, learning rate 0.1, batches of 64 and 800 steps.
 
     Args:
         task: what is learned.
         image_shape: (h, w, c), sides that halve evenly between levels.
         filters: of each level's convolutions.
-        depth: convolutions a level.
+        depth: convolutions per level.
         units: of the dense layer.
         dropout: share of units dropped between levels in training, in [0, 0.99].
         learning_rate: of Adadelta.
         num_steps: training steps, a multiple of 10.
-        batch_size: images a step.
+        batch_size: images per step.
 
     Raises:
         BadInput: a size below 1, sides that do not halve, num_steps that are not a multiple of 10, a dropout or
@@ -225,11 +225,11 @@ CLASSIFIERS = {
     "refitted": refitted,
     "resnet18": resnet18,
 }
-"""Classifiers by name, each a factory that returns a `Learner`; they take `num_classes` besides."""
+"""Classifiers by name, each a factory that returns a `Learner`; they also take `num_classes`."""
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
 """Regressors of angles by name, each a factory that returns a `Learner`."""
 ON_IMAGES = ("angle_cnn", "cnn", "resnet18")
-"""They take `image_shape` besides."""
+"""Those that also take `image_shape`."""
 
 
 def build_learner(spec: Spec, *, num_classes: int | None, image_shape: tuple[int, int, int] | None = None) -> Learner:
@@ -265,5 +265,5 @@ def build_learner(spec: Spec, *, num_classes: int | None, image_shape: tuple[int
 
 
 def reads_images(spec: Spec) -> bool:
-    """Returns whether what `spec` names, or the one within it, learns from images; else it learns from latents."""
+    """Returns whether what `spec` names, or the one within it, learns from images rather than latents."""
     return reads_images(spec["classifier"]) if "classifier" in spec else spec.get("name") in ON_IMAGES

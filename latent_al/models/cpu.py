@@ -1,8 +1,8 @@
 """Layers that a CPU runs several times as fast as XLA's own, with the same numbers or the same distribution.
 
 Inside a loop XLA's CPU compiler gives the gradients of a convolution a code path that is tens of times slower; a
-strided transposed convolution is slow anywhere. As matrix products they are not. Each function here stands in for the
-plain one of its name in `convolutions`, `layers` or `train`, by `on_cpu`, and nowhere else.
+strided transposed convolution is slow anywhere. As matrix products they are not. By `on_cpu`, and nowhere else, each
+function here stands in for the plain one of the same name in `convolutions`, `layers` or `train`.
 """
 
 import math
@@ -17,11 +17,11 @@ from jaxtyping import Array, Float
 from latent_al.types import Key, Params
 
 CACHE = 3 * 2**20
-"""Bytes of params that train side by side."""
+"""Bytes of params that are trained side by side."""
 
 
 def on_cpu(trick: Callable) -> Callable:
-    """Returns a decorator that has `trick` called in place of a plain function where the default backend is a CPU."""
+    """Returns a decorator that calls `trick` in place of a plain function where the default backend is a CPU."""
 
     def decorate(plain):
         @wraps(plain)
@@ -38,7 +38,7 @@ def conv(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[A
     size, _, channels, features = kernel.shape
     if channels > 1 or features > 16:
         return _conv(x, kernel)
-    # From one channel to few XLA's own takes three times as long as a product of the patches.
+    # From one channel to few, XLA's own convolution takes three times as long as a product of the patches.
     border = (size // 2, size // 2)
     views = _views(jnp.pad(x, ((0, 0), border, border, (0, 0))), size)
     return jnp.concatenate(views, axis=3) @ kernel.reshape(-1, features)
@@ -129,9 +129,9 @@ def patch_conv_transpose(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i
 
 
 def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> Float[Array, "b ..."]:
-    """Returns `layers.drop` from 8 random bits a unit: the 32 of a plain dropout are a fifth of a training step.
+    """Returns `layers.drop` from 8 random bits per unit: the 32 of a plain dropout take a fifth of a training step.
 
-    The rate, in [0, 0.99], is met to 1/512, and what is kept is scaled by the rate as met.
+    The rate, in [0, 0.99], is met to within 1/512, and kept units are scaled by the rate as met.
     """
     width = math.prod(x.shape[1:])
     words = jax.random.bits(key, (x.shape[0], -(-width // 4)), jnp.uint32)
@@ -141,7 +141,7 @@ def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> 
 
 
 def cos(x: Float[Array, "n f"]) -> Float[Array, "n f"]:
-    """Returns the cosine of each angle, to 1e-6 up to 10,000 radians: XLA's own calls a function for each of them."""
+    """Returns the cosine of each angle, to 1e-6 up to 10,000 radians: XLA's own calls a function for every angle."""
     turns = jnp.round(x / (2 * math.pi))
     # Two steps, of which the first is exact.
     half = (x - turns * 6.28125 - turns * (2 * math.pi - 6.28125)) / 2
@@ -151,15 +151,15 @@ def cos(x: Float[Array, "n f"]) -> Float[Array, "n f"]:
 
 
 def max_pool_2x(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """Returns `layers.max_pool_2x`, whose gradient is faster, and is shared out among ties."""
+    """Returns `layers.max_pool_2x` with a faster gradient, which is shared among ties."""
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 def in_groups(function: Callable, params: Params, cache: int) -> Callable:
-    """Returns `function`, whose `vmap` takes only as many members at a time as have `cache` bytes of params.
+    """Returns `function` with a `vmap` that takes only as many members at a time as have `cache` bytes of params.
 
-    More members evict each other from the cache: ten 512-512 networks side by side take longer than ten times one, in
+    More members evict each other from the cache: ten 512-512 networks side by side take longer than ten times one; in
     pairs they take less.
     """
     group = max(1, cache // sum(jnp.size(leaf) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(params)))
@@ -176,7 +176,7 @@ def in_groups(function: Callable, params: Params, cache: int) -> Callable:
             return function(*structure.unflatten(merged))
 
         batched_leaves = [leaf for leaf, flag in zip(leaves, is_batched, strict=True) if flag]
-        # A member alone runs without the extra axis, for which XLA's layouts are slower by a third.
+        # A member alone runs without the extra axis, with which XLA's layouts are slower by a third.
         at_a_time = min(group, axis_size)
         outputs = jax.lax.map(call, batched_leaves, batch_size=at_a_time if at_a_time > 1 else None)
         return outputs, jax.tree.map(lambda _: True, outputs)

@@ -18,9 +18,9 @@ from latent_al.models.train import as_members, in_blocks, labelled_slots
 from latent_al.types import UNLABELLED, BadInput, Key, Learner
 
 LENGTH_SCALES = (0.2, 0.4, 0.8)
-"""Length scales of the kernel to choose from, in root mean squared distances between labelled rows."""
+"""Length scales of the kernel to choose from, in units of the root mean squared distance between labelled rows."""
 NOISES = tuple(10.0 ** (exponent / 2) for exponent in range(-4, 2))
-"""Variances of the noise to choose from, in variances of the function: 0.01 to 3, two a decade."""
+"""Variances of the noise to choose from, in units of the function's variance: 0.01 to 3, two per decade."""
 TRIANGLE = 128
 """Rows of a triangular matrix that are multiplied at a time."""
 REACH, STEP = 4.5, 0.5
@@ -47,16 +47,16 @@ def gaussian_process(*, num_classes: int, num_features: int = 512) -> Learner:
 
     The target of a class is 1 - 1/c on its own rows and -1/c on all other rows. The functions of all classes have the
     same prior, a Gaussian process. Its kernel is approximated by random Fourier features. Length scale and noise are
-    those of the largest marginal likelihood, over `LENGTH_SCALES` and `NOISES`, with the best variance of the function
-    for each. The probability of a class is that its target is the largest, by the predictive distribution with its
-    noise: far from what is labelled all classes are about equally likely. The features are those of the linear model,
-    and `info` has the `length_scale` and the `noise` besides.
+    those with the largest marginal likelihood, over `LENGTH_SCALES` and `NOISES`, with the best variance of the
+    function for each. The probability of a class is that of its target being the largest, under the predictive
+    distribution with its noise: far from what is labelled, all classes are about equally likely. The features are those
+    of the linear model, and `info` also has the `length_scale` and the `noise`.
 
     It takes O(m f^2 + f^3) time for m labelled rows and f features, and O(n (f^2 + f d)) to predict n rows.
 
     Args:
         num_classes: two or more.
-        num_features: of the approximation, one or more; more are nearer to the kernel.
+        num_features: of the approximation, one or more; more come closer to the kernel.
 
     Raises:
         BadInput: num_features is below 1.
@@ -93,7 +93,7 @@ def fit_posterior(
     is_labelled: Bool[Array, " m"],
     num_features: int,
 ) -> tuple[Posterior, dict[str, Float[Array, ""]]]:
-    """Returns the posterior of the length scale and noise with the largest marginal likelihood, and what it reports."""
+    """Returns the posterior for the length scale and noise with the largest marginal likelihood, and what to report."""
     key_frequencies, key_phases = jax.random.split(key)
     directions = jax.random.normal(key_frequencies, (inputs.shape[1], num_features), inputs.dtype)
     phases = jax.random.uniform(key_phases, (num_features,), inputs.dtype, maxval=2 * math.pi)
@@ -123,14 +123,14 @@ def fit_posterior(
 
 
 def largest(means: Float[Array, "n c"], deviations: Float[Array, " n"]) -> Float[Array, "n c"]:
-    """Returns the probability of each of a row's independent Gaussians, of one standard deviation, to be the largest.
+    """Returns the probability that each of a row's independent Gaussians, of equal standard deviation, is the largest.
 
-    By the trapezoidal rule around the largest mean, to about 1e-4; each row sums to 1.
+    It uses the trapezoidal rule around the largest mean, accurate to about 1e-4; each row sums to 1.
     """
     grid = jnp.arange(-REACH, REACH + STEP, STEP, dtype=means.dtype)
     offsets = (means.max(axis=1, keepdims=True) - means) / deviations[:, None]
     points = offsets[:, :, None] + grid[None, None, :]
-    # Faster than `norm.cdf`, which is exact further out than where a point matters.
+    # Faster than `norm.cdf`, which is exact further out than any point matters.
     below = jnp.maximum((1 + erf(points / math.sqrt(2))) / 2, jnp.finfo(means.dtype).tiny)
     all_below = below.prod(axis=1, keepdims=True)
     mass = (norm.pdf(points) * all_below / below).sum(axis=2)
@@ -155,7 +155,7 @@ def _root_mean_squared_distance(inputs, is_labelled):
 
 
 def _solve(features, gram, targets, noise):
-    """Returns the Cholesky factor of gram + noise, the weights, and the targets' squared norm by the inverse kernel."""
+    """Returns the Cholesky factor of gram + noise, the weights, and the targets' squared norm in the inverse kernel."""
     factor = jnp.linalg.cholesky(gram + noise * jnp.eye(gram.shape[0], dtype=gram.dtype))
     products = jnp.matmul(features.T, targets, precision="highest")
     weights = solve_triangular(factor.T, solve_triangular(factor, products, lower=True))
@@ -164,7 +164,7 @@ def _solve(features, gram, targets, noise):
 
 
 def _log_evidence(features, gram, targets, count, noise):
-    """Returns the log marginal likelihood of the best variance of the function, but for a constant."""
+    """Returns the log marginal likelihood with the best variance of the function, up to a constant."""
     num_classes = targets.shape[1]
     factor, _, misfit = _solve(features, gram, targets, noise)
     log_determinant = 2 * jnp.log(jnp.diagonal(factor)).sum() + (count - gram.shape[0]) * jnp.log(noise)

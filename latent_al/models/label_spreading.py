@@ -17,9 +17,9 @@ from latent_al.types import BadInput, Learner
 BLOCK = 1024
 """Rows whose nearest anchors are searched at a time."""
 SAMPLE = 10
-"""Rows of the pool for each anchor, evenly spaced, that k-means places the anchors by."""
+"""Evenly spaced rows of the pool for each anchor, from which k-means places the anchors."""
 ITERATIONS = 10
-"""Of k-means, at most."""
+"""The maximum number of k-means iterations."""
 
 
 class Spread(NamedTuple):
@@ -39,27 +39,27 @@ class Links(NamedTuple):
 def label_spreading(
     *, num_classes: int, num_anchors: int = 1000, num_neighbours: int = 3, alpha: float = 0.99
 ) -> Learner:
-    """Returns label spreading over the whole pool, whose rows without a label say where the classes lie.
+    """Returns label spreading over the whole pool, whose unlabelled rows show where the classes lie.
 
     Each row is linked to its `num_neighbours` nearest anchors, which are the centres of k-means on the pool. A link
     weighs exp(-d^2 / s^2) for the distance d to the anchor and the distance s to the farthest of them, divided by the
     sum over the row's links. Two rows are as similar as their links through common anchors: with the links Z [n m] and
     their column sums on the diagonal of L, the similarities are S = Z L^-1 Z', whose rows sum to 1. The labels Y spread
-    to (I - alpha S)^-1 Y, of which what a row receives from S is its probability of each class, divided by the sum. The
-    same links predict rows outside the pool. Where no label reaches all classes are equally probable.
+    to (I - alpha S)^-1 Y; what a row receives of this from S, divided by the sum, is its probability of each class. The
+    same links predict rows outside the pool. Where no label reaches, all classes are equally probable.
 
     S has rank m, so that the solution takes one m x m system, O(n m d + m^3) time and O(n + m^2) memory. The graph does
-    not depend on the labels: it is made anew in each round, but once for all seeds. There is nothing random in it. The
-    features are the latents.
+    not depend on the labels: it is rebuilt in each round, but once for all seeds. Nothing in it is random. The features
+    are the latents.
 
-    The mass of a class over the pool is as large as its share of the labels. Where a strategy selects more rows of one
-    class than of another, that one is predicted too often.
+    The mass of a class over the pool is as large as its share of the labels. If a strategy selects more rows of one
+    class than of another, the former is predicted too often.
 
     Args:
         num_classes: two or more.
         num_anchors: of the graph; a smaller pool has an anchor for each row.
         num_neighbours: anchors that a row is linked to, from 1 to num_anchors.
-        alpha: share that a row takes from the rows like it, in (0, 1); the rest is its label.
+        alpha: share that a row takes from similar rows, in (0, 1); the rest is its label.
 
     Raises:
         BadInput: num_neighbours is below 1, or above num_anchors or the rows of the pool; alpha is outside (0, 1).
@@ -122,7 +122,7 @@ def spread(links: Links, sources: Float[Array, "m c"], alpha: float) -> Float[Ar
     products = links.weights[:, :, None] * links.weights[:, None, :]
     pairs = links.anchors[:, :, None] * num + links.anchors[:, None, :]
     common = segment_sum(products.reshape(-1), pairs.reshape(-1), num * num).reshape(num, num)
-    # Scaled so, the eigenvalues lie in [1 - alpha, 1].
+    # With this scaling the eigenvalues lie in [1 - alpha, 1].
     scale = jnp.where(sums > 0, jax.lax.rsqrt(jnp.where(sums > 0, sums, 1)), 0)
     system = jnp.eye(num, dtype=sources.dtype) - alpha * scale[:, None] * common * scale[None, :]
     return scale[:, None] * cho_solve(cho_factor(system, lower=True), scale[:, None] * sources)

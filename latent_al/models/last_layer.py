@@ -1,4 +1,4 @@
-"""Last layers trained to a stationary point, and the classifier that has one, as representer values need it."""
+"""Last layers trained to a stationary point, and the classifier that has one, as representer values require."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ ITERATIONS = 100
 PRECISE = 3e-5
 """Relative residual at which the training of the last layer ends."""
 CURVATURE = 0.1
-"""Of the cross-entropy in a logit, p (1 - p), taken as typical."""
+"""The curvature of the cross-entropy in a logit, p (1 - p), that is taken as typical."""
 TOLERANCE = 1e-3
 """Relative residual above which a last layer has not converged."""
 
@@ -26,7 +26,8 @@ def refit(
 ) -> tuple[Float[Array, "f c"], Float[Array, ""]]:
     """Returns the weights of the last layer, without bias, that minimise the regularised cross-entropy.
 
-    It is the mean over labelled rows plus l2 times the sum of squared weights, a convex problem, solved by L-BFGS.
+    The objective is the mean over labelled rows plus l2 times the sum of squared weights: a convex problem, solved by
+    L-BFGS.
 
     Args:
         features: [n f].
@@ -60,14 +61,14 @@ def minimise(
     Args:
         features: along the principal axes of the labelled rows; 0 in the rows without a label.
         labels: as in `refit`.
-        curvatures: the mean squares of the features over labelled rows, about.
+        curvatures: the approximate mean squares of the features over labelled rows.
         l2: as in `refit`.
-        weights: to begin with.
+        weights: to start from.
         precise: the residual at which to end.
     """
     is_labelled = labels >= 0
     count = jnp.maximum(is_labelled.sum(), 1)
-    # In coordinates where the problem is about as curved in all directions a quarter of the steps do.
+    # In coordinates where the problem is about equally curved in all directions, a quarter of the steps suffice.
     scale = jax.lax.rsqrt(CURVATURE * curvatures + 2 * l2)
     scaled = features * scale[None, :]
 
@@ -97,13 +98,13 @@ def minimise(
 
 
 def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:
-    """Returns `classifier` with its last layer trained anew, to a stationary point and without bias, on its features.
+    """Returns `classifier` with its last layer retrained, to a stationary point and without bias, on its features.
 
-    `info` has the `residual` of `refit` besides.
+    `info` also has the `residual` of `refit`.
 
     Args:
         num_classes: two or more.
-        l2: weight of the last layer's squared weights beside the mean loss, above 0.
+        l2: weight of the last layer's squared weights against the mean loss, above 0.
         classifier: what learns the features.
 
     Raises:

@@ -19,7 +19,7 @@ def dense(units: int, dtype: jnp.dtype = FLOAT) -> nn.Dense:
 
 @on_cpu(cpu.drop)
 def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> Float[Array, "b ..."]:
-    """Returns `x` after inverted dropout: a unit is 0 with probability `rate`, in [0, 0.99], and else x / (1 - rate).
+    """Returns `x` after inverted dropout: a unit is 0 with probability `rate`, in [0, 0.99], otherwise x / (1 - rate).
 
     Unlike `nn.Dropout` it takes a traced rate.
     """
@@ -28,7 +28,7 @@ def drop(key: Key, x: Float[Array, "b ..."], rate: Float[Array, ""] | float) -> 
 
 @on_cpu(cpu.max_pool_2x)
 def max_pool_2x(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """Returns the largest of each 2x2 pixels, for even sides."""
+    """Returns the largest of each 2x2 block of pixels, for even sides."""
     return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 

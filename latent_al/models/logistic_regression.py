@@ -13,15 +13,15 @@ from latent_al.models.train import as_members, in_blocks, labelled_slots
 from latent_al.types import UNLABELLED, BadInput, Key, Learner, Scalar, is_traced
 
 FOLDS = 5
-"""Of the cross-validation."""
+"""The number of folds of the cross-validation."""
 DECAYS = tuple(10.0 ** (exponent / 2) for exponent in range(4, -6, -1))
-"""Weight decays to choose from, the strongest first: 100 to 0.003, two a decade."""
+"""Weight decays to choose from, the strongest first: 100 to 0.003, two per decade."""
 INTERCEPT = 0.1
-"""The constant feature, beside latents whose mean squared norm is 1."""
+"""The constant feature that is added to latents whose mean squared norm is 1."""
 PRECISE = 1e-3
 """Relative residual at which a training on folds ends."""
 NEGLIGIBLE = 1e-6
-"""Share of the largest variance along an axis at which another axis is no more than rounding."""
+"""The share of the largest variance along an axis at which another axis is no more than rounding error."""
 
 
 class Linear(NamedTuple):
@@ -49,9 +49,9 @@ def logistic_regression(*, num_classes: int, dropout: Scalar = 0.0) -> Learner:
 
     It minimises the sum of the cross-entropy over labelled rows and half the weight decay times the squared weights.
     The latents are centred and divided by the root of their mean squared norm, over labelled rows. The intercept is the
-    weight of one more feature, `INTERCEPT`, so small that it hardly learns the class shares of the labelled rows: they
-    were chosen, and are not the shares of the pool. Of `DECAYS` the one with the largest log-likelihood of held-out
-    rows is taken. The features are the latents, and `info` has the `weight_decay` besides.
+    weight of one more feature, `INTERCEPT`, so small that it hardly learns the class shares of the labelled rows: these
+    were selected, and their shares are not those of the pool. Of `DECAYS` the one with the largest log-likelihood of
+    held-out rows is taken. The features are the latents, and `info` also has the `weight_decay`.
 
     Args:
         num_classes: two or more.
@@ -78,7 +78,7 @@ def logistic_regression(*, num_classes: int, dropout: Scalar = 0.0) -> Learner:
         return Learner(fit_members, in_blocks(predict))
 
     def mc_dropout(params, key, inputs):
-        # One network for all rows: those of a prediction drop the same dimensions.
+        # One network for all rows: within a prediction they all drop the same dimensions.
         is_kept = jax.random.bernoulli(key, 1 - dropout, params.kernel.shape[:1])
         kernel = jnp.where(is_kept[:, None], params.kernel / (1 - dropout), 0)
         _, probs = in_blocks(predict)(Linear(kernel, params.bias), inputs)
@@ -132,9 +132,9 @@ def folds(key: Key, labels: Int[Array, " n"]) -> Int[Array, " n"]:
 def held_out_scores(
     projected: Projected, labels: Int[Array, " n"], fold: Int[Array, " n"], num_classes: int
 ) -> Float[Array, " decays"]:
-    """Returns the log-likelihood of labelled rows by the weights that the other folds give, summed, for each decay.
+    """Returns, for each decay, the summed log-likelihood of labelled rows under the weights from the other folds.
 
-    Each training begins with the weights of the next stronger decay, which are near.
+    Each training begins with the weights of the next stronger decay, which are close.
     """
     is_held_out = fold[None, :] == jnp.arange(FOLDS)[:, None]
 

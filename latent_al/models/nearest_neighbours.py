@@ -15,7 +15,7 @@ BLOCK = 1024
 
 
 class Neighbours(NamedTuple):
-    """The params: latents and classes of what is labelled, in `UNLABELLED` slots of neither."""
+    """The params: the latents and classes of the labelled rows; empty slots are `UNLABELLED`."""
 
     latents: Float[Array, "capacity d"]
     labels: Int[Array, " capacity"]
@@ -24,14 +24,14 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(*, num_classes: int, num_neighbours: int = 5) -> Learner:
     """Returns the classifier whose class probabilities are the shares of classes among the nearest labelled rows.
 
-    The distance is Euclidean; of rows at one distance those labelled earlier count. While fewer rows than
-    `num_neighbours` are labelled all of them vote. There is nothing to train; the features are the latents.
+    The distance is Euclidean; among rows at the same distance, those labelled earlier count. While fewer rows than
+    `num_neighbours` are labelled, all of them vote. There is nothing to train; the features are the latents.
 
-    It takes O(n m d) time to predict n rows by m labelled ones, and O(m) memory a row of a block of 1,024.
+    It takes O(n m d) time to predict n rows by m labelled ones, and O(m) memory per row of a block of 1,024.
 
     Args:
         num_classes: two or more.
-        num_neighbours: that vote, one or more.
+        num_neighbours: neighbours that vote, one or more.
 
     Raises:
         BadInput: num_neighbours is below 1, or more than will ever be labelled.

@@ -1,4 +1,4 @@
-"""The residual network of 18 layers in the form that small images ask for, and its batch statistics."""
+"""The residual network of 18 layers in the form for small images, and its batch statistics."""
 
 import math
 from functools import partial
@@ -18,19 +18,19 @@ from latent_al.models.train import Objective, Subset, as_members, fit, in_blocks
 from latent_al.types import BadInput, Key, Learner, Params
 
 STAGES = 4
-"""Stages of two blocks; each but the first halves the sides and doubles the channels."""
+"""Stages of two blocks; each except the first halves the sides and doubles the channels."""
 
 EPSILON = 1e-5
-"""Added to a variance before one divides by its root."""
+"""Added to a variance before dividing by its root."""
 
 Convolved = partial(Convolution, use_bias=False)
 
 
 class BatchNorm(nn.Module):
-    """Each channel to mean 0 and variance 1, then a scale and a shift that are learned.
+    """Standardises each channel to mean 0 and variance 1, then applies a learned scale and shift.
 
-    By the collection `statistics` where the variables have one, and else by the batch itself, whose statistics are left
-    in that collection where it is mutable: `moments` [2 c], mean and variance (of n, not of n - 1).
+    It uses the collection `statistics` where the variables have one, and otherwise the statistics of the batch itself,
+    which it leaves in that collection where it is mutable: `moments` [2 c], mean and variance (over n, not n - 1).
     """
 
     @nn.compact
@@ -50,9 +50,9 @@ class BatchNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, whose sum with the block's input is a ReLU; the first halves the sides where `is_halved`.
+    """Two 3x3 convolutions and a ReLU on their sum with the input; the first halves the sides where `is_halved`.
 
-    Where the shape changes the input is projected by a 1x1 convolution.
+    Where the shape changes, the input is projected by a 1x1 convolution.
     """
 
     features: int
@@ -93,7 +93,7 @@ class ResNet18(nn.Module):
 
 
 def initial_params(key: Key, model: ResNet18, images: Float[Array, "n h w c"]) -> Params:
-    """Returns normal kernels with a variance of 2 / inputs, as He et al. (2015) have them, scales of 1, biases of 0.
+    """Returns normal kernels with a variance of 2 / inputs, as in He et al. (2015), scales of 1 and biases of 0.
 
     All come from one draw: XLA takes longer to compile a draw for each than to compile the network.
     """
@@ -112,14 +112,14 @@ def initial_params(key: Key, model: ResNet18, images: Float[Array, "n h w c"]) -
 
 
 class Annealed(NamedTuple):
-    """The state of `cosine_to_zero`: the steps taken, and those in all."""
+    """The state of `cosine_to_zero`: the steps taken, and their total."""
 
     step: Int[Array, ""]
     num_steps: Int[Array, ""]
 
 
 def cosine_to_zero(num_steps: Int[Array, ""] | int) -> optax.GradientTransformation:
-    """Scales by half a cosine, from 1 at first towards 0 after `num_steps`, which may be traced: the state has it."""
+    """Scales by half a cosine, from 1 down towards 0 after `num_steps`, which may be traced: the state holds it."""
 
     def init(params):
         del params
@@ -144,10 +144,10 @@ def population_statistics(
 ) -> PyTree:
     """Returns the statistics of the trained network over one pass of the first `count` of `rows`, for all at once.
 
-    The pass is one of training: whole batches in random order, each normalised by its own statistics, the last filled
-    up with rows of the others, and all of equal weight. A mean is the mean of theirs; a variance the mean of theirs and
-    the variance of their means. This is "precise batch norm", Wu and Johnson (2021), which does better than a running
-    mean where there are few batches.
+    The pass is as in training: whole batches in random order, each normalised by its own statistics, the last filled
+    up with rows of the others, and all of equal weight. A mean is the mean of the batches' means; a variance is the
+    mean of their variances plus the variance of their means. This is "precise batch norm", Wu and Johnson (2021), which
+    does better than a running mean where there are few batches.
 
     Returns:
         The collection `statistics` of `model`.
@@ -178,12 +178,12 @@ def resnet18(
     epochs: int,
     batch_size: int,
 ) -> Learner:
-    """Returns ResNet-18 as is usual for CIFAR: a 3x3 stem with stride 1 and no pooling after it.
+    """Returns ResNet-18 in its usual form for CIFAR: a 3x3 stem with stride 1 and no pooling after it.
 
     Source: He et al. (2015).
 
-    Trained from scratch at each fit by SGD with Nesterov momentum 0.9 and a learning rate that falls to zero as half a
-    cosine over all steps. In training a batch is normalised by its own statistics; the predictions use those of
+    It is trained from scratch at each fit by SGD with Nesterov momentum 0.9 and a learning rate that falls to zero as
+    half a cosine over all steps. In training a batch is normalised by its own statistics; the predictions use those of
     `population_statistics`.
 
     Args:
@@ -194,11 +194,11 @@ def resnet18(
         learning_rate: of the first step.
         weight_decay: added to each gradient, times the weight; 0 or more.
         epochs: passes over the labelled rows.
-        batch_size: images a step, filled up with some of them again where there are fewer.
+        batch_size: images per step; where there are fewer, some are repeated.
 
     Raises:
-        BadInput: a size below 1, sides that are no multiples of 8, a dropout, learning_rate or weight_decay outside its
-            range.
+        BadInput: a size below 1, sides that are not multiples of 8, a dropout, learning_rate or weight_decay outside
+            its range.
     """
     rates_fit = 0 <= dropout <= 0.99 and learning_rate > 0 and weight_decay >= 0
     if min(num_classes, width, epochs, batch_size) < 1 or not rates_fit:
@@ -229,7 +229,7 @@ def resnet18(
 
 
 def _merge(index, total, added):
-    """Returns the moments [2 c] of `index` + 1 groups of one size, from those of `index` and of one more."""
+    """Returns the moments [2 c] of `index` + 1 groups of equal size, from those of `index` and of one more."""
     (mean, variance), (new_mean, new_variance) = total, added
     step = new_mean - mean
     between = step**2 * index / (index + 1) ** 2

@@ -1,6 +1,6 @@
 """Tasks of classifiers and regressors, and the functions of a `Learner` made of a module and its task.
 
-Such a module maps (inputs, dropout) to (features, outputs), and drops none where `dropout` is None.
+Such a module maps (inputs, dropout) to (features, outputs), and drops nothing where `dropout` is None.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Task(NamedTuple):
 
 
 def classes(num_classes: int) -> Task:
-    """Returns the task of telling `num_classes` apart: softmax, cross-entropy and accuracy in [0, 1].
+    """Returns the task of distinguishing `num_classes` classes: softmax, cross-entropy and accuracy in [0, 1].
 
     Args:
         num_classes: two or more.

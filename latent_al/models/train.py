@@ -24,7 +24,7 @@ Loss = Callable[..., Float[Array, " b"]]
 
 
 class State(NamedTuple):
-    """Params, and what the optimizer keeps of its steps."""
+    """The params, and the state of the optimizer."""
 
     params: Params
     opt_state: PyTree
@@ -57,12 +57,12 @@ def start(params: Params, optimizer: optax.GradientTransformation) -> State:
 
 
 def keras_adadelta(learning_rate: float) -> optax.GradientTransformation:
-    """Returns Adadelta as Keras has it: decay 0.95 and epsilon 1e-7."""
+    """Returns Adadelta as in Keras: decay 0.95 and epsilon 1e-7."""
     return optax.adadelta(learning_rate, rho=0.95, eps=1e-7)
 
 
 def keras_rmsprop(learning_rate: float) -> optax.GradientTransformation:
-    """Returns RMSprop as Keras had it: decay 0.9, and epsilon 1e-7 outside the square root."""
+    """Returns RMSprop as it was in Keras: decay 0.9, and epsilon 1e-7 outside the square root."""
     return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, eps_in_sqrt=False)
 
 
@@ -77,13 +77,13 @@ def epoch(
     """Trains for one pass in random order over the examples; the last batch may be smaller.
 
     A smaller batch is filled up with rows of the other batches, whose loss does not count: a loss that compares the
-    examples of a batch sees whole batches, and none twice unless there are fewer than `batch_size`.
+    examples of a batch sees whole batches, and no example twice unless there are fewer than `batch_size`.
 
     Args:
         key: of the order, and of what is random in the loss.
         state: before the pass.
         subset: the examples.
-        context: what the loss takes besides, the same in each step.
+        context: further arguments of the loss, the same in each step.
         objective: what is minimised, and how.
         num_steps: ends the pass early; by default it takes all `num_batches(subset.count, batch_size)`.
 
@@ -116,7 +116,7 @@ def epoch(
 
 
 def shuffled(key: Key, rows: Int[Array, " capacity"], count: Int[Array, ""] | int) -> Int[Array, " capacity"]:
-    """Returns the first `count` of `rows` in random order, and the rest behind them."""
+    """Returns the first `count` of `rows` in random order, followed by the rest."""
     slot = jnp.arange(rows.shape[0])
     return rows[jnp.argsort(jnp.where(slot < count, jax.random.uniform(key, slot.shape), jnp.inf))]
 
@@ -126,8 +126,8 @@ def labelled_slots(
 ) -> tuple[Int[Array, " capacity"], Num[Array, " capacity"]]:
     """Returns the row in each slot and its label; beyond the first `count` slots the first row, and `UNLABELLED`.
 
-    A row that fills several slots, as where synthesised queries are spent, has its label in the first of them alone:
-    it would be held out and trained on at once, or vote twice.
+    A row that fills several slots, as where synthesised queries are spent, has its label only in the first of them:
+    otherwise it would be held out and trained on at once, or vote twice.
     """
     slots = jnp.arange(rows.shape[0])
     is_in_use = slots < count
@@ -137,7 +137,7 @@ def labelled_slots(
 
 
 def num_batches(count: Int[Array, ""] | int, batch_size: int) -> Int[Array, ""] | int:
-    """Returns the steps of a pass over `count` rows."""
+    """Returns the number of steps in a pass over `count` rows."""
     return (count + batch_size - 1) // batch_size
 
 
@@ -150,7 +150,7 @@ def fit(
     num_steps: Int[Array, ""] | int,
     alone: bool = False,
 ) -> tuple[State, Float[Array, ""]]:
-    """Trains for `num_steps` steps from `state` on, pass after pass, the last pass perhaps unfinished.
+    """Trains for `num_steps` steps from `state`, pass after pass, the last pass perhaps unfinished.
 
     Args:
         key: of the orders, and of what is random in the loss.
@@ -159,8 +159,8 @@ def fit(
         context: as in `epoch`.
         objective: what is minimised, and how.
         num_steps: training steps.
-        alone: a `vmap` on a CPU trains one member after the other. Convolutions ask for it: XLA has slow ones only for
-            several kernels at once.
+        alone: a `vmap` on a CPU trains one member after the other. Convolutions need it: for several kernels at once
+            XLA has only slow ones.
 
     Returns:
         The trained state and the mean loss of the last pass.
@@ -208,7 +208,7 @@ def in_blocks(
             return jax.tree.map(lambda whole, part: update(whole, part, start, 0), outputs, apply(params, some))
 
         def put_block(index, outputs):
-            # Blocks are read and written in place: a slice of all whole ones would be a copy of the pool.
+            # Blocks are read and written in place: slicing out all whole ones would copy the pool.
             return put(outputs, jax.lax.dynamic_slice_in_dim(inputs, index * block, block), index * block)
 
         shapes = jax.eval_shape(apply, params, inputs)
@@ -232,7 +232,7 @@ def in_blocks(
 
 @on_cpu(cpu.in_groups)
 def as_members(function: Callable, params: Params, cache: int) -> Callable:
-    """Returns `function`; on a CPU its `vmap` takes only as many members at a time as have `cache` bytes of params."""
+    """Returns `function`; on a CPU, its `vmap` takes only as many members at a time as have `cache` bytes of params."""
     del params, cache
     return function
 

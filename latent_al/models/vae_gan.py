@@ -21,7 +21,7 @@ relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 class Levels(nn.Module):
-    """Applies a 2x2 convolution with strides 2 and a 3x3 one a level, all leaky ReLUs, and flattens the last level."""
+    """Applies a 2x2 convolution with strides 2 and a 3x3 one per level, all leaky ReLUs, and flattens the last one."""
 
     filters: Sequence[int]
 
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Maps images to features that compare them, of mean 0 and variance 1 an image, and to the logit of being real."""
+    """Maps images to features that compare them, of mean 0 and variance 1 per image, and to the logit of being real."""
 
     filters: Sequence[int]
     hidden: int
@@ -130,9 +130,9 @@ class VAEGAN(nn.Module):
 def vae_gan(
     *, image_shape: tuple[int, int, int], filters: Sequence[int], hidden: int, latent_dim: int, gamma: float
 ) -> AutoEncoder:
-    """Returns the VAE/GAN, in which the features of a discriminator of real from generated images judge likeness.
+    """Returns the VAE/GAN, in which features of a discriminator of real from generated images judge likeness.
 
-    In one step three networks descend a loss each, all of them in nats an image:
+    In each step three networks descend a loss of their own, all of them in nats per image:
 
         encoder         L_prior + L_llike      the KL divergence to N(0, I), and half the squared distance between image
                                                and reconstruction in the discriminator's last convolution
@@ -141,7 +141,7 @@ def vae_gan(
 
     Three things differ from the paper. Its decoder descends log(1 - Dis), from which it learns nothing once the
     discriminator is sure; -log Dis has the same goal. Its batch norm needs running averages; here the features are
-    standardised in each image, which holds the scale against which L_prior and gamma are weighed. The networks are
+    standardised in each image, which fixes the scale against which L_prior and gamma are weighed. The networks are
     smaller, with leaky ReLUs.
 
     The training loss is L_prior + L_llike - L_GAN, which moves with the discriminator and may rise while images get
@@ -151,11 +151,11 @@ def vae_gan(
 
     Args:
         image_shape: (h, w, c), sides that halve evenly at each level.
-        filters: of each level's convolutions. L_llike is a sum over the features, the last level's units: among tens of
-            them L_prior wins and the latents tell nothing; hundreds to thousands do.
+        filters: of each level's convolutions. L_llike is a sum over the features, the last level's units: with tens of
+            them L_prior wins and the latents carry no information; with hundreds to thousands they do.
         hidden: units of the dense layer in each network.
         latent_dim: dimensions of the latent space.
-        gamma: weight of L_llike, a sum over features, against the GAN loss of the decoder: more is truer, less is
+        gamma: weight of L_llike, a sum over features, against the GAN loss of the decoder: larger is truer, smaller is
             sharper.
 
     Raises:
@@ -172,9 +172,10 @@ def vae_gan(
 
 
 def _loss(model, gamma, params, key, images):
-    """Returns one loss an image, whose gradient for each network is that of its own loss alone.
+    """Returns one loss per image, whose gradient for each network is that of its own loss alone.
 
-    A network whose params are stopped passes a gradient on. XLA merges the forward passes that are written twice here.
+    A network whose params are stopped still passes a gradient on. XLA merges the forward passes that are written twice
+    here.
     """
     nets = params["params"]
     key_noise, key_draw = jax.random.split(key)

@@ -11,7 +11,7 @@ class Answer(NamedTuple):
     """The answer of a run.
 
     lead: the answer in one or two sentences.
-    lines: arm -> what there is to say of it, those that need the fewest labels first; empty with a single arm.
+    lines: arm -> what there is to say about it, those that need the fewest labels first; empty with a single arm.
     notes: sentences on how the numbers were made, and how far they reach.
     """
 
@@ -140,7 +140,7 @@ def _of_labels(summary, arm):
 
 
 def _of_end(summary, arm):
-    """Returns the score of an arm at the end beside the baseline's, "test accuracy at the end is ..."; or nothing."""
+    """Returns the scores of an arm and the baseline at the end, "test accuracy at the end is ..."; or nothing."""
     final, metric = summary["final_differences"], METRICS[summary["metric"]]
     gap = final["arms"][arm] if final else {"mean": None}
     if gap["mean"] is None:

@@ -9,7 +9,7 @@ from latent_al.results.tables import NO_ANSWER
 
 
 def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -> pd.DataFrame:
-    """Returns the class balance of what each arm and seed has queried by the end of each round, one row each.
+    """Returns the class balance of what each arm and seed has queried by the end of each round, one row for each.
 
     Args:
         queries: has `tables.QUERY_COLUMNS`.
@@ -17,8 +17,8 @@ def balance_table(queries: pd.DataFrame, labels: np.ndarray, num_classes: int) -
         num_classes: two or more.
 
     Returns:
-        Columns arm, seed, round, num_labels, `class_entropy` (of the shares of the classes over log(num_classes), in
-        [0, 1], 1 = balanced), `classes_missed` (those without a label yet), and the labels of each class, `class_0` to
+        Columns arm, seed, round, num_labels, `class_entropy` (of the class shares, over log(num_classes), in [0, 1],
+        1 = balanced), `classes_missed` (those without a label yet), and the labels of each class, `class_0` to
         `class_{num_classes - 1}`. Arms come in the order of `queries`, then seeds and rounds from low to high.
     """
     ordered = pd.CategoricalDtype(queries.arm.unique(), ordered=True)
@@ -50,9 +50,9 @@ def balance_means(balance: pd.DataFrame) -> dict:
 
 
 def balance_summary(balance: pd.DataFrame) -> pd.DataFrame:
-    """Returns each arm's balance at its last round as texts, one row an arm: means over seeds.
+    """Returns each arm's balance at its last round as texts, one row per arm: means over seeds.
 
-    The smallest class is that of each seed by itself, and so is the largest.
+    The smallest and the largest class are those of each seed by itself.
     """
     means = balance_means(balance)
     lines = []
@@ -72,7 +72,7 @@ def balance_summary(balance: pd.DataFrame) -> pd.DataFrame:
 
 
 def _last_rounds(balance):
-    """Returns each arm with its rows of the last round, one a seed."""
+    """Returns each arm with its rows of the last round, one per seed."""
     return balance.groupby(["arm", "seed"], sort=False).tail(1).groupby("arm", sort=False)
 
 

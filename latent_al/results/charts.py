@@ -1,6 +1,6 @@
 """Line charts of the page: the numbers of their curves, and where each mark of the SVG lies.
 
-Lines have the colours of `plots.COLOURS`, from the page's style sheet, and dashes and marks that tell them apart too.
+Lines have the colours of `plots.COLOURS`, from the page's style sheet, and also dashes and marks to tell them apart.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ MARKS = ("M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "M-3-3h6v6h-6z", "M0-4L4 3H-4z", 
 PLOT_WIDTH = 560
 MARGIN_LEFT, MARGIN_TOP, MARGIN_BOTTOM = 64, 14, 48
 LINE_HEIGHT = 17
-"""Of the names beside the lines, in pixels."""
+"""Of the names next to the lines, in pixels."""
 MAX_BANDS = 4
-"""With more arms, an interval is drawn only while its arm is pointed at."""
+"""With more arms than this, an interval is drawn only while its arm is pointed at."""
 
 
 class Curve(NamedTuple):
-    """One line: its arm, its number among all arms, and a row a checkpoint: num_labels, mean, low and high.
+    """One line: its arm, its number among all arms, and a row per checkpoint: num_labels, mean, low and high.
 
     The ends of an interval are NaN where there is none. Values are in the metric's unit.
     """
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A checkpoint of a line: where it lies, in pixels, and the text that is read while it is pointed at."""
+    """A checkpoint of a line: where it lies, in pixels, and the text shown while it is pointed at."""
 
     x: float
     y: float
@@ -93,7 +93,7 @@ class Chart(NamedTuple):
 
 
 def learning_charts(metrics: pd.DataFrame) -> list[Chart]:
-    """Returns the charts of the scores over labels: on validation, balanced there, on test and on the labelled rows."""
+    """Returns the charts of the scores over labels: on validation, also balanced, on test and on the labelled rows."""
     main = main_metric(metrics)
     charts = []
     for metric, split in ((main, "validation"), (BALANCED, "validation"), (main, "test"), (main, "labelled")):
@@ -173,11 +173,11 @@ def draw(curves: Sequence[Curve], caption: str, metric: Metric, baseline: str | 
 
 
 def _range(curves, baseline):
-    """Returns the values that the chart spans: all means, and of wide intervals as much again."""
+    """Returns the values that the chart spans: all means, and only as much again of wide intervals."""
     means = np.concatenate([curve.points["mean"] for curve in curves] + ([[0]] if baseline else []))
     ends = np.concatenate([curve.points[["low", "high"]].to_numpy().ravel() for curve in curves] + [means])
     low, high = means.min(), means.max()
-    # Of two seeds an interval may be many times as wide as all that is compared.
+    # With two seeds an interval may be many times as wide as all that is compared.
     spread = max(high - low, 1.0)
     low, high = max(np.nanmin(ends), low - spread), min(np.nanmax(ends), high + spread)
     return low - 0.05 * spread, high + 0.05 * spread
@@ -195,7 +195,7 @@ def _text(point, unit, signed):
 
 
 def _columns(curves, num_labels, x_of, read):
-    """Returns a strip a checkpoint, with the arms from high to low."""
+    """Returns a strip per checkpoint, with the arms from high to low."""
     edges = x_of(np.concatenate([num_labels[:1], (num_labels[1:] + num_labels[:-1]) / 2, num_labels[-1:]]))
     columns = []
     for index, labels in enumerate(num_labels):
@@ -245,7 +245,7 @@ def _lines(curves, x_of, y_of, read):
 
 
 def _spread(heights, top, bottom):
-    """Returns heights in [top, bottom] near those of the lines' ends, in their order and a line apart or more."""
+    """Returns heights in [top, bottom] near those of the lines' ends, in their order and at least a line apart."""
     order = np.argsort(heights, kind="stable")
     offsets = LINE_HEIGHT * np.arange(len(heights))
     rising = scipy.optimize.isotonic_regression(np.take(heights, order) - offsets).x
@@ -260,11 +260,11 @@ def _path(points):
 
 
 def _numbers(curves, num_labels, read):
-    """Returns the numbers of the chart as texts, one row a checkpoint."""
+    """Returns the numbers of the chart as texts, one row per checkpoint."""
     columns = [[f"{labels:,}" for labels in num_labels]]
     for curve in curves:
         by_labels = {point["num_labels"]: read(point) for point in curve.points.to_dict("records")}
         columns.append([by_labels.get(labels, "") for labels in num_labels])
-    # A list, since an arm may be called labels queried.
+    # A list, since an arm may be called "labels queried".
     names = ["labels queried", *(curve.arm for curve in curves)]
     return pd.DataFrame(list(zip(*columns, strict=True)), columns=names)

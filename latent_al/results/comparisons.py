@@ -14,7 +14,7 @@ from latent_al.results.metrics import METRICS, main_metric
 LEVEL = 0.05
 """Significance level of a pairwise comparison."""
 DECIMALS = 6
-"""Of a score, as `metrics.csv` has them: equal scores tie, whatever the rounding of their means."""
+"""The decimals of a score, as in `metrics.csv`: equal scores tie, whatever the rounding of their means."""
 
 
 class Curves(NamedTuple):
@@ -22,9 +22,9 @@ class Curves(NamedTuple):
 
     Attributes:
         arms: names, in the order of the table.
-        num_labels: [checkpoints], growing.
+        num_labels: [checkpoints], increasing.
         scores: [arms checkpoints seeds], times `sign`, so that higher is better.
-        sign: 1, or -1 of an error.
+        sign: 1, or -1 for an error.
     """
 
     arms: list[str]
@@ -36,12 +36,12 @@ class Curves(NamedTuple):
 def compare_pairs(metrics: pd.DataFrame) -> dict:
     """Returns the share of the checkpoints at which one arm is significantly ahead of another on validation.
 
-    A checkpoint is a number of labels that all arms and seeds have been scored with. Each pair of arms has a two-sided
-    paired t-test over seeds at each; the p-values are Holm-corrected over all pairs and checkpoints together, and those
-    of at most 5 % then count. Gaps that are alike in all seeds are a tie where they are zero, and certain elsewhere.
+    A checkpoint is a number of labels that all arms and seeds have been scored with. At each, every pair of arms has a
+    two-sided paired t-test over seeds; the p-values are Holm-corrected over all pairs and checkpoints together, and
+    those of at most 5 % then count. Gaps that are alike in all seeds are a tie if they are zero, and certain otherwise.
 
     Source: the pairwise penalty matrix of Ash et al. (2020), Deep Batch Active Learning by Diverse, Uncertain Gradient
-    Lower Bounds, section 4, there without a correction.
+    Lower Bounds, section 4, which applies no correction.
 
     Args:
         metrics: as `tables.metrics_table` gives, of all arms.
@@ -65,7 +65,7 @@ def compare_pairs(metrics: pd.DataFrame) -> dict:
 
 
 def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[float]) -> list[dict]:
-    """Returns with how many labels each arm's validation score is first at a target or better.
+    """Returns the number of labels with which each arm's validation score first reaches each target.
 
     Args:
         metrics: as `tables.metrics_table` gives, of all arms.
@@ -75,7 +75,7 @@ def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[floa
     Returns:
         A dict for each target: `target`, the score; `source`, "reach" or "baseline"; and `arms`: arm -> `mean_curve`,
         the labels at which the mean over seeds reaches it, and `seed_median`, the median over seeds of the labels that
-        each needs; None for never. Empty where validation was not scored.
+        each seed needs; None for never. Empty where validation was not scored.
     """
     curves = _curves(metrics)
     if not len(curves.num_labels):
@@ -87,11 +87,11 @@ def labels_to_reach(metrics: pd.DataFrame, baseline: str, targets: Sequence[floa
 
 
 def labels_to_match(metrics: pd.DataFrame, baseline: str) -> dict:
-    """Returns with how many labels each arm is first as good on validation as the baseline is at the end, or better.
+    """Returns the labels with which each arm is first at least as good on validation as the baseline is at the end.
 
     At each checkpoint an arm has a 95 % interval of its difference from the baseline's last score, paired by seed. The
     interval of its number of labels goes from the first checkpoint at which that one is not wholly worse than zero, to
-    the first at which it is nowhere worse than zero.
+    the first at which no part of it is worse than zero.
 
     Args:
         metrics: as `tables.metrics_table` gives, of all arms.
@@ -99,8 +99,8 @@ def labels_to_match(metrics: pd.DataFrame, baseline: str) -> dict:
 
     Returns:
         `target`, the score; `baseline_labels`, with which the baseline is first there; `last`, the labels at the end;
-        and `arms`: arm -> `labels`, and `interval`, (low, high), or None with a single seed. None among the labels
-        stands for more than `last`. Empty for a single arm or checkpoint, and where validation was not scored.
+        and `arms`: arm -> `labels`, and `interval`, (low, high), or None with a single seed. Labels of None stand for
+        more than `last`. Empty for a single arm or checkpoint, and where validation was not scored.
     """
     curves = _curves(metrics)
     num_arms, num_checkpoints, num_seeds = curves.scores.shape
@@ -119,17 +119,17 @@ def labels_to_match(metrics: pd.DataFrame, baseline: str) -> dict:
 
 
 def pairs_table(summary: dict) -> pd.DataFrame:
-    """Returns the penalties and the ties as texts, a row and a column an arm; empty where the summary has none."""
+    """Returns the penalties and the ties as texts, a row and a column per arm; empty where the summary has none."""
     lines = []
     for arm, shares in summary.get("penalties", {}).items():
         cells = {other: f"{share:.2f} (ties {summary['ties'][arm][other]:.2f})" for other, share in shares.items()}
         lines.append([arm, *(cells.get(other, "") for other in summary["penalties"])])
-    # A list, since an arm may be called arm.
+    # A list, since an arm may be called "arm".
     return pd.DataFrame(lines, columns=["arm", *summary["penalties"]] if lines else None)
 
 
 def reach_table(summary: dict) -> pd.DataFrame:
-    """Returns the labels that each arm needs as texts, one row an arm: of the mean curve, and the median over seeds."""
+    """Returns the labels that each arm needs as texts, one row per arm: of the mean curve, and the median of seeds."""
     metric = METRICS[summary["metric"]]
     columns = {"arm": list(summary["arms"])} if summary["labels_to_reach"] else {}
     for reached in summary["labels_to_reach"]:
@@ -152,7 +152,7 @@ def _curves(metrics):
 
 
 def _ahead(gaps):
-    """Returns the sign of the significant gaps between pairs of arms, [pairs checkpoints seeds], and 0 of the rest."""
+    """Returns the sign of the significant gaps between pairs of arms, [pairs checkpoints seeds], and 0 for the rest."""
     p_values = _paired_p(gaps.reshape(-1, gaps.shape[2]))
     from statsmodels.stats.multitest import multipletests
 
@@ -161,7 +161,7 @@ def _ahead(gaps):
 
 
 def _paired_p(gaps):
-    """Returns the p-value of each row of gaps [tests seeds]; a t statistic wants gaps that differ."""
+    """Returns the p-value of each row of gaps [tests seeds]; a t statistic needs gaps that differ."""
     p = np.where(gaps.any(axis=1), 0.0, 1.0)
     varied = np.ptp(gaps, axis=1) > 0
     if varied.any():
@@ -186,13 +186,13 @@ def _needed(curves, target):
 
 
 def _match_interval(num_labels, gaps):
-    """Returns the ends of the interval of the labels at which gaps [checkpoints seeds] come to zero."""
+    """Returns the ends of the interval of the labels at which gaps [checkpoints seeds] reach zero."""
     low, high = mean_interval(gaps)
     return [_count(_first(num_labels, end.round(DECIMALS) >= 0)) for end in (high, low)]
 
 
 def _first(num_labels, is_there):
-    """Returns the labels of the first checkpoint, on the last axis of `is_there`, that is; infinity where none is."""
+    """Returns the labels of the first checkpoint that is True on the last axis of `is_there`; infinity if none is."""
     return np.where(is_there.any(axis=-1), num_labels[is_there.argmax(axis=-1)], np.inf)
 
 

@@ -1,6 +1,6 @@
 """Diagnostics: named entries of a config that run on the state after the last fit, or on the queries.
 
-Each entry of `DIAGNOSTICS` is a factory that returns a `Diagnostic`. Nothing of them is in the rounds.
+Each entry of `DIAGNOSTICS` is a factory that returns a `Diagnostic`. The rounds contain nothing of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Drawing(NamedTuple):
     """The inputs of the figures of a diagnostic.
 
     Attributes:
-        name: of the entry, for the PNGs: the same diagnostic may run twice.
+        name: of the entry, to name the PNGs: the same diagnostic may run twice.
         table: of the diagnostic, all arms and seeds; empty without `compute`.
         spaces: arm -> where it selected.
         queries: the table of the run.
@@ -56,9 +56,9 @@ class Diagnostic(NamedTuple):
         check: (classifier spec, data, num_labels) -> None: raises BadInput for an arm that it does not apply to.
         compute: (key of the last fit, state, problem, validation examples, *, learner, classifier) -> arrays, by name,
             of one seed; pure, for `jit` and `vmap`. None where the queries are enough.
-        make_judge: (data, decode) -> what `compute` takes as `judge` besides, made once an encoder, as a
-            `jax.tree_util.Partial`; None of one that needs no decoder.
-        tabulate: (arrays with a leading axis of seeds, seeds) -> one row a measurement.
+        make_judge: (data, decode) -> what `compute` also takes as `judge`, made once per encoder, as a
+            `jax.tree_util.Partial`; None for one that needs no decoder.
+        tabulate: (arrays with a leading axis of seeds, seeds) -> one row per measurement.
         draw: -> (caption, PNG) of each figure.
         summarise: the table -> the table of the page; None without one.
     """
@@ -82,8 +82,8 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
     Args:
         arms: names of arms.
         num_rows: training images, drawn at random; those that are queried are left out.
-        targets: of importance, as the strategy `ibal` has them.
-        centred: of importance, as the strategy `ibal` has it.
+        targets: of importance, as in the strategy `ibal`.
+        centred: of importance, as in the strategy `ibal`.
 
     Raises:
         BadInput: num_rows below 1, or unknown targets.
@@ -118,7 +118,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
 
     def draw(drawing):
         album, table = Album(drawing.folder), drawing.table
-        # Arms may have queried all of the rows.
+        # The arms may have queried all of the rows.
         if len(table):
             seed = table.seed.min()
             caption = f"Normalised importance of the rows left at the end of seed {seed}, beside entropy and confidence"
@@ -131,7 +131,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
 
 
 def explanations(*, arms: Sequence[str], num_images: int = 4, num_examples: int = 4) -> Diagnostic:
-    """Finds the labelled examples that say most for, and against, the class predicted for some validation images.
+    """Finds the labelled examples that speak most for, and against, the class predicted for some validation images.
 
     Source: Yeh, Kim, Yen and Ravikumar, Representer Point Selection for Explaining Deep Neural Networks (2018).
 
@@ -242,7 +242,7 @@ def training_curves(*, arms: Sequence[str], num_images: int = 500) -> Diagnostic
 
 
 def query_order() -> Diagnostic:
-    """Draws what comes first and last where arms go on until they have queried the whole pool."""
+    """Draws what comes first and last where arms continue until they have queried the whole pool."""
 
     def draw(drawing):
         from sklearn.decomposition import PCA
@@ -273,7 +273,7 @@ def decoded_queries(*, arms: Sequence[str], num_initial: int, threshold: float =
 
     Args:
         arms: names of arms whose encoder has a decoder and whose classifier reads latents.
-        num_initial: queries left out at the beginning, those of the initial labelled set.
+        num_initial: number of queries left out at the beginning, those of the initial labelled set.
         threshold: of the judge's largest probability, in (0, 1).
         epochs: of the judge's training.
 
@@ -351,10 +351,10 @@ DIAGNOSTICS = {
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns Spearman's rank correlation of each measure with importance, a row an arm.
+    """Returns Spearman's rank correlation of each measure with importance, one row per arm.
 
     A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several. Seeds in which
-    one of the two is equal in all rows have no correlation; where all are such, the cell is empty.
+    one of the two is equal in all rows have no correlation; if all seeds are like that, the cell is empty.
     """
     lines = []
     for arm, rows in table.groupby("arm", sort=False):
@@ -374,7 +374,7 @@ def _with_spread(correlations):
 
 
 def _tabulate_explanations(values, seeds):
-    """Returns one row an example: seed, image (its row in the validation split), predicted, kind, rank, row, value."""
+    """Returns one row per example: seed, image (its row in the validation split), predicted, kind, rank, row, value."""
     frames = []
     for kind in ("supporting", "opposing"):
         rows = values[kind]

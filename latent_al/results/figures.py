@@ -40,7 +40,7 @@ class Space(NamedTuple):
     latents: [n d] of the training images.
     clusters: [n], the cluster assignments that its initial labelled set was drawn from; None where it was not.
     decode: latents to images; None where the encoder has no decoder.
-    points: [capacity d], what the first seed asked about; None of an arm that queries rows.
+    points: [capacity d], what the first seed asked about; None for an arm that queries rows.
     """
 
     latents: np.ndarray
@@ -60,7 +60,7 @@ class Album:
         path = self.folder / f"{self.prefix}{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # A dollar in a name is a dollar.
+            # A dollar in a name is just a dollar.
             with matplotlib.rc_context({"text.parse_math": False}):
                 draw(*arrays, path)
         except Exception as error:  # The run is done: a figure must not cost the page.
@@ -72,8 +72,8 @@ class Album:
 def draw_encoder(name: str, encodings: Encodings, data: Data, folder: Path) -> list[tuple[str, Path]]:
     """Draws the figures of one encoder and returns (caption, PNG in `folder`) of each.
 
-    All show how representative the training images are; a trained one also what it decodes and how far its dimensions
-    reach, and one with two dimensions how classes and representativeness lie in the plane.
+    The figures show how representative the training images are; for a trained encoder, also what it decodes and how far
+    its dimensions reach; for one with two dimensions, how classes and representativeness lie in the plane.
     """
     album = Album(folder, f"{name}_")
     split = next(split for split in ("test", "validation", "train") if len(getattr(data, split).images))
@@ -170,7 +170,7 @@ def _draw_spaces(album, planes, names, first, sample, labels):
 
 
 def _draw_clusters(album, planes, names, sample):
-    """Draws the cluster assignments that arms drew from, equal ones once."""
+    """Draws the cluster assignments that arms drew from, equal ones only once."""
     drawn = set()
     for arm, space in planes.items():
         if space.clusters is not None and space.clusters.tobytes() not in drawn:
@@ -252,7 +252,7 @@ def _classes(data):
 def distinct_arms(queries: pd.DataFrame) -> dict[str, str]:
     """Returns the first arm of each group that queried the same rows -> the name of the group.
 
-    Several classifiers have one initial labelled set, for example.
+    Several classifiers share an initial labelled set, for example.
     """
     same = {}
     for arm, rows in queries.groupby("arm", sort=False).row:

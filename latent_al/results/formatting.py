@@ -48,7 +48,7 @@ def note(summary: dict, balanced: bool = False) -> str:
 
 
 def arms_table(summary: dict, balanced: bool = False) -> pd.DataFrame:
-    """Returns the summary as texts, one row an arm, in the unit of the metric.
+    """Returns the summary as texts, one row per arm, in the unit of the metric.
 
     Its columns are the quantities of the main metric that were measured, or else the balanced ones; empty without any.
     """

@@ -1,6 +1,7 @@
 """The interval of a mean paired difference over few seeds, whose gaps may be skewed.
 
-`benchmarks/intervals.py` measures how often it and others hold the true mean, and docs/results.md says what it found.
+`benchmarks/intervals.py` measures how often this and other intervals hold the true mean; docs/results.md has the
+findings.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ NAME = "95 %, at each end the wider of Student's t and bootstrap-t"
 """The interval as the results name it."""
 NUM_RESAMPLES = 5_000
 SAME = 2e-6
-"""Up to here gaps are alike: scores are float32, and of `metrics.csv` they have six decimals."""
+"""Gaps that differ by no more are alike: scores are float32, and have six decimals in `metrics.csv`."""
 
 
 class Interval(NamedTuple):
@@ -31,8 +32,8 @@ def mean_interval(gaps: np.ndarray) -> Interval:
     """Returns the 95 % interval of the mean over the last axis of `gaps` [... seeds], two seeds or more.
 
     Each end is the farther one of two intervals: that of Student's t, which covers normal gaps but not skewed ones, and
-    that of the bootstrap-t, which covers skewed ones but neither few gaps nor those of which many are equal. Gaps that
-    are all alike have an interval of one point. All gaps and calls have the same resamples.
+    that of the bootstrap-t, which covers skewed gaps but not if they are few or many of them are equal. Gaps that are
+    all alike have an interval of one point. All gaps and calls use the same resamples.
 
     Source: Student (1908); Efron and Tibshirani (1993), section 12.5.
 
@@ -49,7 +50,7 @@ def mean_interval(gaps: np.ndarray) -> Interval:
 
 
 def _resampled_t(standard):
-    """Returns the t statistics [... resamples] of resamples of gaps of mean 0; 0 where these are all one gap."""
+    """Returns the t statistics [... resamples] of resamples of gaps of mean 0; 0 for a resample that is all one gap."""
     num_seeds = standard.shape[-1]
     rng = np.random.default_rng(0)
     weights = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_RESAMPLES).T / num_seeds

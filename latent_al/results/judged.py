@@ -21,7 +21,7 @@ def train_judge(data: Data, decode: Callable, *, epochs: int) -> Partial:
     The judge is the perceptron of Tonnaer (2017), section 4.2.2, on pixels: two layers of 512, dropout 0.2.
 
     Args:
-        data: all of whose training images, with their labels, it is trained on.
+        data: the judge is trained on all of its training images, with their labels.
         decode: latents to images.
         epochs: passes over the training images.
     """
@@ -52,10 +52,10 @@ def pick(queries: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(table: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
-    """Returns the queries that are valid, answered and agreed, in percent, a row an arm.
+    """Returns the queries that are valid, answered and agreed, in percent, one row per arm.
 
     A cell is the mean over seeds, with the sample standard deviation (ddof 1) where there are several. Seeds without an
-    answer have no share that agrees; where all are without, the cell is empty.
+    answer have no share that agrees; if all are without one, the cell is empty.
 
     Args:
         table: has `arm`, `seed`, `row`, `label`, `judged` and `confidence`.

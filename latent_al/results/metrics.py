@@ -34,5 +34,5 @@ METRICS = {
 
 
 def main_metric(metrics: pd.DataFrame) -> str:
-    """Returns the metric of `metrics` that the learner is scored by, not the balanced accuracy beside it."""
+    """Returns the metric of `metrics` that the learner is scored by, not the balanced accuracy that comes with it."""
     return next(metric for metric in metrics.metric.unique() if metric != BALANCED)

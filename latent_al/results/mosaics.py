@@ -1,6 +1,6 @@
 """Figures of images, one function each: arrays in, a PNG at `path` out.
 
-Images are in [0, 1], colour where c = 3; of any other number of channels the mean is drawn.
+Images are in [0, 1], colour where c = 3; for any other number of channels the mean is drawn.
 """
 
 from pathlib import Path
@@ -60,7 +60,7 @@ def interpolations(images: np.ndarray, path: Path) -> None:
 
 
 def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
-    """Draws the first queries of each arm in order: `images` [arms k h w c], one caption an arm."""
+    """Draws the first queries of each arm in order: `images` [arms k h w c], one caption per arm."""
     axes = _image_rows(images, captions)
     axes.set_xticks(range(images.shape[1]), range(1, images.shape[1] + 1))
     axes.set_xlabel("query, in order")
@@ -68,7 +68,7 @@ def queried_images(images: np.ndarray, captions: list[str], path: Path) -> None:
 
 
 def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, path: Path) -> None:
-    """Draws a row for each explained image: the image, the examples most for its class, those most against it.
+    """Draws a row for each explained image: the image, the examples most for its class, and those most against it.
 
     Args:
         table: of one arm and seed, as `diagnostics.explanations` tabulates.
@@ -89,10 +89,10 @@ def explanations(table: pd.DataFrame, train: np.ndarray, images: np.ndarray, pat
 
 
 def judged_queries(table: pd.DataFrame, images: np.ndarray, path: Path) -> None:
-    """Draws decoded queries, a line a batch: above each the judge's class and confidence, below it the answer.
+    """Draws decoded queries, one line per batch: above each the judge's class and confidence, below it the answer.
 
     Args:
-        table: one row an image, as `judged.pick` returns it.
+        table: one row per image, as `judged.pick` returns it.
         images: [k h w c].
     """
     batches = list(table.reset_index(drop=True).groupby("round"))
@@ -117,7 +117,7 @@ def _show_image(axes, image, title):
 
 
 def _image_rows(images, names):
-    """Returns axes with `images` [rows columns h w c] in cells with centres 0, 1, ..., and a name beside each row."""
+    """Returns axes with `images` [rows columns h w c] in cells with centres 0, 1, ..., and a name next to each row."""
     rows, columns, height, width, _ = images.shape
     size = (0.5 * columns + 0.09 * max(map(len, names)) + 0.3, 0.5 * rows * height / width + 0.7)
     figure = Figure(figsize=size, layout="constrained")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from latent_al.results.metrics import METRICS
 
-# Okabe and Ito's palette, which stays apart for the colour-blind; line styles or markers repeat the distinction.
+# Okabe and Ito's palette, which the colour-blind can tell apart; line styles or markers repeat the distinction.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
@@ -40,8 +40,8 @@ def training_curves(training: pd.DataFrame, metric: str, path: Path) -> None:
 def gap_curves(gaps: pd.DataFrame, metric: str, arms: Sequence[str], path: Path) -> None:
     """Draws how far each arm's validation score is from the baseline's over labels.
 
-    `gaps` are as `statistics.gaps_table` gives, and `arms` all that are compared: the one without gaps is the baseline,
-    and the others look as in `learning_curves`. Bands are 95 % intervals of the mean gap.
+    `gaps` are as `statistics.gaps_table` gives, and `arms` are all that are compared: the one without gaps is the
+    baseline, and the others look as in `learning_curves`. Bands are 95 % intervals of the mean gap.
     """
     scale = METRICS[metric].scale
     baseline = next(arm for arm in arms if arm not in set(gaps.arm))
@@ -83,7 +83,7 @@ def orders(points: dict[str, np.ndarray], queried: dict[str, np.ndarray], path: 
 
 
 def single_runs(metrics: pd.DataFrame, path: Path) -> None:
-    """Draws the validation score over labels, a thin line a seed and a panel an arm.
+    """Draws the validation score over labels, with a thin line per seed and a panel per arm.
 
     `metrics` are of one metric and have validation rows.
     """
@@ -130,7 +130,8 @@ def queried_latents(
 ) -> None:
     """Draws where each arm's queries [k 2] lie in its `latents` [n 2], coloured by class, `labels` [n], or all grey.
 
-    Far latents are left out, so that a few do not shrink the rest; far queries are moved to the frame and marked so.
+    Far latents are left out, so that a few do not shrink the rest; far queries are moved to the frame and marked as
+    such.
     """
     figure, panels = _panels(latents, height=2.7)
     labelled = [classes for classes in labels.values() if classes is not None]
@@ -177,7 +178,7 @@ def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray]
     """Draws each measure's values, [n] in [0, 1], as the colours of `latents` [n 2]."""
     figure, panels = _panels(measures, height=2.7, sharex=True, sharey=True)
     for axes, values in zip(panels, measures.values(), strict=True):
-        # Opaque: seen through, a colour would no longer be the bar's.
+        # Opaque: if transparent, a colour would no longer be the bar's.
         points = axes.scatter(latents[:, 0], latents[:, 1], c=values, s=3, linewidths=0, cmap="viridis", vmin=0, vmax=1)
         axes.set_aspect("equal")
     _colour_bar(figure, panels, points, "representativeness (1: most)")
@@ -189,7 +190,7 @@ def representativeness_maps(latents: np.ndarray, measures: dict[str, np.ndarray]
 def queried_classes(counts: pd.DataFrame, path: Path) -> None:
     """Draws how many of each class every arm queries in each round.
 
-    `counts` has columns arm, round, label and count, a mean over seeds; what has no row counts zero.
+    `counts` has columns arm, round, label and count, a mean over seeds; what has no row counts as zero.
     """
     figure, panels = _panels(counts.arm.unique(), height=2.3, sharex=True, sharey=True)
     rounds = np.arange(counts["round"].min(), counts["round"].max() + 1)
@@ -218,7 +219,7 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
 
 
 def class_distributions(counts: pd.DataFrame, path: Path) -> None:
-    """Draws how many of each class every arm has queried, beside what the pool's own shares would give.
+    """Draws how many of each class every arm has queried, next to what the pool's own shares would give.
 
     `counts` has columns arm, label, count (a mean over seeds), std (over seeds, may be NaN) and pool (expected count).
     """
@@ -242,7 +243,7 @@ def class_distributions(counts: pd.DataFrame, path: Path) -> None:
 
 
 def importance(measures: pd.DataFrame, path: Path) -> None:
-    """Draws the importance of rows beside their entropy and their confidence; two panels for every arm."""
+    """Draws the importance of rows against their entropy and their confidence; two panels for every arm."""
     measures_beside = ("entropy", "confidence")
     arms = list(dict.fromkeys(measures.arm))
     figure, panels = _panels([f"{arm}: {other}" for arm in arms for other in measures_beside], height=2.7)
@@ -250,7 +251,7 @@ def importance(measures: pd.DataFrame, path: Path) -> None:
         rows = measures[measures.arm == arm]
         axes.scatter(rows[other], rows.importance, s=4, linewidths=0, alpha=0.5)
         correlation = rows[[other, "importance"]].corr(method="spearman").iloc[0, 1]
-        # There is none where a measure is equal in all rows.
+        # There is none if a measure is equal in all rows.
         if not np.isnan(correlation):
             axes.set_title(f"{axes.get_title()}\nrank correlation {correlation:+.2f}", fontsize="small")
         axes.tick_params(labelsize="x-small")
@@ -259,7 +260,7 @@ def importance(measures: pd.DataFrame, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure; tight, so that no name is cut off, however long."""
+    """Writes the figure with a tight layout, so that no name is cut off, however long."""
     figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 
@@ -268,7 +269,7 @@ def _axis(split, metric):
 
 
 def _mean_curves(panels, metric, over, xlabel, path, *, size):
-    """Draws a panel of `size` inches a split -> measurements, with columns arm, seed, value and `over`."""
+    """Draws a panel of `size` inches for each split -> measurements, which have columns arm, seed, value and `over`."""
     rows = pd.concat(panels.values())
     arms = list(rows.arm.unique())
     width = size[0] * len(panels)
@@ -313,7 +314,7 @@ def _arm_curves(axes, measured, over, arms, metric):
 
 
 def _panels(names, *, height, **sharing):
-    """Returns a figure and its axes, a titled panel a name, at most four side by side, `height` inches high each."""
+    """Returns a figure and its axes, a titled panel per name, at most four side by side, each `height` inches high."""
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(2.6 * columns + 1, height * rows + 0.5), layout="constrained")
@@ -322,7 +323,7 @@ def _panels(names, *, height, **sharing):
         spare.remove()
     panels = list(grid[: len(names)])
     for axes, name in zip(panels, names, strict=True):
-        # A name wraps at its underscores too.
+        # A name also wraps at its underscores.
         axes.set_title(textwrap.fill(name.replace("_", "_ "), 34).replace("_ ", "_"), fontsize="small")
     for axes in panels[-columns:]:
         axes.tick_params(labelbottom=True)
@@ -333,7 +334,7 @@ def _dots(axes, latents, labels, classes, *, size, alpha):
     """Scatters `latents` [n 2], one look for each of `classes`."""
     for index, label in enumerate(classes):
         colour = COLOURS[index % len(COLOURS)]
-        # Hollow where the colours come round again.
+        # Hollow when the colours are used again.
         face = colour if index // len(COLOURS) % 2 == 0 else "none"
         points = latents[labels == label]
         axes.scatter(
@@ -370,7 +371,7 @@ def _query_legends(figure, panels):
 
 
 def _query_marks(axes, points, queries):
-    """Marks `queries` [k 2] in the frame; those beyond it are moved to its edge and marked so."""
+    """Marks `queries` [k 2] in the frame; those beyond it are moved to its edge and marked as such."""
     low, high = _frame(points, queries)
     is_beyond = ((queries < low) | (queries > high)).any(axis=1)
     within = queries[~is_beyond]
@@ -397,5 +398,5 @@ def _frame(points, queries):
 
 
 def _colour_bar(figure, panels, drawn, label):
-    """Adds one bar beside all panels, equally thick however many rows they make."""
+    """Adds one bar next to all panels, equally thick however many rows they make."""
     figure.colorbar(drawn, ax=panels, label=label, aspect=12 * panels[0].get_gridspec().nrows)

@@ -23,7 +23,7 @@ TEMPLATES = jinja2.Environment(
     trim_blocks=True,
 )
 QUALITY = 90
-"""Of the embedded WebP; at 90 the lines of a plot stay clean, and photographs take a tenth of their PNG."""
+"""The quality of the embedded WebP; at 90 the lines of a plot stay clean, and photographs take a tenth of their PNG."""
 
 
 class Section(NamedTuple):
@@ -59,7 +59,7 @@ def write_report(
     Args:
         path: the file to write, replaced as a whole.
         title: of the page.
-        answer: what comes first; None for none.
+        answer: the text that comes first; None for none.
         command: what was run.
         config: the config as JSON text.
         sections: the parts of the page, in order.

@@ -1,4 +1,4 @@
-"""The sections of the page: which tables, charts and figures it has, under which headings, and what explains them."""
+"""The sections of the page: its tables, charts and figures, their headings, and the texts that explain them."""
 
 from pathlib import Path
 

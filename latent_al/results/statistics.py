@@ -17,7 +17,7 @@ def seed_quantities(metrics: pd.DataFrame) -> pd.DataFrame:
     """Returns the quantities that arms are compared by, one row for each arm and seed, in the unit of METRIC.
 
     `area` is the mean validation score over labels, and `test_METRIC` the test score at the end; `test_area` is there
-    where the test split was scored in several rounds. Of balanced accuracy they are `balanced_area`,
+    if the test split was scored in several rounds. For balanced accuracy they are `balanced_area`,
     `test_balanced_accuracy` and `balanced_test_area`. A quantity that was not measured, or an area over a single round,
     is NaN.
     """
@@ -56,7 +56,7 @@ def summarise(metrics: pd.DataFrame, baseline: str) -> dict:
 
 
 def final_differences(metrics: pd.DataFrame, baseline: str) -> dict:
-    """Returns how far each arm's score at the end is from the baseline's: on test, or on validation without a test.
+    """Returns how far each arm's score at the end is from the baseline's: on test, or on validation if there is none.
 
     Returns:
         `split`; and `arms`, arm -> the paired difference as in `summarise`. Empty for a single arm, and where neither
@@ -80,7 +80,7 @@ def gaps_table(metrics: pd.DataFrame, baseline: str, split: str = "validation") 
     Args:
         metrics: as `tables.metrics_table` gives, of all arms.
         baseline: the arm that the others are compared with.
-        split: which scores are compared; arms have no difference with a number of labels at which it was not scored.
+        split: which scores are compared; there is no difference at a number of labels at which it was not scored.
     """
     scores = metrics[(metrics.split == split) & (metrics.metric == main_metric(metrics))]
     curves = scores.pivot(index=["round", "num_labels"], columns=["arm", "seed"], values="value")
@@ -97,8 +97,8 @@ def gaps_table(metrics: pd.DataFrame, baseline: str, split: str = "validation") 
 def paired_difference(values: np.ndarray | pd.Series, baseline: np.ndarray | pd.Series) -> dict:
     """Returns the mean of `values - baseline` [seeds], its 95 % interval and the Wilcoxon signed-rank p-value.
 
-    The interval, `low` to `high`, is that of `intervals.mean_interval`. All are None where a value is missing, and the
-    interval and `p` for fewer than two seeds.
+    The interval, `low` to `high`, is that of `intervals.mean_interval`. All are None where a value is missing, and so
+    are the interval and `p` for fewer than two seeds.
     """
     gaps = np.asarray(values - baseline, float)
     nothing = {"mean": None, "low": None, "high": None, "p": None}
@@ -123,7 +123,7 @@ def mean_and_std(values: np.ndarray) -> dict:
 
 
 def _signed_ranks(gaps):
-    """Returns gaps [seeds] as whole numbers in their order, with their signs; those alike but for rounding tie."""
+    """Returns gaps [seeds] as whole numbers in their order, with their signs; those alike up to rounding tie."""
     sizes = np.abs(gaps)
     order = np.argsort(sizes)
     ranks = np.empty(len(gaps))

@@ -1,4 +1,4 @@
-"""Tidy tables from histories of rounds: one row a measurement, a query or a round."""
+"""Tidy tables from histories of rounds: one row per measurement, query or round."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class History(NamedTuple):
     queried: [seeds capacity] rows in the order of querying; n marks an empty slot.
     scores: metric -> split -> [seeds rounds+1], means over the split.
     seconds: [rounds+1 2] spent on fitting and on querying, for the whole block.
-    points: [seeds capacity d], the latents that synthesised queries ask about; None of an arm that queries rows.
+    points: [seeds capacity d], the latents that synthesised queries ask about; None for an arm that queries rows.
     """
 
     queried: np.ndarray
@@ -32,7 +32,7 @@ class History(NamedTuple):
 
 
 def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: History) -> pd.DataFrame:
-    """Returns one row a measurement: arm, seed, round, num_labels, split, metric, value; NaN is left out."""
+    """Returns one row per measurement: arm, seed, round, num_labels, split, metric, value; NaN is left out."""
     frames = []
     for metric, splits in history.scores.items():
         for split, values in splits.items():
@@ -45,9 +45,9 @@ def metrics_table(arm: str, seeds: list[int], num_labels: np.ndarray, history: H
 def queries_table(
     arm: str, seeds: list[int], num_labels: np.ndarray, history: History, ids: np.ndarray
 ) -> pd.DataFrame:
-    """Returns one row a query: arm, seed, round, rank within the batch, row of the pool, id of the image.
+    """Returns one row per query: arm, seed, round, rank within the batch, row of the pool, id of the image.
 
-    Of a synthesised query the row is that of the image that answers, or -1, without an id, where none does.
+    For a synthesised query the row is that of the image that answers, or -1, without an id, where none does.
     """
     capacity = history.queried.shape[1]
     index = np.searchsorted(num_labels, np.arange(capacity), side="right")
@@ -62,7 +62,7 @@ def queries_table(
 def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
     """Returns the seconds of each round of a block of seeds.
 
-    Programs are compiled before the first block; those for a last block of fewer seeds in its first round.
+    Programs are compiled before the first block, and those for a last block of fewer seeds in its first round.
     """
     fit, select = history.seconds.T
     columns = dict(arm=arm, first_seed=seeds[0], num_seeds=len(seeds), round=np.arange(len(fit)))
@@ -70,7 +70,7 @@ def timings_table(arm: str, seeds: list[int], history: History) -> pd.DataFrame:
 
 
 def choose(metrics: pd.DataFrame, tuned: dict[str, list[str]]) -> dict:
-    """Returns the arm of the largest mean TUNED_BY out of each list; ties go to the first.
+    """Returns the arm with the largest mean TUNED_BY from each list; ties go to the first.
 
     Returns:
         name -> `arm`, the one chosen, and `areas`, arm -> the mean that it was chosen by.

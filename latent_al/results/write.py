@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     """The outcome of the rounds of an experiment.
 
     Attributes:
-        encodings: encoder -> what it has made of the images.
+        encodings: encoder -> what it has made from the images.
         spaces: arm -> the latents that it selected in.
         histories: (arm, seeds, history), arm by arm and seed by seed.
         tuned: name -> the arms that are its settings; only the best on validation data is compared with the rest.
@@ -134,7 +134,7 @@ def _draw(folder, data, outcome, compared):
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
-        # In a folder of their own: a diagnostic may be called as another figure is.
+        # In a folder of their own: a diagnostic may have the name of another figure.
         drawing = Drawing(name, table, outcome.spaces, queries, data, folder / "diagnostics")
         drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():

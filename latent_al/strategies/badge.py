@@ -1,4 +1,4 @@
-"""Rows whose labels would move the classifier's last layer much."""
+"""Rows whose labels would change the classifier's last layer a lot."""
 
 import jax.numpy as jnp
 
@@ -8,7 +8,7 @@ from latent_al.types import Strategy, check_name
 
 
 def badge() -> Strategy:
-    """Selects rows whose labels would move the classifier's last layer much, in different directions: `kernels.badge`.
+    """Selects rows whose labels would move the classifier's last layer far, in different directions: `kernels.badge`.
 
     Source: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds (2020).
 
@@ -25,9 +25,9 @@ def badge() -> Strategy:
 
 
 def expected_gradient_length(*, pick: str) -> Strategy:
-    """Selects rows with the largest expected norm of the gradient of the loss in the weights of the last layer.
+    """Selects rows with the largest expected norm of the gradient of the loss with respect to the last layer's weights.
 
-    The expectation is over the classes, by the classifier's probabilities; the bias is left out. A round takes
+    The expectation is over the classes, under the classifier's probabilities; the bias is left out. A round takes
     O(n (c + f)) time and O(n c) memory for n rows, c classes and f features.
 
     Args:
@@ -52,6 +52,6 @@ def _expected_length(probs):
     """Returns the mean length of probs - e_c over the classes c; features times it are the gradient."""
     is_likeliest = probs.argmax(axis=1)[:, None] == jnp.arange(probs.shape[1])[None, :]
     squares = (probs**2).sum(axis=1, keepdims=True) - 2 * probs + 1
-    # Of the likeliest class they would cancel where the classifier is sure.
+    # For the likeliest class these terms would cancel where the classifier is sure.
     of_likeliest = jnp.where(is_likeliest, (1 - probs) ** 2, probs**2).sum(axis=1, keepdims=True)
     return (probs * jnp.sqrt(jnp.where(is_likeliest, of_likeliest, squares))).sum(axis=1)

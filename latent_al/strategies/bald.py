@@ -12,7 +12,7 @@ from latent_al.types import BadInput, Key, Pool, Strategy, check_name
 
 
 def bald(*, num_draws: int, pick: str) -> Strategy:
-    """Selects rows of the largest mutual information between class and model, by MC dropout.
+    """Selects rows with the largest mutual information between class and model, by MC dropout.
 
     A round takes num_draws predictions and O(n c) memory for n rows of c classes.
 
@@ -37,8 +37,8 @@ def bald(*, num_draws: int, pick: str) -> Strategy:
 def query_by_committee(*, num_draws: int, pick: str) -> Strategy:
     """Selects rows about whose class a committee disagrees most, by the entropy of its votes.
 
-    The committee is of MC-dropout predictions, so that one network is trained and not `num_draws`. Many rows tie where
-    it is small. A round takes num_draws predictions and O(n c) memory for n rows of c classes.
+    The committee consists of MC-dropout predictions, so that one network is trained instead of `num_draws`. In a small
+    committee many rows tie. A round takes num_draws predictions and O(n c) memory for n rows of c classes.
 
     Args:
         num_draws: members of the committee, 2 or more.
@@ -67,18 +67,18 @@ def query_by_committee(*, num_draws: int, pick: str) -> Strategy:
 
 
 def batch_bald(*, num_draws: int, num_samples: int) -> Strategy:
-    """Selects row by row the largest mutual information between the classes of the batch and the model, by MC dropout.
+    """Selects, row by row, for the largest mutual information between the batch's classes and the model, by MC dropout.
 
-    Unlike `bald` it does not query rows that tell the same. Source: Kirsch, van Amersfoort and Gal, BatchBALD (2019).
+    Unlike `bald` it does not query rows that are redundant. Source: Kirsch, van Amersfoort and Gal, BatchBALD (2019).
 
     A batch of b of n rows of c classes takes O(b n c num_draws num_samples) time, and memory for two copies of the
-    num_draws predictions, each n c numbers; `subsample` of the arm lowers both. No batch tells more than
-    log(num_draws): one of many rows needs many predictions.
+    num_draws predictions, each n c numbers; the arm's `subsample` lowers both. No batch has more information than
+    log(num_draws), so a batch of many rows needs many predictions.
 
     Args:
         num_draws: MC-dropout predictions, 2 or more.
-        num_samples: joint classes of the batch, 1 or more; it is exact while there are no more, c^(b - 1) for a batch
-            of b.
+        num_samples: joint classes of the batch to sample, 1 or more; the result is exact while there are no more than
+            that, c^(b - 1) for a batch of b.
 
     Raises:
         BadInput: too few predictions or samples, a pool without a classifier that has dropout.
@@ -98,8 +98,8 @@ def batch_bald(*, num_draws: int, num_samples: int) -> Strategy:
 def epig(*, num_draws: int, num_targets: int) -> Strategy:
     """Selects rows whose class tells most about the classes of random rows of the pool, by MC dropout.
 
-    Unlike `bald` it leaves out rows that tell about the model but not about the rest of the pool, such as outliers.
-    Rows that tell the same may be queried together. Source: Bickford Smith, Kirsch, Farquhar, Gal, Foster and
+    Unlike `bald` it leaves out rows that are informative about the model but not about the rest of the pool, such as
+    outliers. Redundant rows may be queried together. Source: Bickford Smith, Kirsch, Farquhar, Gal, Foster and
     Rainforth, Prediction-Oriented Bayesian Active Learning (2023).
 
     A round of n rows of c classes takes O(n num_targets c^2 num_draws) time, and memory for two copies of the num_draws
@@ -107,8 +107,8 @@ def epig(*, num_draws: int, num_targets: int) -> Strategy:
 
     Args:
         num_draws: MC-dropout predictions, 2 or more.
-        num_targets: rows of the pool to be predicted, 1 or more; drawn anew each round, first of those that may be
-            queried, all where the pool has fewer.
+        num_targets: rows of the pool to be predicted, 1 or more; redrawn each round, first from those that may be
+            queried; all rows where the pool has fewer.
 
     Raises:
         BadInput: too few predictions or targets, a pool without a classifier that has dropout.

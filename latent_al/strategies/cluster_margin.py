@@ -11,17 +11,17 @@ from latent_al.types import BadInput, Spec, Strategy, build
 
 
 def cluster_margin(*, clustering: Spec, candidates: float) -> Strategy:
-    """Selects among the rows of the smallest margin, from one cluster after the other: `kernels.cluster_margin`.
+    """Selects among the rows with the smallest margin, from one cluster after the other: `kernels.cluster_margin`.
 
     The latents are clustered once, before the first round. The source clusters the features of a first classifier, by
-    average linkage up to a distance; here the clustering is one of the table, in latents that do not change.
+    average linkage up to a distance; here the clustering is one from the table, of latents that do not change.
 
-    A round takes O(n c + m log m) time and O(n) memory for n rows of c classes and m candidates; what the clustering
-    takes besides is said there.
+    A round takes O(n c + m log m) time and O(n) memory for n rows of c classes and m candidates; the cost of the
+    clustering, which comes on top, is described there.
 
     Args:
         clustering: a spec from the table.
-        candidates: how many times the batch, 1 or more; 10 in the source.
+        candidates: number of candidates as a multiple of the batch, 1 or more; 10 in the source.
 
     Raises:
         BadInput: an unknown clustering, candidates below 1, a pool without predictions.

@@ -14,10 +14,10 @@ from latent_al.types import BadInput, require
 def ward(*, num_clusters: int) -> Callable:
     """Clusters agglomeratively by Ward's criterion: fastcluster's exact algorithm, O(n) memory, O(n^2) time.
 
-    Where points coincide there may be fewer clusters. Ten seconds for 50,000 points in the plane.
+    Where points coincide there may be fewer clusters. It takes ten seconds for 50,000 points in the plane.
 
     Args:
-        num_clusters: 1 or more, at most the points.
+        num_clusters: 1 or more, at most the number of points.
     """
     _check(num_clusters)
     require("ward", "experiments", "fastcluster", "scipy")
@@ -28,8 +28,8 @@ def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
     """Clusters by k-means from a k-means++ start.
 
     Args:
-        num_clusters: 1 or more, at most the points.
-        iterations: at most.
+        num_clusters: 1 or more, at most the number of points.
+        iterations: maximum number of iterations.
         seed: of the start.
     """
     _check(num_clusters)
@@ -40,7 +40,7 @@ def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
     """Clusters by scikit-learn's Gaussian mixture with full covariances.
 
     Args:
-        num_clusters: 1 or more, at most the points.
+        num_clusters: 1 or more, at most the number of points.
         seed: of the start.
     """
     _check(num_clusters)
@@ -62,13 +62,13 @@ def _on_host(function, points, **settings):
     def call(points):
         return function(np.asarray(points, float).tobytes(), points.shape, **settings)
 
-    # Not through a callback where it can be helped: that turns a ValueError into another error.
+    # Avoids a callback where possible: it turns a ValueError into another error.
     if not isinstance(points, jax.core.Tracer):
         return jnp.asarray(call(points))
     return jax.pure_callback(call, jax.ShapeDtypeStruct((size,), jnp.int32), points, vmap_method="sequential")
 
 
-# Arms that draw from the same clusters come one after the other, and find them once.
+# Arms that draw from the same clusters run one after the other, and compute them once.
 @lru_cache(maxsize=1)
 def _ward(raw, shape, num_clusters):
     import fastcluster

@@ -1,6 +1,7 @@
-"""Rows that bring the most of the pool near to a labelled one, in latent space.
+"""Rows that bring as much of the pool as possible near to a labelled row, in latent space.
 
-Shown on features of self-supervised or foundation models, at unit length; on raw pixels coverage is worth little.
+Demonstrated on features of self-supervised or foundation models, at unit length; on raw pixels coverage is worth
+little.
 """
 
 import logging
@@ -19,16 +20,16 @@ from latent_al.strategies.temperature import held_out_temperature
 from latent_al.types import UNLABELLED, BadInput, Scalar, Strategy, is_traced
 
 BLOCK = 64
-"""Labelled rows whose distances to as many others are measured at a time."""
+"""The number of labelled rows whose distances to as many others are measured at a time."""
 
 LOGGER = logging.getLogger(__name__)
 
 
 def max_herding(*, sigma: Scalar, normalize: bool) -> Strategy:
-    """Selects row by row the largest gain in Gaussian coverage: `kernels.max_herding`.
+    """Selects, row by row, for the largest gain in Gaussian coverage: `kernels.max_herding`.
 
-    Source: Bae, Noh and Sutherland (2024). One pass over all pairs of rows, and up to two more a row where sigma is
-    beyond the spread of the latents; O(n d) memory.
+    Source: Bae, Noh and Sutherland (2024). Takes one pass over all pairs of rows, and up to two more per row where
+    sigma is beyond the spread of the latents; O(n d) memory.
 
     Args:
         sigma: length scale of the Gaussian, 1 in the source.
@@ -48,18 +49,18 @@ def max_herding(*, sigma: Scalar, normalize: bool) -> Strategy:
 
 
 def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, normalize: bool) -> Strategy:
-    """Selects row by row the ball that holds most rows outside all others, of a radius that keeps balls pure.
+    """Selects, row by row, the ball that holds the most rows outside all others, of a radius that keeps balls pure.
 
     The radius is the largest at which a share of the balls lies within one k-means cluster: `kernels.purity_radius`.
-    Where balls cover the whole pool before the batch is full, the log says so once, and the rest are the lowest rows
-    left.
+    If the balls cover the whole pool before the batch is full, the log says so once, and the rest of the batch is the
+    lowest rows left.
 
-    Source: Yehuda, Dekel, Hacohen and Weinshall (2022). Two passes over all pairs of rows; O(n d) memory.
+    Source: Yehuda, Dekel, Hacohen and Weinshall (2022). Takes two passes over all pairs of rows; O(n d) memory.
 
     Args:
         num_clusters: of k-means, the number of classes in the source.
-        share: of the balls that are pure, in (0, 1], 0.95 in the source.
-        iterations: of k-means, at most.
+        share: share of the balls that are pure, in (0, 1], 0.95 in the source.
+        iterations: maximum number of k-means iterations.
         seed: of the start of k-means.
         normalize: whether latents are scaled to unit length, as in the source.
 
@@ -90,15 +91,15 @@ def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, n
 
 
 def facility_location(*, epsilon: float | None = None) -> Strategy:
-    """Selects row by row the largest gain in cosine similarity to the nearest row: `kernels.facility_location`.
+    """Selects, row by row, for the largest gain in cosine similarity to the nearest row: `kernels.facility_location`.
 
-    Time and memory are those of `max_herding`; with epsilon O(n^2 d log(1 / epsilon)) time.
+    Time and memory are those of `max_herding`; with epsilon, O(n^2 d log(1 / epsilon)) time.
 
-    Source: Nemhauser, Wolsey and Fisher (1978), with cosine similarity. Samples: Mirzasoleiman et al. (2015).
+    Source: Nemhauser, Wolsey and Fisher (1978), with cosine similarity. Random samples: Mirzasoleiman et al. (2015).
 
     Args:
-        epsilon: in (0, 1), of the best coverage that random samples may cost on average, as
-            `kernels.stochastic_facility_location` says; None to compare all rows.
+        epsilon: share of the best coverage, in (0, 1), that random samples may cost on average, as in
+            `kernels.stochastic_facility_location`; None to compare all rows.
 
     Raises:
         BadInput: epsilon is not in (0, 1).
@@ -117,12 +118,13 @@ def facility_location(*, epsilon: float | None = None) -> Strategy:
 
 
 def uncertainty_herding(*, sigma: Scalar, normalize: bool) -> Strategy:
-    """Selects as `max_herding` does, where rows weigh as much as the classifier is unsure of them.
+    """Selects as `max_herding` does, with rows weighted by how unsure the classifier is of them.
 
     The weight is the `margin` of temperature-scaled probabilities, and 1 before the first fit. The length scale is the
-    smallest distance above 0 between two labelled rows, so that it shrinks as labels grow: coverage first, uncertainty
-    later. In the source the temperature is that of a classifier trained anew without a held-out part of the labelled
-    rows; here it is that of `held_out_temperature`, which fits a softmax regression on the classifier's features.
+    smallest distance above 0 between two labelled rows, so that it shrinks as labels are added: coverage first,
+    uncertainty later. In the source the temperature is that of a classifier retrained without a held-out part of the
+    labelled rows; here it is that of `held_out_temperature`, which fits a softmax regression on the classifier's
+    features.
 
     Source: Bae, Oliveira and Sutherland (2025). Time and memory are those of `max_herding`; O(m^2 d) time for m labels.
 
@@ -177,7 +179,7 @@ def _weights(pool, labelled):
         temperature = held_out_temperature(features, pool.labels, labelled, pool.probs.shape[1])
     logits = jnp.log(jnp.maximum(pool.probs, jnp.finfo(pool.probs.dtype).tiny))
     weights = kernels.margin(jax.nn.softmax(logits / temperature, axis=1))
-    # A classifier that is sure of all rows tells none from another.
+    # A classifier that is sure of all rows distinguishes none of them.
     return jnp.where(weights.max() > 0, weights, 1)
 
 

@@ -25,11 +25,11 @@ DISTANCES: dict[str, Callable[..., Array]] = {
 def greedy_diverse(
     *, measure: str, representativeness: Spec | None, alpha: Scalar, beta: float, distance: str
 ) -> Strategy:
-    """Selects row by row the largest weighted sum of uncertainty, representativeness and distance to the batch so far.
+    """Selects, row by row, for the largest weighted sum of uncertainty, representativeness and distance to the batch.
 
     The weights are alpha, beta and 1 - alpha - beta; the first row has no batch to be distant from. Distances are
     divided by twice the largest one from the origin in the whole training set, except for the half cosine distance,
-    which lies in [0, 1] as it is. A round takes O(n c + b n d) time for a batch of b, and O(n) memory.
+    which already lies in [0, 1]. A round takes O(n c + b n d) time for a batch of b, and O(n) memory.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
@@ -60,7 +60,7 @@ def greedy_diverse(
         represented = represent.measure(encoded) if beta else None
         if is_cosine:
             return represented, jnp.float32(1)
-        # Inside `jit` nothing is refused: what has no distance is NaN, and is refused with all that is prepared.
+        # Nothing is refused inside `jit`: a missing distance is NaN, and is refused with all that is prepared.
         diameter = jax.jit(partial(distances.diameter, distance=DISTANCES[distance]))
         scale = diameter(points_of(encoded.latents, encoded.log_sigma))
         return represented, jnp.where(jnp.isfinite(scale), scale, jnp.nan)

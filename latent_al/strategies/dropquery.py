@@ -12,19 +12,20 @@ from latent_al.types import BadInput, Strategy
 def dropquery(*, num_draws: int, iterations: int) -> Strategy:
     """Selects the row nearest to each k-means centre of the rows whose class changes under dropout.
 
-    The candidates are the rows of which more than half of the MC-dropout predictions have another class than the
-    prediction without dropout. Where they are fewer than the batch, the rows with the most such predictions join them,
-    ties at random. They lie in as many k-means clusters of the latents as there are rows to select.
+    The candidates are the rows for which more than half of the MC-dropout predictions have a different class from the
+    prediction without dropout. If there are fewer of them than the batch needs, the rows with the most such predictions
+    join them, with ties broken at random. K-means forms as many clusters of their latents as there are rows to select.
 
-    The source has latents of length 1 and a linear classifier, and drops three quarters of the dimensions, of each row
-    anew; `logistic_regression` with a dropout of 0.75 drops the same ones of all rows, and a perceptron hidden units.
+    The source has latents of length 1 and a linear classifier, and drops three quarters of the dimensions, redrawn for
+    each row; `logistic_regression` with a dropout of 0.75 drops the same dimensions for all rows, and a perceptron
+    drops hidden units.
 
     A round takes num_draws predictions and O(iterations b n d) time for a batch of b of n rows in d dimensions, however
     few candidates there are, and memory for another copy of the latents and of the predictions.
 
     Args:
         num_draws: MC-dropout predictions, 1 or more; 3 in the source.
-        iterations: of k-means, at most.
+        iterations: maximum number of k-means iterations.
 
     Raises:
         BadInput: a setting below 1, or a pool without a classifier that has dropout.

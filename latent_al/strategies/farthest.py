@@ -12,7 +12,7 @@ SPACES = ("features", "latents")
 
 
 def farthest_first() -> Strategy:
-    """Selects row by row the one farthest, in latent space, from all labelled and selected; the first of all at random.
+    """Selects one by one the row farthest, in latent space, from all labelled and selected; the very first at random.
 
     A round takes at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
     """
@@ -43,13 +43,13 @@ def coreset() -> Strategy:
 
 
 def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strategy:
-    """Selects farthest first among the rows that the classifier is least sure of, a share of the pool.
+    """Selects farthest first among the share of the pool that the classifier is least sure of.
 
     A round takes O(n c) and at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
-        share: of the pool, in (0, 1]; as many rows as the batch at least.
+        share: share of the pool, in (0, 1]; at least as many rows as the batch.
         space: `latents`, or `features` of the classifier.
 
     Raises:

@@ -1,13 +1,13 @@
 """Importance-based active learning (IBAL), with the distance to what is labelled.
 
 Importance is divided by its largest absolute value over the rows left, and the distance of each row to the nearest
-labelled one, in latent space, by its largest: only so does a weight between them mean anything. The weight l2 of the
-last layer and the number of labels, factors of importance alone, cancel.
+labelled one, in latent space, by its largest: only then does a weight between them mean anything. The weight l2 of the
+last layer and the number of labels are factors of importance alone, and cancel.
 
-Equation 2 can be read in more than one way, and two settings choose. With p_iy the probability of class y and f_i the
-features of row i, its importance is sum_y p_iy (1 - p_iy) (f_i . F_y). By `targets` F_y sums the features of all
-labelled rows, or of those of class y only; by `centred` the mean features of the rows left are subtracted from all
-features first, so that their products have both signs even where a ReLU gives the features.
+Equation 2 can be read in more than one way, and two settings choose between the readings. With p_iy the probability of
+class y and f_i the features of row i, its importance is sum_y p_iy (1 - p_iy) (f_i . F_y). As `targets` says, F_y sums
+the features of all labelled rows, or only of those of class y. With `centred` the mean features of the rows left are
+first subtracted from all features, so that their products have both signs even where a ReLU gives the features.
 
 Source: Pezeshkpour, Zhao and Singh (2020).
 """
@@ -26,17 +26,17 @@ from latent_al.strategies.uncertainty import features_of, measured, probs_of
 from latent_al.types import UNLABELLED, BadInput, Pool, Scalar, Strategy, check_name, is_traced
 
 TARGETS = ("all", "same_class")
-"""Labelled rows on which the value of a row for class y counts: all, or those of class y."""
+"""The labelled rows that count in the value of a row for class y: all, or those of class y."""
 
 
 def ibal(*, targets: str = "all", centred: bool = False) -> Strategy:
-    """Selects rows of the smallest importance: their labels would disagree most with what is labelled.
+    """Selects rows with the smallest importance: their labels would disagree most with what is labelled.
 
     Meant for a classifier whose last layer is `refitted`. A round takes O(n (c + f)) time and O(n f) memory for n rows,
     c classes and f features; with same_class O(n c f) and O(n (c + f)).
 
     Args:
-        targets: `all`, or `same_class`, so that the value for class y counts on labelled rows of class y only.
+        targets: `all`, or `same_class`, so that only labelled rows of class y count in the value for class y.
         centred: whether the mean features of the rows left are subtracted from all features.
 
     Raises:
@@ -52,7 +52,7 @@ def ibal(*, targets: str = "all", centred: bool = False) -> Strategy:
 
 
 def ibal_d(*, gamma: Scalar, targets: str = "all", centred: bool = False) -> Strategy:
-    """Selects rows of the smallest importance - gamma * distance.
+    """Selects rows with the smallest importance - gamma * distance.
 
     A round takes the time and the memory of `ibal`, and O(n d) time for each new label.
 
@@ -69,7 +69,7 @@ def ibal_d(*, gamma: Scalar, targets: str = "all", centred: bool = False) -> Str
 
 
 def entropy_d(*, gamma: Scalar) -> Strategy:
-    """Selects rows of the largest entropy + gamma * distance.
+    """Selects rows with the largest entropy + gamma * distance.
 
     A round takes O(n c) time, O(n d) for each new label, and O(n) memory.
 
@@ -83,12 +83,12 @@ def entropy_d(*, gamma: Scalar) -> Strategy:
 
 
 def distance() -> Strategy:
-    """Selects rows farthest, in latent space, from all that is labelled; rows of one batch may lie together.
+    """Selects the rows farthest, in latent space, from all labelled rows; the rows of one batch may lie together.
 
     A round takes O(n) time, O(n d) for each new label, and O(n) memory.
 
     Raises:
-        BadInput: an initial labelled set, for nothing is labelled to be distant from.
+        BadInput: an initial labelled set, as there is nothing labelled to be distant from.
     """
 
     def query(key, pool, num):
@@ -99,7 +99,7 @@ def distance() -> Strategy:
 
 
 def normalised_importance(pool: Pool, targets: str = "all", centred: bool = False) -> Float[Array, " n"]:
-    """Returns importance over its largest absolute value among the rows left, there in [-1, 1].
+    """Returns importance divided by its largest absolute value among the rows left, for which it is in [-1, 1].
 
     Args:
         pool: with predictions.
@@ -141,7 +141,7 @@ def _with_distance(name, gamma, score):
 
 
 def _infinite_distances(encoded):
-    """Returns squared distances to what is labelled while nothing is."""
+    """Returns the squared distances to what is labelled as long as nothing is: all infinite."""
     return jnp.full_like(as_real(encoded.latents[:, 0]), jnp.inf)
 
 

@@ -1,4 +1,4 @@
-"""Requirements of strategies on the latents, which they declare and the runner checks once an encoder."""
+"""Requirements on the latents, which strategies declare and the runner checks once per encoder."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from latent_al.types import Encoded, Strategy
 
 
 class LatentStats(NamedTuple):
-    """Facts that strategies may require of the latents of a training set; None marks one that shapes do not tell.
+    """Facts that strategies may require of the latents of a training set; None marks one that shapes do not reveal.
 
     Attributes:
-        num_rows: latents.
+        num_rows: number of latents.
         has_spread: the encoder gives `log_sigma`.
         has_errors: the encoder reconstructs.
         num_not_finite: rows with a coordinate that is NaN or infinite.
         is_constant: all rows are equal.
         num_zero: rows that are zero vectors.
-        lowest: of all coordinates.
-        highest: of all coordinates.
+        lowest: the lowest of all coordinates.
+        highest: the highest of all coordinates.
     """
 
     num_rows: int
@@ -35,7 +35,7 @@ class LatentStats(NamedTuple):
 
 
 def stats_of_shapes(encoded: Encoded) -> LatentStats:
-    """Returns what the shapes of an encoded training set tell, before it is encoded.
+    """Returns what the shapes of an encoded training set reveal, before it is encoded.
 
     Args:
         encoded: a training set in latent space, or its `jax.ShapeDtypeStruct`.

@@ -1,4 +1,4 @@
-"""Warnings from inside a compiled program, which would come once for each seed and round."""
+"""Warnings from inside a compiled program, which would otherwise come once for each seed and round."""
 
 from collections.abc import Callable
 

@@ -34,7 +34,7 @@ def cosine_density(*, unit_cube: bool = False) -> Representativeness:
 
 
 def euclidean_density(*, unit_cube: bool = False) -> Representativeness:
-    """Measures one minus the mean Euclidean distance to all rows, over the largest; quadratic in the rows.
+    """Measures one minus the mean Euclidean distance to all rows, over the largest; quadratic in the number of rows.
 
     Args:
         unit_cube: whether coordinates are in [0, 1], as pixels are.
@@ -116,9 +116,9 @@ REPRESENTATIVENESS: dict[str, Callable] = {
 
 
 def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pick: str) -> Strategy:
-    """Selects rows of the largest gamma * uncertainty + (1 - gamma) * representativeness.
+    """Selects rows with the largest gamma * uncertainty + (1 - gamma) * representativeness.
 
-    A round takes O(n c) time and O(n) memory. Representativeness is measured once, in O(n d) time but for the exact
+    A round takes O(n c) time and O(n) memory. Representativeness is measured once, in O(n d) time except for the exact
     Euclidean density, which takes O(n^2 d).
 
     Args:
@@ -144,7 +144,7 @@ def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pi
 
 
 def information_density(*, measure: str, representativeness: Spec, beta: Scalar, pick: str) -> Strategy:
-    """Selects rows of the largest uncertainty * representativeness ** beta: a row needs both.
+    """Selects rows with the largest uncertainty * representativeness ** beta: a row needs both.
 
     Time and memory are those of `informativeness`, which adds the two.
 

@@ -38,14 +38,14 @@ def ae_error() -> Strategy:
 def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: str) -> Strategy:
     """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
-    The log tells once where draws ran out, and where there are fewer rows than clusters. A batch takes O(n d)
-    time for each point drawn, at least one a row, and O(n d) memory.
+    The log reports once if draws ran out, and if there are fewer rows than clusters. A batch takes O(n d) time for each
+    point drawn, at least one per row, and O(n d) memory.
 
     Args:
         fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
         clustering: a spec from the table, or None.
         threshold: Euclidean distance from a point within which a row matches, 0.25 in Killeen (2019).
-        match: `nearest`, one row a point, as in the source's experiments, or `all_within`, as its Algorithm 1 says.
+        match: `nearest`, one row per point, as in the source's experiments, or `all_within`, as its Algorithm 1 says.
 
     Raises:
         BadInput: an unknown name, a threshold that is not above 0.
@@ -86,13 +86,13 @@ def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: 
 
 
 def typical(*, iterations: int) -> Strategy:
-    """Selects the row nearest to each of the batch's k-means centres, one centre a row; the key only starts k-means.
+    """Selects the row nearest to each of the batch's k-means centres, one centre per row; the key only starts k-means.
 
-    For an initial labelled set: rows that are taken are not picked, but have centres like all others. A
+    It is meant for an initial labelled set: rows that are taken are not selected, but are clustered like all others. A
     batch of b takes O(iterations b n d) time and O(n d) memory.
 
     Args:
-        iterations: of k-means, at most.
+        iterations: maximum number of k-means iterations.
 
     Raises:
         BadInput: iterations below 1.

@@ -10,14 +10,14 @@ from latent_al.types import BadInput, Scalar, Strategy, check_name, is_traced
 
 
 def power(*, measure: str, beta: Scalar) -> Strategy:
-    """Draws rows without replacement in proportion to uncertainty ** beta, so that not all of a batch are alike.
+    """Draws rows without replacement in proportion to uncertainty ** beta, so that not all rows drawn are alike.
 
-    A round takes O(n c) time and O(n) memory for n rows of c classes, whatever the batch. The source advises it where
-    sure rows should not be labelled: those of uncertainty 0 are drawn last.
+    A round takes O(n c) time and O(n) memory for n rows of c classes, whatever the batch. The source recommends it
+    where sure rows should not be labelled: those with an uncertainty of 0 are drawn last.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
-        beta: 0 or more; 1 in the source, 0 draws uniformly, and larger ones come nearer to the least sure rows.
+        beta: 0 or more; 1 in the source, 0 draws uniformly, and larger values keep closer to the least sure rows.
 
     Raises:
         BadInput: an unknown measure, beta outside its range, or a pool without predictions.
@@ -26,14 +26,14 @@ def power(*, measure: str, beta: Scalar) -> Strategy:
 
 
 def softmax(*, measure: str, beta: Scalar) -> Strategy:
-    """Draws rows without replacement in proportion to exp(beta * uncertainty), so that not all of a batch are alike.
+    """Draws rows without replacement in proportion to exp(beta * uncertainty), so that not all rows drawn are alike.
 
     A round takes O(n c) time and O(n) memory for n rows of c classes, whatever the batch. Uncertainty is in [0, 1]:
     with a beta of 1 the least sure row is at most e times as likely as the surest.
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
-        beta: 0 or more; 1 in the source, 0 draws uniformly, and larger ones come nearer to the least sure rows.
+        beta: 0 or more; 1 in the source, 0 draws uniformly, and larger values keep closer to the least sure rows.
 
     Raises:
         BadInput: an unknown measure, beta outside its range, or a pool without predictions.

@@ -1,7 +1,7 @@
 """Membership query synthesis: Tonnaer (2017), section 7.1, after Angluin, Queries and Concept Learning (1988).
 
-Points of the latent space, and not rows of the pool, are made as uncertain as they can be. Either a person labels the
-image that the decoder makes of one, or the nearest row left is queried in its place.
+Points of the latent space, not rows of the pool, are made as uncertain as possible. Either a person labels the image
+that the decoder makes of a point, or the nearest row left is queried in its place.
 
 Points, steps and distances are in units of the latent space: distances are Euclidean, in [0, inf).
 """
@@ -32,18 +32,19 @@ from latent_al.types import (
 SHARE = 0.95
 """Share of the training latents that have another one within a radius of 1."""
 SAMPLE = 1000
-"""Training latents, at least, whose nearest neighbours tell that radius, where there are twice as many."""
+"""The minimum number of training latents whose nearest neighbours give that radius, where there are twice as many."""
 
 
 def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
     """Asks about latents that gradient ascent has made uncertain; the oracle is the nearest training image.
 
-    The classifier is fitted to the points themselves. Where no training image is within the radius, the image is none
-    that has a label: the query is spent, and nothing gained. The encoder needs a decoder, since people label images.
+    The classifier is fitted to the points themselves. If no training image is within the radius, the decoded image
+    counts as one without a label: the query is spent for nothing. The encoder needs a decoder, since people label
+    images.
 
     Args:
-        radius: within which the nearest training image answers, above 0: at 1 a point may be as far from it as 95 % of
-            training images are from their nearest other one.
+        radius: within which the nearest training image answers, above 0; at 1 it is the distance within which 95 % of
+            training images have another one.
 
     Raises:
         BadInput: a radius that is not above 0.
@@ -65,7 +66,7 @@ def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
 def nearest_to_synthesised(**settings: Any) -> Strategy:
     """Selects the row left that is nearest to each point that gradient ascent has made uncertain, one after the other.
 
-    Takes the settings of `synthesiser`. A batch of b takes O(b n d) time besides what that takes.
+    Takes the settings of `synthesiser`. A batch of b takes O(b n d) time on top of the synthesis.
     """
     find = synthesiser(**settings)
 
@@ -85,13 +86,13 @@ def synthesiser(
 
     Args:
         measure: of uncertainty: `least_confident`, `margin` or `entropy`.
-        prior_weight: of the log density of the prior, beside uncertainty in [0, 1]; 0 or more.
+        prior_weight: weight of the prior's log density, against an uncertainty in [0, 1]; 0 or more.
         num_restarts: ascents for each query.
         num_steps: of each ascent.
         step_size: length of the first step, in latent space; steps shrink linearly to nothing.
 
     Raises:
-        BadInput: a setting outside its range; of the function, a pool without a classifier of latents.
+        BadInput: a setting outside its range; from the returned function, a pool without a classifier of latents.
     """
     check_name(measure, MEASURES, "uncertainty measure")
     if min(num_restarts, num_steps) < 1 or not 0 < step_size < float("inf"):
@@ -129,8 +130,8 @@ def ascend(
 ) -> Float[Array, "m d"]:
     """Returns where gradient ascent on the score ends from each start.
 
-    Step t of T has the length step_size * (1 - t / T), whatever that of the gradient, which vanishes where a softmax
-    saturates. A point whose gradient is zero or not finite stays. So the way is at most step_size * (T + 1) / 2.
+    Step t of T has the length step_size * (1 - t / T), regardless of the gradient's, which vanishes where a softmax
+    saturates. A point whose gradient is zero or not finite stays. So a point moves at most step_size * (T + 1) / 2.
 
     Args:
         score: of each point by itself, with a gradient.
@@ -178,7 +179,7 @@ def answers(points: Float[Array, "num d"], pool: Pool, *, radius: Float[Array, "
     """Returns the oracle's answers: the row of the nearest training latent, and n where it is beyond the radius.
 
     Args:
-        points: that are asked about.
+        points: the points that are asked about.
         pool: the whole training set.
         radius: Euclidean distance in latent space.
     """
@@ -189,8 +190,8 @@ def answers(points: Float[Array, "num d"], pool: Pool, *, radius: Float[Array, "
 def usual_distance(encoded: Encoded) -> Float[Array, ""]:
     """Returns the distance within which `SHARE` of the training latents have another one.
 
-    It is the quantile over every second row, or over evenly spaced ones, at least `SAMPLE`, where there are more, of
-    the distance to the nearest of the rows between them.
+    It is a quantile of the distances of evenly spaced rows to the nearest of the rows between them. These are every
+    second row or, in a larger training set, at least `SAMPLE` rows.
 
     Args:
         encoded: the training set, latents [n d].

@@ -11,7 +11,7 @@ from latent_al.kernels._loops import fori_loop
 from latent_al.kernels._sharding import marked_rows
 
 MAX_LABELLED = 1024
-"""Labelled rows that are used, at most: the first in the pool."""
+"""The maximum number of labelled rows that are used: the first in the pool."""
 
 FOLDS = 3
 STEPS, L2 = 200, 1e-3
@@ -19,7 +19,7 @@ STEPS, L2 = 200, 1e-3
 
 BINS = 15
 NUM_TEMPERATURES = 49
-"""From 0.1 to 10, evenly in the logarithm."""
+"""From 0.1 to 10, evenly spaced on a log scale."""
 
 
 class _Labelled(NamedTuple):
@@ -38,11 +38,11 @@ class _Step(NamedTuple):
 def held_out_temperature(
     features: Float[Array, "n f"], labels: Num[Array, " n"], labelled: Bool[Array, " n"], num_classes: int
 ) -> Float[Array, ""]:
-    """Returns the temperature of the smallest expected calibration error on held-out thirds of the labelled rows.
+    """Returns the temperature with the smallest expected calibration error on held-out thirds of the labelled rows.
 
-    Predictions for each third are those of a softmax regression on the features of the rest, about their mean and of
-    unit length. The temperature is 1 where fewer than two classes, or no more than `FOLDS` rows, are labelled. Of more
-    than `MAX_LABELLED` rows the first in the pool are used, so that time and memory are bounded.
+    Predictions for each third are those of a softmax regression on the features of the rest, centred and scaled to unit
+    length. The temperature is 1 where fewer than two classes, or no more than `FOLDS` rows, are labelled. If more than
+    `MAX_LABELLED` rows are labelled, the first in the pool are used, so that time and memory are bounded.
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), by expected calibration error as in Bae, Oliveira and Sutherland
     (2025).
@@ -67,7 +67,7 @@ def held_out_temperature(
 
 
 def _regress(part, fold):
-    """Returns logits [m c] of a softmax regression on all rows but those of the fold."""
+    """Returns logits [m c] of a softmax regression on all rows except those of the fold."""
     is_used = part.is_there & (part.folds != fold)
     count = jnp.maximum(is_used.sum(), 1)
 

@@ -11,15 +11,15 @@ from latent_al.types import UNLABELLED, BadInput, Strategy
 def typiclust(*, max_clusters: int, num_neighbours: int, iterations: int) -> Strategy:
     """Selects the most typical row of each cluster with the fewest labels, the largest first: `kernels.most_typical`.
 
-    The latents lie in as many k-means clusters as there are labels and rows to pick; those of fewer than five rows come
-    last. A round costs what `max_clusters` k do, however few it uses: O(iterations k n d) time, O(n^2 d / k) for the
-    neighbours in clusters of equal size, and O(n d) memory.
+    K-means forms as many clusters of the latents as there are labels and rows to select; those of fewer than five rows
+    come last. A round costs as much as k = `max_clusters` clusters do, however few it uses: O(iterations k n d) time,
+    O(n^2 d / k) for the neighbours in clusters of equal size, and O(n d) memory.
 
     Args:
-        max_clusters: at most, 500 in the source.
-        num_neighbours: neighbours whose mean distance tells how typical a row is, 20 in the source; all other rows of
+        max_clusters: maximum number of clusters, 500 in the source.
+        num_neighbours: neighbours whose mean distance says how typical a row is, 20 in the source; all other rows of
             the cluster where it has fewer.
-        iterations: of k-means, at most.
+        iterations: maximum number of k-means iterations.
 
     Raises:
         BadInput: a setting below 1.
