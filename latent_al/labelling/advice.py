@@ -1,6 +1,7 @@
-"""Tells, before a single label, what the latents promise: whether a chosen first batch can be expected to beat chance.
+"""Says, before a single label, what the latents promise: whether a chosen first batch can be expected to beat chance.
 
-Distances are measured in a sample of the images that may be asked, so that time and memory are linear in the pool.
+Distances are measured in a sample of the images that may be asked about, so that time and memory are linear in the
+pool.
 """
 
 from typing import NamedTuple
@@ -21,33 +22,33 @@ SAMPLED = 5_000
 CLUSTERED, COMPONENTS = 2_000, 128
 """Rows that are clustered, by their first principal components."""
 FEWEST = 50
-"""Rows below which nothing can be told."""
+"""The number of rows below which nothing can be said."""
 NUM_CLUSTERS = (1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 28, 40)
 """Numbers of clusters that are tried, where each has `ROWS_A_CLUSTER` rows on average."""
 ROWS_A_CLUSTER = 5
 STARTS, ITERATIONS = 4, 20
-"""Starts of k-means, of which the best counts, and its iterations, at most."""
+"""Starts of k-means, of which the best counts, and its maximum number of iterations."""
 NUM_NULLS = 3
 """Gaussian samples from which clusters have to stand out."""
 NUM_RANDOM = 10
 """Random batches with which the chosen one is compared."""
 SIZES = (10, 20, 50, 100, 200)
-"""Picks at which the coverage is told."""
+"""Picks at which the coverage is reported."""
 STANDS_OUT = 0.1
-"""The gap from which on there are clusters: their inertia is lower by about this share than that of a Gaussian's."""
+"""The gap from which there are clusters: their inertia is lower than that of a Gaussian's by about this share."""
 MISSED = 0.001
-"""The share of the images in clusters of which a random batch has none, from which on it pays to choose."""
+"""The share of the images in clusters that a random batch misses, from which it pays to choose."""
 COVERS = 1.1
 """Images that the batch has to cover for each one that a random batch covers."""
 
 
 class Clusters(NamedTuple):
-    """Clusters beside those of Gaussian samples of the same covariance.
+    """Clusters compared with those of Gaussian samples of the same covariance.
 
     tried: numbers of clusters.
     gaps: by how much the logarithm of the inertia of as many clusters lies below its mean over the samples.
     num: the smallest number whose gap is within an error of the largest gap.
-    shares: of the rows in each of these, from the largest on.
+    shares: of the rows in each of these, the largest first.
     """
 
     tried: tuple[int, ...]
@@ -57,12 +58,12 @@ class Clusters(NamedTuple):
 
     @property
     def lower(self) -> float:
-        """Returns by which share the inertia lies below that of as many clusters of a Gaussian, where by the most."""
+        """Returns the largest share by which the inertia lies below that of as many clusters of a Gaussian."""
         return float(-np.expm1(-self.gaps.max()))
 
     @property
     def stand_out(self) -> bool:
-        """Tells whether there are clusters at all."""
+        """Returns whether there are clusters at all."""
         return bool(self.gaps.max() >= STANDS_OUT)
 
     def missed(self, num_picks: int) -> float:
@@ -71,7 +72,7 @@ class Clusters(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """The share of the rows near to a batch, beside random batches of the same size.
+    """The share of the rows near to a batch, compared with random batches of the same size.
 
     num_neighbours: rows that each pick stands for.
     radius: the typical distance: half of the rows have `num_neighbours` others within it.
@@ -86,21 +87,21 @@ class Reach(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Returns how many times as many rows the batch covers as a random one; 1 where neither covers any."""
+        """Returns the rows that the batch covers over those that a random one covers; 1 where neither covers any."""
         return self.of_batch / self.at_random if self.at_random else 1.0
 
 
 class Geometry(NamedTuple):
-    """The geometry of the latents about a first batch, without a label.
+    """The geometry of the latents around a first batch, without a label.
 
-    num_rows: of those that may be asked.
+    num_rows: of those that may be asked about.
     num_sampled: rows among which distances were measured.
     num_dims: coordinates of a latent.
     num_picks: of the first batch.
-    dimension: intrinsic; NaN where it cannot be told.
+    dimension: intrinsic; NaN where it cannot be estimated.
     covered: for the `SIZES` that the sample has, the share of rows within the radius of one of as many picks, which
         are chosen greedily for this; none where the radius is 0.
-    covered_at_random: the same of random picks.
+    covered_at_random: the same for random picks.
     """
 
     num_rows: int
@@ -125,8 +126,8 @@ def advise(latents: Float[np.ndarray, "n d"], picked: Float[np.ndarray, "m d"], 
     """Returns what the job prints before the first batch: the same text for the same seed.
 
     Args:
-        latents: of the images that may be asked.
-        picked: of those that are.
+        latents: of the images that may be asked about.
+        picked: of those that are asked about.
         num_near: near-duplicates among all images.
         seed: of the samples.
     """
@@ -136,9 +137,9 @@ def advise(latents: Float[np.ndarray, "n d"], picked: Float[np.ndarray, "m d"], 
 
 
 def measure(latents: Float[np.ndarray, "n d"], picked: Float[np.ndarray, "m d"], seed: int) -> Geometry:
-    """Measures the geometry of the latents that may be asked, `FEWEST` or more, and of those picked from them.
+    """Measures the geometry of the latents that may be asked about, `FEWEST` or more, and of those picked from them.
 
-    O(n) time and memory: rows beyond a sample are only counted.
+    It takes O(n) time and memory: rows beyond a sample are only counted.
     """
     points = sample(latents, seed)
     reached = reach(points, picked, seed)
@@ -165,8 +166,8 @@ def sample(latents: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "s
 def reach(points: Float[np.ndarray, "s d"], picked: Float[np.ndarray, "m d"], seed: int) -> Reach:
     """Measures how many of the points lie near to a batch.
 
-    Near is what each pick stands for: of s points and m picks the distance to the (s / m)-th nearest, s / 10 at most,
-    of the median point. So random picks cover about 1 - 1 / e of the points, and no pool is too wide or too narrow.
+    Near is what each pick stands for: with s points and m picks, the median point's distance to its (s / m)-th nearest,
+    or s / 10 at most. So random picks cover about 1 - 1 / e of the points, and no pool is too wide or too narrow.
     """
     num_neighbours = max(len(points) // max(len(picked), SIZES[0]), 1)
     radius = float(np.median(_neighbours(points, num_neighbours)[:, -1]))
@@ -179,13 +180,13 @@ def cluster(points: Float[np.ndarray, "n d"], seed: int) -> Clusters:
 
     The source draws its samples from a box. A Gaussian of the points' covariance is harder to stand out from: a single
     long or flat cloud has no clusters. The source stops at the first number that the next does not improve on, which is
-    1 where many clusters lie evenly about; here it is the smallest within a standard error of the largest gap of all.
+    1 if many clusters are spread evenly; here it is the smallest within a standard error of the largest gap of all.
 
     Source: Tibshirani, Walther and Hastie (2001); the Gaussian is that of Liu, Hayes, Nobel and Marron (2008).
     """
     most = min(len(points) // ROWS_A_CLUSTER, len(np.unique(points, axis=0)))
     tried = tuple(num for num in NUM_CLUSTERS if num <= most)
-    # A pool of which few rows differ may have a sample in which none does.
+    # If few rows of a pool differ, there may be none that does in the sample.
     if len(tried) == 1:
         return Clusters(tried, np.zeros(1), 1, np.ones(1))
     components = PCA(min(COMPONENTS, *points.shape), random_state=seed)
@@ -203,9 +204,9 @@ def cluster(points: Float[np.ndarray, "n d"], seed: int) -> Clusters:
 
 
 def intrinsic_dimension(points: Float[np.ndarray, "s d"]) -> float:
-    """Returns the intrinsic dimension by the distances of points to their nearest two others; NaN of too few.
+    """Returns the intrinsic dimension from the distances of points to their two nearest others; NaN for too few points.
 
-    It is the maximum-likelihood estimate by the ratios of the two, which is too low where points are few for as many
+    It is the maximum-likelihood estimate from the ratios of the two, which is too low where points are few for so many
     dimensions: about 40 for a Gaussian in 64.
 
     Source: Facco, d'Errico, Rodriguez and Laio (2017).
@@ -218,8 +219,8 @@ def intrinsic_dimension(points: Float[np.ndarray, "s d"]) -> float:
 def judge(clusters: Clusters, num_picks: int, ratio: float) -> Verdict:
     """Returns whether a chosen batch can be expected to beat a random one of as many picks.
 
-    Where there are no clusters, nothing that distances show needs to follow the classes. Where a random batch has rows
-    of all clusters, a chosen one has little left to gain. One that covers no more than a random one is as good as that.
+    If there are no clusters, nothing that distances show needs to follow the classes. If a random batch has rows of all
+    clusters, a chosen one has little left to gain. One that covers no more than a random one is only as good.
 
     Args:
         clusters: of the pool.
@@ -277,16 +278,16 @@ def _percent(shares):
 
 
 def _fits(points, tried, seed):
-    # Not the kernel, which would be compiled anew for the shape of each pool.
+    # Not the kernel, which would be recompiled for the shape of each pool.
     models = [KMeans(num, n_init=STARTS, max_iter=ITERATIONS, random_state=seed) for num in tried]
-    # Threads add in any order: with one the same seed gives the same clusters, and so few rows take no longer.
+    # Threads add in any order: with one, the same seed gives the same clusters, and so few rows take no longer.
     with threadpool_limits(1):
         return [model.fit(points) for model in models]
 
 
 def _log_inertias(fits):
     inertias = np.array([fit.inertia_ for fit in fits])
-    # As many clusters as there are different rows have none.
+    # With as many clusters as different rows there is no inertia.
     return np.log(np.maximum(inertias, 1e-9 * inertias[0]))
 
 

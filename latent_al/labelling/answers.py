@@ -15,9 +15,9 @@ from latent_al.labelling.tables import read_rows
 from latent_al.types import BadInput
 
 NO_ANSWERS = frozenset({"thumbs.db", "desktop.ini"})
-"""Files that Windows leaves in folders, as names are compared."""
+"""Files that Windows leaves in folders, spelt as names are compared."""
 TABLES = frozenset({".csv", ".ods", ".xls", ".xlsx"})
-"""Suffixes under which programs save `queries.csv`, or a copy of it, beside it."""
+"""Suffixes under which programs save `queries.csv`, or a copy of it, next to it."""
 
 
 class Answer(NamedTuple):
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
         time: of the answer, ISO 8601 with microseconds: in UTC where the file names a zone, otherwise as it stands
             there, without a zone; empty where the file has none.
         source: the file, below the workdir.
-        row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 of an
+        row: of a CSV as a spreadsheet numbers it, the header being 1; the place of a task in JSON, from 1; 0 for an
             image, which has no rows.
         file_name: of the image that the file names; empty where it has its id.
         lead_time: seconds that the annotator took; empty where the file has none.
@@ -55,7 +55,7 @@ class Refusal(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """The images that answers may be of, by id and by file name, and the classes."""
+    """The images that answers may be about, by id and by file name, and the classes."""
 
     ids: frozenset[str]
     by_name: dict[str, str]
@@ -80,9 +80,9 @@ def read_answers(
 ) -> tuple[list[Answer], list[Refusal]]:
     """Reads every file below `labels/`, and every `rounds/*/queries.csv`, in sorted order.
 
-    A refused row leaves the rest of its file standing. A label "?" is a skip in each form. What looks alike is
-    one class; what is a word for nothing, or a list of classes, is refused. Where one file answers twice for an image
-    and an annotator, the newest counts; without times a contradiction is refused.
+    A refused row does not affect the rest of its file. A label "?" is a skip in every form. Labels that look alike are
+    one class; a word for nothing, or a list of classes, is refused. Where one file has two answers for an image and an
+    annotator, the newest counts; without times a contradiction is refused.
 
     Args:
         workdir: of the job.
@@ -123,7 +123,7 @@ def to_utc(text: str) -> str:
     """Returns a time in ISO 8601 as the log has it: with microseconds, and in UTC where it names its zone.
 
     Raises:
-        BadInput: no such time.
+        BadInput: not such a time.
     """
     try:
         time = datetime.fromisoformat(text)
@@ -146,7 +146,7 @@ def _list(workdir):
 
 
 def _beside_queries(workdir):
-    """Refuses tables that a spreadsheet, or a program for synchronising folders, has put beside a `queries.csv`."""
+    """Refuses tables that a spreadsheet, or a program for synchronising folders, has put next to a `queries.csv`."""
     paths = sorted(path.relative_to(workdir) for path in workdir.glob("rounds/*/queries*"))
     paths = [path for path in paths if _is_meant(path) and path.suffix in TABLES and path.name != "queries.csv"]
     why = "is not read here, where queries.csv alone is; put it into labels/ as CSV, or remove it."
@@ -164,7 +164,7 @@ def _is_folder(path):
 
 
 def _escape(text):
-    """Returns text in which bytes that are no UTF-8, and control characters, are spelt out: paths may hold any byte."""
+    """Returns text with bytes that are not UTF-8, and control characters, spelt out: paths may hold any byte."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
@@ -184,7 +184,7 @@ def _of_image(image, source, pool):
 
 
 def _check(file, source, pool):
-    """Returns the answers of a file, and refuses its rows that are of no image or no class, or all of it."""
+    """Returns the answers of a file, and refuses rows that name no image or no class, or the whole file."""
     images = [_find(texts, pool) for _, texts, _ in file.rows]
     if images and not any(images):
         reason = (
@@ -239,7 +239,7 @@ def _to_answer(image, said, source, row, pool):
 
 
 def _seconds(text):
-    """Returns text that says seconds as it is, and nothing where it says something else, which costs no answer."""
+    """Returns text that gives seconds as it is, and nothing for any other, which does not cost the answer."""
     try:
         return text if 0 <= float(text) < math.inf else ""
     except ValueError:

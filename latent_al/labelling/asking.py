@@ -19,7 +19,7 @@ class Asked(NamedTuple):
 
     record: what `round.json` holds.
     rows: of the queries in the table.
-    queries: one row a query: id, file_name, rank, score, reason, stands_for, prediction and confidence.
+    queries: one row per query: id, file_name, rank, score, reason, stands_for, prediction and confidence.
     predictions: of all images; None before the first classifier.
     """
 
@@ -103,7 +103,7 @@ def _measured(key, config, learner, state, encoded, probs):
     """Returns estimates of this round's classifier from the audit slice; `predicted` are its classes for all of it."""
     masks, names = state.masks, np.array(state.classes, object)
     draws = np.array([selection.uniform(image, config.seed) for image in state.table.id])
-    # Of the whole pool only what the slice took at first is a random sample.
+    # Only what the slice took at first is a random sample of the whole pool.
     at_first = masks._replace(audit=draws < state.strata.shares[0])
     sample = answered(state.table, at_first, config.seed)
     rows, truth = sample.rows, masks.classes[sample.rows]
@@ -132,9 +132,9 @@ def _measured(key, config, learner, state, encoded, probs):
 
 
 def _by_class(config, state, guesses, rows):
-    """Returns the estimates of each class, and what is to be said of the slice's enlargement, None where there is none.
+    """Returns the estimates of each class, and what to say about the slice's enlargement, None where there is none.
 
-    Until enough of each stratum is labelled they are those of `rows` alone, the random sample of the whole pool.
+    Until enough of each stratum is labelled, they are those of `rows` alone, the random sample of the whole pool.
     """
     masks, strata, num_classes = state.masks, state.strata, len(state.classes)
     of_rows = estimates.by_class(masks.classes[rows], guesses[rows], num_classes)
@@ -152,7 +152,7 @@ def _by_class(config, state, guesses, rows):
             of = f"predicted as {strata.names[stratum]}" if stratum else "outside of the classes it was enlarged by"
             reason = part.reason if part.size else f"the slice has none of the {inside.sum():,} images {of}"
             return of_rows, dict(num=0, reason=reason)
-        # Images are skipped at about the same rate where nobody has looked yet.
+        # Images that nobody has looked at yet are taken to be skipped at about the same rate.
         share = part.size / max((masks.audit & inside).sum(), 1)
         samples.append(stratified.Sample(masks.classes[part.rows], guesses[part.rows], share * inside.sum()))
     num = sum(len(sample.truth) for sample in samples)

@@ -13,9 +13,9 @@ from latent_al.runtime.files import read_csv, write_csv, write_json
 from latent_al.types import UNLABELLED, BadInput
 
 FEWEST = 10
-"""Answers in the slice's order below which nothing is estimated, unless they are all of the slice."""
+"""The number of answers in the slice's order below which nothing is estimated, unless they are the whole slice."""
 CHANCE = 0.05
-"""The chance that answers out of order alone make so long a run, above which nothing is estimated."""
+"""The chance of answers out of order alone making so long a run, above which nothing is estimated."""
 
 
 STRATA = "audit_strata.csv"
@@ -23,7 +23,7 @@ STRATA = "audit_strata.csv"
 
 
 class Strata(NamedTuple):
-    """The parts of the pool of which the slice takes shares of different size.
+    """The parts of the pool from which the slice takes shares of different size.
 
     names: of the strata: classes as they were predicted when the slice was enlarged; the first is empty, and holds
         all other images.
@@ -44,7 +44,7 @@ class Answered(NamedTuple):
     """The images of the slice that estimates may use: those that were answered without a gap in its random order.
 
     rows: of these images in the table, in that order; none where `reason` is not empty.
-    size: images of the slice, without those that are skipped or not in the folder any more.
+    size: images of the slice, without those that are skipped or no longer in the folder.
     reason: in words, why nothing can be estimated; empty where it can.
     """
 
@@ -80,10 +80,10 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial
 
 
 def enlarge(workdir: Path, table: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
-    """Enlarges the slice to so many images of each class that the last round predicts, and returns lines about it.
+    """Enlarges the slice to `wanted` images of each class that the last round predicts, and returns lines about it.
 
     The images predicted as a class become a stratum of the pool, for good, and the slice takes those with the lowest
-    random numbers. So it stays a random sample of each stratum, in which each image stands for as many of the pool.
+    random numbers. So it stays a random sample of each stratum, where each image stands for equally many of the pool.
 
     Args:
         workdir: of the job.
@@ -165,9 +165,9 @@ def in_random_order(table: pd.DataFrame, rows: np.ndarray, seed: int) -> np.ndar
 def answered(table: pd.DataFrame, masks: selection.Masks, seed: int) -> Answered:
     """Returns the answered start of the slice's random order, which is a random sample of the images present.
 
-    Images that are skipped or gone are passed over. What is answered behind the first gap was not drawn at random:
-    people may have brought the labels that they had. Such answers may also lengthen the start: where one as long could
-    well be theirs alone, it is not used.
+    Images that are skipped or gone are passed over. What is answered after the first gap was not drawn at random:
+    people may have brought the labels that they had. Such answers may also lengthen the start: if a start as long could
+    well be due to them alone, it is not used.
     """
     rows = in_random_order(table, np.flatnonzero(masks.audit & ~(masks.skipped | masks.closed)), seed)
     is_answered = masks.classes[rows] != UNLABELLED
@@ -213,7 +213,7 @@ def _predicted_as(name, workdir, table):
 
 
 def _with_stratum(strata, name, rows):
-    """Returns the strata with one more, of those `rows` that are in none of a class yet."""
+    """Returns the strata with one more, of those `rows` that are not in a class's stratum yet."""
     rows = rows & (strata.of_rows == 0)
     of_rows = np.where(rows, len(strata.names), strata.of_rows)
     return Strata([*strata.names, name], np.append(strata.shares, strata.shares[0]), of_rows)

@@ -1,4 +1,4 @@
-"""Forecasts what a wanted accuracy still costs: labels by the learning curve, and time by the log of answers."""
+"""Forecasts what a wanted accuracy still costs: labels from the learning curve, and time from the log of answers."""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ DRAWS = 4000
 ROUNDS = 10
 """Last rounds that the learning curve is drawn through."""
 FARTHEST = 100
-"""Times the labels so far beyond which a learning curve tells nothing."""
+"""The multiple of the labels so far beyond which a learning curve says nothing."""
 PAUSE = 600
-"""Seconds without an answer after which a person has done something else."""
+"""Seconds without an answer after which a person is taken to have done something else."""
 FEWEST_GAPS = 10
 
 
@@ -19,7 +19,7 @@ def fewest_correct(num: int, target: float) -> int | None:
     """Returns how many of `num` audit images have to be correct to show `target`; None where all would not suffice.
 
     One slice serves all rounds, and asking again is a further chance to be wrong. So in each round the lower end of the
-    exact interval of 99 % has to reach the target, for 95 % over all of them.
+    exact 99 % interval has to reach the target, for 95 % over all of them.
 
     Source: Clopper and Pearson (1934).
     """
@@ -33,10 +33,10 @@ def labels_to(
 ) -> dict | None:
     """Returns how many more labels accuracy takes to reach `target`, by the learning curve so far.
 
-    The share of errors falls as a power of the labels towards a floor that nobody knows. Many curves are drawn, with
-    audit images drawn anew, noise as that of the rounds about a curve, and floors up to the fewest errors so far, lower
-    ones more often. `median`, and `low` and `high`, which 95 % of the curves lie between, are None where the
-    curves do not arrive within `FARTHEST` times the labels so far. None for fewer than three rounds or two images.
+    The share of errors falls as a power of the labels towards an unknown floor. Many curves are drawn, with resampled
+    audit images, noise like that of the rounds about a curve, and floors up to the fewest errors so far, lower ones
+    more often. `median`, and `low` and `high`, between which 95 % of the curves lie, are None where the curves do not
+    arrive within `FARTHEST` times the labels so far. Returns None for fewer than three rounds or two images.
     """
     num_rounds, num_images = correct.shape
     if num_rounds < 3 or num_images < 2 or num_labels[0] == num_labels[-1]:
@@ -56,10 +56,10 @@ def labels_to(
 
 
 def seconds_a_label(log: pd.DataFrame) -> float | None:
-    """Returns the mean seconds that an answer takes, without pauses; None where the log does not tell.
+    """Returns the mean seconds that an answer takes, without pauses; None where the log does not say.
 
     They are those that Label Studio has measured, or else the time from answer to answer of one person. Answers that
-    share a time have that of their file, which says nothing of when they were given.
+    share a time have that of their file, which says nothing about when they were given.
 
     Args:
         log: `annotator`, `time` and `lead_time` of each answer, as in `labels.csv`.

@@ -1,4 +1,4 @@
-"""Names of classes: their normal form, what is no name, and names that stand for others."""
+"""Names of classes: their normal form, what is not a name, and names that stand for others."""
 
 import csv
 import difflib
@@ -23,7 +23,7 @@ NOTHING = frozenset({"n/a", "#n/a", "na", "nan", "nil", "null", "none", "<na>", 
 RENAMES = ("name", "now", "time")
 """The columns of `classes.csv`: a name, what it was renamed to, and when, in UTC."""
 TWINS = 10
-"""The times as many images that a class has as another that may be a misspelling of it."""
+"""The multiple of another class's images that a class has if the other may be a misspelling of it."""
 
 
 class ClassNames:
@@ -48,10 +48,10 @@ class ClassNames:
         return self._spellings.setdefault(fold(name), name)
 
     def read(self, label: str) -> str | None:
-        """Returns the class that a label names, or None of a skip.
+        """Returns the class that a label names, or None for a skip.
 
         Raises:
-            BadInput: the label is no name, or none of the classes of the config.
+            BadInput: the label is not a name, or not one of the classes of the config.
         """
         label = clean(label)
         if label == SKIPPED:
@@ -80,7 +80,7 @@ def clean(label: Any) -> str:
     """Returns a label in Unicode's compatibility form, without invisible characters, and with single blanks.
 
     Raises:
-        BadInput: no text, or control characters or code points without a meaning, which no name holds.
+        BadInput: not text, or control characters or code points without a meaning, which no name holds.
     """
     if not isinstance(label, str):
         raise BadInput(f"has the label {label!r}; expected text; put it in quotes.")
@@ -117,7 +117,7 @@ def _is_symbol(letter):
 
 
 def of_several(label: str, names: Iterable[str]) -> list[str]:
-    """Returns the classes that a label lists where it is a list of them, separated by , ; | or /; else nothing."""
+    """Returns the classes that a label lists if it is a list of them, separated by , ; | or /; otherwise nothing."""
     parts = [part.strip() for part in re.split(r"[,;|/]", label)]
     folded = {fold(name) for name in names}
     return parts if len(parts) > 1 and all(part and fold(part) in folded for part in parts) else []
@@ -164,12 +164,12 @@ def read_renames(workdir: Path) -> dict[str, str]:
 
 
 def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
-    """Appends to `classes.csv` what is not renamed so yet, and returns a line about each.
+    """Appends to `classes.csv` the renamings that it lacks, and returns a line about each.
 
     Args:
         workdir: of the job.
         wanted: from names to what they are to be called; the name of another class merges the two.
-        counts: images of each class by now; 0 of a name that answers have, but no image.
+        counts: images of each class by now; 0 for a name that answers have, but no image.
 
     Raises:
         BadInput: a name that no answer has, or that is no name; a new name that is itself renamed, now or before: which

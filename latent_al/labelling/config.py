@@ -43,9 +43,9 @@ class LabellingJob(Settings):
     data: Folder
     """The images."""
     num_initial: Count
-    """Images asked for before there is a classifier."""
+    """Images asked about before there is a classifier."""
     query_size: Count
-    """Images asked for in a round."""
+    """Images asked about in a round."""
     encoder: Encoder
     """Maps images to latents."""
     classifier: Classifier
@@ -55,7 +55,7 @@ class LabellingJob(Settings):
     strategy: Strategy
     """Selects the images of a round."""
     seed: Int
-    """Seed of all that is random but the encoder."""
+    """Seed of all that is random except the encoder."""
     audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
     audit_by_class: Mapping[str, Int] = Field(default_factory=dict)
@@ -65,11 +65,11 @@ class LabellingJob(Settings):
     rename: Mapping[str, str] = Field(default_factory=dict)
     """From names of classes to what they are to be called; the name of another class merges the two."""
     encoding: str = "utf-8"
-    """Of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
+    """Encoding of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
     target: Target | None = None
     """The accuracy at which to stop, such as 0.9; each round says how many more labels it will take."""
     label_near_duplicates_once: Bool = False
-    """Whether one image of each group of near-duplicates is asked and stands for the others, which take its label."""
+    """Whether one image of each group of near-duplicates is asked about and gives the others its label."""
     precision: Precision = "float32"
     """The precision of products on accelerators."""
 

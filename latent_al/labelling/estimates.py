@@ -38,7 +38,7 @@ def by_class(truth: Int[np.ndarray, " m"], predicted: Int[np.ndarray, " m"], num
 
     Returns:
         `confusion` counts audit images, [true class][predicted class]. `recall` and `precision` are lists of shares,
-        None of a class that no audit image has, or is predicted as. `balanced` is the mean recall of the classes that
+        None for a class that no audit image has, or is predicted as. `balanced` is the mean recall of the classes that
         the audit images hold, None without any; its interval combines those of the recalls.
 
     Source: Zou and Donner (2008) for the interval of the mean.
@@ -60,7 +60,7 @@ def mean_share(shares: list[dict]) -> dict | None:
 
 
 def most_of_unseen(num: int) -> float:
-    """Returns the share of the pool below which a class stays, with 95 % confidence, that `num` images do not hold."""
+    """Returns the share of the pool below which, with 95 % confidence, a class stays that `num` images do not hold."""
     return float(1 - 0.05 ** (1 / num))
 
 
@@ -82,10 +82,10 @@ def soften(probs: Float[np.ndarray, "n c"], temperature: float) -> Float[np.ndar
 def calibration_error(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, " m"]) -> dict | None:
     """Returns how far calibrated confidence is from the share that is correct, on average, in [0, 1].
 
-    Each part of the audit images is calibrated by the temperature of the other parts. The share that is correct is a
+    Each part of the audit images is calibrated with the temperature of the other parts. The share that is correct is a
     logistic curve over the logit of confidence: bins would be noise on so few images. The mean gap is shrunk by what
-    noise alone adds to it. The interval of 95 % reaches as far to both sides as noise does, and to the lowest accuracy
-    that Wilson's interval has. None with few labels.
+    noise alone adds to it. The 95 % interval reaches as far to both sides as noise does, and to the lowest accuracy in
+    Wilson's interval. Returns None with few labels.
 
     Args:
         probs: as predicted, not calibrated.
@@ -109,7 +109,7 @@ def calibration_error(probs: Float[np.ndarray, "m c"], labels: Int[np.ndarray, "
     size, reach = np.abs(gaps).mean(), np.quantile(np.abs(noise).mean(axis=1), 0.95)
     kept = 1 - (noise**2).mean() / max((gaps**2).mean(), 1e-12)
     mean = size * np.sqrt(max(kept, 0.0))
-    # Where all are correct no curve has noise, and yet a few in a hundred may be wrong.
+    # Where all are correct, no curve has noise, and yet a few in a hundred may be wrong.
     high = max(size + reach, confidence.mean() - accuracy(correct)["low"])
     return dict(mean=float(mean), low=float(max(size - reach, 0.0)), high=float(high))
 
@@ -119,10 +119,11 @@ def expected_gain(
 ) -> dict | None:
     """Returns the accuracy that the next `query_size` labels would add at the rate of the last rounds, in [-1, 1].
 
-    A line is fitted to accuracy over the logarithm of the labels. The interval of 95 %, from `low` to `high`, has the
+    A line is fitted to accuracy over the logarithm of the labels. The 95 % interval, from `low` to `high`, includes the
     noise of the audit images, each of which takes part in all rounds, and that of the rounds about the line. Learning
-    curves bend: where a parabola through the rounds adds less than the line, `low` is lower by as much. `power` is the
-    chance that `high` would be below `PAYS` if labels added nothing. None for fewer than three rounds, or two images.
+    curves bend: where a parabola through the rounds adds less than the line, `low` is lower by the difference. `power`
+    is the chance that `high` would be below `PAYS` if labels added nothing. Returns None for fewer than three rounds,
+    or two images.
     """
     correct, num_labels = correct[-ROUNDS:], num_labels[-ROUNDS:]
     num_rounds, num_images = correct.shape
@@ -131,13 +132,13 @@ def expected_gain(
     x = np.log(num_labels) - np.log(num_labels).mean()
     weights = x / (x @ x) * np.log1p(query_size / num_labels[-1])
     mean = weights @ correct.mean(axis=1)
-    # One more image that is learned and one that is forgotten, lest images that all stay as they are seem certain.
+    # Adds an image that is learned and one that is forgotten, lest images that all stay as they are seem certain.
     gains = np.append(weights @ correct, np.array([1, -1]) * weights[x > 0].sum())
     of_images = gains.var(ddof=1) / len(gains)
     residuals = correct.mean(axis=1) - correct.mean() - x * (x @ correct.mean(axis=1)) / (x @ x)
     of_rounds = residuals @ residuals / (num_rounds - 2) * (weights @ weights)
     error = np.sqrt(of_images + of_rounds)
-    # Welch and Satterthwaite's degrees of freedom: those of a variance that is known in part.
+    # Welch and Satterthwaite's degrees of freedom, for a variance of which a part is known.
     freedom = (num_rounds - 2) * (1 + of_images / max(of_rounds, 1e-12)) ** 2
     quantile = stats.t.ppf(0.975, freedom)
     power = stats.t.cdf(PAYS / error - quantile, freedom)
@@ -154,11 +155,11 @@ def against_random(
     chosen: tuple[Float[np.ndarray, "k d"], Int[np.ndarray, " k"]],
     audit: tuple[Float[np.ndarray, "m d"], Int[np.ndarray, " m"]],
 ) -> dict | None:
-    """Returns the accuracy by the first selected labels less that by as many random ones, which the audit slice lends.
+    """Returns the accuracy with the first selected labels minus that with as many random ones, from the audit slice.
 
-    Each part of the audit slice is predicted by what is trained on the other parts, and by what is trained on as many
-    of the selected labels. The interval of 95 % is that of the corrected resampled t-test, since the fits share most of
-    their labels. None with few labels.
+    Each part of the audit slice is predicted by a learner trained on the other parts, and by one trained on as many of
+    the selected labels. The 95 % interval is that of the corrected resampled t-test, since the fits share most of their
+    labels. Returns None with few labels.
 
     Args:
         key: of the fits.
@@ -172,12 +173,12 @@ def against_random(
     num = min(len(chosen[1]), num_audit - -(-num_audit // FOLDS))
     if num_audit < CALIBRATING or num < CALIBRATING // 2:
         return None
-    # Sizes that rounds share; the rows beyond are copies.
+    # Sizes that rounds share; the extra rows are copies.
     size = selection.round_up(num + num_audit)
     both = (np.concatenate([first[:num], second]) for first, second in zip(chosen, audit, strict=True))
     inputs, labels = (jnp.asarray(np.resize(rows, (size, *rows.shape[1:]))) for rows in both)
     folds = [fold for seed in range(REPEATS) for fold in KFold(FOLDS, shuffle=True, random_state=seed).split(audit[1])]
-    # A fold's rows are sorted, and a folder often runs class by class: its first rows would be no random ones.
+    # A fold's rows are sorted, and a folder often goes class by class: its first rows would not be random.
     rng = np.random.default_rng(0)
     drawn = [num + rng.permutation(train)[:num] for train, _ in folds]
     rows = np.full((2 * len(folds), selection.round_up(num)), size, np.int32)
@@ -216,7 +217,7 @@ def _shares(nums, totals):
 def _temperature(probs, labels):
     def loss(log_temperature):
         of_labels = soften(probs, np.exp(log_temperature))[np.arange(len(labels)), labels]
-        # A normal prior over the logarithm: images that are all correct would else make all confidence certain.
+        # A normal prior over the logarithm: otherwise images that are all correct would make all confidence certain.
         return -np.log(np.maximum(of_labels, 1e-12)).sum() + log_temperature**2 / 2
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

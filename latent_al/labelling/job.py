@@ -1,4 +1,4 @@
-"""The labelling job: from a folder of images to the next queries, by one command that is given again and again."""
+"""The labelling job: from a folder of images to the next queries, by one command that is run again and again."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
 
 
 def run(config: ConfigDict, workdir: str) -> None:
-    """Scans the folder, takes labels in, and asks the next queries, or says what it waits for.
+    """Scans the folder, takes in labels, and asks the next queries, or says what it is waiting for.
 
     Args:
         config: see `configs/folder.py`; its keys are those of `labelling.config`.
@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: str) -> None:
 
     Raises:
         BadInput: whatever in the config, the images or the workdir cannot be used, before any long work; a full disk;
-            another process in the workdir. What was done stays done, and the same command goes on.
+            another process in the workdir. What was done stays done, and the same command continues.
     """
     if jax.process_count() > 1:
         raise BadInput("the labelling job runs in one process; start it once, without --cluster or --coordinator.")
@@ -145,12 +145,12 @@ def _check_classes(classes):
             f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
             "none of them empty or ?."
         )
-    # A name that the XML cannot hold would else be refused after the first round's long work.
+    # Otherwise a name that the XML cannot hold would be refused only after the first round's long work.
     label_studio.labelling_config(classes)
 
 
 def _check_shapes(shapes: Encoded, learner: Learner, initial, strategy, config):
-    """Checks the strategies on a pool with rows enough, before it is scanned; `shapes` are those of other rows."""
+    """Checks the strategies on a pool with enough rows, before it is scanned; `shapes` may have any number of rows."""
     num_asked = config.num_initial + config.query_size
     size = 1000 + num_asked
     encoded = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), shapes)
@@ -185,7 +185,7 @@ def _near_duplicates(folder, is_once, scanned, state: State, encoded) -> near_du
 
 
 def _advise(folder, state: State, encoded, asked: Asked, *, num_near, seed):
-    """Tells what the latents say of the first batch, before it is written."""
+    """Prints what the latents say about the first batch, before it is written."""
     latents, picked = np.asarray(encoded.latents), asked.rows[: len(asked.record["queries"])]
     said = advice.advise(latents[state.masks.candidates], latents[picked], num_near=num_near, seed=seed)
     print(f"\n{said}")

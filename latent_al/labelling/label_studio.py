@@ -1,4 +1,4 @@
-"""Files for Label Studio: the labelling configuration, and a batch of tasks. Tried against its release 1.23.2."""
+"""Files for Label Studio: the labelling configuration, and a batch of tasks. Tried with its release 1.23.2."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def labelling_config(classes: Sequence[str]) -> str:
 
 
 def tasks(queries: pd.DataFrame, *, root_name: str, round_index: int, classes: Sequence[str]) -> list[dict]:
-    """Returns the tasks to import, one a query, in the order of the queries.
+    """Returns the tasks to import, one per query, in the order of the queries.
 
     Args:
         queries: columns id, file_name, rank, reason, prediction and confidence, in [0, 1]; "" and NaN without one.
@@ -39,7 +39,7 @@ def tasks(queries: pd.DataFrame, *, root_name: str, round_index: int, classes: S
         classes: the names that may be predicted.
 
     Raises:
-        ValueError: a prediction of another class, or a confidence outside [0, 1]: Label Studio would take both.
+        ValueError: a prediction of another class, or a confidence outside [0, 1]: Label Studio would accept both.
     """
     return [
         {"data": _data(query, root_name), "predictions": _predictions(query, round_index, classes)}

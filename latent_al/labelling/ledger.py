@@ -18,7 +18,7 @@ from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
 LOG = ("id", "file_name", "label", "annotator", "time", "source", "row", "was", "stated", "lead_time")
-"""The columns of `labels.csv`, all text; `label` is empty of a skip, `was` is the label that the answer replaces.
+"""The columns of `labels.csv`, all text; `label` is empty for a skip, `was` is the label that the answer replaces.
 
 `time` orders the answers; `stated` is the time in the file, empty where it has none, as is `lead_time`, the seconds
 that the answer took.
@@ -34,7 +34,7 @@ class Accepted(NamedTuple):
 
     Attributes:
         log: every answer so far, in the order of reading.
-        num_new: how many answers this reading added that say something new.
+        num_new: number of answers that this reading added and that say something new.
         changes: for each label that another one replaces, a line for a person.
         notes: lines for a person about answers that lose to others, and about whose they are.
         refused: new answers that could not be taken.
@@ -69,7 +69,7 @@ class Labels(NamedTuple):
     Attributes:
         labels: the class that most annotators gave.
         skipped: images that annotators have only skipped.
-        tied: images with as many votes for another class, with the votes: "cat 1, dog 1".
+        tied: images for which another class has as many votes, with the votes: "cat 1, dog 1".
     """
 
     labels: dict[str, str]
@@ -82,12 +82,12 @@ def accept(
 ) -> Accepted:
     """Appends the new answers to `labels.csv`, in one write that succeeds as a whole or changes nothing.
 
-    An answer with a time is new where the log has none of the same image, annotator, time and label, whatever its file;
-    one without where the same source last said otherwise of that image by that annotator. All class folders are one
-    source. So no file counts twice, and no old one overrules a newer.
+    An answer with a time is new if the log has none with the same image, annotator, time and label, from whatever file;
+    one without a time is new if the same source last said otherwise about that image by that annotator. All class
+    folders are one source. So no file counts twice, and no old one overrules a newer one.
 
-    An answer takes its place by its time where that names its zone and is not ahead of this computer's clock. Otherwise
-    it comes after all that the log holds, since it is newly read.
+    An answer is placed by its time if that names its zone and is not ahead of this computer's clock. Otherwise it comes
+    after all that the log holds, since it is newly read.
 
     Args:
         workdir: of the job.
@@ -120,7 +120,7 @@ def num_answered(log: pd.DataFrame) -> int:
 
 
 def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
-    """Writes `refused.csv`, the present refusals: `source`, `row`, empty of a whole file, and `reason`."""
+    """Writes `refused.csv`, the present refusals: `source`, `row`, empty for a whole file, and `reason`."""
     table = pd.DataFrame(refusals, columns=Refusal._fields)
     write_csv(workdir / "refused.csv", table.astype({"row": "Int64"}), for_spreadsheets=True)
 
@@ -128,8 +128,8 @@ def write_refused(workdir: Path, refusals: Sequence[Refusal]) -> None:
 def resolve(log: pd.DataFrame, classes: ClassNames) -> Labels:
     """Returns the label of each image: that of most annotators, with the newest answer of each.
 
-    The newest is the latest by time, then by place in the log. Skips do not vote. Answers without a name are those of
-    the annotator who is named, as long as there is one only. What is marked as ground truth wins.
+    The newest is the latest by time, then by place in the log. Skips do not vote. Answers without a name count as those
+    of the named annotator, as long as there is only one. What is marked as ground truth wins.
     """
     log = _spelt(log, classes).assign(annotator=log["annotator"].map(_people(log["annotator"])))
     newest = log.sort_values("time", kind="stable").drop_duplicates(["id", "annotator"], keep="last")
@@ -162,7 +162,7 @@ def read_log(workdir: Path) -> pd.DataFrame:
         BadInput: it is not as it was written; it is left as it is.
     """
     path = workdir / "labels.csv"
-    # Not by `read_csv`, which fills up a row that was cut off.
+    # Not with `read_csv`, which fills up a row that was cut off.
     if not path.exists():
         return pd.DataFrame(columns=LOG, dtype=str)
     try:
@@ -209,7 +209,7 @@ def _bound(log, answers):
 
 
 def _by_people(log, answers):
-    """Yields the answers with each annotator spelt as at first: in other letters nobody votes twice."""
+    """Yields the answers with each annotator spelt as at first, so that nobody votes twice by another spelling."""
     exact, spellings = {*log["annotator"]}, {_fold(GROUND_TRUTH): GROUND_TRUTH}
     for name in log["annotator"]:
         spellings.setdefault(_fold(name), name)
@@ -223,7 +223,7 @@ def _fold(annotator):
 
 
 def _people(annotators):
-    """Returns the person whom each name stands for: no name for the only annotator who has one, if there is one."""
+    """Returns the person whom each name stands for: an empty name for the named annotator, if there is only one."""
     people = {name: name for name in annotators}
     named = people.keys() - {"", GROUND_TRUTH}
     return people | {"": next(iter(named)) if len(named) == 1 else ""}
@@ -316,7 +316,7 @@ def _to_rows(log, answers, names, to_person):
                 f"{before.label or 'skipped'} of {before.time}, which stays."
             )
         cells = (said.label, answer.annotator, said.time, answer.source, str(answer.row), was or "", answer.time)
-        # Not the image's name by now: `_bound` is to find what the file says.
+        # Not the image's present name: `_bound` has to find what the file says.
         named = answer.file_name.replace("\r", "\\r") or name
         added.rows.append((answer.id, named, *cells, answer.lead_time))
     return added._replace(num_new=num_new)

@@ -1,7 +1,7 @@
-"""Finds images that are nearly the same, by the distances of their latents: saved anew, cropped, or a frame later.
+"""Finds images that are nearly the same, by the distances of their latents: resaved, cropped, or a frame later.
 
-Where points lie evenly about in D dimensions, the distance of each to its nearest neighbour to the power of D is
-distributed exponentially. Near-duplicates are neighbours that are too near for that.
+Where points are spread evenly in D dimensions, the distance of each to its nearest neighbour, to the power of D, is
+exponentially distributed. Near-duplicates are neighbours that are too near for that.
 """
 
 import hashlib
@@ -62,9 +62,10 @@ class NearDuplicates(NamedTuple):
 def find(folder: Path, latents: Float[np.ndarray, "n d"], state: State) -> NearDuplicates:
     """Finds the near-duplicates among the images that are in the folder now.
 
-    Of images that are near to each other one that is labelled stands for the others, else one that was asked or is
-    of the audit slice, else that of the lowest row. None is farther than the threshold from the one that stands for
-    it. O(n^2 d) time, once a pool: the workdir `folder` keeps the distances to the nearest; O(n d) memory.
+    Of images that are near to each other, one that is labelled stands for the others, or else one that was asked about
+    or is in the audit slice, or else the one in the lowest row. None is farther than the threshold from the one that
+    stands for it. It takes O(n^2 d) time, once per pool, as the workdir `folder` keeps the distances to the nearest,
+    and O(n d) memory.
     """
     rows, masks = np.flatnonzero(state.table.status == "present"), state.masks
     points = np.asarray(latents, np.float32)[rows]
@@ -79,9 +80,9 @@ def find(folder: Path, latents: Float[np.ndarray, "n d"], state: State) -> NearD
 
 
 def label_once(state: State, near: NearDuplicates) -> State:
-    """Returns the state in which near-duplicates are not asked any more, and take the label of what stands for them.
+    """Returns the state in which near-duplicates are not asked about, and take the label of what stands for them.
 
-    Those of the audit slice, and those that have been asked or labelled, stay as they are: the slice is a random
+    Those in the audit slice, and those that have been asked about or labelled, stay as they are: the slice is a random
     sample, and no answer is lost.
     """
     is_to_ask = state.masks.candidates[near.rows]
@@ -92,7 +93,7 @@ def label_once(state: State, near: NearDuplicates) -> State:
 
 
 def nearest_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Returns the distance of each row to the nearest other row; of a single row it is inf."""
+    """Returns the distance of each row to the nearest other row; for a single row it is inf."""
     distances = np.full(len(points), np.inf, np.float32)
     size = min(COMPARED, len(points))
     if size < 2:
@@ -106,14 +107,14 @@ def nearest_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n
 
 
 def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
-    """Returns up to which distance rows are near-duplicates, from the distances of all rows to their nearest.
+    """Returns the distance up to which rows are near-duplicates, from the distances of all rows to their nearest.
 
-    It is 0 where there are none; only rows that are equal are near-duplicates then.
+    It is 0 where there are none; then only equal rows are near-duplicates.
 
-    Distances of other rows are fitted by the median and the spread of their logarithms, again and again as more of the
-    near-duplicates are left out. What is too near to be chance is decided with a false discovery rate of 0.1: a pool
-    without near-duplicates has none but in about one case of ten, and where there are many, larger distances count as
-    near. The threshold lies half-way to the next distance.
+    Distances of other rows are fitted by the median and the spread of their logarithms, repeatedly, as more of the
+    near-duplicates are left out. What is too near to be chance is decided with a false discovery rate of 0.1: for a
+    pool without near-duplicates none are found except in about one case in ten, and where there are many, larger
+    distances count as near. The threshold lies half-way to the next distance.
 
     Source: Benjamini and Hochberg (1995).
     """
@@ -122,7 +123,7 @@ def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
         return 0.0
     median, dimensions = _fit_upper(distances[is_positive])
     for _ in range(STEPS):
-        # All equal, as on a grid, they have no spread that could be fitted.
+        # If all are equal, as on a grid, they have no spread that could be fitted.
         if not np.isfinite(dimensions):
             return 0.0
         with np.errstate(over="ignore"):
@@ -135,8 +136,8 @@ def threshold_of(distances: Float[np.ndarray, " n"]) -> float:
 def group(points: Float[np.ndarray, "n d"], threshold: float) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns the row that stands for each row, and the distance to it, which is at most `threshold`.
 
-    Row by row, one that is near to none of those that stand for others so far stands for itself: so a chain of rows,
-    each near to the next, does not become one group. O(n^2 d) time, O(n d) memory.
+    Row by row, one that is near to none of those that stand for others so far stands for itself, so that a chain of
+    rows, each near to the next, does not become one group. It takes O(n^2 d) time and O(n d) memory.
     """
     numbers = np.arange(len(points))
     representatives = np.full(len(points), -1)
@@ -176,7 +177,7 @@ def publish(folder: Path, scan: Scan, near: NearDuplicates) -> None:
 
 
 def _kept(path, points):
-    """Returns `nearest_distances`, which the file keeps behind a hash of the points."""
+    """Returns `nearest_distances`, which the file keeps after a hash of the points."""
     fingerprint = hashlib.sha256(points).digest()
     content = path.read_bytes() if path.exists() else b""
     if content.startswith(fingerprint) and len(content) == len(fingerprint) + 4 * len(points):

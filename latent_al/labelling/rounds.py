@@ -1,4 +1,4 @@
-"""Reads and writes the rounds on disk: each is a folder that appears whole, and is never written again."""
+"""Reads and writes the rounds on disk: each is a folder that appears whole, and is never rewritten."""
 
 import json
 import shutil
@@ -57,9 +57,9 @@ def publish(
 
     Args:
         workdir: of the job.
-        record: the content of `round.json`: `round`, `classes`, `by_class` beside predictions, and what the terminal
-            prints.
-        queries: what people are asked, with `confidence`, which only the tasks of Label Studio hold.
+        record: the content of `round.json`: `round`, `classes`, `by_class` if there are predictions, and what the
+            terminal prints.
+        queries: what people are asked about, with `confidence`, which only the tasks of Label Studio hold.
         predictions: of the whole pool, None before the first classifier.
         images: of the queries, [h w c], one by one.
         marked: the latents of the whole pool, and the rows to mark on the map.
@@ -88,7 +88,7 @@ def publish(
 
 
 def restore_queries(workdir: Path) -> list[str]:
-    """Writes each `queries.csv` that is gone again, from the tasks of its round, and returns a line about it.
+    """Rewrites each missing `queries.csv` from the tasks of its round, and returns a line about it.
 
     Raises:
         BadInput: the tasks cannot be read.

@@ -25,11 +25,11 @@ from latent_al.runtime.noise import noise_to_file
 from latent_al.types import BadInput, Data, Split
 
 PLACE = ["file_name", "bytes", "modified_ns"]
-"""The columns that tell, without reading it, that a file is as it was."""
+"""The columns that show that a file is as it was, without reading it."""
 NOISE, DEPTH = "warnings.log", "depth.json"
 """The files of the workdir with what libraries print, and with the depth of the pool."""
 ROW_BYTES = 200
-"""Bytes of an image in the tables, about."""
+"""The approximate bytes of an image in the tables."""
 EARLIER_BITS = 16
 """The depth of all deep images in workdirs that have no `depth.json`."""
 
@@ -58,7 +58,7 @@ class Plan:
         store: the images that earlier scans have read.
         files: `PLACE` of each image file, sorted by name, and its `id`, empty where it is to be read.
         listing: of the folder.
-        remarks: what is to be said before the files are read, a line each.
+        remarks: what is to be said before the files are read, in one line each.
         has_deep: whether images of more than eight bits are among these or were read before.
     """
 
@@ -82,13 +82,13 @@ class Scan(NamedTuple):
 
     table: as `manifest.csv`: id; file_name, where the image is or was; status; height and width in its file, upright;
         bytes; modified_ns; copies, how many files hold these very bytes; bits, that its levels were read with; and
-        one_colour, 1 where all its pixels are equal. These two are 0 of images that an earlier version has read.
+        one_colour, 1 where all its pixels are equal. These two are 0 for images that an earlier version has read.
         status is `present`; `changed` where its file is there, but with other content, which is an image of its own; or
         `removed`.
     store: their pixels.
     duplicates: as `duplicates.csv`: the further files of an image, and the file that stands for it.
     rejected: as `rejected.csv`: files that could not be used, and why.
-    num_new, num_removed, num_changed: since the last scan that came to its end.
+    num_new, num_removed, num_changed: since the last scan that was completed.
     plan: that was carried out.
     """
 
@@ -130,11 +130,11 @@ def plan(
     depth: int | None = None,
     max_megapixels: float | None = None,
 ) -> Plan:
-    """Lists the files of a folder and of its sub-folders; decodes those alone that have more than eight bits a level.
+    """Lists the files of a folder and of its sub-folders; decodes only those with more than eight bits per level.
 
     The depth of these is found at the first scan that meets one, and kept in `depth.json` for good. Hidden files and
     folders are passed over, and so is the workdir where it lies in the folder. Links are not followed, but listed as
-    rejected. Files that are as the last scan saw them, by name, length and time of change, are not read again.
+    rejected. Files unchanged since the last scan, by name, length and time of change, are not read again.
 
     Args:
         root: the folder; None, where a config leaves it open, is refused.
@@ -188,8 +188,8 @@ def forecast(plan: Plan) -> Forecast:
 def scan(plan: Plan) -> Scan:
     """Reads the new files, adds their images to the store, and writes the tables into the workdir.
 
-    `manifest.csv`, `duplicates.csv` and `rejected.csv` are replaced as a whole at the end. Stopped before, in whatever
-    way, the next scan goes on after the last shard and ends with the same bytes in them.
+    `manifest.csv`, `duplicates.csv` and `rejected.csv` are replaced as a whole at the end. If a scan is stopped before
+    that, in whatever way, the next one continues after the last shard and ends with the same bytes in them.
 
     Raises:
         BadInput: no image can be read, or an earlier scan's manifest.csv.
@@ -222,7 +222,7 @@ def as_data(store: Store, table: pd.DataFrame | None = None, plan: Plan | None =
         plan: says where their files are; None for images without originals.
 
     Returns:
-        Named by their ids. The file name of an image whose file has other content by now is empty.
+        The data, named by their ids. The file name of an image whose file has other content by now is empty.
     """
     nothing = Split(np.zeros((0, *store.image_shape), np.float32), None)
     if table is None:
@@ -268,7 +268,7 @@ def check_latents(latents: np.ndarray, table: pd.DataFrame) -> None:
     """Checks that the latents [n d] of a scan's table differ.
 
     Raises:
-        BadInput: they are all equal; it names images of one colour, where there are some, as the reason.
+        BadInput: they are all equal; the message gives images of one colour, where there are some, as the reason.
     """
     if len(latents) < 2 or np.ptp(latents, axis=0).any():
         return

@@ -44,7 +44,7 @@ class Masks(NamedTuple):
 
     @property
     def unanswered(self) -> np.ndarray:
-        """Rows that were asked and have no label: strategies treat them as they do labelled ones, as taken."""
+        """Rows that were asked about and have no label: strategies treat them as taken, like labelled ones."""
         return (self.open | self.skipped | self.tied) & (self.classes == UNLABELLED) & ~self.audit
 
     @property
@@ -103,7 +103,7 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
     labelled, unanswered = np.flatnonzero(masks.labelled[rows]), np.flatnonzero(masks.unanswered[rows])
     queried = np.full(round_up(len(labelled) + eligible.num + len(unanswered)), len(rows), np.int32)
     queried[: len(labelled)] = labelled
-    # Rows without an answer fill slots behind those to come: taken, and not trained on.
+    # Rows without an answer fill slots after those to come: taken, and not trained on.
     queried[len(queried) - len(unanswered) :] = unanswered
     prepared = _prepare(strategy, eligible.encoded)
     problem = Problem(eligible.encoded.latents, eligible.labels, eligible.encoded, prepared)
@@ -130,7 +130,7 @@ def uncertainty(probs: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
 
 
 def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns to how many of the `present` images each of `rows` is the nearest of all that have been asked."""
+    """Returns to how many of the `present` images each of `rows` is the nearest of all that have been asked about."""
     if not len(rows):
         return np.zeros(0, int)
     sites = np.concatenate([rows, np.setdiff1d(np.flatnonzero(asked), rows)])
@@ -141,7 +141,7 @@ def stands_for(latents: np.ndarray, present: np.ndarray, asked: np.ndarray, rows
 
 
 def round_up(size: int) -> int:
-    """Returns the power of two from `size` on, 256 or more, so that rounds of growing sizes share compiled programs."""
+    """Returns the smallest power of two from `size` on, 256 or more, so that growing rounds share compiled programs."""
     return max(256, 1 << max(size - 1, 0).bit_length())
 
 

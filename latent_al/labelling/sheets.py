@@ -22,7 +22,7 @@ SIDE = 128
 COLUMNS = 12
 MARGIN = 4
 LINE, LINES = 16, 2
-"""Pixels of a line of a caption, and its lines."""
+"""Pixels of a line of a caption, and the number of its lines."""
 CAPTION = LINE * LINES + 4
 FITTED = 10_000
 """Images that the principal components are computed from."""
@@ -50,7 +50,7 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
 
     Args:
         images: at least one, of any sizes, taken one by one; grey where c = 1, colour where c = 3.
-        captions: one an image, of up to two lines; each is cut at its middle where it does not fit below the image.
+        captions: one per image, of up to two lines; each is cut in the middle where it does not fit below the image.
         path: of the PNG, replaced as a whole.
     """
     cell = SIDE + MARGIN
@@ -64,7 +64,7 @@ def contact_sheet(images: Iterable[UInt8[np.ndarray, "_ _ c"]], captions: Sequen
         scaled = _scaled(image)
         sheet.paste(scaled, (left + (SIDE - scaled.width) // 2, top + (SIDE - scaled.height) // 2))
         for number, line in enumerate(caption.split("\n")[:LINES]):
-            # No wider text fits, and a name that is no valid Unicode could not be drawn.
+            # No wider text fits, and a name that is not valid Unicode could not be drawn.
             text = " ".join(line.split()).encode(errors="replace").decode()
             font, text = _with_font(text)
             draw.text((left, top + SIDE + 2 + LINE * number), _cut(text, font), "black", font)
@@ -77,7 +77,7 @@ def latent_map(latents: Float[np.ndarray, "n d"], groups: Mapping[str, Int[np.nd
     Two dimensions are drawn as they are, more as their first two principal components. Equal input gives equal bytes.
 
     Args:
-        latents: finite; of very many, a fixed random choice is drawn.
+        latents: finite; if there are very many, a fixed random choice is drawn.
         groups: name -> rows of `latents`, all of which are drawn; the order of the names sets their colours.
         path: of the PNG, replaced as a whole.
     """
@@ -146,7 +146,7 @@ def _letters(path):
 
 
 def _cut(line, font):
-    """Returns a line cut at its middle to the width of an image: names differ at their ends."""
+    """Returns a line cut in the middle to the width of an image: names differ at their ends."""
     if font.getlength(line[: 2 * SIDE]) <= SIDE:
         return line
     halves = ((line[: size - size // 2], line[len(line) - size // 2 :]) for size in range(SIDE, -1, -1))

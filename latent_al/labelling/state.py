@@ -21,11 +21,11 @@ class State(NamedTuple):
     """The state of a job; the rows of `table`, as in `manifest.csv`, are those of `masks`, and of the latents.
 
     classes: names; `masks.classes` are their numbers.
-    label_rows: [n], the row whose label counts for each image: its own, but for a near-duplicate that is not asked.
+    label_rows: [n], the row whose label counts for each image: its own, except for a near-duplicate not asked about.
     past: the content of `round.json` of each round.
     strata: of the audit slice.
-    num_answers: images that each annotator has answered: a correction asks no new round.
-    seconds_a_label: the pace of the people who label; None where the log does not tell.
+    num_answers: images that each annotator has answered: a correction does not ask for a new round.
+    seconds_a_label: the pace of the people who label; None where the log does not say.
     """
 
     table: pd.DataFrame
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
     @property
     def is_waiting(self) -> bool:
-        """Tells whether there is nothing to do: no answer since the last round, which left some open or all asked."""
+        """Returns whether there is nothing to do: no answer since the last round, which left some open or all asked."""
         status = self.masks
         # A call that had enlarged the slice may have been stopped.
         is_enlarged = (status.unasked_audit & (self.strata.of_rows > 0)).any()
@@ -51,7 +51,7 @@ class State(NamedTuple):
         return bool(is_told.any() or not (status.candidates | status.unasked_audit | status.tied).any())
 
     def rows_of(self, ids: list[str]) -> np.ndarray:
-        """Returns the rows of images in the table; -1 of an id that it does not have."""
+        """Returns the rows of images in the table; -1 for an id that it does not have."""
         return pd.Index(self.table.id).get_indexer(ids)
 
 
@@ -97,7 +97,7 @@ def take_labels(
     table = scan.table
     restored = rounds.restore_queries(workdir)
     log = ledger.read_log(workdir)
-    # Of the log the names that images had when they were labelled, which no file may have by now.
+    # From the log, the names that images had when they were labelled, which no file may have any more.
     named = [scan.duplicates, log.loc[log["id"].isin(table.id), ["id", "file_name"]]]
     names_too = pd.concat([table, *(part.assign(status="present") for part in named)])
     renamed = _rename(workdir, log, classes, rename) if rename else []
@@ -126,7 +126,7 @@ def _class_names(workdir, log, classes):
 
 def _rename(workdir, log, classes, wanted):
     spellings = _class_names(workdir, log, classes)
-    # No image may be of a name that has lost or tied votes alone.
+    # A name that has only lost or tied votes may have no image.
     counts = Counter({spellings.spell(label): 0 for label in log["label"] if label})
     counts.update(ledger.resolve(log, spellings).labels.values())
     return rename_classes(workdir, wanted, counts)

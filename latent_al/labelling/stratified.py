@@ -9,7 +9,7 @@ from latent_al.labelling import estimates
 
 DRAWS = 4000
 PRIOR = 1 / 3
-"""Images of each kind that a stratum is taken to hold beside those seen, for the interval (Kerman, 2011)."""
+"""Images of each kind that a stratum is taken to hold besides those seen, for the interval (Kerman, 2011)."""
 
 
 class Sample(NamedTuple):
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 def by_class(strata: list[Sample], num_classes: int) -> dict:
     """Returns recall and precision of each class in the pool, and balanced accuracy, as `estimates.by_class` does.
 
-    A mean weighs each image by the images of its stratum that it stands for. Its interval of 95 % is that of draws from
+    A mean weighs each image by the images of its stratum that it stands for. Its 95 % interval is that of draws from
     the Dirichlet posterior of each stratum, so that a stratum in which no image of a class was seen may still hold
     some. `confusion` counts the labelled images, whatever they stand for.
 

@@ -14,12 +14,12 @@ from latent_al.types import BadInput
 IMAGES = ("latent_al_id", "id", "file_name", "filename", "file", "image", "path")
 """Columns that may name the image."""
 COUNT = "id"
-"""The one of them in which Label Studio, and many tables, count rows."""
+"""The one of these in which Label Studio, and many tables, count rows."""
 LABELS = ("label", "choice", "class")
 CONTROL = "choice"
 """The name of the control in our labelling configuration."""
 GROUND_TRUTH = "ground truth"
-"""The annotator of what is marked so, whose answers win."""
+"""The annotator of answers that are marked as ground truth, which win."""
 FORMS = (
     "a CSV, JSON lines or a JSON list with latent_al_id, id or file_name, and label, choice or class; an export of "
     "Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
@@ -27,7 +27,7 @@ FORMS = (
 
 
 class Said(NamedTuple):
-    """The content of one row as it stands in the file: `label` is "" where unanswered, None of a skip.
+    """The content of one row as it stands in the file: `label` is "" where unanswered, None for a skip.
 
     lead_time: seconds that the annotator took, as Label Studio measures them; empty where the file has none.
     """
@@ -51,7 +51,7 @@ class _Cells(NamedTuple):
 
 
 def read_rows(path: Path, encoding: str) -> Rows:
-    """Returns the rows of a file; `encoding` is of text that is neither UTF-8 nor UTF-16.
+    """Returns the rows of a file; `encoding` is that of text that is neither UTF-8 nor UTF-16.
 
     Raises:
         BadInput: the file has no form that is read, or is broken.
@@ -99,7 +99,7 @@ def _decode(content, wide, encoding):
 
 def _from_csv(text):
     lines = text.splitlines(keepends=True)
-    # Of a spreadsheet, which may say by which mark cells are separated.
+    # Lines of a spreadsheet, which may say by which mark cells are separated.
     num_skipped = next((place for place, line in enumerate(lines) if not _is_preamble(line)), 0)
     text = "".join(lines[num_skipped:])
     delimiter = next((mark for mark in ",;\t|" if _is_header(_header(text, mark))), None)
@@ -175,7 +175,7 @@ def _from_json(text):
 def _load(text):
     try:
         tree = json.loads(text)
-        # JSON lines of one line.
+        # JSON lines with a single line.
         return [tree] if isinstance(tree, dict) and not set(IMAGES).isdisjoint(tree) else tree
     except ValueError:
         # Not by `splitlines`: text in JSON may hold other separators, such as U+2028.
@@ -212,7 +212,7 @@ def _of_annotation(annotation):
 
 
 def _choices(results):
-    """Returns what was chosen in our control; other controls beside it, such as a comment, say nothing of the class."""
+    """Returns what was chosen in our control; other controls, such as a comment, say nothing about the class."""
     described = [result if isinstance(result, dict) else {} for result in results]
     ours = [result for result in described if (result.get("from_name"), result.get("type")) == (CONTROL, "choices")]
     if described and not ours:
@@ -268,7 +268,7 @@ def _single(choices):
 
 
 def _to_text(value):
-    """Returns a time as text, or a person, whom Label Studio tells by a number, by a name or by several things."""
+    """Returns a time as text, or a person, whom Label Studio gives as a number, as a name or as several things."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
     return "" if value is None else str(value).strip()

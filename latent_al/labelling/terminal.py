@@ -29,21 +29,21 @@ def size(num_bytes: int) -> str:
 
 
 def to_scan(expected: scan.Forecast) -> str:
-    """Tells how long reading the new files will take, and the disk space that it needs."""
+    """Says how long reading the new files will take, and the disk space that it needs."""
     num = expected.num_images
     disk = size(expected.disk_bytes)
     return f"To read: {num:,} file{'s' * (num != 1)}, {duration(expected.seconds)}, {disk} of disk."
 
 
 def forecast(expected: Forecast) -> str:
-    """Tells how long the encoder will take, and the memory that it needs."""
+    """Says how long the encoder will take, and the memory that it needs."""
     training = f"train the encoder: {duration(expected.training)}; to " if expected.training else ""
     memory = size(expected.memory)
     return f"To {training}encode: {duration(expected.encoding)}; memory: {memory} beside the program's own."
 
 
 def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> list[str]:
-    """Tells what the label files brought, and how many images are labelled, open, tied and skipped by now.
+    """Says what the label files brought, and how many images are labelled, open, tied and skipped by now.
 
     `is_fixed`: whether the classes are those of the config.
     """
@@ -64,7 +64,7 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
 
 
 def near_duplicates(workdir: Path, near: NearDuplicates, *, is_once: bool) -> str:
-    """Tells how many images are nearly the same as another one, and what can be done, or is done, about it."""
+    """Says how many images are nearly the same as another one, and what can be done, or is done, about it."""
     num, num_groups = len(near.rows), len(np.unique(near.groups))
     what = f"{num:,} {'image is' if num == 1 else 'images are'} nearly the same as {num_groups:,} others"
     cure = "asked once, with one label" if is_once else "--config.label_near_duplicates_once=True labels them once"
@@ -72,13 +72,13 @@ def near_duplicates(workdir: Path, near: NearDuplicates, *, is_once: bool) -> st
 
 
 def waiting(state: State, taken: Taken) -> str:
-    """Tells why no new round is asked."""
+    """Says why no new round is asked."""
     what = "Only corrections" if taken.num_new else "No new labels"
     return f"{what} since round {len(state.past) - 1:03d}."
 
 
 def report(record: dict, folder: Path) -> str:
-    """Tells what the round asks, how good its predictions are, and where it is."""
+    """Says what the round asks, how good its predictions are, and where it is."""
     lines = [f"\nRound {record['round']:03d}: {len(record['queries'])} images to label in {folder}"]
     if record["audit"]:
         lines[0] += f", and {len(record['audit'])} for the audit slice, which is never trained on"
@@ -93,7 +93,7 @@ def report(record: dict, folder: Path) -> str:
 
 
 def next_steps(workdir: Path, state: State) -> str:
-    """Tells how to answer what is open."""
+    """Says how to answer what is open."""
     asked_in = {image: record["round"] for record in state.past for image in (*record["queries"], *record["audit"])}
     ids = state.table.id[state.masks.open | state.masks.tied]
     numbers = sorted({f"{asked_in[image]:03d}" for image in ids if image in asked_in})
