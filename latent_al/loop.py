@@ -37,8 +37,8 @@ def make_problem(
     Args:
         encoded: the training set in latent space.
         labels: of the whole training set; the loop shows a strategy only those of queried rows.
-        strategy: of the rounds.
-        initial: of the initial labelled set.
+        strategy: the strategy of the rounds.
+        initial: the strategy of the initial labelled set.
         inputs: what the learner reads; by default the latents.
 
     Raises:
@@ -72,7 +72,7 @@ def init(
         key: consumed by the query.
         problem: with what both strategies prepared.
         learner: the state has room for its params; None where there are no labels to fit to.
-        strategy: of the rounds.
+        strategy: the strategy of the rounds.
         initial: selects from a pool with nothing taken and no predictions.
         num_initial: size of the initial labelled set.
         capacity: rows queried in total.
@@ -232,8 +232,8 @@ def check_shapes(
     Args:
         problem: arrays, or their `jax.ShapeDtypeStruct`; what the strategies prepare is evaluated too.
         learner: None where there are no labels: then only the initial query is checked.
-        strategy: of the rounds.
-        initial: of the initial labelled set.
+        strategy: the strategy of the rounds.
+        initial: the strategy of the initial labelled set.
         num_initial: size of the initial labelled set.
         query_size: rows per round.
         capacity: rows queried in total; None for those of one round.

@@ -25,8 +25,8 @@ def rotated(
     Args:
         source: the images, upright, with class labels or none.
         share_near: share of the training images that are turned only a little, in [0, 1].
-        spread: standard deviation of these little turns in degrees, 0 or more.
-        seed: of the angles. Those of one split do not depend on the sizes of the others.
+        spread: standard deviation of these small turns in degrees, 0 or more.
+        seed: random seed of the angles. Those of one split do not depend on the sizes of the others.
         test_poses: `uniform` over the circle, or drawn like those of the `pool`, the training images.
 
     Raises:

@@ -50,7 +50,7 @@ def image_folder(
         channels: 1 for grey, 3 for colour.
         num_validation: rows held out for validation; 0 where the folder has its own validation split.
         num_test: rows held out for test; 0 where the folder has its own test split.
-        skip_broken: leave unreadable images and links out with a warning instead of refusing.
+        skip_broken: whether to leave out unreadable images and links with a warning instead of refusing them.
         depth: bits of levels in files that have more than eight; by default as many as the highest of all files takes.
         max_megapixels: the largest image that is read, in millions of pixels; by default 89.
 

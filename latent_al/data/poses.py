@@ -41,13 +41,13 @@ def poses(
     one most; test images are drawn in the same way, or like the training images. Ids are `poses/ROW at 12.3 degrees`.
 
     Args:
-        num_train: 1 or more.
-        num_validation: 0 or more.
-        num_test: 0 or more.
-        side: pixels, 8 or more.
+        num_train: number of training images, 1 or more.
+        num_validation: number of validation images, 0 or more.
+        num_test: number of test images, 0 or more.
+        side: side of the images in pixels, 8 or more.
         share_near: share of the training images that are near 0 degrees, in [0, 1].
         spread: standard deviation of the angles near 0 in degrees, 0 or more.
-        seed: of all that is random. One split does not depend on the sizes of the others.
+        seed: seed of all that is random. One split does not depend on the sizes of the others.
         test_poses: `uniform` over the circle, or drawn like those of the `pool`, the training images.
 
     Raises:

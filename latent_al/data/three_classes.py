@@ -20,7 +20,7 @@ def three_classes(*, sizes: Sequence[int], seed: int) -> Data:
 
     Args:
         sizes: points of each class, three numbers of 1 or more.
-        seed: of the points.
+        seed: random seed of the points.
 
     Raises:
         BadInput: other than three sizes, or one below 1.

@@ -25,10 +25,10 @@ def perturbed_pairs(
 
     Args:
         source: the images, with class labels.
-        num_copies: in each pair of classes; 0 or more.
-        max_angle: degrees in [0, 180].
-        max_shift: pixels, 0 or more and below both image sides.
-        seed: of the choice of images, the angles and the distances.
+        num_copies: copies in each pair of classes, 0 or more.
+        max_angle: largest angle, degrees in [0, 180].
+        max_shift: largest shift in pixels, 0 or more and below both image sides.
+        seed: random seed of the choice of images, the angles and the distances.
 
     Raises:
         BadInput: no class labels, a number outside its range, an even class of fewer than `num_copies` images or an
@@ -59,8 +59,8 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
 
     Args:
         source: the images, with class labels.
-        weights: one per class, positive; only their ratios matter.
-        seed: of the choice of rows.
+        weights: relative sizes of the classes, one per class, positive; only their ratios matter.
+        seed: random seed of the choice of rows.
 
     Raises:
         BadInput: no class labels, not as many weights as classes, a weight that is zero, negative or not finite, or so
@@ -88,8 +88,8 @@ def long_tail(*, source: Data, ratio: float | int, seed: int) -> Data:
 
     Args:
         source: the images, with class labels.
-        ratio: 1 or more and finite; 1 makes all classes equal.
-        seed: of the choice of rows.
+        ratio: size of the first class over that of the last, 1 or more and finite; 1 makes all classes equal.
+        seed: random seed of the choice of rows.
 
     Raises:
         BadInput: no class labels, a ratio outside its range, or so large that a class would keep no row.

@@ -50,7 +50,7 @@ def trained(
         learning_rate: step size of the auto-encoder's optimizer.
         epochs: passes over the training images.
         batch_size: images per step.
-        seed: of the initial weights, the order and the noise.
+        seed: random seed of the initial weights, the order and the noise.
         sizes: settings of the factory.
 
     Raises:

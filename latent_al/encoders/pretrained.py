@@ -70,10 +70,10 @@ def onnx(
         normalize: whether latents are scaled to length 1.
         latent_dim: number of principal components, of the first pool, to keep; by default latents are left as they are.
         batch_size: images that the network takes at a time, unless it has a fixed number of its own.
-        size: of resized images, (height, width) or the shorter side; by default that in the file.
+        size: size of resized images, (height, width) or the shorter side; by default that in the file.
         crop: side of the central square that is kept; by default that in the file.
-        mean: of red, green and blue, to subtract; by default those in the file.
-        std: of red, green and blue, to divide by; by default those in the file.
+        mean: values to subtract from red, green and blue; by default those in the file.
+        std: values to divide red, green and blue by; by default those in the file.
         resample: bicubic, bilinear, lanczos or another resampling of Pillow; by default that in the file.
 
     Raises:

@@ -129,7 +129,7 @@ def advise(latents: Float[np.ndarray, "n d"], picked: Float[np.ndarray, "m d"], 
         latents: of the images that may be asked about.
         picked: of those that are asked about.
         num_near: near-duplicates among all images.
-        seed: of the samples.
+        seed: random seed of the samples.
     """
     if len(latents) < FEWEST or not len(picked):
         return f"Without a label {len(latents)} images say nothing of a first batch: that takes {FEWEST}."

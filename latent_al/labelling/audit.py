@@ -89,7 +89,7 @@ def enlarge(workdir: Path, table: pd.DataFrame, wanted: Mapping[str, int], seed:
         workdir: of the job.
         table: of the scan.
         wanted: class -> images of the slice that its stratum is to hold; a stratum that holds as many stays as it is.
-        seed: of the slice.
+        seed: random seed of the slice.
 
     Raises:
         BadInput: no slice, a number below 1; no round has predictions yet, or none of this class; the tables cannot be

@@ -168,7 +168,7 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
 
     Args:
         workdir: of the job.
-        wanted: from names to what they are to be called; the name of another class merges the two.
+        wanted: new names by present ones; the name of another class merges the two.
         counts: images of each class by now; 0 for a name that answers have, but no image.
 
     Raises:

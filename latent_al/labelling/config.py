@@ -43,9 +43,9 @@ class LabellingJob(Settings):
     data: Folder
     """The images."""
     num_initial: Count
-    """Images asked about before there is a classifier."""
+    """Images asked for before there is a classifier."""
     query_size: Count
-    """Images asked about in a round."""
+    """Images asked for in a round."""
     encoder: Encoder
     """Maps images to latents."""
     classifier: Classifier
@@ -59,11 +59,11 @@ class LabellingJob(Settings):
     audit: CountOrZero
     """Images drawn at random that are labelled only to measure accuracy."""
     audit_by_class: Mapping[str, Int] = Field(default_factory=dict)
-    """Images that the audit slice is to hold of those predicted as a class, once there are predictions."""
+    """Images predicted as each class that the audit slice is to hold, once there are predictions."""
     classes: tuple[str, ...] = ()
-    """The labels that may come; by default any."""
+    """The labels that are allowed; by default any."""
     rename: Mapping[str, str] = Field(default_factory=dict)
-    """From names of classes to what they are to be called; the name of another class merges the two."""
+    """New names of classes by their present names; the name of another class merges the two."""
     encoding: str = "utf-8"
     """Encoding of label files that are neither UTF-8 nor UTF-16, such as cp1252."""
     target: Target | None = None

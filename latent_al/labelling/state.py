@@ -86,10 +86,10 @@ def take_labels(
         workdir: of the job.
         scan: of the folder.
         classes: the names that labels may have; empty where any may come.
-        rename: from names of classes to what they are to be called.
+        rename: new names of classes by their present names.
         root_name: of the folder of the images.
         encoding: of label files that are neither UTF-8 nor UTF-16.
-        seed: of the audit slice.
+        seed: random seed of the audit slice.
 
     Raises:
         BadInput: a log or a round that cannot be read.

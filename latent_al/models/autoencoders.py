@@ -98,11 +98,11 @@ class LevelAutoEncoder(nn.Module):
     representation layer. The decoder mirrors it, with 2x2 transposed convolutions in place of the pooling.
 
     Attributes:
-        filters: of each level's convolutions.
+        filters: number of filters in each level's convolutions.
         depth: convolutions per level.
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training.
-        activation: of the representation, a name from `ACTIVATIONS`.
+        activation: activation of the representation, a name from `ACTIVATIONS`.
         latent_dim: dimensions of the latent space.
         variational: whether the encoder gives a spread and the decoder sees a sample.
         image_shape: (h, w, c), sides that halve evenly between levels.
@@ -282,7 +282,7 @@ def conv_vae_latens(*, kl_weight: float = 1.0, **sizes: Any) -> AutoEncoder:
     Args:
         kl_weight: weight of the divergence to the prior; 1 for the bound. About 1/64 in the published experiments,
             which sum the reconstruction over a batch of 64 and average the divergence.
-        sizes: of `levels`.
+        sizes: settings of `levels`.
 
     Raises:
         BadInput: a kl_weight that is negative or not finite, what `levels` refuses.
@@ -296,9 +296,9 @@ def tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoEncod
     """Returns `conv_ae`, "t-SNE style": its loss adds the t-SNE divergence from a batch's pixels to its latents.
 
     Args:
-        perplexity: of the pixels' joint probabilities, 30 there; below the images of a batch.
-        tsne_weight: of the divergence, 1e4 there.
-        sizes: of `levels`.
+        perplexity: perplexity of the pixels' joint probabilities, 30 as published; below the images in a batch.
+        tsne_weight: weight of the divergence, 1e4 as published.
+        sizes: settings of `levels`.
 
     Raises:
         BadInput: a perplexity below 1, a negative weight, what `levels` refuses.
@@ -311,9 +311,9 @@ def vae_tsne_ae(*, perplexity: float, tsne_weight: float, **sizes: Any) -> AutoE
     """Returns `conv_vae_latens` with the divergence of `tsne_ae`, taken between the pixels and the means.
 
     Args:
-        perplexity: of the pixels' joint probabilities, 30 there; below the images of a batch.
-        tsne_weight: of the divergence, 1e4 there.
-        sizes: of `levels`.
+        perplexity: perplexity of the pixels' joint probabilities, 30 as published; below the images in a batch.
+        tsne_weight: weight of the divergence, 1e4 as published.
+        sizes: settings of `levels`.
 
     Raises:
         BadInput: a perplexity below 1, a negative weight, what `levels` refuses.
@@ -341,11 +341,11 @@ def levels(
     Args:
         name: for error messages.
         image_shape: (h, w, c), sides that halve evenly between levels.
-        filters: of each level's convolutions.
+        filters: number of filters in each level's convolutions.
         depth: convolutions per level.
         hidden: units of the encoder's dense layers.
         dropout: share of units dropped between the encoder's levels in training, in [0, 0.99].
-        activation: of the representation: `linear`, or `clipped` to [0, 1].
+        activation: activation of the representation: `linear`, or `clipped` to [0, 1].
         latent_dim: dimensions of the latent space.
         variational: whether the encoder gives a spread.
 

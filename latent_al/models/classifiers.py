@@ -52,10 +52,10 @@ class CNN(nn.Module):
     """Levels of 3x3 ReLU convolutions with max-pooling and dropout between them, a dense ReLU layer, then outputs.
 
     Attributes:
-        filters: of each level's convolutions.
+        filters: number of filters in each level's convolutions.
         depth: convolutions per level.
-        units: of the dense layer.
-        num_outputs: of the last layer.
+        units: number of units in the dense layer.
+        num_outputs: number of outputs of the last layer.
     """
 
     filters: Sequence[int]
@@ -169,11 +169,11 @@ def convolutional(
     Args:
         task: what is learned.
         image_shape: (h, w, c), sides that halve evenly between levels.
-        filters: of each level's convolutions.
+        filters: number of filters in each level's convolutions.
         depth: convolutions per level.
-        units: of the dense layer.
+        units: number of units in the dense layer.
         dropout: share of units dropped between levels in training, in [0, 0.99].
-        learning_rate: of Adadelta.
+        learning_rate: learning rate of Adadelta.
         num_steps: training steps, a multiple of 10.
         batch_size: images per step.
 
@@ -229,7 +229,7 @@ CLASSIFIERS = {
 REGRESSORS = {"angle_cnn": angle_cnn, "angle_mlp": angle_mlp}
 """Regressors of angles by name, each a factory that returns a `Learner`."""
 ON_IMAGES = ("angle_cnn", "cnn", "resnet18")
-"""Those that also take `image_shape`."""
+"""Names of those that also take `image_shape`."""
 
 
 def build_learner(spec: Spec, *, num_classes: int | None, image_shape: tuple[int, int, int] | None = None) -> Learner:

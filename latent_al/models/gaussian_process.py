@@ -56,7 +56,7 @@ def gaussian_process(*, num_classes: int, num_features: int = 512) -> Learner:
 
     Args:
         num_classes: two or more.
-        num_features: of the approximation, one or more; more come closer to the kernel.
+        num_features: number of random features, one or more; more come closer to the kernel.
 
     Raises:
         BadInput: num_features is below 1.

@@ -57,7 +57,7 @@ def label_spreading(
 
     Args:
         num_classes: two or more.
-        num_anchors: of the graph; a smaller pool has an anchor for each row.
+        num_anchors: number of anchors in the graph; a smaller pool has an anchor for each row.
         num_neighbours: anchors that a row is linked to, from 1 to num_anchors.
         alpha: share that a row takes from similar rows, in (0, 1); the rest is its label.
 

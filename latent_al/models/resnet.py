@@ -73,7 +73,7 @@ class ResNet18(nn.Module):
 
     Attributes:
         width: channels of the first stage; 2, 4 and 8 times as many in the others.
-        num_outputs: of the last layer.
+        num_outputs: number of outputs of the last layer.
     """
 
     width: int
@@ -191,7 +191,7 @@ def resnet18(
         image_shape: (h, w, c), sides that are multiples of 8.
         width: channels of the first stage; 64 as published.
         dropout: share of the features dropped before the last layer in training, in [0, 0.99].
-        learning_rate: of the first step.
+        learning_rate: learning rate of the first step.
         weight_decay: added to each gradient, times the weight; 0 or more.
         epochs: passes over the labelled rows.
         batch_size: images per step; where there are fewer, some are repeated.

@@ -22,7 +22,7 @@ class Task(NamedTuple):
     """A prediction task.
 
     Attributes:
-        num_outputs: of the network's last layer.
+        num_outputs: number of outputs of the network's last layer.
         loss: (outputs [b num_outputs], labels [b]) -> [b].
         read: outputs -> predictions, for `Learner.predict`.
         score: as in `Learner`.

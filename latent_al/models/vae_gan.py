@@ -89,7 +89,7 @@ class VAEGAN(nn.Module):
     """The three networks of a VAE/GAN, whose params are `encoder`, `decoder` and `discriminator`.
 
     Attributes:
-        filters: of each level's convolutions.
+        filters: number of filters in each level's convolutions.
         hidden: units of the dense layer in each network.
         latent_dim: dimensions of the latent space.
         image_shape: (h, w, c), sides that halve evenly at each level.
@@ -151,8 +151,9 @@ def vae_gan(
 
     Args:
         image_shape: (h, w, c), sides that halve evenly at each level.
-        filters: of each level's convolutions. L_llike is a sum over the features, the last level's units: with tens of
-            them L_prior wins and the latents carry no information; with hundreds to thousands they do.
+        filters: number of filters in each level's convolutions. L_llike is a sum over the features, the last level's
+            units: with tens of them L_prior wins and the latents carry no information; with hundreds to thousands they
+            do.
         hidden: units of the dense layer in each network.
         latent_dim: dimensions of the latent space.
         gamma: weight of L_llike, a sum over features, against the GAN loss of the decoder: larger is truer, smaller is

@@ -82,8 +82,8 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
     Args:
         arms: names of arms.
         num_rows: training images, drawn at random; those that are queried are left out.
-        targets: of importance, as in the strategy `ibal`.
-        centred: of importance, as in the strategy `ibal`.
+        targets: as in the strategy `ibal`.
+        centred: as in the strategy `ibal`.
 
     Raises:
         BadInput: num_rows below 1, or unknown targets.
@@ -274,8 +274,8 @@ def decoded_queries(*, arms: Sequence[str], num_initial: int, threshold: float =
     Args:
         arms: names of arms whose encoder has a decoder and whose classifier reads latents.
         num_initial: number of queries left out at the beginning, those of the initial labelled set.
-        threshold: of the judge's largest probability, in (0, 1).
-        epochs: of the judge's training.
+        threshold: threshold of the judge's largest probability, in (0, 1).
+        epochs: epochs of the judge's training.
 
     Raises:
         BadInput: a setting outside its range.

@@ -17,7 +17,7 @@ def ward(*, num_clusters: int) -> Callable:
     Where points coincide there may be fewer clusters. It takes ten seconds for 50,000 points in the plane.
 
     Args:
-        num_clusters: 1 or more, at most the number of points.
+        num_clusters: number of clusters, 1 or more, at most that of the points.
     """
     _check(num_clusters)
     require("ward", "experiments", "fastcluster", "scipy")
@@ -28,7 +28,7 @@ def kmeans(*, num_clusters: int, iterations: int, seed: int) -> Callable:
     """Clusters by k-means from a k-means++ start.
 
     Args:
-        num_clusters: 1 or more, at most the number of points.
+        num_clusters: number of clusters, 1 or more, at most that of the points.
         iterations: maximum number of iterations.
         seed: of the start.
     """
@@ -40,7 +40,7 @@ def gaussian_mixture(*, num_clusters: int, seed: int) -> Callable:
     """Clusters by scikit-learn's Gaussian mixture with full covariances.
 
     Args:
-        num_clusters: 1 or more, at most the number of points.
+        num_clusters: number of clusters, 1 or more, at most that of the points.
         seed: of the start.
     """
     _check(num_clusters)

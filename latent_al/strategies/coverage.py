@@ -58,10 +58,10 @@ def prob_cover(*, num_clusters: int, share: float, iterations: int, seed: int, n
     Source: Yehuda, Dekel, Hacohen and Weinshall (2022). Takes two passes over all pairs of rows; O(n d) memory.
 
     Args:
-        num_clusters: of k-means, the number of classes in the source.
+        num_clusters: number of k-means clusters; the number of classes in the source.
         share: share of the balls that are pure, in (0, 1], 0.95 in the source.
         iterations: maximum number of k-means iterations.
-        seed: of the start of k-means.
+        seed: random seed of the start of k-means.
         normalize: whether latents are scaled to unit length, as in the source.
 
     Raises:

@@ -32,7 +32,7 @@ def greedy_diverse(
     which already lies in [0, 1]. A round takes O(n c + b n d) time for a batch of b, and O(n) memory.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         representativeness: a spec from the table, or None where beta is 0.
         alpha: weight of uncertainty.
         beta: weight of representativeness; alpha + beta is at most 1.

@@ -48,7 +48,7 @@ def uncertain_farthest_first(*, measure: str, share: float, space: str) -> Strat
     A round takes O(n c) and at most O((m + b) n d) time for a batch of b and m labels, and O(n) memory.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         share: share of the pool, in (0, 1]; at least as many rows as the batch.
         space: `latents`, or `features` of the classifier.
 

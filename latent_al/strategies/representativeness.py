@@ -47,8 +47,8 @@ def euclidean_density_estimate(*, seed: int, fraction: float, unit_cube: bool = 
     """Estimates `euclidean_density` from a random share of the rows.
 
     Args:
-        seed: of the share.
-        fraction: of the rows, in (0, 1].
+        seed: random seed of the share.
+        fraction: fraction of the rows, in (0, 1].
         unit_cube: whether coordinates are in [0, 1], as pixels are.
     """
     key = jax.random.key(seed)
@@ -122,7 +122,7 @@ def informativeness(*, measure: str, representativeness: Spec, gamma: Scalar, pi
     Euclidean density, which takes O(n^2 d).
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         representativeness: a spec from the table; each row is compared with the whole training set.
         gamma: weight of uncertainty, in [0, 1].
         pick: `top_k` or `random_partitions`.
@@ -149,7 +149,7 @@ def information_density(*, measure: str, representativeness: Spec, beta: Scalar,
     Time and memory are those of `informativeness`, which adds the two.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         representativeness: a spec from the table; each row is compared with the whole training set.
         beta: weight of representativeness, 0 or more; 0 leaves it out.
         pick: `top_k` or `random_partitions`.

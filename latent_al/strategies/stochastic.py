@@ -16,7 +16,7 @@ def power(*, measure: str, beta: Scalar) -> Strategy:
     where sure rows should not be labelled: those with an uncertainty of 0 are drawn last.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         beta: 0 or more; 1 in the source, 0 draws uniformly, and larger values keep closer to the least sure rows.
 
     Raises:
@@ -32,7 +32,7 @@ def softmax(*, measure: str, beta: Scalar) -> Strategy:
     with a beta of 1 the least sure row is at most e times as likely as the surest.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         beta: 0 or more; 1 in the source, 0 draws uniformly, and larger values keep closer to the least sure rows.
 
     Raises:

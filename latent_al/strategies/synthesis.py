@@ -43,8 +43,8 @@ def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
     images.
 
     Args:
-        radius: within which the nearest training image answers, above 0; at 1 it is the distance within which 95 % of
-            training images have another one.
+        radius: distance within which the nearest training image answers, above 0; at 1 it is the distance within which
+            95 % of training images have another one.
 
     Raises:
         BadInput: a radius that is not above 0.
@@ -85,10 +85,10 @@ def synthesiser(
     with their gradients.
 
     Args:
-        measure: of uncertainty: `least_confident`, `margin` or `entropy`.
+        measure: the uncertainty measure: `least_confident`, `margin` or `entropy`.
         prior_weight: weight of the prior's log density, against an uncertainty in [0, 1]; 0 or more.
         num_restarts: ascents for each query.
-        num_steps: of each ascent.
+        num_steps: steps of each ascent.
         step_size: length of the first step, in latent space; steps shrink linearly to nothing.
 
     Raises:
@@ -134,7 +134,7 @@ def ascend(
     saturates. A point whose gradient is zero or not finite stays. So a point moves at most step_size * (T + 1) / 2.
 
     Args:
-        score: of each point by itself, with a gradient.
+        score: scores each point by itself, with a gradient.
         starts: points to begin at.
         num_steps: T, of each ascent.
         step_size: length of the first step.
@@ -164,9 +164,9 @@ def best_of_restarts(
     """Returns for each query the best of the points where `ascend` ends; ties go to the first restart.
 
     Args:
-        score: of each point by itself, with a gradient.
-        starts: of each restart and query.
-        num_steps: of each ascent.
+        score: scores each point by itself, with a gradient.
+        starts: the start of each restart and query.
+        num_steps: steps of each ascent.
         step_size: length of the first step.
     """
     restarts, num, width = starts.shape
