@@ -71,9 +71,10 @@ def batch_bald(*, num_draws: int, num_samples: int) -> Strategy:
 
     Unlike `bald` it does not query rows that are redundant. Source: Kirsch, van Amersfoort and Gal, BatchBALD (2019).
 
-    A batch of b of n rows of c classes takes O(b n c num_draws num_samples) time, and memory for two copies of the
-    num_draws predictions, each n c numbers; the arm's `subsample` lowers both. No batch has more information than
-    log(num_draws), so a batch of many rows needs many predictions.
+    A batch of b of n rows of c classes takes O(b n c num_draws^2) time, and for each row measured O(c num_draws
+    num_samples), often for one row in a hundred. Memory for two copies of the num_draws predictions, each n c numbers;
+    the arm's `subsample` lowers both. No batch has more information than log(num_draws), so a batch of many rows needs
+    many predictions.
 
     Args:
         num_draws: MC-dropout predictions, 2 or more.
