@@ -235,8 +235,8 @@ def _row_of_largest(bounds, blocked, measure, num):
 
     Rows that are not finite come last, and n stands for a row where all are blocked.
     """
-    is_measured = blocked | jnp.isnan(bounds)
-    upper = jnp.where(blocked, -jnp.inf, jnp.where(jnp.isnan(bounds), -1, bounds))
+    is_measured = blocked | ~jnp.isfinite(bounds)
+    upper = jnp.where(blocked, -jnp.inf, jnp.where(is_measured, -1, bounds))
 
     def search(upper, is_measured):
         return _Search(upper, is_measured, largest(upper, min(num, len(upper)))[1])
