@@ -2,6 +2,9 @@
 
     python launch.py --config=configs/cifar10_vae.py --config.data.root=DIR    # DIR/train/CLASS/* and DIR/test/CLASS/*
 
+    full   10 seeds
+    smoke  the tiny size that tests launch
+
 Any folder of small images with even sides will do. It uses the convolutional VAE with 50 dimensions and the MLP of
 Tonnaer (2017), and 1,000 labels.
 """
