@@ -54,7 +54,7 @@ ENCODERS = flags.DEFINE_string(
 )
 CLUSTER = flags.DEFINE_bool("cluster", False, "Join the processes that SLURM, Kubernetes or Cloud TPU has started.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Elsewhere: HOST:PORT at which process 0 listens to the others.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that run the experiment together.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run the experiment together.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 JOIN_SECONDS = flags.DEFINE_integer("join_seconds", 300, "How long to wait for the other processes.", lower_bound=1)
 
@@ -90,7 +90,7 @@ def main(overrides, argv):
 def folder(path, flag):
     path = str(expand(path, flag))
     if Path(path).is_file():
-        raise BadInput(f"{flag}={path} is a file; give a folder, which is made where there is none.")
+        raise BadInput(f"{flag}={path} is a file; give a folder, which is created if it does not exist.")
     return path
 
 

@@ -171,7 +171,7 @@ def test_values_that_cannot_be(path, value, message, tmp_path):
         ("seed", ..., "config.seed: missing; expected an int"),
         ("encoder.image_shape", (8, 8, 1), "config.encoder.image_shape: unknown; known: batch_size"),
         ("encoder", dict(name="precomputed", index="x"), "config.encoder.latents: missing; expected a str: the file"),
-        ("encoder", dict(name="precomputed", latents="x"), "x is without an index, but the images are a pool"),
+        ("encoder", dict(name="precomputed", latents="x"), "x has no index, but the images are a pool"),
         ("encoder", dict(name="identity"), "config.encoder.name:"),
         (
             "classifier",

@@ -259,7 +259,7 @@ class TestNpz:
             (dict(y_train=np.arange(20) - 1), "label -1 of row 0 is outside"),
             (
                 dict(y_train=np.full(20, "cat")),
-                "labels have type <U3; expected one an image, whole numbers .* or floats",
+                "labels have type <U3; expected one per image, whole numbers .* or floats",
             ),
             (dict(y_train=np.linspace(0, 1, 20)), "train labels are floats, that is angles, but there are 4 classes"),
             (dict(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "1 class; a classifier needs 2"),
@@ -274,7 +274,7 @@ class TestNpz:
             (dict(x_train=np.zeros((20, 30), np.uint8)), r"shape \(20, 30\); expected \[n h w\]"),
             (
                 dict(x_test=np.zeros((10, 6, 6), np.uint8)),
-                r"test images are \(6, 6, 1\) but training images \(5, 6, 1\)",
+                r"test images are \(6, 6, 1\) but training images are \(5, 6, 1\)",
             ),
         ],
     )
@@ -295,7 +295,7 @@ class TestNpz:
             expected = (arrays["x_train"] / np.float32(511))[..., None]
             np.testing.assert_array_equal(np.asarray(data.train.images), expected)
             assert np.asarray(data.test.images).max() == np.float32(300 / 511)
-            assert capsys.readouterr().out == "Depth: levels are read as 9 bits, which config.data.depth overrules.\n"
+            assert capsys.readouterr().out == "Depth: levels are read as 9 bits, which config.data.depth overrides.\n"
         data = load(dict(name="npz", root=str(tmp_path), num_validation=0, depth=8))
         np.testing.assert_array_equal(np.asarray(data.train.images), (arrays["x_train"] / np.float32(255))[..., None])
         assert np.asarray(data.test.images).max() == 1
@@ -385,7 +385,7 @@ class TestImageFolder:
     def test_an_image_of_another_size_is_compared_with_one_that_was_read(self, root):
         (root / "cat" / "a broken.png").write_bytes(b"")
         Image.new("RGB", (9, 9)).save(root / "dog" / "other.png")
-        with pytest.raises(BadInput, match=r"other.png is \(9, 9\) pixels but .*a bmp.bmp \(4, 6\);"):
+        with pytest.raises(BadInput, match=r"other.png is \(9, 9\) pixels but .*a bmp.bmp is \(4, 6\);"):
             self.load(root, skip_broken=True)
 
     def test_a_test_set_is_refused_before_images_are_read(self, root):
@@ -496,14 +496,14 @@ class TestImageFolder:
 
     def test_images_beside_class_folders(self, root):
         Image.new("RGB", (6, 4)).save(root / "stray.png")
-        with pytest.raises(BadInput, match="stray.png lies beside class folders"):
+        with pytest.raises(BadInput, match="stray.png lies next to class folders"):
             self.load(root)
         for name in ("cat", "dog"):
             (root / "train").mkdir(exist_ok=True)
             (root / name).rename(root / "train" / name)
         (root / "test").mkdir()
         (root / "stray.png").rename(root / "test/stray.png")
-        with pytest.raises(BadInput, match="test/stray.png lies beside .* or in a split without them; .* away"):
+        with pytest.raises(BadInput, match="test/stray.png lies next to .* or in a split without them; .* away"):
             self.load(root)
 
     def test_a_class_without_training_images_is_named(self, root):

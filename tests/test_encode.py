@@ -209,7 +209,7 @@ def test_broken_latents_are_refused(broken, message, encoder, store, tmp_path):
 @pytest.mark.parametrize(
     "learning_rate, message",
     [
-        (1e30, "the training loss is nan in chunk 1 of 3, before it none; lower learning_rate"),
+        (1e30, "the training loss is nan in chunk 1 of 3, and before that none; lower learning_rate"),
         (3.0, r"the loss of the first images was [0-9.]+ before training and is [0-9.e+]+; lower learning_rate"),
     ],
 )
@@ -261,14 +261,14 @@ class TestPrecomputed:
         [
             (np.zeros((2, 2)), dict(id=TABLE.id[:2]), "1 of 3 images have no row in .*the first is 'sha256:2.png'"),
             (np.zeros((2, 2)), dict(name=["a", "b"]), "has the columns name; expected one named id or file_name"),
-            (np.zeros((2, 2)), dict(id=TABLE.id), r"e.csv has 3 rows and .*e.npy 2; give a row for each"),
-            (np.zeros((0, 2)), dict(id=[]), r"e.csv has 0 rows and .*e.npy 0; give a row for each"),
+            (np.zeros((2, 2)), dict(id=TABLE.id), r"e.csv has 3 rows and .*e.npy has 2; give a row for each"),
+            (np.zeros((0, 2)), dict(id=[]), r"e.csv has 0 rows and .*e.npy has 0; give a row for each"),
             (np.zeros(3), dict(id=TABLE.id), r"shape \(3,\); expected numbers of shape \[n d\]"),
             (np.zeros((3, 2)), dict(id=["a", "a", "b"]), "has 'a' more than once"),
             (
                 np.zeros((2, 2)),
                 dict(file_name=[TABLE.file_name[0], f"./{TABLE.file_name[0]}"]),
-                "twice, by .* keep one",
+                "twice, as .* keep one",
             ),
             (
                 np.where(np.arange(3)[:, None], np.nan, np.zeros((3, 2))),
@@ -296,12 +296,12 @@ class TestPrecomputed:
         with pytest.raises(BadInput, match=r"the index .*e.csv cannot be read"):
             encoder.shapes(as_data(store))
         without_index = build_encoder(dict(name="precomputed", latents=paths["latents"]), SHAPE)
-        with pytest.raises(BadInput, match=r"e.npy is without an index, but the images are a pool that may grow"):
+        with pytest.raises(BadInput, match=r"e.npy has no index, but the images are a pool that may grow"):
             without_index.shapes(as_data(store))
 
     def test_a_name_that_means_two_images(self, read):
         table = self.TABLE.assign(status=["present", "changed", "present"])
-        with pytest.raises(BadInput, match="image sha256:1.png has other content than it had"):
+        with pytest.raises(BadInput, match="image sha256:1.png has other content than before"):
             read(np.zeros((3, 2)), dict(file_name=table.file_name), table)
         assert read(np.ones((3, 2)), dict(id=table.id), table).latents.all()
 
@@ -322,8 +322,8 @@ class TestPrecomputed:
 def test_a_batch_of_images_that_are_compared_fits_the_training_set(make_data, store, tmp_path):
     spec = dict(name="tsne_ae", filters=(4, 4), depth=1, hidden=(8,), dropout=0.2, activation="linear", latent_dim=2)
     spec |= dict(perplexity=10.0, tsne_weight=10.0, learning_rate=1.0, epochs=3, batch_size=61, seed=0)
-    with pytest.raises(BadInput, match="a batch of 61 but there are 60 training images"):
+    with pytest.raises(BadInput, match="a batch of 61, but there are 60 training images"):
         build_encoder(spec, (4, 4, 1)).shapes(make_data())
     # The pool of a labelling job is empty when its shapes are checked first.
-    with pytest.raises(BadInput, match="a batch of 61 but there are 50 training images"):
+    with pytest.raises(BadInput, match="a batch of 61, but there are 50 training images"):
         build_encoder(spec, SHAPE).encode(as_data(store), tmp_path / "encoder")

@@ -196,7 +196,7 @@ class TestPrecomputed:
             (np.full((60, 5), "a"), "expected numbers"),
             (np.where(np.arange(60)[:, None] == 7, np.nan, np.zeros((60, 5))), "1 of 60 rows, the first is row 7"),
             (np.full((60, 5), np.inf), "NaN or infinite values in 60 of 60"),
-            (np.zeros((60, 4)), "test.npy has 5 columns but latents 4"),
+            (np.zeros((60, 4)), "test.npy has 5 columns but latents has 4"),
         ],
     )
     def test_bad_embeddings(self, save, make_data, tmp_path, train, message):

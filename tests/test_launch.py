@@ -181,7 +181,7 @@ def test_interrupt_says_how_to_resume(tmp_path):
     while process.poll() is None and not num_rounds(tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert "The same command goes on where it stopped" in process.communicate()[1]
+    assert "The same command continues where it stopped" in process.communicate()[1]
     assert process.returncode == 1
 
 
@@ -222,7 +222,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, monkeypatch, flag):
     monkeypatch.setenv("HOME", str(tmp_path))
     done = launch(SMOKE, f"{flag}=~/file")
     assert done.stderr.endswith(
-        f"{flag}={tmp_path}/file is a file; give a folder, which is made where there is none.\n"
+        f"{flag}={tmp_path}/file is a file; give a folder, which is created if it does not exist.\n"
     )
 
 

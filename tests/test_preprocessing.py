@@ -117,7 +117,7 @@ class TestPreprocessing:
     @pytest.mark.parametrize(
         ("fields", "match"),
         [
-            (dict(do_flip_channel_order=True), "has do_flip_channel_order=True, which is not known here"),
+            (dict(do_flip_channel_order=True), "has do_flip_channel_order=True, which is not supported"),
             (dict(include_top=True, rescale_offset=True), "include_top=True, rescale_offset=True"),
             (dict(size=dict(shortest_edge=8)), "images of several shapes .* set config.encoder.crop"),
             (dict(do_resize=False), "images of several shapes"),
@@ -149,7 +149,7 @@ class TestOriginals:
         (root / "01.png").write_bytes(b"broken")
         store = np.arange(2 * 4, dtype=np.uint8).reshape(2, 2, 2, 1)
         originals = Originals([None, root / "01.png"], Reading((2, 2), 1), store)
-        for row, reason in enumerate(["other content by now", "not an image"]):
+        for row, reason in enumerate(["now has other content", "not an image"]):
             original = originals.read(row)
             assert reason in original.reason
             np.testing.assert_array_equal(original.image, np.repeat(store[row], 3, axis=2))

@@ -224,8 +224,8 @@ class TestRefusals:
 
     def test_no_file_and_no_settings_are_refused_with_the_usual_ones(self, net):
         (net / "preprocessor_config.json").unlink()
-        refuse(r"has no preprocessor_config.json, so that size, resample, mean, std .* mean=\(0.485", net)
-        refuse("so that mean, std of the images are not known", net, size=8, crop=8, resample="bilinear")
+        refuse(r"has no preprocessor_config.json, so size, resample, mean, std .* mean=\(0.485", net)
+        refuse("so mean, std of the images are not known", net, size=8, crop=8, resample="bilinear")
         refuse("unknown resampling 'cubic'; known: bicubic", net, resample="cubic")
 
     def test_no_network(self, tmp_path):
@@ -235,7 +235,7 @@ class TestRefusals:
         assert "hf download Xenova/dinov2-small onnx/model.onnx" in str(error.value)
         tiny(tmp_path / "empty", name="other.bin")
         refuse(r"no pretrained network \(\*.onnx\)", tmp_path / "empty")
-        refuse(r"other.bin, which is no ONNX file. (.|\n)*optimum-cli export onnx", tmp_path / "empty/other.bin")
+        refuse(r"other.bin, which is not an ONNX file. (.|\n)*optimum-cli export onnx", tmp_path / "empty/other.bin")
 
     def test_one_of_several_is_named_or_refused(self, net, tmp_path):
         shutil.copytree(net, net / "onnx")
@@ -319,7 +319,7 @@ class TestRefusals:
         of_nodes(tmp_path, *nodes, weights=dict(zero=np.array([0]), one=np.array([1]), four=np.array(4)))
         encoder, data = build(tmp_path), data_of(np.full((3, 8, 8, 3), 255, np.uint8))
         assert encoder.shapes(data).latents.shape == (3, 4)
-        with pytest.raises(BadInput, match=r"is \(3, 7\) for 3 images, where it had 4 numbers an image before"):
+        with pytest.raises(BadInput, match=r"is \(3, 7\) for 3 images, but had 4 numbers per image before"):
             encoder.encode(data, tmp_path / "out")
 
     def test_values_that_are_not_finite(self, tmp_path):
@@ -334,7 +334,7 @@ class TestRefusals:
     def test_sizes(self, net):
         with pytest.raises(BadInput, match="batch_size 0 and latent_dim None; expected 1 or more"):
             build(net, batch_size=0)
-        refuse("latent_dim is 6, but .* gives 5 numbers an image", net, latent_dim=6)
+        refuse("latent_dim is 6, but .* gives 5 numbers per image", net, latent_dim=6)
         refuse("latent_dim is 4, but there are 3 training images", net, pictures(3), latent_dim=4)
         refuse("images have 4 channels; expected 1 or 3", net, np.zeros((3, 8, 8, 4), np.uint8))
 
@@ -442,7 +442,7 @@ class TestPools:
         before = scanned(root, tmp_path / "job")
         Image.fromarray(pictures(1, seed=99)[0]).save(root / "07.png")
         build(net).encode(scanned(root, tmp_path / "job"), tmp_path / "out")
-        said = f"1 of 21 images, the first is image {before.ids[7]}: its file has other content by now\n"
+        said = f"1 of 21 images, the first is image {before.ids[7]}: its file now has other content\n"
         assert said in capsys.readouterr().out
 
     def test_a_broken_file_of_an_experiment_is_refused_by_name(self, net, files, tmp_path):
@@ -450,7 +450,7 @@ class TestPools:
         source = dict(name="image_folder", root=str(root), size=(4, 4), channels=3)
         data = load(source | dict(num_validation=0, num_test=0, skip_broken=False))
         (root / "07.png").write_bytes(b"broken")
-        with pytest.raises(BadInput, match="07.png cannot be read any more .*; mend it, and give the same command"):
+        with pytest.raises(BadInput, match="07.png can no longer be read .*; fix it, and run the same command"):
             build(net).encode(data, tmp_path / "out")
 
 

@@ -118,7 +118,7 @@ def test_a_lost_process_ends_the_run_and_a_restart_ends_with_the_rows_of_one(tmp
     assert (status, said.count("or has lost another one")) == (1, 1) or (
         status == -signal.SIGABRT and "This most likely indicates that another task died" in said
     )
-    assert "The same commands, started anew, go on from the last whole round." in said
+    assert "The same commands, run again, continue from the last complete round." in said
     assert not (tmp_path / "two/queries.csv").exists()
     # The service of the process that has ended may hold the port for a while.
     assert same_rows_as_one(tmp_path, start_both(start, port + 1, *flags))
@@ -158,7 +158,7 @@ def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
         status, said = ends(process)
         assert status == 1
         assert "the processes differ (config.query_size: process 0 10, process 1 11; packages.optax: process 0 " in said
-        assert ", process 1 0.0.1); start all with one config" in said
+        assert ", process 1 0.0.1); start all with the same config" in said
         assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
 
@@ -166,7 +166,7 @@ def test_processes_that_differ_say_in_what(tmp_path, port, start, tiny):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--coordinator=localhost:PORT", "--process_id=1", "--num_processes=2"], "not all processes have met at"),
+        (["--coordinator=localhost:PORT", "--process_id=1", "--num_processes=2"], "not all processes have joined at"),
         (["--cluster"], "no other process was found"),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_port_in_use_is_refused(port):
     with socket.socket() as taken:
         taken.bind(("", port))
         taken.listen()
-        with pytest.raises(BadInput, match=f"port {port} cannot be had .*; give --coordinator another"):
+        with pytest.raises(BadInput, match=f"port {port} cannot be used .*; give --coordinator another"):
             join(f"localhost:{port}", 2, 0, seconds=1)
 
 

@@ -200,7 +200,7 @@ class TestDepth:
         planned = plan(str(root), workdir, size=(4, 4), channels=1)
         assert planned.remarks == [
             "Depth: 2 files hold more than 8 bits a level, up to 4,000 (b.png): read as 12 bits; 1 of them use 8 bits "
-            "at most, and come out dark; config.data.depth overrules it."
+            "at most, and come out dark; config.data.depth overrides it."
         ]
         result = scan(planned)
         assert result.table.bits.tolist() == [12, 12, 8]

@@ -156,7 +156,7 @@ def test_deep_images_are_read_with_the_bits_that_they_have(tmp_path, capsys):
     write_prepared(tmp_path, [Image.fromarray(image) for image in levels], dtype="uint16")
     data = load_tfds("scans", tmp_path)
     np.testing.assert_allclose(data.train.images[..., 0], levels / 4095, rtol=1e-6)
-    assert capsys.readouterr().out == "Depth: levels are read as 12 bits, which config.data.depth overrules.\n"
+    assert capsys.readouterr().out == "Depth: levels are read as 12 bits, which config.data.depth overrides.\n"
     data = load(dict(name="tfds", dataset="scans", data_dir=str(tmp_path), num_validation=0, depth=16))
     np.testing.assert_allclose(data.train.images[..., 0], levels / 65535, rtol=1e-6)
 
@@ -187,7 +187,7 @@ def test_preparing_without_tensorflow_names_the_extra(tmp_path):
 
 
 def test_unknown_name(tmp_path):
-    with pytest.raises(BadInput, match="TFDS knows no set 'mnits'"):
+    with pytest.raises(BadInput, match="TFDS does not know the set 'mnits'"):
         load_tfds("mnits", tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_no_download_says_how_to_use_files(tmp_path, monkeypatch):
 
 
 def test_a_set_that_is_not_images_with_classes(tmp_path):
-    with pytest.raises(BadInput, match="'imdb_reviews' is not images with class labels"):
+    with pytest.raises(BadInput, match="'imdb_reviews' does not consist of images with class labels"):
         load_tfds("imdb_reviews", tmp_path)
 
 

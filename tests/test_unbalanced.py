@@ -225,7 +225,7 @@ class TestWeightedClasses:
     @pytest.mark.parametrize(
         "weights, message",
         [
-            ((1, 1), "there are 2 weights of 3 classes; give one weight a class"),
+            ((1, 1), "there are 2 weights of 3 classes; give one weight per class"),
             ((1, 1, 1, 1), "there are 4 weights of 3 classes"),
             ((1, 0, 1), "weight of class 1 is 0.0; .* no query could find .*leave it out of the data"),
             ((1, 1, -2), "weight of class 2 is -2.0; expected a positive, finite number"),

@@ -58,7 +58,9 @@ def test_a_setting_that_is_newer_than_the_workdir(tmp_path):
 @pytest.mark.parametrize("kept", [{}, {"format": 1}, {"format": 3}, {"config": {"rounds": 3}, "data": "abc"}], ids=str)
 def test_an_experiment_of_another_format_is_refused_before_any_work(kept, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(kept))
-    message = f"begun by another version of latent_al, with format {kept.get('format')} where this one has 2; finish it"
+    message = (
+        f"begun by another version of latent_al, with format {kept.get('format')}, while this one has 2; finish it"
+    )
     with pytest.raises(BadInput, match=message):
         run_experiment(ConfigDict(), str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -110,7 +110,9 @@ def rows_of_one_colour(images: Images) -> np.ndarray:
 def _check_split(name, split, image_shape, num_classes):
     images, labels = split.images, split.labels
     if images.shape[1:] != image_shape:
-        raise BadInput(f"{name} images are {images.shape[1:]} but training images {image_shape}; give one shape.")
+        raise BadInput(
+            f"{name} images are {images.shape[1:]} but training images are {image_shape}; give all the same shape."
+        )
     bad = _find_bad(images)
     if len(bad):
         raise BadInput(
@@ -120,7 +122,7 @@ def _check_split(name, split, image_shape, num_classes):
     if labels is None:
         return
     if labels.shape != (len(images),):
-        raise BadInput(f"{name} has {len(images)} images but labels of shape {labels.shape}; give one label an image.")
+        raise BadInput(f"{name} has {len(images)} images but labels of shape {labels.shape}; give one label per image.")
     if labels.dtype.kind == "f":
         _check_angles(name, labels, num_classes)
     else:

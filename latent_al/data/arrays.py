@@ -66,7 +66,7 @@ def to_labels(labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iuf":
         raise BadInput(
-            f"labels have type {labels.dtype}; expected one an image, whole numbers as classes or floats as angles."
+            f"labels have type {labels.dtype}; expected one per image, whole numbers as classes or floats as angles."
         )
     kind = np.float32 if labels.dtype.kind == "f" else np.int32
     return labels.astype(kind)

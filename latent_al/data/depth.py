@@ -84,7 +84,7 @@ def describe(surveyed: Survey, depth: Depth) -> str:
         return f"{line}, as config.data.depth says."
     if surveyed.num_dark:
         line += f"; {surveyed.num_dark:,} of them use {depth.bits - DARK} bits at most, and come out dark"
-    return f"{line}; config.data.depth overrules it."
+    return f"{line}; config.data.depth overrides it."
 
 
 def find_bits(arrays: Sequence[np.ndarray], depth: int | None) -> int | None:
@@ -110,7 +110,7 @@ def find_bits(arrays: Sequence[np.ndarray], depth: int | None) -> int | None:
         bits, source = set_by_config.bits, "as config.data.depth says"
     else:
         bits = bits_of(highest_of_all(max(_highest_level(array) for array in deep)))
-        source = "which config.data.depth overrules"
+        source = "which config.data.depth overrides"
     if is_first():
         print(f"Depth: levels are read as {bits} bits, {source}.", flush=True)
     return bits

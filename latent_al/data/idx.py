@@ -78,6 +78,7 @@ def _read_pair(image_path, label_path):
     labels = label_path and read_idx(label_path)
     if labels is not None and len(labels) != len(images):
         raise BadInput(
-            f"{label_path} has {len(labels)} labels but {image_path} {len(images)} images; give the pair of one set."
+            f"{label_path} has {len(labels)} labels but {image_path} has {len(images)} images; give both files of "
+            "one set."
         )
     return to_split(images, labels)

@@ -299,7 +299,7 @@ def _deep_levels(image, content) -> Integer[np.ndarray, "h w c"] | None:
         levels = np.asarray(image)[..., None]
         if levels.min() < 0:
             raise UnusableImage(
-                f"its pixels run from {levels.min()} to {levels.max()}; expected levels of 0 or more, save it with 8 "
+                f"its pixels run from {levels.min()} to {levels.max()}; expected levels of 0 or more; save it with 8 "
                 "or 16 bits"
             )
         return levels.astype(np.uint16 if levels.dtype.itemsize == 2 else np.uint32)

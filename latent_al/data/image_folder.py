@@ -117,7 +117,7 @@ class _Reader(NamedTuple):
             image = decoded.pixels
             if images and image.shape != images[0].shape:
                 raise BadInput(
-                    f"{file.path} is {image.shape[:2]} pixels but {kept[0].path} {images[0].shape[:2]}; "
+                    f"{file.path} is {image.shape[:2]} pixels but {kept[0].path} is {images[0].shape[:2]}; "
                     "set config.data.size=(height,width) to resize."
                 )
             if decoded.is_one_colour:
@@ -134,7 +134,7 @@ class _Reader(NamedTuple):
     def leave_out(self, path: Path, reason: str | UnusableImage) -> None:
         """Notes that a file is left out, or refuses to do without it."""
         if not self.skip_broken:
-            raise BadInput(f"{path} cannot be read ({reason}); mend or remove it, or set config.data.skip_broken=True.")
+            raise BadInput(f"{path} cannot be read ({reason}); fix or remove it, or set config.data.skip_broken=True.")
         logging.warning("%s left out: %s", path, reason)
         self.left_out.append((str(path), str(reason)))
 
@@ -189,7 +189,7 @@ def _by_split(folder: Path, files: list[ImageFile]) -> dict[str, list[_File]]:
         raise BadInput(
             f"{folder} holds images in {', '.join(f'{top}/' for top in sorted(tops))}"
             f"{f' and {stray}' if stray else ''}; expected folders of classes, or train/ with at most one of test/ and "
-            "one of val/, valid/, validation/ or dev/, and nothing beside them: move or rename what is not meant."
+            "one of val/, valid/, validation/ or dev/, and nothing else: move or rename what does not belong."
         )
     splits = {split: [path for path in parts if tops[path[0]] == split] for split in named}
     return {split: [_file(folder, path[:1], path[1:]) for path in paths] for split, paths in splits.items()}
@@ -215,7 +215,7 @@ def _classes(files):
     if None in names:
         stray = next(file.path for file in files if file.label is None)
         raise BadInput(
-            f"{stray} lies beside class folders, or in a split without them; put each image in a class folder, or all "
+            f"{stray} lies next to class folders, or in a split without them; put each image in a class folder, or all "
             "in one folder, or move those without a class away."
         )
     return sorted(names)

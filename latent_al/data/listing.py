@@ -34,7 +34,7 @@ PASSED_OVER = {
 WORKDIR = {"audit.json", "config.json", "manifest.csv"}
 """Files that mark the workdir of a labelling job, whose figures are not images of a pool."""
 PNG_INSTEAD = "save them as PNG"
-FRAMES = "take frames out of them"
+FRAMES = "extract frames from them"
 DEVELOP = "develop them as JPEG or TIFF"
 UNPACK = "unpack them"
 CURES = {
@@ -49,7 +49,7 @@ CURES = {
     ".hdr": f"{PNG_INSTEAD}, of 8 or 16 bits",
     ".dcm": f"{PNG_INSTEAD}, of 16 bits, as pydicom reads them",
     ".dicom": f"{PNG_INSTEAD}, of 16 bits, as pydicom reads them",
-    ".nii": f"{PNG_INSTEAD}, a slice each",
+    ".nii": f"{PNG_INSTEAD}, one per slice",
     ".npy": f"{PNG_INSTEAD}, or read them with the source npz",
     ".npz": f"{PNG_INSTEAD}, or read them with the source npz",
     ".jxl": PNG_INSTEAD,

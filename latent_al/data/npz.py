@@ -73,7 +73,7 @@ def _split(arrays, name, bits, *, stays=False):
     labels = arrays.get(f"y_{name}")
     if labels is not None and labels.shape != images.shape[:1]:
         raise BadInput(
-            f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label an image."
+            f"y_{name} has shape {labels.shape} but x_{name} holds {len(images)} images; give one label per image."
         )
     if stays:
         return Split(Mapped(images, bits), None if labels is None else to_labels(labels))

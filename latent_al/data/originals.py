@@ -52,7 +52,7 @@ class Originals(Sequence):
         path = self._paths[row]
         try:
             if path is None:
-                raise UnusableImage("its file has other content by now")
+                raise UnusableImage("its file now has other content")
             return Original(read_image(path, self._reading).pixels, None)
         except UnusableImage as error:
             if self._scanned is None:

@@ -100,15 +100,15 @@ def read_preprocessing(folders: Sequence[Path], settings: Mapping[str, Any], *, 
     if missing:
         names = ", ".join(name.removeprefix("image_") for name in missing)
         raise BadInput(
-            f"{where}, so that {names} of the images are not known; set them in config.encoder as the network was "
-            f"trained, or put the file there. Of most networks of ImageNet they are {USUAL}."
+            f"{where}, so {names} of the images are not known; set them in config.encoder as the network was "
+            f"trained, or put the file there. For most ImageNet networks they are {USUAL}."
             if path is None
             else f"{where} does not say {names}; set them in config.encoder as the network was trained."
         )
     try:
         preprocessing = _parse(fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{where} cannot be understood ({error!r}); mend it, or set config.encoder.size.") from error
+        raise BadInput(f"{where} cannot be understood ({error!r}); correct it, or set config.encoder.size.") from error
     _check(preprocessing, where)
     return preprocessing
 
@@ -150,7 +150,7 @@ def _read(path):
     if unknown:
         words = ", ".join(f"{name}={value!r}" for name, value in unknown.items())
         raise BadInput(
-            f"{path} has {words}, which is not known here and may change the pixels; remove it where it does not, or "
+            f"{path} has {words}, which is not supported and may change the pixels; remove it if it does not, or "
             "embed the images yourself and give them to the encoder precomputed."
         )
     return fields

@@ -138,7 +138,7 @@ def _prepare(dataset: str, data_dir: str | None) -> Path:
         builder = tensorflow_datasets.builder(dataset, data_dir=data_dir, file_format="array_record")
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         raise BadInput(
-            f"TFDS knows no set {dataset!r}; tensorflow_datasets.list_builders() gives the names."
+            f"TFDS does not know the set {dataset!r}; tensorflow_datasets.list_builders() gives the names."
         ) from error
     expected = (tensorflow_datasets.features.Image, tensorflow_datasets.features.ClassLabel)
     supervised = [builder.info.features[key] for key in builder.info.supervised_keys or ()]
@@ -156,7 +156,9 @@ def _prepare(dataset: str, data_dir: str | None) -> Path:
 
 
 def _not_images(dataset: str) -> BadInput:
-    return BadInput(f"TFDS set {dataset!r} is not images with class labels; choose an image-classification set.")
+    return BadInput(
+        f"TFDS set {dataset!r} does not consist of images with class labels; choose an image-classification set."
+    )
 
 
 def _describe(folder: Path, dataset: str) -> Prepared:

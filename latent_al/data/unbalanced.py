@@ -69,7 +69,7 @@ def weighted_classes(*, source: Data, weights: Sequence[float | int], seed: int)
     _check_labels(source)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (source.num_classes,):
-        raise BadInput(f"there are {weights.size} weights of {source.num_classes} classes; give one weight a class.")
+        raise BadInput(f"there are {weights.size} weights of {source.num_classes} classes; give one weight per class.")
     bad = ~(np.isfinite(weights) & (weights > 0))
     if bad.any():
         raise BadInput(
@@ -104,8 +104,8 @@ def long_tail(*, source: Data, ratio: float | int, seed: int) -> Data:
 def _check_labels(source):
     if source.train.labels is None:
         raise BadInput(
-            f"the {len(source.train.images)} training images have no labels; expected one an image to change the class "
-            "sizes by. Give labels, or use the source as it is."
+            f"the {len(source.train.images)} training images have no labels; expected one per image to change the "
+            "class sizes by. Give labels, or use the source as it is."
         )
     if source.num_classes is None:
         raise BadInput(

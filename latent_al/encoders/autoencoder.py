@@ -145,8 +145,8 @@ def _check_batch(batch_size, data):
     # The pool of a labelling job is empty before it is scanned.
     if 0 < size < batch_size:
         raise BadInput(
-            f"the auto-encoder compares the images of a batch of {batch_size} but there are {size} training images, so "
-            "that some would be in it twice; lower batch_size."
+            f"the auto-encoder compares the images of a batch of {batch_size}, but there are {size} training images, "
+            "so some would be in it twice; lower batch_size."
         )
 
 

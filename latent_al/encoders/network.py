@@ -31,7 +31,7 @@ PARTS = {
 """The part of an output that is taken, in words -> the function that takes it."""
 BLANKS = 2
 """Images of the first run: with one, the rows of an output could not be told from another axis of length one."""
-ABSENT = """It is fetched where there is internet, once, and runs without; one of
+ABSENT = """Fetch one on a machine with internet access, once; it runs without. Use one of
   pip install huggingface_hub; hf download Xenova/dinov2-small onnx/model.onnx preprocessor_config.json \
 --local-dir models/dinov2-small
   pip install huggingface_hub; hf download Xenova/siglip-base-patch16-224 onnx/vision_model.onnx \
@@ -98,8 +98,8 @@ class Network(NamedTuple):
         latents = PARTS[self.output.part](values)
         if latents.shape != (size, self.latent_dim):
             raise BadInput(
-                f"output {self.output.name} of {self.path} is {latents.shape} for {size} images, where it had "
-                f"{self.latent_dim} numbers an image before; set config.encoder.output to one of one length."
+                f"output {self.output.name} of {self.path} is {latents.shape} for {size} images, but had "
+                f"{self.latent_dim} numbers per image before; set config.encoder.output to one of fixed length."
             )
         return latents[: len(images)].astype(np.float32)
 
@@ -120,7 +120,7 @@ def find_model(root: Path) -> Path:
         BadInput: there is none, or several, or it is of another format.
     """
     if root.is_file() and root.suffix in OTHER_FORMATS:
-        raise BadInput(f"config.encoder.root is {root}, which is no ONNX file. {ABSENT}")
+        raise BadInput(f"config.encoder.root is {root}, which is not an ONNX file. {ABSENT}")
     if root.is_file():
         return root
     paths = [root / place for place in PLACES if (root / place).is_file()]
@@ -165,7 +165,7 @@ def open_session(path: Path) -> Any:
     except Exception as error:  # Its exceptions have no common base of their own.
         is_too_new = re.search("opset|IR version|not a registered function", str(error), re.IGNORECASE)
         cure = (
-            f"a newer onnxruntime than {onnxruntime.__version__} may know it; or export the network for opset 17"
+            f"a newer onnxruntime than {onnxruntime.__version__} may support it; or export the network for opset 17"
             if is_too_new
             else "fetch or export it again"
         )
@@ -192,7 +192,7 @@ def input_of(path: Path, session: Any) -> Input:
     sides = [length if isinstance(length, int) else None for length in shape]
     # Exporters also leave the channel axis open, which comes first in what they export from PyTorch.
     if kind not in DTYPES or len(sides) != 4 or not (sides[1] is None or 3 in (sides[1], sides[3])):
-        raise BadInput(f"{path} reads {words}; {wanted}: choose another network, or export it so.")
+        raise BadInput(f"{path} reads {words}; {wanted}: choose another network, or export it that way.")
     channels_last = sides[1] != 3 and sides[3] == 3
     height, width = sides[1:3] if channels_last else sides[2:]
     return Input(name, DTYPES[kind], channels_last, sides[0], (height, width))

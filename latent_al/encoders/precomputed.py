@@ -104,13 +104,13 @@ def read_index(path: str, latents: str, size: int) -> Index:
     except (OSError, EOFError, ValueError) as error:
         raise BadInput(
             f"the index {path} cannot be read ({error}); give a CSV whose column id, as in manifest.csv, or file_name "
-            f"says which image each row of {latents} is of."
+            f"says which image each row of {latents} belongs to."
         ) from error
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
         raise BadInput(f"{path} has the columns {', '.join(table.columns)}; expected one named id or file_name.")
     if len(table) != size or not size:
-        raise BadInput(f"{path} has {len(table)} rows and {latents} {size}; give a row for each image in both.")
+        raise BadInput(f"{path} has {len(table)} rows and {latents} has {size}; give a row for each image in both.")
     repeated = table[column][table[column].duplicated()]
     if len(repeated):
         raise BadInput(f"{path} has {repeated.iloc[0]!r} more than once; keep one row for each image.")
@@ -129,15 +129,15 @@ def find_rows(index: Index, data: Data, path: str) -> np.ndarray:
         if not all(names):
             image = data.ids[[bool(name) for name in names].index(False)]
             raise BadInput(
-                f"the file of image {image} has other content than it had, so that its name means two images; give "
-                f"{path} a column id, as in manifest.csv, in place of file_name."
+                f"the file of image {image} has other content than before, so that its name means two images; give "
+                f"{path} a column id, as in manifest.csv, instead of file_name."
             )
         row_of = _rows_by_name(index.names, names, path)
     missing = [name for name in names if name not in row_of]
     if missing:
         raise BadInput(
             f"{len(missing)} of {len(names)} images have no row in {path}, the first is {str(missing[0])!r}, and the "
-            f"first row there is of {index.names[0]!r}; embed them too, under their {index.column}."
+            f"first row there is for {index.names[0]!r}; embed them too, under their {index.column}."
         )
     return np.array([row_of[name] for name in names], int)
 
@@ -152,7 +152,7 @@ def _rows_by_name(index_names, file_names, path):
         file_name = files.find(name) or name
         if file_name in row_of:
             first = row_of[file_name]
-            raise BadInput(f"{path} names {file_name!r} twice, by {index_names[first]!r} and {name!r}; keep one.")
+            raise BadInput(f"{path} names {file_name!r} twice, as {index_names[first]!r} and {name!r}; keep one.")
         row_of[file_name] = row
     return row_of
 
@@ -192,9 +192,9 @@ def check_fingerprints(path: Path, ids: np.ndarray, embeddings: np.ndarray, sour
 def _open(path, name, images, *, has_index=False, width=None):
     if not has_index and isinstance(images, Stream):
         raise BadInput(
-            f"{path} is without an index, but the images are a pool that may grow and has no order of its own; set "
+            f"{path} has no index, but the images are a pool that may grow and has no order of its own; set "
             "the encoder's index to a CSV whose column id, as in manifest.csv, or file_name says which image each row "
-            "is of."
+            "belongs to."
         )
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -210,7 +210,7 @@ def _open(path, name, images, *, has_index=False, width=None):
             f"one row for each {name} image."
         )
     if width not in (None, embeddings.shape[1]):
-        raise BadInput(f"{path} has {embeddings.shape[1]} columns but latents {width}; embed all splits alike.")
+        raise BadInput(f"{path} has {embeddings.shape[1]} columns but latents has {width}; embed all splits alike.")
     return embeddings
 
 

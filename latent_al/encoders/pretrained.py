@@ -111,7 +111,7 @@ def onnx(
             _check_rows(latent_dim, size)
         if latent_dim is not None and latent_dim > network.latent_dim:
             raise BadInput(
-                f"latent_dim is {latent_dim}, but {network.path} gives {network.latent_dim} numbers an image; lower "
+                f"latent_dim is {latent_dim}, but {network.path} gives {network.latent_dim} numbers per image; lower "
                 "it, or leave it out."
             )
         return Encoded(jax.ShapeDtypeStruct((size, latent_dim or network.latent_dim), jnp.float32))
@@ -200,8 +200,8 @@ class _SplitEncoder(NamedTuple):
             for row, image in enumerate(images, low):
                 if image.pixels is None:
                     raise BadInput(
-                        f"{self.names(row)} cannot be read any more ({image.reason}); mend it, and give the same "
-                        "command again: what is encoded by now is kept."
+                        f"{self.names(row)} can no longer be read ({image.reason}); fix it, and run the same "
+                        "command again: what has been encoded is kept."
                     )
                 if image.reason is not None:
                     replaced.append((self.names(row), image.reason))
@@ -210,7 +210,7 @@ class _SplitEncoder(NamedTuple):
             if not finite.all():
                 raise BadInput(
                     f"output {self.network.output.name} of {self.network.path} has NaN or infinite values for "
-                    f"{self.names(low + int(finite.argmin()))}; leave that image out, or take the network in float32."
+                    f"{self.names(low + int(finite.argmin()))}; leave that image out, or use the network in float32."
                 )
             yield Encoded(latents)
 

@@ -249,7 +249,7 @@ def _check_finite(losses, parts, training):
     if np.isfinite(loss):
         return
     before = f"{losses[-2]:g}" if num_done > 1 else "none"
-    what = f"the training loss is {loss:g} in {parts.unit} {num_done} of {parts.num}, before it {before}"
+    what = f"the training loss is {loss:g} in {parts.unit} {num_done} of {parts.num}, and before that {before}"
     raise BadInput(f"{what}; {_lower(training)}")
 
 

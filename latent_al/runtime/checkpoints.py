@@ -65,7 +65,7 @@ class Checkpoints:
         except Exception as error:  # Orbax raises whatever its storage layers raise.
             raise BadInput(
                 f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
-                "delete that folder and run again: the work goes on from the checkpoint before it, or from the start."
+                "delete that folder and run again: the work continues from the checkpoint before it, or from the start."
             ) from error
         return step, jax.tree.unflatten(structure, restored)
 
@@ -82,6 +82,6 @@ class Checkpoints:
                 raise BadInput(
                     f"checkpoint {self._folder / str(step)} cannot be written ({type(error).__name__}: "
                     f"{str(error)[:200]}); make room on the disk, or wait for another run that writes there, and run "
-                    "again: the work goes on from the one before."
+                    "again: the work continues from the one before."
                 ) from error
             self._saved_at = time.monotonic()

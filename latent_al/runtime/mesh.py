@@ -107,8 +107,8 @@ def make_mesh(spec: Mapping[str, int] | None, blocks: list[list[int]]) -> Mesh |
         )
     if is_one_of_several and num < len(devices):
         raise BadInput(
-            f"mesh {sizes} has {num} devices but the {jax.process_count()} processes {len(devices)}, and each takes "
-            "part with all of its own; make the mesh larger, or leave it out."
+            f"mesh {sizes} has {num} devices but the {jax.process_count()} processes have {len(devices)}, and each "
+            "takes part with all of its own; make the mesh larger, or leave it out."
         )
     uneven = next((len(block) for block in blocks if len(block) % shape[0]), None)
     if uneven:

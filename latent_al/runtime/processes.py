@@ -32,7 +32,7 @@ FAREWELL = 3
 BLOCK_BYTES = 2**26
 """Bytes that are hashed at a time."""
 
-AGAIN = "The same commands, started anew, go on from the last whole round."
+AGAIN = "The same commands, run again, continue from the last complete round."
 
 OVER = "latent_al/over"
 """The key under which the first process to end the run tells why."""
@@ -59,7 +59,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     if all(value is None for value in address.values()):
         address = {}
     elif None in address.values():
-        raise BadInput("give coordinator, num_processes and process_id, or none of them where the cluster tells them.")
+        raise BadInput("give coordinator, num_processes and process_id, or none of them if the cluster provides them.")
     else:
         _check_address(coordinator, num_processes, process_id)
     # This service would swallow the signal by which schedulers end a process.
@@ -85,7 +85,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         )
     # JAX's own message, when it ends a process because another is lost, names no cure.
     print(
-        f"Process {jax.process_index()} of {jax.process_count()} has joined. Where one is lost, all end. {AGAIN}",
+        f"Process {jax.process_index()} of {jax.process_count()} has joined. If one is lost, all end. {AGAIN}",
         file=sys.stderr,
         flush=True,
     )
@@ -105,7 +105,7 @@ def agree(**what: Any) -> None:
         differing = differences(facts[0], facts[index], "process 0", f"process {index}")
         if differing:
             raise BadInput(
-                f"the processes differ ({'; '.join(differing)}); start all with one config, code and environment."
+                f"the processes differ ({'; '.join(differing)}); start all with the same config, code and environment."
             )
 
 
@@ -135,7 +135,7 @@ def end_together(workdir: str) -> Iterator[None]:
     except BadInput as error:
         leave(f"launch.py: {error}")
     except KeyboardInterrupt:
-        leave(f"\nInterrupted. The same command goes on where it stopped, in {workdir}.")
+        leave(f"\nInterrupted. The same command continues where it stopped, in {workdir}.")
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
@@ -143,7 +143,7 @@ def end_together(workdir: str) -> Iterator[None]:
             traceback.print_exc()
         leave(
             f"launch.py: process {jax.process_index()} has failed, or has lost another one ({str(error)[:200]}); see "
-            f"what the others say. {AGAIN}"
+            f"what the others print. {AGAIN}"
         )
 
 
@@ -244,12 +244,12 @@ def _check_address(coordinator, num_processes, process_id):
             try:
                 probe.bind(("", int(port)))
             except OSError as error:
-                raise BadInput(f"port {port} cannot be had ({error.strerror}); give --coordinator another.") from error
+                raise BadInput(f"port {port} cannot be used ({error.strerror}); give --coordinator another.") from error
 
 
 def _give_up(where):
     print(
-        f"launch.py: not all processes have met{where}; start as many as --num_processes says, each with its own "
+        f"launch.py: not all processes have joined{where}; start as many as --num_processes says, each with its own "
         "--process_id and the same --coordinator, which all machines must reach.",
         file=sys.stderr,
         flush=True,

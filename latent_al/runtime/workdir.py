@@ -96,7 +96,7 @@ def check_identity(folder: Path, identity: dict[str, Any]) -> None:
     if differing:
         raise BadInput(
             f"workdir {folder} holds another experiment ({'; '.join(differing)}); "
-            "choose another --workdir, or undo the difference to go on there."
+            "choose another --workdir, or undo the difference to continue there."
         )
 
 
@@ -141,6 +141,6 @@ def _read_kept(path):
 def _check_format(kept, folder):
     if kept.get("format") != FORMAT:
         raise BadInput(
-            f"workdir {folder} was begun by another version of latent_al, with format {kept.get('format')} where this "
-            f"one has {FORMAT}; finish it there, or choose another --workdir."
+            f"workdir {folder} was begun by another version of latent_al, with format {kept.get('format')}, while this "
+            f"one has {FORMAT}; finish it with that version, or choose another --workdir."
         )
