@@ -99,10 +99,16 @@ class TestVerdict:
                 20,
                 1.5,
                 True,
-                "there are about 10 clusters, and 20 random images leave out those of 12.2 % of all",
+                "there are about 10 clusters, and 20 random images miss those that hold 12.2 % of all images",
             ),
             (of(10, gap=0.09), 20, 1.5, False, "no clusters stand out"),
-            (of(10), 100, 1.5, False, "100 random images hold some of nearly all of about 10 clusters"),
+            (
+                of(10),
+                100,
+                1.5,
+                False,
+                "there are about 10 clusters, and 100 random images include some from nearly all",
+            ),
             (of(10), 20, 1.05, False, "it covers 1.05 times as many images as a random one"),
             (of(40)._replace(tried=(1, 28, 40)), 100, 1.5, True, "there are more than 28 clusters"),
         ],
@@ -118,9 +124,9 @@ class TestAdvise:
         points, clusters = mixture(5, 60)
         picked = points[np.unique(clusters, return_index=True)[1]]
         said = advice.advise(points, picked, num_near=7, seed=0)
-        assert "60 of 60 images" in said
+        assert "60 of the 60 images" in said
         assert "about 5: k-means leaves" in said
-        assert "duplicates   7 near ones" in said
+        assert "duplicates   7 near-duplicates" in said
         assert "The first batch can be expected to beat a random one: there are about 5 clusters" in said
         assert said == advice.advise(points, picked, num_near=7, seed=0)
         best, at_random = ([float(cell) for cell in line.split()[1::2]] for line in said.splitlines()[6:8])
@@ -133,11 +139,11 @@ class TestAdvise:
         assert verdict == (False, "no clusters stand out from one Gaussian cloud")
 
     def test_what_cannot_be_told(self):
-        assert "Without a label 49 images say nothing" in advice.advise(blob(49), blob(3), num_near=0, seed=0)
+        assert "Without labels, 49 images say nothing" in advice.advise(blob(49), blob(3), num_near=0, seed=0)
         points = np.concatenate([np.zeros((70, 4), np.float32), blob(24, 4)])
         said = advice.advise(points, points[:12], num_near=69, seed=0)
         assert "coverage" not in said
-        assert "cannot be told" in said
+        assert "unknown, since too few latents differ" in said
 
 
 @pytest.fixture
@@ -161,7 +167,7 @@ class TestJob:
         workdir, said = job(60)
         told = (workdir / "advice.txt").read_text()
         assert f"\n\n{told}" in said
-        assert "60 of 60 images" in told
+        assert "60 of the 60 images" in told
         assert said.index(told) < said.index("Round 000")
         assert "  clusters     about 3: k-means" in told
         assert told.splitlines()[-1].startswith("The first batch can")
@@ -177,5 +183,5 @@ class TestJob:
         (workdir / "labels/mine.csv").write_text("file_name,label\n00.png,red\n")
         _, said = job(6)
         assert len(queries_of(workdir, 0)) == 2
-        assert "Without a label" not in said
+        assert "Without labels" not in said
         assert not (workdir / "advice.txt").exists()

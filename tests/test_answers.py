@@ -196,7 +196,7 @@ def test_a_json_min_of_another_control_names_its_keys(read):
         ([task(IDS[0])], "no annotations"),
         ([], "no annotations"),
         ([dict(name="x")], "'name'"),
-        ({"a": 1}, "no list of tasks"),
+        ({"a": 1}, "not a list of tasks"),
         ('[{"data": 1},\n {"da', "line 2 column 3"),
         ("[" * 100_000, "export it again"),
         (b"GIF \0 another image", "neither text nor an image of this pool"),
@@ -222,8 +222,8 @@ def test_a_file_of_no_use_is_refused_as_a_whole(read, content, named):
 @pytest.mark.parametrize(
     "cells, named",
     [
-        ("x,dog,,", "'x' is not of this pool"),
-        (",dog,,", "'' is not of this pool"),
+        ("x,dog,,", "'x' names no image of this pool"),
+        (",dog,,", "'' names no image of this pool"),
         (f"{IDS[1]},dgo,,", "nearest is 'dog'; expected one of cat, dog"),
         (f"{IDS[1]},dog,,20/11/2026", "ISO 8601"),
         (f"{IDS[1]},dog,,,more", "more cells"),
@@ -269,7 +269,7 @@ def test_an_image_in_a_folder_within_that_of_a_class_is_refused(tmp_path):
     answers, (refusal,) = read_answers(tmp_path, TABLE.assign(id=ids), names())
     assert [(answer.id, answer.label) for answer in answers] == [(ids[0], "cat"), (ids[2], "small")]
     assert refusal.source == "labels/anna/cat/blurred/y"
-    assert "within that of class cat; move it to labels/anna/cat/ or blurred/ to labels/." in refusal.reason
+    assert "inside that of class cat; move it to labels/anna/cat/, or move blurred/ to labels/." in refusal.reason
 
 
 def test_an_image_outside_of_class_folders_or_of_another_class_is_refused(read):
@@ -360,7 +360,7 @@ def test_an_image_may_be_named_by_its_number_alone(tmp_path, read):
 def test_the_row_is_that_of_the_spreadsheet(read):
     row, reason = refused(read("sep=,\n\nfile_name,label\na b.png,cat\nx,dog\n"), kept=1)
     assert row == 5
-    assert reason.startswith("'x' is not of this pool, where an image is '=b.png', or means several")
+    assert reason.startswith("'x' names no image of this pool, or several; an image here is '=b.png'")
 
 
 def test_what_is_marked_as_ground_truth_stands_alone(read):

@@ -42,7 +42,7 @@ def test_a_short_start_counts_only_where_it_is_the_whole_slice():
     order, sample = pool(list(range(9)))
     assert sample.rows.tolist() == []
     assert sample.reason == (
-        "9 of 60 audit images are labelled in the order of the slice, where 10 are needed; "
+        "9 of 60 audit images are labelled in the order of the slice, but 10 are needed; "
         f"label image {order[9]}.png next"
     )
     _, sample = pool(list(range(9)), size=9)
@@ -53,8 +53,8 @@ def test_labels_that_people_bring_are_no_sample():
     _, sample = pool(list(range(2, 50)))
     assert len(sample.rows) == 0
     assert sample.reason.startswith(
-        "0 of 60 audit images are labelled in the order of the slice, where 10 are needed; the 48 behind the first gap "
-        "are no random sample; label image "
+        "0 of 60 audit images are labelled in the order of the slice, but 10 are needed; the 48 after the first gap "
+        "are not a random sample; label image "
     )
 
 
@@ -62,7 +62,7 @@ def test_a_start_that_is_chance_does_not_count():
     """Where 45 of the 49 behind the gap are answered, 10 before it are so by chance in 0.43 of cases."""
     _, sample = pool([*range(10), *range(15, 60)])
     assert len(sample.rows) == 0
-    assert "which may be chance; the 45 behind the first gap are no random sample" in sample.reason
+    assert "which may be chance; the 45 after the first gap are not a random sample" in sample.reason
     assert len(pool([*range(10), *range(30, 60)])[1].rows) == 10
 
 
@@ -71,7 +71,7 @@ def test_nothing_is_labelled():
     assert len(sample.rows) == 0
     assert sample.reason.startswith("no image of the audit slice is labelled yet; label image ")
     _, sample = pool([], skipped=range(SIZE))
-    gone = "the 60 images of the audit slice are all skipped or not in the folder any more"
+    gone = "the 60 images of the audit slice are all skipped or no longer in the folder"
     assert (len(sample.rows), sample.reason) == (0, gone)
 
 
@@ -89,7 +89,7 @@ def test_a_slice_that_is_enlarged_by_all_classes_counts():
 
     assert enlarged() == dict(num=size, reason="")
     strata.of_rows[0], masks.audit[0] = 0, False
-    assert enlarged()["reason"] == "the slice has none of the 1 images outside of the classes it was enlarged by"
+    assert enlarged()["reason"] == "the slice has none of the 1 images outside the classes that it was enlarged by"
 
 
 def test_images_that_the_slice_was_enlarged_by_are_asked_by_the_next_call_too():

@@ -67,8 +67,8 @@ def test_lists_of_classes_are_told_from_names_with_commas():
 def test_near_twins_and_classes_of_one_image_are_told():
     assert warnings({"cat": 30, "cax": 1, "dog": 20, "ferry": 1, "class 1": 40, "class 2": 1}) == [
         "cax (1) is spelt nearly like cat (30): if it is a slip, add --config.rename=\"{'cax': 'cat'}\".",
-        "ferry has one image only, of which a classifier learns little.",
-        "class 2 has one image only, of which a classifier learns little.",
+        "ferry has only one image, from which a classifier learns little.",
+        "class 2 has only one image, from which a classifier learns little.",
     ]
     assert warnings({"cat": 30, "bat": 25}) == []
 
@@ -106,10 +106,12 @@ class TestRenaming:
 
     def test_refuses_a_new_name_that_answers_of_another_class_have(self, tmp_path):
         for wanted in ({"left": "right", "right": "left"}, {"left": "mid", "right": "LEFT"}):
-            with pytest.raises(BadInput, match="as an old and as a new name; choose another name, or two calls"):
+            with pytest.raises(
+                BadInput, match="as both an old and a new name; choose another name, or rename in two calls"
+            ):
                 rename(tmp_path, wanted, {"left": 4, "right": 6})
         rename(tmp_path, {"left": "mid"}, {"left": 4, "right": 6})
-        with pytest.raises(BadInput, match="'left' was renamed to 'mid', which its answers go on to mean"):
+        with pytest.raises(BadInput, match="'left' was renamed to 'mid', which its answers still mean"):
             rename(tmp_path, {"right": "left"}, {"mid": 4, "right": 6})
         assert free("left", renames=read_renames(tmp_path)).spell("left") == "mid"
         rename(tmp_path, {"right": "Right"}, {"mid": 4, "right": 6})

@@ -66,10 +66,10 @@ def test_changes_skips_and_ties(plain):
     _, said = plain()
     assert "1 new answers: 3 labelled, 0 of 0 of the audit slice, 1 open, 0 tied, 1 skipped." in said
     assert len(queries_of(workdir, 2)) == 1
-    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
+    assert "rounds/002/queries.csv, and those still open in 001, whichever way" in said
     _, said = plain()
     assert "No new labels since round 002." in said
-    assert "rounds/002/queries.csv, and what is open of 001, whichever way" in said
+    assert "rounds/002/queries.csv, and those still open in 001, whichever way" in said
 
 
 def test_a_tie_of_an_image_that_was_never_asked_is_asked_where_nothing_is_open(plain):
@@ -117,10 +117,10 @@ def test_images_that_join_a_finished_pool_are_asked(plain, tmp_path):
     workdir, _ = plain(num_initial=6)
     answer(workdir, 0, lambda query: "red")
     _, said = plain()
-    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+    assert said.endswith("Nothing is left to ask about: every image is labelled or skipped.\n")
     _, said = plain()
     assert "No new labels since round 001." in said
-    assert said.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+    assert said.endswith("Nothing is left to ask about: every image is labelled or skipped.\n")
     draw(tmp_path / "images", range(6, 9))
     _, said = plain()
     assert "9 images, 3 new since the last scan" in said
@@ -138,7 +138,7 @@ def test_new_classes_are_told_at_once_and_renamed_for_good(plain):
     answer(workdir, 0, lambda query: ["red", "Red ", "rad"][int(query.rank)])
     _, said = plain()
     assert "New classes: rad, red.\n" in said
-    assert "Note: rad has one image only" in said
+    assert "Note: rad has only one image" in said
     assert record_of(workdir, 1)["counts"] == {"rad": 1, "red": 2}
     answer(workdir, 1, lambda query: ["rad", "blue", "blue"][int(query.rank)])
     _, said = plain(rename={"rad": "red"})
@@ -203,7 +203,7 @@ def test_queries_that_are_gone_are_written_again(plain):
     plain()
     path.unlink()
     _, said = plain()
-    assert f"Note: {path} was gone and is there again" in said
+    assert f"Note: {path} was missing and has been written again" in said
     assert path.read_bytes().startswith(b"\xef\xbb\xbfid,file_name,rank,reason,label\n")
     again = queries_of(workdir, 0)
     assert again[["id", "file_name", "rank", "reason"]].equals(before[["id", "file_name", "rank", "reason"]])
@@ -222,7 +222,9 @@ def test_queries_that_cannot_be_written_again(plain, damaged):
     workdir, _ = plain()
     (workdir / "rounds/000/queries.csv").unlink()
     (workdir / "rounds/000/label_studio.json").write_text(damaged)
-    with pytest.raises(BadInput, match="queries.csv is gone, and .*label_studio.json, .* restore either from a copy"):
+    with pytest.raises(
+        BadInput, match="queries.csv is missing, and .*label_studio.json, .* restore either from a copy"
+    ):
         plain()
 
 
@@ -230,7 +232,9 @@ def test_a_copy_of_a_round_by_another_program_is_named(plain):
     workdir, _ = plain()
     copy = workdir / "rounds/000 (conflicted copy)"
     copy.mkdir()
-    with pytest.raises(BadInput, match="a program for synchronising folders made; put answers that it has into"):
+    with pytest.raises(
+        BadInput, match="a copy made by a program that synchronises folders; put any answers in it into"
+    ):
         plain()
 
 
@@ -268,7 +272,9 @@ def test_a_class_that_is_not_in_the_list(plain):
     assert refused[["source", "row"]].values.tolist() == [["rounds/000/queries.csv", "3"]]
     assert record_of(workdir, 1)["counts"] == {"red": 2, "green": 0}
     assert "2 labelled, 0 of 0 of the audit slice, 1 open" in said
-    with pytest.raises(BadInput, match=r"config.classes leaves out what has been labelled: red \(2 images\); add it"):
+    with pytest.raises(
+        BadInput, match=r"config.classes leaves out classes that have been labelled: red \(2 images\); add them"
+    ):
         plain(classes=("green", "blue"))
 
 

@@ -232,7 +232,7 @@ class TestRounds:
         assert re.search(r"strategy     the first 16 chosen are .* ahead of random", three)
         # 14 of 20 would show it.
         assert "  target       50 % reached with 95 % confidence\n" in three
-        assert three.endswith("Nothing is left to ask: every image is labelled or skipped.\n")
+        assert three.endswith("Nothing is left to ask about: every image is labelled or skipped.\n")
 
     def test_progress(self, played):
         progress = pd.read_csv(played.workdir / "progress.csv")
@@ -252,7 +252,7 @@ def test_the_slice_is_enlarged_by_a_class(played, tmp_path):
     settings = dict(query_size=2, audit_by_class={"green": 16})
     said = call(played.images, workdir, **settings)
     assert "Audit slice: 16 of the " in said
-    assert "what the slice was enlarged by does not count yet: " in said
+    assert "the images that the slice was enlarged by do not count yet: " in said
     strata = read_csv(workdir / "audit_strata.csv")
     before, after = (read_csv(workdir / f"rounds/00{index}/predictions.csv").set_index("id") for index in (1, 2))
     assert set(strata.id) == set(before.index[before.prediction == "green"])
@@ -269,7 +269,7 @@ def test_the_slice_is_enlarged_by_a_class(played, tmp_path):
     assert "Audit slice" not in said
     num = (read_csv(workdir / "rounds/003/predictions.csv").query("audit == 'yes'").label != "").sum()
     assert record_of(workdir, 3)["slice"]["enlarged"] == dict(num=num, reason="")
-    assert f"weighed, on {num} audit images\n" in said
+    assert f"weighted, on {num} audit images\n" in said
     # Of the whole pool the random slice alone is a sample.
     assert "on 20 of 20 audit images" in said
     with pytest.raises(BadInput, match="no image is predicted as 'pink' in .*; choose among blue, green"):
@@ -345,7 +345,7 @@ def test_images_come_go_and_change(played, tmp_path):
     (images / changed).write_bytes((images / "89.png").read_bytes() + b" ")
     said = call(images, workdir, initial=dict(name="random"), query_size=100)
     assert "87 images, 31 new since the last scan, 3 removed, 1 changed" in said
-    assert f"{changed} has other content than when it was asked for" in said
+    assert f"{changed} has changed since it was asked for" in said
     assert "28 new answers: 8 labelled, 20 of " in said
     assert " 0 open, 0 tied, 0 skipped." in said
     table = read_csv(workdir / "manifest.csv").set_index("file_name", drop=False)

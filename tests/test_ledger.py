@@ -147,7 +147,7 @@ def test_a_file_with_other_content_takes_no_new_answer_but_keeps_the_old(hear):
     assert accepted.log["label"].tolist() == ["cat", "cow"]
     (refusal,) = accepted.refused
     assert (refusal.source, refusal.row) == ("labels/y.csv", 2)
-    assert refusal.reason.startswith("photos/b.jpg has other content")
+    assert refusal.reason.startswith("photos/b.jpg has changed since it was asked for")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_clock_that_was_ahead_beats_no_correction(tmp_path, hear):
     accepted = hear(answer("cat", time="2999-01-01T00:00:00.000000+00:00"))
     assert accepted.notes == [
         "1 answers have times ahead of this computer's clock, the first 2999-01-01T00:00:00.000000+00:00 in "
-        "labels/x.csv: they count as given now; set the clock that is wrong."
+        "labels/x.csv: they count as given now; correct the clock that is wrong."
     ]
     assert hear(answer("cat", time="2999-01-01T00:00:00.000000+00:00")).num_new == 0
     # This computer's clock was ahead when the log was written.
@@ -211,7 +211,7 @@ def test_a_clock_that_was_ahead_beats_no_correction(tmp_path, hear):
 def test_an_answer_that_loses_is_told_with_both_times(hear):
     hear(answer("dog", time=at(2)))
     (note,) = hear(answer("cat", time=at(1), source="labels/y.csv")).notes
-    assert note == f"photos/b.jpg: cat (labels/y.csv, row 2) of {at(1)} is older than dog of {at(2)}, which stays."
+    assert note == f"photos/b.jpg: cat (labels/y.csv, row 2) from {at(1)} is older than dog from {at(2)}, which stays."
 
 
 def test_a_lone_annotator_corrects_without_a_name(hear):
@@ -221,7 +221,7 @@ def test_a_lone_annotator_corrects_without_a_name(hear):
     assert (resolve(accepted.log).labels, num_answered(accepted.log)) == ({"b": "dog"}, 1)
     accepted = hear(answer("cat", annotator="bob", time=at(3)))
     assert accepted.notes == [
-        "answers without a name now count as those of one more annotator, beside anna, bob: write your name into a "
+        "answers without a name now count as those of one more annotator, besides anna, bob: write your name into a "
         "column annotator to say whose they are."
     ]
     assert (resolve(accepted.log).labels, num_answered(accepted.log)) == ({"b": "cat"}, 3)

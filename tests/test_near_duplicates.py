@@ -241,7 +241,7 @@ class TestJob:
         asked = set(first.file_name)
         answer(workdir, 0, lambda query: job.truth[query.file_name])
         said = call_job(folder, workdir, label_near_duplicates_once=True, query_size=100)
-        assert "asked once, with one label" in said
+        assert "asked about once, with one label" in said
         left_out = {name for pair in pairs for name in pair if name not in asked}
         one_of = {pair[int(pair[0] in asked)] for pair in pairs if asked.intersection(pair)} & left_out
         second = queries_of(workdir, 1)

@@ -246,7 +246,7 @@ class TestDepth:
         forget()
         deepen(root / "deep.png", 4000)
         with pytest.raises(
-            BadInput, match=r"read all deep images as 16 bits, but theirs go up to 4,000, which are 12;"
+            BadInput, match=r"read all deep images as 16 bits, but their levels go up to 4,000, which takes 12;"
         ):
             run(root, workdir)
         assert run(root, workdir, depth=16).store[4].max() == 4000 >> 8
@@ -289,8 +289,8 @@ class TestWhatIsNotRead:
         for name in ("Train/a.png", "val/b.png"):
             save(root / name, len(name))
         assert plan(str(root), workdir, size=(4, 4), channels=1).remarks[1] == (
-            "in the pool are all images, those of Train/, val/ too; to read one of these alone, set config.data.root "
-            "to it"
+            "the pool holds all images, including those in Train/, val/; to read only one of these, set "
+            "config.data.root to it"
         )
 
     def test_too_many_pixels(self, root, workdir):
@@ -308,7 +308,7 @@ class TestOneColour:
             Image.new("L", (4, 4), level).save(root / name)
         result = run(root, workdir)
         assert result.table.one_colour.tolist() == [0, 0, 0, 1, 1]
-        assert summary(result).endswith("\nof one colour: 2 of them, the first is x.png (one_colour in manifest.csv)")
+        assert summary(result).endswith("\nimages of one colour: 2, the first is x.png (one_colour in manifest.csv)")
         check_latents(np.float32([[0, 1], [0, 1], [0, 2], [0, 1], [0, 1]]), result.table)
         with pytest.raises(
             BadInput, match=r"all 5 latents are equal; 2 of 5 images have one colour, the first is x.png"

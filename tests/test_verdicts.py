@@ -66,8 +66,8 @@ def test_against_random(low, high, verdict):
             0.05,
             ": cannot tell whether more labels pay; if they added nothing, this slice would show it in 12",
         ),
-        (-0.05, 0.019, ": more labels no longer pay; where they add nothing, this slice shows it in 12"),
-        (0.005, 0.019, ": more labels no longer pay; where they add nothing, this slice shows it in 12"),
+        (-0.05, 0.019, ": more labels no longer pay; if they add nothing, this slice shows it in 12"),
+        (0.005, 0.019, ": more labels no longer pay; if they add nothing, this slice shows it in 12"),
     ],
 )
 def test_next_batch(low, high, verdict):
@@ -90,21 +90,23 @@ def test_next_batch(low, high, verdict):
         ),
         (
             dict(more_labels=dict(median=None, low=90, high=None)),
-            "90 % would be shown by 97 correct of 30; cannot tell how far it is: 90 more labels or never, where the "
+            "90 % would be shown by 97 correct of 30; cannot tell how far off it is: 90 more labels, or never if the "
             "learning curve levels off",
         ),
         (
             dict(more_labels=dict(median=None, low=None, high=None)),
-            "90 % would be shown by 97 correct of 30; cannot tell how far it is: the learning curve levels off before",
+            "90 % would be shown by 97 correct of 30; cannot tell how far off it is: the learning curve "
+            "levels off before",
         ),
         (
             dict(more_labels=dict(median=0, low=0, high=80), seconds_a_label=6.0),
-            "90 % would be shown by 97 correct of 30; the learning curve may be there already, by 0 "
+            "90 % would be shown by 97 correct of 30; the learning curve may be there already, with 0 "
             "more labels [0, 80]",
         ),
         (
             dict(fewest_correct=None),
-            "90 % would be shown by more than 30 audit images; how far it is can be told from the third classifier on",
+            "90 % would be shown by more than 30 audit images; how far off it is can be estimated from the "
+            "third classifier on",
         ),
     ],
 )

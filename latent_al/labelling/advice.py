@@ -132,7 +132,7 @@ def advise(latents: Float[np.ndarray, "n d"], picked: Float[np.ndarray, "m d"], 
         seed: random seed of the samples.
     """
     if len(latents) < FEWEST or not len(picked):
-        return f"Without a label {len(latents)} images say nothing of a first batch: that takes {FEWEST}."
+        return f"Without labels, {len(latents)} images say nothing about a first batch: at least {FEWEST} are needed."
     return text(measure(latents, picked, seed), num_near)
 
 
@@ -231,11 +231,12 @@ def judge(clusters: Clusters, num_picks: int, ratio: float) -> Verdict:
         return Verdict(False, "no clusters stand out from one Gaussian cloud")
     name, missed = _number(clusters), clusters.missed(num_picks)
     if missed < MISSED:
-        return Verdict(False, f"{num_picks} random images hold some of nearly all of {name} clusters")
+        return Verdict(False, f"there are {name} clusters, and {num_picks} random images include some from nearly all")
     if ratio < COVERS:
         return Verdict(False, f"it covers {ratio:.2f} times as many images as a random one")
-    why = f"there are {name} clusters, and {num_picks} random images leave out those of {100 * missed:.1f} % of all"
-    return Verdict(True, f"{why}; these picks cover {ratio:.2f} times as many images")
+    share = f"{100 * missed:.1f} % of all images"
+    why = f"there are {name} clusters, and {num_picks} random images miss those that hold {share}"
+    return Verdict(True, f"{why}; these picks cover {ratio:.2f} times as many as random ones")
 
 
 def text(geometry: Geometry, num_near: int) -> str:
@@ -243,21 +244,21 @@ def text(geometry: Geometry, num_near: int) -> str:
     clusters, covered, reached = geometry.clusters, geometry.covered, geometry.reach
     number = _number(clusters) if clusters.stand_out else "none"
     told = not np.isnan(geometry.dimension)
-    dimension = f"about {geometry.dimension:.0f}" if told else "cannot be told, since too few latents differ"
+    dimension = f"about {geometry.dimension:.0f}" if told else "unknown, since too few latents differ"
     lines = [
-        f"Without a label, {geometry.num_sampled:,} of {geometry.num_rows:,} images that may be asked say:",
+        f"Without labels, {geometry.num_sampled:,} of the {geometry.num_rows:,} images that may be asked about show:",
         f"  clusters     {number}: {_lower(clusters)}",
         f"  dimension    {dimension}, of {geometry.num_dims} coordinates",
-        f"  duplicates   {num_near:,} near ones",
+        f"  duplicates   {num_near:,} near-duplicates",
     ]
     if len(covered):
         rows = {"picks": SIZES[: len(covered)]}
         rows |= {"best": _percent(covered), "random": _percent(geometry.covered_at_random)}
-        near = f"{reached.num_neighbours} others that near"
-        lines.append(f"  coverage     of images within {reached.radius:.3g} of a pick; half of them have {near}")
+        near = f"{reached.num_neighbours} others that close"
+        lines.append(f"  coverage     of images within {reached.radius:.3g} of a pick; half of the images have {near}")
         lines += [f"    {name:8}" + "".join(f"{cell:>7}" for cell in cells) for name, cells in rows.items()]
     of_batch, at_random = _percent([reached.of_batch, reached.at_random])
-    lines.append(f"  first batch  {geometry.num_picks} picks cover {of_batch}, as many random ones {at_random}")
+    lines.append(f"  first batch  {geometry.num_picks} picks cover {of_batch}; as many random ones cover {at_random}")
     verdict = judge(clusters, geometry.num_picks, reached.ratio)
     can = "can" if verdict.pays else "cannot"
     return "\n".join([*lines, f"The first batch {can} be expected to beat a random one: {verdict.why}."])

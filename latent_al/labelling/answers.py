@@ -108,7 +108,7 @@ def read_answers(
         except BadInput as error:
             refusals.append(Refusal(source, None, str(error)))
         except OSError as error:
-            refusals.append(Refusal(source, None, f"cannot be read ({error.strerror}); mend or remove it."))
+            refusals.append(Refusal(source, None, f"cannot be read ({error.strerror}); fix or remove it."))
         else:
             answers += read.answers
             refusals += read.refusals
@@ -129,7 +129,7 @@ def to_utc(text: str) -> str:
         time = datetime.fromisoformat(text)
         time = time.astimezone(UTC) if time.tzinfo else time
     except (ValueError, OverflowError) as error:
-        raise BadInput(f"time {text!r}; expected ISO 8601, as 2026-11-20T11:32:49Z; correct or empty it.") from error
+        raise BadInput(f"time {text!r}; expected ISO 8601, as 2026-11-20T11:32:49Z; correct or clear it.") from error
     return time.isoformat(timespec="microseconds")
 
 
@@ -149,7 +149,7 @@ def _beside_queries(workdir):
     """Refuses tables that a spreadsheet, or a program for synchronising folders, has put next to a `queries.csv`."""
     paths = sorted(path.relative_to(workdir) for path in workdir.glob("rounds/*/queries*"))
     paths = [path for path in paths if _is_meant(path) and path.suffix in TABLES and path.name != "queries.csv"]
-    why = "is not read here, where queries.csv alone is; put it into labels/ as CSV, or remove it."
+    why = "is not read, since only queries.csv is read here; put it into labels/ as CSV, or remove it."
     return [Refusal(_escape(path.as_posix()), None, why) for path in paths]
 
 
@@ -171,7 +171,7 @@ def _escape(text):
 
 def _hash(path):
     if not path.is_file():
-        raise BadInput("is not a file, but perhaps a link to a folder or to nothing; put the file itself there.")
+        raise BadInput("is not a file, but perhaps a link to a folder, or a broken link; put the file itself there.")
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
@@ -179,7 +179,7 @@ def _hash(path):
 def _of_image(image, source, pool):
     folder = PurePosixPath(source).parent
     if folder == PurePosixPath("labels") or not clean(folder.name):
-        raise BadInput("is an image outside of a folder named for its class; move it to labels/CLASS/.")
+        raise BadInput("is an image that is not in a folder named after its class; move it to labels/CLASS/.")
     return Answer(image, pool.classes.read(folder.name), "", "", source, 0)
 
 
@@ -188,7 +188,7 @@ def _check(file, source, pool):
     images = [_find(texts, pool) for _, texts, _ in file.rows]
     if images and not any(images):
         reason = (
-            f"labels of other images: none of its {len(images)} rows is of this pool, the first is of "
+            f"has labels of other images: none of its {len(images)} rows names an image of this pool; the first names "
             f"{_spell(file.rows[0][1])}, and an image here is {_example(pool)}; move the file to the workdir that it "
             "belongs to, or correct the names."
         )
@@ -202,7 +202,7 @@ def _check(file, source, pool):
                 continue
             if image is None:
                 raise BadInput(
-                    f"{_spell(texts)} is not of this pool, where an image is {_example(pool)}, or means several; "
+                    f"{_spell(texts)} names no image of this pool, or several; an image here is {_example(pool)}; "
                     "correct it, or remove the row."
                 )
             answers.append(_to_answer(image, said, source, row, pool))
@@ -269,7 +269,10 @@ def _without_nested(answers):
         if above is None:
             kept.append(answer)
         else:
-            why = f"is in a folder within that of class {above.name}; move it to {above}/ or {folder.name}/ to labels/."
+            why = (
+                f"is in a folder inside that of class {above.name}; move it to {above}/, or move {folder.name}/ to "
+                "labels/."
+            )
             refusals.append(Refusal(answer.source, None, why))
     return _Read(kept, refusals)
 
@@ -293,5 +296,5 @@ def _settle(answers):
 
 def _contradictions(rivals):
     said = ", ".join(f"{a.label or 'skipped'} ({a.source}{f', row {a.row}' if a.row else ''})" for a in rivals)
-    reason = f"the same image has several labels, and no times to tell the newest: {said}; keep one."
+    reason = f"the same image has several labels, and no times to tell which is the newest: {said}; keep one."
     return [Refusal(answer.source, answer.row, reason) for answer in rivals]

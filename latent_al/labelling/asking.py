@@ -149,7 +149,7 @@ def _by_class(config, state, guesses, rows):
             continue
         part = answered(state.table, masks._replace(audit=masks.audit & inside), config.seed)
         if part.reason:
-            of = f"predicted as {strata.names[stratum]}" if stratum else "outside of the classes it was enlarged by"
+            of = f"predicted as {strata.names[stratum]}" if stratum else "outside the classes that it was enlarged by"
             reason = part.reason if part.size else f"the slice has none of the {inside.sum():,} images {of}"
             return of_rows, dict(num=0, reason=reason)
         # Images that nobody has looked at yet are taken to be skipped at about the same rate.

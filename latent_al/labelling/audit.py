@@ -73,7 +73,7 @@ def set_audit_aside(workdir: Path, table: pd.DataFrame, *, num: int, num_initial
     if num + num_initial > len(present):
         raise BadInput(
             f"an audit slice of {num} images and an initial labelled set of {num_initial} need more than the "
-            f"{len(present)} that there are; lower audit or num_initial, or add images."
+            f"{len(present)} images that there are; lower audit or num_initial, or add images."
         )
     draws = [*sorted(selection.uniform(image, seed) for image in present), 1.0]
     write_json(path, dict(num=num, share=draws[num] if num else 0.0))
@@ -118,7 +118,7 @@ def enlarge(workdir: Path, table: pd.DataFrame, wanted: Mapping[str, int], seed:
             _write_strata(workdir, table, strata)
             lines.append(
                 f"Audit slice: {(inside & strata.in_slice(draws)).sum():,} of the {inside.sum():,} images predicted as "
-                f"{name} are in it from now on; those of them that were labelled before are not trained on any more."
+                f"{name} are in it from now on; those that were labelled before are no longer trained on."
             )
     return lines
 
@@ -183,13 +183,13 @@ def _why_not(num, behind, size, drawn):
     if not drawn:
         return "the audit slice is empty"
     if not size:
-        return f"the {drawn:,} images of the audit slice are all skipped or not in the folder any more"
+        return f"the {drawn:,} images of the audit slice are all skipped or no longer in the folder"
     if not num + behind:
         return "no image of the audit slice is labelled yet"
     if num == size or (num >= FEWEST and (behind / (size - num)) ** num <= CHANCE):
         return ""
-    needed = f", where {min(FEWEST, size)} are needed" if num < FEWEST else ", which may be chance"
-    apart = f"; the {behind} behind the first gap are no random sample" if behind else ""
+    needed = f", but {min(FEWEST, size)} are needed" if num < FEWEST else ", which may be chance"
+    apart = f"; the {behind} after the first gap are not a random sample" if behind else ""
     return f"{num} of {size} audit images are labelled in the order of the slice{needed}{apart}"
 
 

@@ -107,8 +107,8 @@ def _check(label):
         raise BadInput(f"a label has {len(label)} letters, {label[:20]!r} ...; expected a name of at most {LONGEST}.")
     if fold(label) in NOTHING or not any(letter.isalnum() or _is_symbol(letter) for letter in label):
         raise BadInput(
-            f"label {label!r} is what many write where there is nothing; write ? to skip the image, leave the cell "
-            "empty, or name the class in config.classes if it is one."
+            f"label {label!r} often means that there is no label; write ? to skip the image, leave the cell "
+            "empty, or name it in config.classes if it is a class."
         )
 
 
@@ -134,7 +134,7 @@ def warnings(counts: Mapping[str, int]) -> list[str]:
                 f'--config.rename="{{{name!r}: {twins[0]!r}}}".'
             )
         elif count == 1:
-            lines.append(f"{name} has one image only, of which a classifier learns little.")
+            lines.append(f"{name} has only one image, from which a classifier learns little.")
     return lines
 
 
@@ -197,12 +197,14 @@ def _check_now(name, now, wanted, renames):
     if fold(now) == fold(name):
         return
     if fold(now) in map(fold, wanted):
-        raise BadInput(f"config.rename has {now!r} as an old and as a new name; choose another name, or two calls.")
+        raise BadInput(
+            f"config.rename has {now!r} as both an old and a new name; choose another name, or rename in two calls."
+        )
     before = renames.get(fold(now))
     if before is not None and fold(before) not in (fold(name), fold(now)):
         raise BadInput(
             f"config.rename renames {name!r} to {now!r}, but {now!r} was renamed to {before!r}, which its answers "
-            "go on to mean; choose another name."
+            "still mean; choose another name."
         )
 
 
@@ -213,7 +215,9 @@ def _read(workdir):
     try:
         rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read ({error}); put back a copy of it.") from error
+        raise BadInput(f"{path} cannot be read ({error}); restore it from a copy.") from error
     if not rows or tuple(rows[0]) != RENAMES or any(len(cells) != len(RENAMES) for cells in rows):
-        raise BadInput(f"{path} is not as it was written; expected the columns {', '.join(RENAMES)}; put back a copy.")
+        raise BadInput(
+            f"{path} is not as it was written; expected the columns {', '.join(RENAMES)}; restore it from a copy."
+        )
     return [[unguard(cell) for cell in cells] for cells in rows[1:]]

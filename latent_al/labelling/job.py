@@ -57,8 +57,8 @@ def run(config: ConfigDict, workdir: str) -> None:
             _run(config, folder, parts)
     except OSError as error:
         raise BadInput(
-            f"{error.filename or folder} cannot be read or written ({error.strerror or error}); make room, or mend it: "
-            "the same command goes on where this one stopped."
+            f"{error.filename or folder} cannot be read or written ({error.strerror or error}); make room, or fix it: "
+            "the same command continues where this one stopped."
         ) from error
 
 
@@ -127,8 +127,8 @@ def _build(config, folder) -> Parts:
     initial, strategy = (build(STRATEGIES, spec, "strategy") for spec in (config.initial, config.strategy))
     if strategy.synthesise is not None:
         raise BadInput(
-            f"{config.strategy.name} asks about images that a decoder makes, and a labelling job about those of the "
-            "folder; choose nearest_to_synthesised."
+            f"{config.strategy.name} asks about images that a decoder makes, but a labelling job asks about those of "
+            "the folder; choose nearest_to_synthesised."
         )
     learner = build_learner(config.classifier, num_classes=2)
     image_shape = (*config.data.size, config.data.channels)
@@ -142,8 +142,8 @@ def _check_classes(classes):
     names = [clean(name) for name in classes]
     if len(set(map(fold, names))) < len(names) or len(names) == 1 or {"", SKIPPED} & set(names):
         raise BadInput(
-            f"classes is {tuple(classes)}; expected () where any label may come, or two names or more, each once and "
-            "none of them empty or ?."
+            f"classes is {tuple(classes)}; expected () to allow any label, or two or more names, each once and none "
+            "of them empty or ?."
         )
     # Otherwise a name that the XML cannot hold would be refused only after the first round's long work.
     label_studio.labelling_config(classes)

@@ -74,6 +74,7 @@ def _checked(name):
         ET.fromstring(ET.tostring(ET.Element("Choice", value=name)))
     except ET.ParseError as error:
         raise BadInput(
-            f"the class name {name!r} holds a character that Label Studio's XML cannot ({error}); rename the class."
+            f"the class name {name!r} holds a character that Label Studio's XML cannot hold ({error}); rename the "
+            "class."
         ) from error
     return name

@@ -26,7 +26,7 @@ that the answer took.
 OLD_LOGS = (LOG[:-2], LOG[:-1])
 """The columns of logs by earlier versions: without `stated`, for which `time` stands, and without `lead_time`."""
 
-_CURE = "the log was changed by another program: put back a copy of it; it is left as it is, and nothing was added."
+_CURE = "the log was changed by another program: restore it from a copy; it is left as it is, and nothing was added."
 
 
 class Accepted(NamedTuple):
@@ -242,7 +242,7 @@ def _about_names(log, fresh):
     if "" not in before | added or len(named) < 2 or (len(before - {""}) > 1 and "" not in added):
         return []
     return [
-        f"answers without a name now count as those of one more annotator, beside {', '.join(named)}: write your name "
+        f"answers without a name now count as those of one more annotator, besides {', '.join(named)}: write your name "
         "into a column annotator to say whose they are."
     ]
 
@@ -281,8 +281,8 @@ def _split(answers, table):
             fresh.append(answer)
             continue
         reason = (
-            f"{names[answer.id]} has other content than when it was asked for, so that its label may be of either; "
-            "expected an answer to the image as it is: label it again by its new id."
+            f"{names[answer.id]} has changed since it was asked for, so that its label may belong to either version; "
+            "expected an answer for the image as it is now: label it again by its new id."
         )
         refused.append(Refusal(answer.source, answer.row, reason))
     return fresh, refused
@@ -312,8 +312,8 @@ def _to_rows(log, answers, names, to_person):
             newest[key] = said
         elif said.label != before.label:
             added.notes.append(
-                f"{name}: {answer.label or 'skipped'} {where} of {said.time} is older than "
-                f"{before.label or 'skipped'} of {before.time}, which stays."
+                f"{name}: {answer.label or 'skipped'} {where} from {said.time} is older than "
+                f"{before.label or 'skipped'} from {before.time}, which stays."
             )
         cells = (said.label, answer.annotator, said.time, answer.source, str(answer.row), was or "", answer.time)
         # Not the image's present name: `_bound` has to find what the file says.
@@ -328,7 +328,7 @@ def _about_clocks(answers, now):
         return []
     return [
         f"{len(ahead)} answers have times ahead of this computer's clock, the first {ahead[0].time} in "
-        f"{ahead[0].source}: they count as given now; set the clock that is wrong."
+        f"{ahead[0].source}: they count as given now; correct the clock that is wrong."
     ]
 
 

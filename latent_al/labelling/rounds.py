@@ -28,15 +28,17 @@ def past_rounds(workdir: Path) -> list[dict[str, Any]]:
     for index, folder in enumerate(folders):
         if not folder.name.isdigit():
             raise BadInput(
-                f"{folder} is no round, but perhaps a copy that a program for synchronising folders made; put answers "
-                f"that it has into {workdir / 'labels'}, and remove it."
+                f"{folder} is not a round, but perhaps a copy made by a program that synchronises folders; put any "
+                f"answers in it into {workdir / 'labels'}, and remove it."
             )
         if folder.name != f"{index:03d}":
-            raise BadInput(f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore that round.")
+            raise BadInput(
+                f"{workdir / 'rounds'} has {folder.name} where {index:03d} is expected; restore round {index:03d}."
+            )
         try:
             record = json.loads((folder / "round.json").read_text(encoding="utf-8"))
             if not isinstance(record, dict) or record.get("round") != index or not record.keys() >= READ_AGAIN:
-                raise ValueError(f"it is not all of round {index}")
+                raise ValueError(f"it is not a complete record of round {index}")
         except (OSError, ValueError) as error:
             raise BadInput(f"{folder / 'round.json'} cannot be read ({error}); restore it from a copy.") from error
         records.append(record)
@@ -104,11 +106,13 @@ def restore_queries(workdir: Path) -> list[str]:
             rows = [{column: task["data"][name] for column, name in columns.items()} for task in tasks]
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
-                f"{folder / 'queries.csv'} is gone, and {path}, to write it again from, cannot be read ({error!r}); "
-                "restore either from a copy."
+                f"{folder / 'queries.csv'} is missing, and {path}, from which to write it again, cannot be read "
+                f"({error!r}); restore either from a copy."
             ) from error
         _write_queries(folder, pd.DataFrame(rows, columns=list(columns)))
-        lines.append(f"{folder / 'queries.csv'} was gone and is there again, without labels; those read before stay.")
+        lines.append(
+            f"{folder / 'queries.csv'} was missing and has been written again, without labels; those read before stay."
+        )
     return lines
 
 

@@ -117,7 +117,7 @@ def check_size(size: tuple[int, int] | None, channels: int) -> None:
         BadInput: no size, a side below 1, channels other than 1 and 3.
     """
     if size is None:
-        raise BadInput("config.data.size is None, but images of a pool have one size; set it to (height, width).")
+        raise BadInput("config.data.size is None, but a pool needs one size for all images; set it to (height, width).")
     check_shape(size, channels)
 
 
@@ -180,7 +180,7 @@ def forecast(plan: Plan) -> Forecast:
     if free < needed:
         raise BadInput(
             f"the {len(new):,} new images need {needed:,} bytes in {plan.workdir}, but its disk has {free:,} free; "
-            "free some, choose a --workdir on another disk, or lower config.data.size."
+            "make room, choose a --workdir on another disk, or lower config.data.size."
         )
     return Forecast(len(new), seconds, needed)
 
@@ -258,9 +258,7 @@ def summary(scan: Scan) -> str:
     lines = [", ".join(phrases)]
     plain = scan.table.file_name[is_present & (scan.table.one_colour == 1)]
     if len(plain):
-        lines.append(
-            f"of one colour: {len(plain):,} of them, the first is {plain.iloc[0]} (one_colour in manifest.csv)"
-        )
+        lines.append(f"images of one colour: {len(plain):,}, the first is {plain.iloc[0]} (one_colour in manifest.csv)")
     return "\n".join(lines)
 
 
@@ -277,7 +275,7 @@ def check_latents(latents: np.ndarray, table: pd.DataFrame) -> None:
     if len(plain):
         why = (
             f"{len(plain):,} of {len(table):,} images have one colour, the first is {plain.iloc[0]} (one_colour in "
-            "manifest.csv): look at the files, and where they are deeper than they look, set config.data.depth in "
+            "manifest.csv): look at the files, and if they are deeper than they look, set config.data.depth in "
             "another --workdir"
         )
     raise BadInput(f"all {len(latents):,} latents are equal; {why}.")
@@ -290,7 +288,7 @@ def _splits_in(listing):
     if not splits:
         return []
     return [
-        f"in the pool are all images, those of {', '.join(splits)} too; to read one of these alone, set "
+        f"the pool holds all images, including those in {', '.join(splits)}; to read only one of these, set "
         "config.data.root to it"
     ]
 
@@ -319,9 +317,9 @@ def _with_depth(plan):
         depth = depth or surveyed.depth
         if is_of_earlier_version and depth.bits != EARLIER_BITS:
             raise BadInput(
-                f"{plan.workdir} was begun by a version that read all deep images as {EARLIER_BITS} bits, but theirs "
-                f"go up to {surveyed.highest:,}, which are {depth.bits}; choose another --workdir to read them so, or "
-                f"set config.data.depth={EARLIER_BITS} to go on as before."
+                f"{plan.workdir} was begun by a version that read all deep images as {EARLIER_BITS} bits, but their "
+                f"levels go up to {surveyed.highest:,}, which takes {depth.bits}; choose another --workdir to read "
+                f"them so, or set config.data.depth={EARLIER_BITS} to continue as before."
             )
         plan = replace(plan, remarks=[*plan.remarks, describe(surveyed, depth)])
     return replace(plan, reading=plan.reading._replace(depth=depth), has_deep=surveyed is not None)

@@ -113,7 +113,7 @@ def choose_next(key: Key, learner: Learner, strategy: Strategy, encoded: Encoded
     if not jnp.isfinite(probs).all():
         raise ValueError(
             "the classifier has diverged: its probabilities are NaN or infinite; lower its learning_rate in "
-            "config.classifier, and give the same command again."
+            "config.classifier, and run the same command again."
         )
     if not eligible.num:
         return Chosen(np.zeros(0, int), np.asarray(probs))

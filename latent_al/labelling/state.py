@@ -145,8 +145,8 @@ def _check_classes(names, labels):
     missing = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
     if missing:
         raise BadInput(
-            f"config.classes leaves out what has been labelled: {missing}; add it, rename it by config.rename, or "
-            "leave classes empty."
+            f"config.classes leaves out classes that have been labelled: {missing}; add them, rename them with "
+            "config.rename, or leave classes empty."
         )
 
 

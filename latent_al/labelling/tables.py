@@ -22,7 +22,7 @@ GROUND_TRUTH = "ground truth"
 """The annotator of answers that are marked as ground truth, which win."""
 FORMS = (
     "a CSV, JSON lines or a JSON list with latent_al_id, id or file_name, and label, choice or class; an export of "
-    "Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named for its class"
+    "Label Studio as JSON, JSON-MIN or CSV; an image of this pool in a folder named after its class"
 )
 
 
@@ -65,7 +65,7 @@ def read_rows(path: Path, encoding: str) -> Rows:
     if b"\0" in start and wide is None:
         raise BadInput(
             f"is neither text nor an image of this pool; expected {FORMS}. "
-            "An image that was edited or saved anew is another one: put the original there."
+            "An image that was edited or saved again is a different one: put the original there."
         )
     text = _decode(path.read_bytes(), wide, encoding)
     return _from_json(text) if text.lstrip().startswith(("[", "{")) else _from_csv(text)
@@ -161,9 +161,9 @@ def _from_json(text):
     try:
         tasks = _load(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"is JSON that breaks off or is broken: {error}; export it again.") from error
+        raise BadInput(f"is JSON that is cut off or broken: {error}; export it again.") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise BadInput(f"is JSON, but no list of tasks; expected {FORMS}.")
+        raise BadInput(f"is JSON, but not a list of tasks; expected {FORMS}.")
     if not tasks or any("data" in task for task in tasks):
         return _from_export(tasks)
     tasks = [{name.strip().casefold(): value for name, value in task.items()} for task in tasks]
@@ -204,7 +204,7 @@ def _from_export(tasks):
 
 def _of_annotation(annotation):
     if not isinstance(annotation, dict):
-        raise BadInput(f"has the annotation {annotation!r}; expected a whole one; export as JSON again.")
+        raise BadInput(f"has the annotation {annotation!r}; expected a complete one; export as JSON again.")
     person = GROUND_TRUTH if annotation.get("ground_truth") else _to_text(annotation.get("completed_by"))
     is_skip = annotation.get("was_cancelled")
     label = None if is_skip else _single(_choices(_part(annotation, "result", list)))

@@ -39,7 +39,7 @@ def forecast(expected: Forecast) -> str:
     """Says how long the encoder will take, and the memory that it needs."""
     training = f"train the encoder: {duration(expected.training)}; to " if expected.training else ""
     memory = size(expected.memory)
-    return f"To {training}encode: {duration(expected.encoding)}; memory: {memory} beside the program's own."
+    return f"To {training}encode: {duration(expected.encoding)}; memory: {memory} on top of the program's own."
 
 
 def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> list[str]:
@@ -67,7 +67,9 @@ def near_duplicates(workdir: Path, near: NearDuplicates, *, is_once: bool) -> st
     """Says how many images are nearly the same as another one, and what can be done, or is done, about it."""
     num, num_groups = len(near.rows), len(np.unique(near.groups))
     what = f"{num:,} {'image is' if num == 1 else 'images are'} nearly the same as {num_groups:,} others"
-    cure = "asked once, with one label" if is_once else "--config.label_near_duplicates_once=True labels them once"
+    cure = "--config.label_near_duplicates_once=True labels them once"
+    if is_once:
+        cure = "asked about once, with one label"
     return f"near-duplicates: {what} ({workdir / 'near_duplicates.csv'}, near_duplicates.png); {cure}"
 
 
@@ -100,15 +102,15 @@ def next_steps(workdir: Path, state: State) -> str:
     if not numbers:
         is_once = (state.label_rows != np.arange(len(state.label_rows))).any()
         near = ", or a near-duplicate of one that is" if is_once else ""
-        return f"Nothing is left to ask: every image is labelled or skipped{near}."
+        return f"Nothing is left to ask about: every image is labelled or skipped{near}."
     folder = workdir / "rounds" / numbers[-1]
-    earlier = f", and what is open of {', '.join(numbers[:-1])}" if len(numbers) > 1 else ""
+    earlier = f", and those still open in {', '.join(numbers[:-1])}" if len(numbers) > 1 else ""
     return (
         f"Next, label the images of {folder / 'queries.csv'}{earlier}, whichever way suits:\n"
-        f"  fill its column label, with ? for an image to skip, there or in a copy in {workdir / 'labels'}; or\n"
+        f"  fill in its column label, with ? for an image to skip, there or in a copy in {workdir / 'labels'}; or\n"
         f"  import {folder / 'label_studio.json'} into Label Studio, and put its export into {workdir / 'labels'}; or\n"
         f"  copy the images into {workdir / 'labels'}/CLASS/.\n"
-        "Then give the same command again."
+        "Then run the same command again."
     )
 
 
@@ -150,8 +152,8 @@ def _by_class(record):
     enlarged = record["slice"]["enlarged"]
     missing = ", ".join(name for name, recall, _ in classes if not recall)
     over = f" over the {len(held)} of {len(names)} classes that the slice holds" if missing else ""
-    weighed = f", weighed, on {enlarged['num']} audit images" if enlarged and enlarged["num"] else ""
-    lines = [f"  by class     balanced accuracy {_percent(by_class['balanced'])}{over}{weighed}"]
+    weighted = f", weighted, on {enlarged['num']} audit images" if enlarged and enlarged["num"] else ""
+    lines = [f"  by class     balanced accuracy {_percent(by_class['balanced'])}{over}{weighted}"]
     lines += [
         f"    {name}: {_of(recall, 'recall')}, {_of(precision, 'precision')}"
         for name, recall, precision in held[:LISTED]
@@ -164,7 +166,7 @@ def _by_class(record):
             f"    the slice holds no {missing}: recall is unknown; under {most:.1f} % of images are of such a class"
         )
     if enlarged and enlarged["reason"]:
-        lines.append(f"    what the slice was enlarged by does not count yet: {enlarged['reason']}")
+        lines.append(f"    the images that the slice was enlarged by do not count yet: {enlarged['reason']}")
     return lines
 
 
@@ -192,7 +194,7 @@ def _strategy(against):
 def _verdict(gain):
     in_hundred = f"{100 * gain['power']:.0f} of 100 cases"
     if gain["high"] < estimates.PAYS:
-        return f": more labels no longer pay; where they add nothing, this slice shows it in {in_hundred}"
+        return f": more labels no longer pay; if they add nothing, this slice shows it in {in_hundred}"
     if gain["low"] > 0:
         return ""
     return f": cannot tell whether more labels pay; if they added nothing, this slice would show it in {in_hundred}"
@@ -205,19 +207,20 @@ def _target(target, num):
     needed = target["fewest_correct"]
     shown_by = f"{needed} correct of {num}" if needed else f"more than {num} audit images"
     if target["more_labels"] is None:
-        return f"{wanted} would be shown by {shown_by}; how far it is can be told from the third classifier on"
+        return f"{wanted} would be shown by {shown_by}; how far off it is can be estimated from the third classifier on"
     return f"{wanted} would be shown by {shown_by}; {_more(target['more_labels'], target['seconds_a_label'])}"
 
 
 def _more(labels, seconds):
     if labels["low"] is None:
-        return "cannot tell how far it is: the learning curve levels off before"
+        return "cannot tell how far off it is: the learning curve levels off before"
     if labels["median"] is None:
-        return f"cannot tell how far it is: {labels['low']:,} more labels or never, where the learning curve levels off"
+        more = f"{labels['low']:,} more labels, or never if the learning curve levels off"
+        return f"cannot tell how far off it is: {more}"
     high = "never" if labels["high"] is None else f"{labels['high']:,}"
     bounds = f"[{labels['low']:,}, {high}]"
     if not labels["median"]:
-        return f"the learning curve may be there already, by 0 more labels {bounds}"
+        return f"the learning curve may be there already, with 0 more labels {bounds}"
     pace = f", {duration(seconds * labels['median'])} at your pace of {seconds:.0f} s a label" if seconds else ""
     return f"about {labels['median']:,} more labels {bounds}{pace}"
 
