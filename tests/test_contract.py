@@ -162,18 +162,18 @@ class TestTypes:
         scores, taken = np.array([0.2, 0.9, -np.inf, -np.inf, -np.inf]), [1, 1, 0, 0, 0]
         assert kernels.top_k(scores, np.array(taken), 2).tolist() == [2, 3]
         assert kernels.top_k(scores, np.array(taken, np.float16), 2).tolist() == [2, 3]
-        with pytest.raises(ValueError, match="taken has int64 from 0 to 2; expected a mask|int32 from 0 to 2"):
+        with pytest.raises(ValueError, match=r"taken has dtype int(64|32) and values from 0 to 2; expected a mask"):
             kernels.top_k(scores, np.array([2, 1, 0, 0, 0]), 2)
 
     def test_integers_that_floats_do_not_hold(self):
         taken = np.zeros(2, bool)
         with pytest.raises(
-            ValueError, match=r"scores has int32 from 16777217 .*; expected integers of at most 16777216"
+            ValueError, match=r"scores has dtype int32 and values from 16777217 .*; expected integers of at most"
         ):
             kernels.top_k(np.array([2**24 + 1, 2**24 + 2], np.int32), taken, 1)
-        with pytest.raises(ValueError, match="scores has int64 .* int32 does not hold"):
+        with pytest.raises(ValueError, match="scores has dtype int64 .* int32 cannot represent"):
             kernels.top_k(np.array([2**40, 1]), taken, 1)
-        with pytest.raises(ValueError, match="points has float64 .* float32 does not hold"):
+        with pytest.raises(ValueError, match="points has dtype float64 .* float32 cannot represent"):
             kernels.farthest_first(np.array([[1e300], [1.0]]), taken, 1)
 
     @pytest.mark.parametrize("kind", [">f2", ">f4", ">f8", ">i2", ">i8", "longdouble"])
@@ -203,11 +203,11 @@ class TestTypes:
 
     @pytest.mark.parametrize("values", [np.array([1j, 2]), np.array(["a", "b"]), np.array([None, 1])])
     def test_what_is_no_number_is_refused(self, values):
-        with pytest.raises(TypeError, match=f"scores has {values.dtype}; expected real numbers"):
+        with pytest.raises(TypeError, match=f"scores has dtype {values.dtype}; expected real numbers"):
             kernels.top_k(values, np.zeros(2, bool), 1)
 
     def test_labels_are_integers(self):
-        with pytest.raises(TypeError, match="labels has float32; expected integers"):
+        with pytest.raises(TypeError, match="labels has dtype float32; expected integers"):
             kernels.representer_alphas(jnp.float32(PROBS), jnp.zeros(N), l2=1.0)
 
     def test_traced_sizes_are_refused(self):

@@ -285,5 +285,5 @@ def test_arrays_that_a_shard_map_closes_over_are_refused():
     scores = place(jnp.float32(SCORES), mesh, "rows")
     specs = dict(in_specs=PartitionSpec(), out_specs=PartitionSpec())
     mapped = jax.shard_map(lambda taken: kernels.top_k(scores, taken, NUM), mesh=mesh, **specs)
-    with pytest.raises(ValueError, match="hand those that a `shard_map` needs to it as arguments"):
+    with pytest.raises(ValueError, match="pass those that a `shard_map` needs to it as arguments"):
         jax.jit(mapped)(place(jnp.array(TAKEN), mesh, None))

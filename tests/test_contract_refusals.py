@@ -21,7 +21,7 @@ class TestDegenerate:
         for each, array in arrays.items():
             if array.ndim:
                 with pytest.raises(
-                    ValueError, match=r"has shape \(.*0.*\); expected|expected at least 1|one size of|sum"
+                    ValueError, match=r"has shape \(.*0.*\); expected|expected at least 1|the same size|sum"
                 ):
                     run(name, arrays | {each: array[:0]})
 
@@ -93,7 +93,7 @@ class TestDegenerate:
     def test_numbers_beyond_int32(self):
         with pytest.raises(ValueError, match="num is 2147483648; expected an integer of at most 2147483647"):
             kernels.top_k(np.zeros(3), np.zeros(3, bool), 2**31)
-        with pytest.raises(ValueError, match="clusters has int64 .* number rows, clusters and classes from 0"):
+        with pytest.raises(ValueError, match="clusters has dtype int64 .* number rows, clusters and classes from 0"):
             kernels.sampling.normal(POINTS, clusters=np.full(N, 2**40), num_clusters=2)
 
     def test_one_row(self):
@@ -140,7 +140,7 @@ class TestIndices:
     def test_clusters_out_of_range(self, name, cluster):
         arrays = in_float32(name)
         arrays["clusters"] = arrays["clusters"].at[jnp.array([1, 2, 8])].set(cluster)
-        with pytest.raises(ValueError, match=r"clusters run from .*, the first outside is row 1; expected 0 to 2"):
+        with pytest.raises(ValueError, match=r"clusters run from .*, first out of range in row 1; expected 0 to 2"):
             run(name, arrays)
         if name in ROWS:
             rows = np.asarray(rows_of(jax.jit(partial(run, name))(arrays)))
@@ -151,7 +151,7 @@ class TestIndices:
     def test_labels_beyond_the_classes(self):
         arrays = in_float32("representer_alphas")
         arrays["labels"] = arrays["labels"].at[4].set(C)
-        with pytest.raises(ValueError, match=f"labels run up to {C}, first in row 4, but probs has {C} classes"):
+        with pytest.raises(ValueError, match=f"labels run up to {C}, first out of range in row 4, but probs has {C} "):
             run("representer_alphas", arrays)
         assert not jax.jit(partial(run, "representer_alphas"))(arrays)[4].any()
 
@@ -179,7 +179,7 @@ class TestProbabilities:
         arrays = in_float32(name)
         for row in ([2.0, -1.0, 0.0], [0.5, 0.6, 0.1], [0.2, 0.2, 0.2]):
             bad = arrays | dict(probs=arrays["probs"].at[..., 3, :].set(jnp.array(row + [0.0] * (C - 3))))
-            with pytest.raises(ValueError, match=r"row 3: .*logits\? use jax.nn.softmax"):
+            with pytest.raises(ValueError, match=r"row 3: .*for logits, use jax.nn.softmax"):
                 run(name, bad)
 
     @pytest.mark.parametrize("name", ["least_confident", "margin", "entropy"])

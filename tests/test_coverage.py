@@ -169,7 +169,7 @@ def test_weights_are_refused(weight):
 
 def test_other_refusals():
     points, taken = cloud("gaussian"), np.zeros(SIZE, bool)
-    with pytest.raises(ValueError, match=r"weights \(700,\); expected \[n d\] and \[n\], with one size of n"):
+    with pytest.raises(ValueError, match=r"weights \(700,\); expected \[n d\] and \[n\], with the same size n"):
         max_herding(points, taken, 3, sigma=1.0, weights=np.ones(700))
     for value in (0, 1e-30):
         points[4] = value
@@ -199,7 +199,7 @@ class TestPurity:
 
     def test_refuses_where_it_fails(self):
         points = cloud("duplicates")
-        with pytest.raises(ValueError, match="the radius is inf, since there is one cluster; cluster into another"):
+        with pytest.raises(ValueError, match="the radius is inf, since there is one cluster; choose another number"):
             purity_radius(points, clusters=np.ones(SIZE, int))
         with pytest.raises(ValueError, match="the radius is 0, since rows of different clusters coincide"):
             purity_radius(points, clusters=np.arange(SIZE) % 2)

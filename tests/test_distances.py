@@ -325,6 +325,6 @@ class TestGreedyDiverse:
         points = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
         select = greedy(distances.half_cosine_to_point)
         args = jnp.array([0.3, 0.2, 0.1, 0.0]), points, jnp.zeros(4, bool)
-        with pytest.raises(ValueError, match="the distance of row 1 to one that was selected is NaN; .* zero vectors"):
+        with pytest.raises(ValueError, match="the distance from row 1 to a selected one is NaN; .* zero vectors"):
             select(*args, 4, 1.0)
         assert jax.jit(lambda *args: select(*args, 4, 1.0))(*args).tolist() == [0, 3, 2, 1]

@@ -191,8 +191,12 @@ PROBS = draw_probs(0, num_draws=3, num_rows=6, num_classes=4)
     [
         (PROBS[:1], PROBS[:1], r"probs has shape \(1, 6, 4\); expected .* 2 draws or more, since one model agrees"),
         (np.ones((3, 6, 1)), np.ones((3, 6, 1)), r"shape \(3, 6, 1\); expected .* and 2 classes or more"),
-        (PROBS, draw_probs(0, 3, 6, 5), r"probs has shape \(3, 6, 4\) and target_probs \(3, 6, 5\); .* one size of c"),
-        (PROBS, PROBS[:2], r"target_probs \(2, 6, 4\); .* one size of k"),
+        (
+            PROBS,
+            draw_probs(0, 3, 6, 5),
+            r"probs has shape \(3, 6, 4\) and target_probs \(3, 6, 5\); .* the same size c",
+        ),
+        (PROBS, PROBS[:2], r"target_probs \(2, 6, 4\); .* the same size k"),
         (PROBS[0], PROBS, r"probs has shape \(6, 4\); expected \[k n c\]"),
     ],
 )
@@ -205,7 +209,9 @@ def test_what_is_refused_names_the_row():
     """Of one draw only; the row of the lowest number comes first, whatever its draw."""
     logits, taken = PROBS.copy(), np.zeros(6, bool)
     logits[2, 3], logits[0, 4] = [2, -1, 0, 0], [0.5, 0.6, 0, 0]
-    message = "2 of 6 rows of {} are no probabilities, the first is row 3: it runs from -1 to 2 and sums to 1; .*logits"
+    message = (
+        "2 of 6 rows of {} are not probabilities, the first is row 3: it runs from -1 to 2 and sums to 1; .*for logits"
+    )
     with pytest.raises(ValueError, match=message.format("probs")):
         kernels.batch_bald(KEYS[0], logits, taken, 2, num_samples=9)
     with pytest.raises(ValueError, match=message.format("target_probs")):

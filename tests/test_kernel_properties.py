@@ -155,5 +155,5 @@ def test_probabilities_or_a_refusal(measure, values):
     if (probs >= 0).all() and (abs(probs.sum(axis=1) - 1) <= 1e-3).all():
         assert ((measure(probs) >= 0) & (measure(probs) <= 1)).all()
     else:
-        with pytest.raises(ValueError, match=r"rows of probs are no probabilities, the first is row [01]"):
+        with pytest.raises(ValueError, match=r"rows of probs are not probabilities, the first is row [01]"):
             measure(probs)

@@ -69,9 +69,11 @@ class TestKernels:
     def test_widths_and_rows_that_do_not_fit(self, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
         probs, features, labels = make()
-        with pytest.raises(ValueError, match=r"features has shape \(12, 5\) and labelled_sum \(4,\); .* one size of f"):
+        with pytest.raises(
+            ValueError, match=r"features has shape \(12, 5\) and labelled_sum \(4,\); .* the same size f"
+        ):
             importance(probs, features, labelled_sum=features[0, :4], num_labelled=1, l2=L2)
-        with pytest.raises(ValueError, match=r"probs has shape \(11, \d\) and labels \(12,\); .* one size of n"):
+        with pytest.raises(ValueError, match=r"probs has shape \(11, \d\) and labels \(12,\); .* the same size n"):
             representer_alphas(probs[1:], labels, l2=L2)
         with pytest.raises(ValueError, match="3 examples asked for but only 2 are labelled"):
             explain(jnp.zeros(4), jnp.array([0, -1, -1, 1]), 3)

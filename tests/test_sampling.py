@@ -167,7 +167,7 @@ class TestDrawAndMatch:
             (dict(threshold=float("nan")), "threshold is nan"),
             (
                 dict(clusters=jnp.arange(40) % 2),
-                "clusters run from 0 to 1, the first outside is row 1; expected 0 to 0: .* raise the number",
+                "clusters run from 0 to 1, first out of range in row 1; expected 0 to 0: .* raise the number",
             ),
         ],
     )
@@ -182,7 +182,7 @@ def test_clusters_in_bytes_that_are_more_than_a_byte_counts(monkeypatch):
     clusters = 6 * jnp.arange(40)
     small = sampling.normal(POINTS, clusters=clusters.astype(jnp.uint8), num_clusters=300)
     np.testing.assert_array_equal(small.centre, sampling.normal(POINTS, clusters=clusters, num_clusters=300).centre)
-    with pytest.raises(ValueError, match="clusters run from 0 to 234, the first outside is row 39; expected 0 to 233"):
+    with pytest.raises(ValueError, match="clusters run from 0 to 234, first out of range in row 39; expected 0 to 233"):
         sampling.normal(POINTS, clusters=clusters.astype(jnp.uint8), num_clusters=234)
 
 

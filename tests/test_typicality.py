@@ -101,6 +101,6 @@ def test_impossible_sizes_are_refused(monkeypatch):
         typicality(points, clusters=clusters, included=included, num_neighbours=0)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(
-        ValueError, match=rf"points has shape \({SIZE}, 3\) and clusters \({SIZE - 1},\); expected .* one size of n"
+        ValueError, match=rf"points has shape \({SIZE}, 3\) and clusters \({SIZE - 1},\); expected .* the same size n"
     ):
         typicality(points, clusters=clusters[1:], included=included, num_neighbours=3)

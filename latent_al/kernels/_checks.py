@@ -133,8 +133,8 @@ def _is_exact(value, beside):
 def _inexact(name, value, beside):
     del beside
     return (
-        f"{name} has {value.dtype} from {value.min()} to {value.max()}; expected integers of at most "
-        f"{_largest_exact(value.dtype)}, which floats hold exactly: scale them, or pass floats."
+        f"{name} has dtype {value.dtype} and values from {value.min()} to {value.max()}; expected integers of at most "
+        f"{_largest_exact(value.dtype)}, which floats represent exactly: scale them, or pass floats."
     )
 
 
@@ -148,7 +148,10 @@ def _is_mask(value, beside):
 
 def _no_mask(name, value, beside):
     del beside
-    return f"{name} has {value.dtype} from {value.min()} to {value.max()}; expected a mask, of True and False."
+    return (
+        f"{name} has dtype {value.dtype} and values from {value.min()} to {value.max()}; expected a mask, of True and "
+        "False."
+    )
 
 
 MASK = Check(_is_mask, _no_mask)
@@ -164,8 +167,8 @@ def _has_row_numbers(value, beside):
 def _no_row_numbers(name, value, beside):
     del beside
     return (
-        f"{name} runs from {value.min()} to {value.max()}; expected integers that int32 holds: number rows, clusters "
-        "and classes from 0, and keep other ids outside."
+        f"{name} runs from {value.min()} to {value.max()}; expected integers that fit in int32: number rows, clusters "
+        "and classes from 0, and keep other ids outside the kernel."
     )
 
 
@@ -179,7 +182,7 @@ def _is_finite(value, beside):
 
 def _not_finite(name, value, beside):
     del beside
-    return f"{of_rows(name, ~np.isfinite(value), 'NaN or infinite')}; look for that in what made it."
+    return f"{of_rows(name, ~np.isfinite(value), 'NaN or infinite')}; check where the values come from."
 
 
 FINITE = Check(_is_finite, _not_finite)
@@ -197,7 +200,7 @@ def _not_squarable(name, value, beside):
     dtype = np.float64 if value.dtype == np.float64 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         is_bad = ~np.isfinite(16 * np.square(value.astype(dtype)).sum(axis=1, dtype=dtype))
-    return f"{of_rows(name, is_bad, 'NaN, infinite or too large to square')}; look for that in what made it."
+    return f"{of_rows(name, is_bad, 'NaN, infinite or too large to square')}; check where the values come from."
 
 
 SQUARABLE = Check(_is_squarable, _not_squarable)
@@ -211,7 +214,7 @@ def _is_number(value, beside):
 
 def _not_number(name, value, beside):
     del beside
-    return f"{np.isnan(value).sum()} of {len(value)} {name} are NaN; look for NaN in what they were made from."
+    return f"{np.isnan(value).sum()} of {len(value)} {name} are NaN; look for NaN in what they were computed from."
 
 
 NOT_NAN = Check(_is_number, _not_number)

@@ -48,7 +48,8 @@ def _negative(name, value, beside):
     is_bad = value < 0
     return (
         f"{is_bad.sum()} of {len(value)} {name} are negative, the first is row {is_bad.argmax()} with "
-        f"{value[is_bad.argmax()]}; expected 0 or more: only such numbers have powers that are weights; or use softmax."
+        f"{value[is_bad.argmax()]}; expected 0 or more, since powers of negative numbers cannot be weights; or "
+        "use softmax."
     )
 
 
@@ -80,10 +81,10 @@ def _no_probabilities(name, value, beside):
         probs = probs[_of_distributions(probs, value.dtype).argmin(axis=0), np.arange(probs.shape[1])]
     is_good = _of_distributions(probs, value.dtype)
     row = int(is_good.argmin())
-    rows = of_rows(name, ~is_good, "no probabilities")
+    rows = of_rows(name, ~is_good, "not probabilities")
     return (
         f"{rows}: it runs from {probs[row].min():g} to {probs[row].max():g} and "
-        f"sums to {probs[row].sum():g}; expected values in [0, 1] that sum to 1: logits? use jax.nn.softmax."
+        f"sums to {probs[row].sum():g}; expected values in [0, 1] that sum to 1: for logits, use jax.nn.softmax."
     )
 
 
@@ -145,8 +146,9 @@ def _are_clusters(value, beside):
 def _no_clusters(name, value, beside):
     is_bad = (value < 0) | (value >= _num_clusters(beside))
     return (
-        f"{name} run from {value.min()} to {value.max()}, the first outside is row {is_bad.argmax()}; expected 0 to "
-        f"{_num_clusters(beside) - 1}: assign rows without a cluster to one more, or raise the number of clusters."
+        f"{name} run from {value.min()} to {value.max()}, first out of range in row {is_bad.argmax()}; expected 0 to "
+        f"{_num_clusters(beside) - 1}: assign rows without a cluster to an additional one, or raise the number of "
+        "clusters."
     )
 
 
@@ -166,7 +168,7 @@ def _has_members(clustered, beside):
 def _too_few_members(name, clustered, beside):
     return (
         f"{name} marks {(clustered != 0).sum()} of {len(clustered)} points, but {_num_in_use(beside)} clusters are "
-        "asked for; expected one point for each at least: mark more, or ask for fewer."
+        "asked for; expected at least one point for each: mark more points, or ask for fewer clusters."
     )
 
 
@@ -181,8 +183,8 @@ def _are_labels(value, beside):
 def _no_labels(name, value, beside):
     classes = beside["probs"][1]
     return (
-        f"{name} run up to {value.max()}, first in row {(value >= classes).argmax()}, but probs has {classes} classes; "
-        f"expected labels below {classes}, and negative ones where there is none."
+        f"{name} run up to {value.max()}, first out of range in row {(value >= classes).argmax()}, but probs has "
+        f"{classes} classes; expected labels below {classes}, and negative values where there is no label."
     )
 
 
@@ -274,8 +276,8 @@ def _is_perplexity(value, beside):
 def _no_perplexity(name, value, beside):
     size = _num_rows(beside)
     return (
-        f"{name} is {value!s} of {size} rows; expected [1, {size}): it counts the neighbours of a row; lower it, or "
-        "pass more rows."
+        f"{name} is {value!s} for {size} rows; expected [1, {size}), since it counts the neighbours of a row; lower "
+        "it, or pass more rows."
     )
 
 
@@ -322,8 +324,8 @@ def representative(cause: str) -> Check:
         del name, beside
         return (
             f"{np.isnan(values).sum()} of {len(values)} rows have no representativeness, the first is row "
-            f"{np.isnan(values).argmax()}: {cause}, or too large or small for its square; look at what the rows were "
-            "made from, or choose another measure."
+            f"{np.isnan(values).argmax()}: {cause}, or too large or small for its square; check what the rows were "
+            "computed from, or choose another measure."
         )
 
     return Check(NOT_NAN.holds, refusal)

@@ -114,8 +114,8 @@ def without_gradient(values: Array, arrays: PyTree[Array], what: str) -> Array:
 @without_gradient.defjvp
 def _refuse_gradient(what, primals, tangents):
     raise TypeError(
-        f"there is no gradient of {what}: apply jax.lax.stop_gradient to what the kernel takes, whatever you use of "
-        "its result; distances between the rows have one."
+        f"there is no gradient of {what}: apply jax.lax.stop_gradient to the arguments of the kernel, whichever part "
+        "of its result you use; distances between the rows have a gradient."
     )
 
 
@@ -249,7 +249,7 @@ def _static(name, value, annotation):
     if annotation is not int:
         return annotation(value)
     if not -MAX_ROWS <= operator.index(value) <= MAX_ROWS:
-        raise ValueError(f"{name} is {value}; expected an integer of at most {MAX_ROWS}, which int32 holds.")
+        raise ValueError(f"{name} is {value}; expected an integer of at most {MAX_ROWS}, to fit in int32.")
     return operator.index(value)
 
 
@@ -263,7 +263,7 @@ def _array(name, spec, value):
     values = np.asarray(value)
     if not _is_of_kind(values.dtype, spec.kind):
         expected = dict(real="real numbers", integer="integers", mask="a mask, of True and False")[spec.kind]
-        raise TypeError(f"{name} has {values.dtype}; expected {expected}.")
+        raise TypeError(f"{name} has dtype {values.dtype}; expected {expected}.")
     # JAX supports neither other byte orders nor floats of more than 64 bits.
     native = np.dtype(np.float64) if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
     dtype = jax.dtypes.canonicalize_dtype(native)
@@ -275,9 +275,10 @@ def _array(name, spec, value):
     if not same.all():
         cure = "scale the values, or set jax_enable_x64"
         if spec.kind == "integer":
-            cure = "number rows, clusters and classes from 0, and keep other ids outside"
+            cure = "number rows, clusters and classes from 0, and keep other ids outside the kernel"
         raise ValueError(
-            f"{name} has {values.dtype} from {values.min()} to {values.max()}, which {dtype} does not hold; {cure}."
+            f"{name} has dtype {values.dtype} and values from {values.min()} to {values.max()}, which {dtype} cannot "
+            f"represent; {cure}."
         )
     return _concrete(narrowed)
 
@@ -286,7 +287,7 @@ def _one_key(name, value):
     is_typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     dtype = getattr(value, "dtype", type(value).__name__)
     if not is_typed and dtype != np.uint32:
-        raise TypeError(f"{name} has {dtype}; expected one key, such as jax.random.key(0).")
+        raise TypeError(f"{name} is of type {dtype}; expected one key, such as jax.random.key(0).")
     if jnp.ndim(value) != (0 if is_typed else 1):
         raise ValueError(f"{name} has shape {jnp.shape(value)}; expected one key, such as jax.random.key(0).")
     return value
@@ -328,13 +329,13 @@ def _check_shapes(named):
             raise ValueError(f"{item.name} has shape {shape}; expected [{' '.join(item.spec.dims)}], and {empty} > 0.")
         if max(shape, default=0) > MAX_ROWS:
             raise ValueError(
-                f"{item.name} has shape {shape}; expected at most {MAX_ROWS} rows, whose numbers int32 holds: pass "
-                "fewer, or use latent_al.streaming."
+                f"{item.name} has shape {shape}; expected at most {MAX_ROWS} rows, whose numbers fit in int32: "
+                "pass fewer, or use latent_al.streaming."
             )
         for dim, size in zip(item.spec.dims, shape, strict=True):
             other = first.setdefault(dim, item)
             if other.value.shape[other.spec.dims.index(dim)] != size:
                 raise ValueError(
                     f"{other.name} has shape {other.value.shape} and {item.name} {shape}; expected "
-                    f"[{' '.join(other.spec.dims)}] and [{' '.join(item.spec.dims)}], with one size of {dim}."
+                    f"[{' '.join(other.spec.dims)}] and [{' '.join(item.spec.dims)}], with the same size {dim}."
                 )

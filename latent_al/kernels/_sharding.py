@@ -426,8 +426,8 @@ def _mesh_of(arrays):
     explicit = [mesh for mesh in meshes if mesh.explicit_axes]
     if explicit and len(set(meshes)) > 1:
         raise ValueError(
-            f"arrays or the program about them are on several meshes, {_described(meshes)}; expected one: place the "
-            "arrays on that of `jax.set_mesh`, and hand those that a `shard_map` needs to it as arguments."
+            f"the arrays, or the program around them, are on several meshes, {_described(meshes)}; expected one: place "
+            "the arrays on the mesh of `jax.set_mesh`, and pass those that a `shard_map` needs to it as arguments."
         )
     return explicit[0] if explicit else context
 

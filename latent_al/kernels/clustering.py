@@ -244,4 +244,4 @@ def _check_iterations(iterations):
 
 def _check_num_clusters(num, size):
     if not 1 <= num <= size:
-        raise ValueError(f"{num} clusters of {size} points asked for; expected at least 1 and at most one a point.")
+        raise ValueError(f"{num} clusters of {size} points asked for; expected at least 1 and at most one per point.")

@@ -36,7 +36,8 @@ def _no_radius(name, value, beside):
     del name, beside
     cause = "rows of different clusters coincide" if value == 0 else "there is one cluster"
     return (
-        f"the radius is {value:g}, since {cause}; cluster into another number, or choose max_herding, which needs none."
+        f"the radius is {value:g}, since {cause}; choose another number of clusters, or max_herding, which needs no "
+        "radius."
     )
 
 

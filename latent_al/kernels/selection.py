@@ -194,7 +194,7 @@ def greedy_diverse(
     carry = select(scores, points, taken, num, distance, weight)
     if is_concrete(carry.nearest) and (first := _first_without_distance(carry.nearest)) < len(taken):
         raise ValueError(
-            f"the distance of row {first} to one that was selected is NaN; look for rows for which `distance` has no "
+            f"the distance from row {first} to a selected one is NaN; look for rows for which `distance` has no "
             "value, such as zero vectors, which have no direction."
         )
     return carry.rows

@@ -199,5 +199,5 @@ def _check_finite(is_finite, block):
     if not is_finite.all():
         raise BadInput(
             f"{(~is_finite).sum()} of rows {block.start} to {block.stop - 1} are NaN, infinite or too large to square, "
-            f"the first is row {block.start + is_finite.argmin()}; look for that in what they were made from."
+            f"the first is row {block.start + is_finite.argmin()}; check what they were computed from."
         )

@@ -150,8 +150,8 @@ def _squares(latents, origin):
 def _check_widths(mu, log_sigma):
     if mu.width != log_sigma.width:
         raise BadInput(
-            f"mu has {mu.width} dimensions and log_sigma {log_sigma.width}; expected as many of each: give those "
-            "of the same Gaussians."
+            f"mu has {mu.width} dimensions and log_sigma {log_sigma.width}; expected the same number: give "
+            "both of the same Gaussians."
         )
 
 
@@ -202,8 +202,8 @@ def _check_finite(values, block):
     if not is_finite.all():
         raise BadInput(
             f"{(~is_finite).sum()} of rows {block.start} to {block.stop - 1} have no representativeness, the first is "
-            f"row {block.start + is_finite.argmin()}: NaN, infinite or too large, or zero without a direction; look at "
-            "what they were made from, or choose another measure."
+            f"row {block.start + is_finite.argmin()}: NaN, infinite or too large, or zero without a direction; check "
+            "what they were computed from, or choose another measure."
         )
 
 

@@ -68,7 +68,7 @@ def random_partitions(
     if source.num_rows > MAX_ROWS:
         raise BadInput(
             f"the source has {source.num_rows} rows; expected at most {MAX_ROWS} where partitions are drawn: use "
-            "top_k, or select in parts of the rows."
+            "top_k, or select from parts of the rows."
         )
     taken = check_open(source, taken, num)
     scores: np.ndarray | None = None
@@ -84,18 +84,18 @@ def _scores(score, block):
     (latents,) = block.latents
     scores = np.asarray(score(latents))
     if scores.shape != latents.shape[:1]:
-        raise BadInput(f"the score of a block {latents.shape} has shape {scores.shape}; expected one of each row.")
+        raise BadInput(f"the score of a block {latents.shape} has shape {scores.shape}; expected one score per row.")
     scores = scores[: block.stop - block.start]
     is_nan = np.isnan(scores)
     if is_nan.any():
         raise BadInput(
             f"{is_nan.sum()} scores of rows {block.start} to {block.stop - 1} are NaN, the first of row "
-            f"{block.start + is_nan.argmax()}; look for NaN in what they were made from."
+            f"{block.start + is_nan.argmax()}; look for NaN in what they were computed from."
         )
     try:
         return np.asarray(_converted(scores))
     except ValueError as error:
-        raise BadInput(f"of rows {block.start} to {block.stop - 1} {error}") from error
+        raise BadInput(f"rows {block.start} to {block.stop - 1}: {error}") from error
 
 
 @kernel(scores=NOT_NAN)

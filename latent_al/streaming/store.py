@@ -56,7 +56,7 @@ class _Reading:
         try:
             return self.future.result()
         except ValueError as error:
-            raise BadInput(f"{self.path} cannot be read: {error}; write it anew.") from error
+            raise BadInput(f"{self.path} cannot be read: {error}; write it again.") from error
 
 
 def write_latents(
@@ -101,7 +101,9 @@ def write_latents(
         if start + len(chunk) > num_rows:
             # The chunks may all be there by now, and would pass for the whole.
             (path / "zarr.json").unlink()
-            raise BadInput(f"more than the {num_rows} rows that were to be written to {path}; remove it, and say more.")
+            raise BadInput(
+                f"more rows came than the {num_rows} that were to be written to {path}; remove it, and raise num_rows."
+            )
         if writing:
             writing.result()
         writing = store[start : start + len(chunk)].write(chunk)
@@ -109,7 +111,9 @@ def write_latents(
     if start < num_rows:
         # The last chunk may be there by now, with zeros for the rows that did not come.
         (path / "zarr.json").unlink()
-        raise BadInput(f"only {start} of the {num_rows} rows of {path} came; remove it, and write all or say fewer.")
+        raise BadInput(
+            f"only {start} of the {num_rows} rows of {path} came; remove it, and write all, or lower num_rows."
+        )
     writing.result()
     return open_latents(path)
 
@@ -135,7 +139,7 @@ def open_latents(path: str | Path, num_rows: int | None = None, width: int | Non
     except ValueError as error:
         reason = str(error).split(" [tensorstore_spec")[0]
         raise BadInput(
-            f"{path} is no zarr 3 array: {reason}; write the latents with streaming.write_latents."
+            f"{path} is not a zarr 3 array: {reason}; write the latents with streaming.write_latents."
         ) from error
     expected = [wanted or size for wanted, size in zip((num_rows, width), store.shape, strict=False)]
     if store.rank != 2 or store.dtype != ts.float32 or list(store.shape) != expected or 0 in store.shape:
@@ -184,7 +188,7 @@ def _check_chunks(path, store):
         if not statistics.result().fully_stored:
             last = min(start + size, store.shape[0]) - 1
             raise BadInput(
-                f"{path} lacks the chunk of rows {start} to {last}; it was not written whole; write it anew."
+                f"{path} lacks the chunk of rows {start} to {last}; it was not written completely; write it again."
             )
     codecs = [codec["name"] for codec in store.codec.to_json()["codecs"]]
     if set(codecs) <= UNCOMPRESSED.keys():
@@ -193,5 +197,5 @@ def _check_chunks(path, store):
             if file.is_file() and file.stat().st_size != whole:
                 raise BadInput(
                     f"chunk {file.relative_to(path)} of {path} has {file.stat().st_size} bytes; expected {whole}: "
-                    "it was cut off; write it anew."
+                    "it was cut off; write it again."
                 )

@@ -78,7 +78,7 @@ def blocks(*sources: Source, block_bytes: int | None = None) -> Iterator[Block]:
     """
     num_rows = sources[0].num_rows
     if any(source.num_rows != num_rows for source in sources):
-        raise BadInput(f"the sources have {[source.num_rows for source in sources]} rows; expected as many of each.")
+        raise BadInput(f"the sources have {[source.num_rows for source in sources]} rows; expected the same number.")
     for source in sources:
         _check_not_empty(source)
     chosen = _block_bytes(sources) if block_bytes is None else block_bytes
@@ -113,10 +113,11 @@ def check_open(source: Source, taken: Bool[np.ndarray, " n"], num: int) -> Bool[
     """
     taken = np.asarray(taken)
     if taken.shape != (source.num_rows,):
-        raise BadInput(f"taken has shape {taken.shape}; expected ({source.num_rows},), one of each row.")
+        raise BadInput(f"taken has shape {taken.shape}; expected ({source.num_rows},), one value per row.")
     if taken.dtype != bool and not np.isin(taken, (0, 1)).all():
         raise BadInput(
-            f"taken has {taken.dtype} from {taken.min()} to {taken.max()}; expected a mask, of True and False."
+            f"taken has dtype {taken.dtype} and values from {taken.min()} to {taken.max()}; expected a mask, of True "
+            "and False."
         )
     taken = taken.astype(bool, copy=False)
     left = source.num_rows - np.count_nonzero(taken)
@@ -151,7 +152,7 @@ def _block_rows(sources, block_bytes):
         chunk = _chunk_bytes(source)
         if chunk > block_bytes:
             raise BadInput(
-                f"a chunk takes {chunk} bytes but a block only {block_bytes}; raise block_bytes, or write "
+                f"a chunk takes {chunk} bytes but a block has only {block_bytes}; raise block_bytes, or write "
                 "smaller chunks."
             )
         size = math.lcm(size, source.chunk_rows)
@@ -160,7 +161,8 @@ def _block_rows(sources, block_bytes):
     if needed > block_bytes:
         raise BadInput(
             f"chunks of {[source.chunk_rows for source in sources]} rows begin together every {size} rows, which take "
-            f"{needed} bytes but a block only {block_bytes}; raise block_bytes, or write all with as many rows a chunk."
+            f"{needed} bytes but a block has only {block_bytes}; raise block_bytes, or write all sources with the same "
+            "number of rows per chunk."
         )
     return max(1, block_bytes // (4 * widest * size)) * size
 
