@@ -382,7 +382,7 @@ def test_counts_land_in_their_cell(draw):
         np.testing.assert_array_equal(image.get_array(), table)
         assert (image.origin, image.get_extent()) == ("lower", [-0.5, 2.5, -0.5, 3.5])
         assert image.get_clim() == (0, 8)
-    assert bar.get_ylabel().startswith("queries a round")
+    assert bar.get_ylabel().startswith("queries per round")
 
 
 def test_class_distributions_stand_beside_the_pool(draw):

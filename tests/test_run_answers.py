@@ -117,7 +117,7 @@ def test_of_several_arms_the_sure_ones_come_first(noisy):
     assert "fewer" not in found.lines["alike"]
     assert f"The validation {name} at the end is not shown to differ: " in found.lines["alike"]
     assert found.lines["behind"].startswith(
-        "Not there with 100 labels, and by the 95 % interval behind with every number of labels. "
+        "Not reached with 100 labels, and behind with every number of labels by the 95 % interval. "
     )
     size = "20.0 points" if sign > 0 else "36.0 degrees"
     assert f"at the end is {size} {worse} (95 % interval " in found.lines["behind"]
@@ -154,7 +154,7 @@ def test_one_seed_has_no_interval():
     found = answered(as_metrics({"random": BASE[:1], "margin": shifted(-0.2, 0.0, 0.1, 0.1, 0.1)[:1]}))
     assert found.lead == (
         "margin reaches random's final validation accuracy of 80.0 % with 40 labels in place of 100. Its validation "
-        "accuracy at the end is 10.0 points higher. This is one seed, which says nothing of chance."
+        "accuracy at the end is 10.0 points higher. This is a single seed, which says nothing about chance."
     )
     assert found.notes == []
     equal = answered(as_metrics({"random": BASE[:1], "margin": BASE[:1]}))
@@ -162,12 +162,12 @@ def test_one_seed_has_no_interval():
 
 
 def test_one_arm_is_not_compared():
-    assert answered(as_metrics({"random": BASE})).lead == "random is the only arm, so that nothing is compared."
+    assert answered(as_metrics({"random": BASE})).lead == "random is the only arm, so nothing is compared."
 
 
 def test_arms_without_held_out_labels_are_not_compared():
     metrics = as_metrics({"random": BASE, "margin": BASE}).assign(split="labelled")
-    assert answered(metrics).lead == "No held-out image has a label, so that nothing is compared."
+    assert answered(metrics).lead == "No held-out image has a label, so nothing is compared."
 
 
 def test_without_labels_there_is_no_answer():

@@ -28,9 +28,9 @@ def answer(summary: dict) -> Answer | None:
     if not summary["arms"]:
         return None
     if len(summary["arms"]) == 1:
-        return Answer(f"{summary['baseline']} is the only arm, so that nothing is compared.", {}, [])
+        return Answer(f"{summary['baseline']} is the only arm, so nothing is compared.", {}, [])
     if not summary["final_differences"]:
-        return Answer("No held-out image has a label, so that nothing is compared.", {}, [])
+        return Answer("No held-out image has a label, so nothing is compared.", {}, [])
     match = summary["labels_to_match"]
     arms = sorted(summary["differences"], key=lambda arm: _order(match, arm))
     ends = {arm: _of_end(summary, arm) for arm in arms}
@@ -40,7 +40,7 @@ def answer(summary: dict) -> Answer | None:
         lead = [_lead_of_labels(summary, arms), _lead_of_end(summary, arms)]
         lines = {arm: _join([_of_labels(summary, arm), f"The {ends[arm]}" if ends[arm] else ""]) for arm in arms}
     if summary["num_seeds"] == 1:
-        lead.append("This is one seed, which says nothing of chance.")
+        lead.append("This is a single seed, which says nothing about chance.")
     return Answer(_join(lead), {arm: line for arm, line in lines.items() if line}, _notes(summary))
 
 
@@ -128,12 +128,12 @@ def _of_labels(summary, arm):
     if not match:
         return ""
     needed, base, last = match["arms"][arm], match["baseline_labels"], match["last"]
-    text = f"Not there with {last:,} labels" if needed["labels"] is None else _saving(summary, arm)
+    text = f"Not reached with {last:,} labels" if needed["labels"] is None else _saving(summary, arm)
     if needed["interval"] is None or _is_ahead(match, arm):
         return f"{text}."
     low, high = needed["interval"]
     if low is None:
-        return f"{text}, and by the 95 % interval behind with every number of labels."
+        return f"{text}, and behind with every number of labels by the 95 % interval."
     ends = f"95 % interval {low:,} to {f'more than {last:,}' if high is None else f'{high:,}'} labels"
     differs = low > base or needed["labels"] == base
     return f"{text} ({ends})." if differs else f"{text}, not shown to differ ({ends})."

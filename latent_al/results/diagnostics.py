@@ -94,7 +94,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
 
     def check(classifier, data, num_labels):
         if data.num_classes is None:
-            raise BadInput("importance compares class probabilities, and the labels are angles; leave it out.")
+            raise BadInput("importance compares class probabilities, but the labels are angles; leave it out.")
 
     def compute(key, state, problem, validation, *, learner, classifier):
         size = problem.labels.shape[0]
@@ -121,7 +121,7 @@ def importance(*, arms: Sequence[str], num_rows: int = 1000, targets: str = "all
         # The arms may have queried all of the rows.
         if len(table):
             seed = table.seed.min()
-            caption = f"Normalised importance of the rows left at the end of seed {seed}, beside entropy and confidence"
+            caption = f"Normalised importance of the rows left at the end of seed {seed}, with entropy and confidence"
             album.add(drawing.name, caption, plots.importance, table[table.seed == seed])
         return album.pictures
 
@@ -324,8 +324,8 @@ def decoded_queries(*, arms: Sequence[str], num_initial: int, threshold: float =
 
     text = (
         f"Means ± sample standard deviations over seeds, in percent of the queries. Valid: a judge, trained on all "
-        f"labels, gives the decoded image one class with {threshold:g} or more. Answered: a training image is near "
-        "enough. Of these, agreed: the judge's class is that of the answer."
+        f"labels, gives the decoded image one class with a probability of {threshold:g} or more. Answered: a training "
+        "image is near enough. Of these, agreed: the judge's class is that of the answer."
     )
     return Diagnostic(
         "Decoded queries",

@@ -98,7 +98,7 @@ def single_runs(metrics: pd.DataFrame, path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.supxlabel("labels queried")
     figure.supylabel(_axis("validation", metric))
-    figure.suptitle(f"One line a seed, {validation.seed.nunique()} in all")
+    figure.suptitle(f"One line per seed, {validation.seed.nunique()} in all")
     save(figure, path)
 
 
@@ -212,7 +212,7 @@ def queried_classes(counts: pd.DataFrame, path: Path) -> None:
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    _colour_bar(figure, panels, image, "queries a round (mean over seeds)")
+    _colour_bar(figure, panels, image, "queries per round (mean over seeds)")
     figure.supxlabel("round")
     figure.supylabel("class")
     save(figure, path)

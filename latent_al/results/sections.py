@@ -78,14 +78,14 @@ def _comparisons(summary, compared):
         ),
         Section(
             "Labels to reach a score",
-            f"With how many labels the mean over seeds is first at a validation {metric}; in brackets the median over "
-            "seeds of the labels that each needs.",
+            f"The number of labels with which the mean over seeds first reaches a validation {metric}; in brackets the "
+            "median over seeds of the number that each needs.",
             table=comparisons.reach_table(summary),
         ),
         Section(
             "Pairwise comparison",
-            "The share of rounds at which the arm of the row is ahead of the arm of the column on validation, and that "
-            "of ties. Paired t-tests over seeds, Holm-corrected over all pairs and rounds, at 5 %.",
+            "The share of rounds in which the row's arm is ahead of the column's arm on validation, and the share of "
+            "ties. Paired t-tests over seeds, Holm-corrected over all pairs and rounds, at 5 %.",
             table=comparisons.pairs_table(summary),
         ),
     ]
@@ -99,10 +99,10 @@ def _results_text(summary, metric):
 def _tables(summary, compared):
     sections = []
     if "tuned" in summary:
-        text = f"The setting of the best mean {TUNED_BY} on validation is compared with the other arms."
+        text = f"The setting with the best mean {TUNED_BY} on validation is compared with the other arms."
         sections.append(Section("Settings", text, table=tables.tuned_table(summary)))
     if "balance" in compared:
-        text = "Of the labels at the end, as means over seeds. Class entropy is 1 where all classes have as many."
+        text = "Of the labels at the end, as means over seeds. Class entropy is 1 where all classes have equally many."
         sections.append(Section("Classes of the queries", text, table=balance.balance_summary(compared["balance"])))
     text = (
         "Losses of the last epoch; on validation without dropout and without the terms that compare images of a batch. "
