@@ -218,7 +218,8 @@ def get_config(spec="best"):
     kind, *more = changes[dataset == "svhn" :] or [SETS[dataset]["kind"]]
     if size not in ARMS or kind not in ("dense", "conv", "gan") or more:
         raise ValueError(
-            f"unknown size {spec!r}; known: {', '.join(ARMS)}, after dense-, conv- or gan-, and all after svhn- too."
+            f"unknown size {spec!r}; known: {', '.join(ARMS)}; dense-, conv- or gan- may precede each, and svhn- all "
+            "of these."
         )
     arms = ARMS[size](dataset)
     encoders = {f"vae_{dim}": vae(dataset, kind, dim) for dim in SETS[dataset]["other_dims"]}

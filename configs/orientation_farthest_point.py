@@ -54,7 +54,7 @@ def get_config(spec="poses"):
     size, _, variant = spec.partition("-")
     if size not in SIZES or variant not in ("", *VARIANTS) or (variant and size == "mnist"):
         raise ValueError(
-            f"unknown size {spec!r}; known: {', '.join(SIZES)}, and all but mnist before -{', -'.join(VARIANTS)}."
+            f"unknown size {spec!r}; known: {', '.join(SIZES)}; any but mnist may end with -{', -'.join(VARIANTS)}."
         )
     chosen = SIZES[size]
     peak = dict(share_near=chosen.get("share_near", 0.9), spread=5.0, seed=0, test_poses="pool")

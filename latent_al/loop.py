@@ -51,7 +51,8 @@ def make_problem(
     # JAX clamps an index beyond the end, without an error.
     if labels.shape != (size,) or read.shape[:1] != (size,):
         raise ValueError(
-            f"labels have shape {labels.shape} and inputs {read.shape}; expected one of each for the {size:,} latents."
+            f"labels have shape {labels.shape} and inputs {read.shape}; expected one label and one input "
+            f"for each of the {size:,} latents."
         )
     return Problem(read, labels, encoded, strategy.prepare(encoded), initial.prepare(encoded))
 
@@ -82,8 +83,8 @@ def init(
     """
     if num_initial > capacity:
         raise ValueError(
-            f"num_initial is {num_initial}; expected at most the capacity of {capacity}: raise it to the number of "
-            "rows queried in the end."
+            f"num_initial is {num_initial}; expected at most the capacity of {capacity}: raise the capacity to the "
+            "number of rows queried in total."
         )
     size = problem.encoded.latents.shape[0]
     pool = Pool(

@@ -183,7 +183,7 @@ def test_values_that_cannot_be(path, value, message, tmp_path):
             "classifier.name",
             "logistic_regression",
             "config.classifier: logistic_regression has no batch_size, epochs, hidden, learning_rate; known: "
-            "name, dropout; where only the name was changed, set all of it, as in "
+            "name, dropout; if only the name was changed, set all of it, as in "
             "--config.classifier=\"{'name': 'logistic_regression'}\".",
         ),
         ("initial.iterations", "20", "config.initial.iterations: '20' is a str; expected an int"),
@@ -254,7 +254,7 @@ def test_overrides():
         ("get_config(): return {}", "", "mine.py returns a dict; return an ml_collections.ConfigDict"),
         ("get_config(): ConfigDict()", "", "mine.py returns a NoneType; return an ml_collections.ConfigDict"),
         ("get_config(): return ConfigDict(dict(a=required_placeholder(str)))", "", "a required_placeholder .* not set"),
-        ("get_config(size): return {'tiny': 1}[size]", ":tny", "unknown size 'tny'; the head of .*mine.py names them"),
+        ("get_config(size): return {'tiny': 1}[size]", ":tny", "unknown size 'tny'; the head of .*mine.py lists"),
     ],
 )
 def test_a_file_of_ones_own_that_gives_no_config(function, size, message, tmp_path):
@@ -419,6 +419,6 @@ def test_a_factory_that_no_config_can_name_is_told_to_its_author():
 
     with pytest.raises(TypeError, match="weight is annotated .*; annotate it more precisely"):
         schema.Table("thing", dict(unclear=unclear)).entry("unclear")
-    with pytest.raises(TypeError, match="hidden hands its settings on; say to what in .*FORWARDED"):
+    with pytest.raises(TypeError, match="hidden passes its settings on; say to what in .*FORWARDED"):
         schema.Table("thing", dict(hidden=hidden)).entry("hidden")
     assert schema.table_of(experiment.Strategy).entries["random"].__name__ == "random"

@@ -199,7 +199,7 @@ def test_without_labels_it_chooses_an_initial_set(tmp_path):
     config = runpy.run_path(str(ROOT / "configs/digits_vae.py"))["get_config"]("smoke")
     config.data = data
     with pytest.raises(
-        BadInput, match="need the labels of the training images and the data has none; set num_rounds=0"
+        BadInput, match="need the labels of the training images but the data has none; set num_rounds=0"
     ):
         run_experiment(config, str(tmp_path / "run"))
     config.num_rounds = 0

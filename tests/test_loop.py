@@ -70,7 +70,7 @@ def labelled_state(train, labels, rows, capacity=CAPACITY, strategy=MARGIN):
 def test_labels_and_inputs_of_other_rows_are_refused(train, monkeypatch, sizes):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     shapes = dict(labels=SIZE, inputs=SIZE) | sizes
-    message = rf"labels have shape \({shapes['labels']},\) and inputs \({shapes['inputs']},\); expected one of each "
+    message = rf"labels have shape \({shapes['labels']},\) and inputs \({shapes['inputs']},\); expected one label "
     with pytest.raises(ValueError, match=message):
         make_problem(train, strategy=RANDOM, initial=RANDOM, **{name: np.zeros(size) for name, size in shapes.items()})
 
@@ -407,5 +407,7 @@ class TestCapacity:
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(partial(query, learner=LEARNER, strategy=strategy, query_size=9), KEY, state, problem)
         settings = dict(learner=LEARNER, strategy=MARGIN, initial=RANDOM)
-        with pytest.raises(ValueError, match="num_initial is 6; expected at most the capacity of 5: raise it"):
+        with pytest.raises(
+            ValueError, match="num_initial is 6; expected at most the capacity of 5: raise the capacity"
+        ):
             init(KEY, problem, num_initial=6, capacity=5, **settings)

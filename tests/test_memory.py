@@ -113,15 +113,15 @@ def test_of_programs_it_is_the_most_that_fit(make_data):
 def test_what_is_asked_for_is_kept_to_or_refused():
     assert choose_seeds(linear(0.01), 20, 3, None)[0] == 3
     message = (
-        r"arm 'margin' needs [\d.]+ GiB on the device in selecting for 20 seeds at once but .* are available; lower "
+        r"arm 'margin' needs [\d.]+ GiB on the device in selecting for 20 seeds at once but .* is available; lower "
     )
     with pytest.raises(BadInput, match=message + "seeds_at_once to 5 .*, spread the pool"):
         choose_seeds(linear(0.15, 0.2), 20, 20, None)
     mesh = make_mesh(dict(seeds=2), [SEEDS])
-    with pytest.raises(BadInput, match=r"are available; have one device hold the pool alone \(mesh.seeds=1\), spread"):
+    with pytest.raises(BadInput, match=r"is available; hold only one copy of the pool \(mesh.seeds=1\), spread"):
         choose_seeds(linear(0.15, 1.0), 20, None, mesh)
     for wanted in (None, 1):
-        with pytest.raises(BadInput, match="are available; spread the pool over more devices"):
+        with pytest.raises(BadInput, match="is available; spread the pool over more devices"):
             choose_seeds(linear(0.15, 1.0), 20, wanted, None)
 
 

@@ -127,8 +127,8 @@ def test_a_classifier_of_angles_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "config_file, change, message",
     [
-        ("orientation_farthest_point.py", {}, "keeps the best of 2 settings by balanced accuracy, and the labels are"),
-        ("digits_vae.py", dict(num_rounds=0), "keeps the best of 2 settings by the validation curve, and num_rounds"),
+        ("orientation_farthest_point.py", {}, "keeps the best of 2 settings by balanced accuracy, but the labels are"),
+        ("digits_vae.py", dict(num_rounds=0), "keeps the best of 2 settings by the validation curve, but num_rounds"),
     ],
 )
 def test_a_sweep_without_what_its_best_setting_is_chosen_by_is_refused(config_file, change, message, tmp_path):
@@ -243,7 +243,7 @@ def test_a_nan_in_the_classifier_names_arm_seed_and_round(tmp_path):
     [
         (
             dict(data=dict(name="digits", num_validation=0, num_test=300)),
-            "arm 'entropy_d' keeps the best of 2 settings on validation images, and none of these has a",
+            "arm 'entropy_d' keeps the best of 2 settings on validation images, but none of these has a",
         ),
         (dict(baseline="ibal_d_gamma_1"), "unknown baseline arm 'ibal_d_gamma_1'; known: badge, bald"),
         (dict(dropout=0.0), "arm 'bald': bald needs .* give the classifier a dropout above 0"),

@@ -511,7 +511,9 @@ def test_features_are_needed_where_points_lie_in_them(name, share):
     settings = dict(measure="margin", space="features", **share) if share else {}
     strategy = STRATEGIES[name](**settings)
     other = "random" if name == "badge" else "farthest_first"
-    match = f"there are none when .* config.initial.* to .* such as {other}. A learner of yours has to return features"
+    match = (
+        f"there are none when .* config.initial.* to .* such as {other}. A learner of your own has to return features"
+    )
     with pytest.raises(BadInput, match=match):
         strategy.query(jax.random.key(0), make_pool(strategy)._replace(features=None), 5)
 

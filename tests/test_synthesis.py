@@ -331,8 +331,8 @@ def decoded(**changes):
             dict(encoder="pixels"),
             "encoder 'pixels' is identity, which has no decoder, .*; choose one of",
         ),
-        (dict(subsample=0.5), "subsample is 0.5, and queries are synthesised, not chosen in the pool; leave subsample"),
-        (dict(classifier="cnn"), "classifier 'cnn' reads images, and is fitted to synthesised latents; choose one"),
+        (dict(subsample=0.5), "subsample is 0.5, but queries are synthesised, not chosen from the pool; leave"),
+        (dict(classifier="cnn"), "classifier 'cnn' reads images, but is fitted to synthesised latents; choose one"),
         (
             dict(classifier="spreading"),
             "classifier 'spreading' learns from unlabelled rows of the pool too, .*; cho",
@@ -348,10 +348,10 @@ def test_arms_that_cannot_synthesise_are_refused_before_any_work(change, message
 @pytest.mark.parametrize(
     "diagnostic, message",
     [
-        (decoded(arms=("plain",)), "arm 'plain': its images come from a decoder, and identity has none; choose arms"),
+        (decoded(arms=("plain",)), "arm 'plain': its images come from a decoder, but identity has none; choose arms"),
         (
             dict(why=dict(name="importance", arms=("synthesised",))),
-            "arm 'synthesised': it reads the labelled images, and",
+            "arm 'synthesised': it reads the labelled images, but",
         ),
         (decoded(num_initial=400), "num_initial is 400; expected fewer than the .* queries of a run"),
         (decoded(threshold=1.0), "threshold 1.0; expected .* a probability in"),

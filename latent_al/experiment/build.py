@@ -192,23 +192,23 @@ class _Builder:
         encoder = self.config.encoders[arm.encoder].name
         if encoder not in TRAINED:
             raise BadInput(
-                f"encoder {arm.encoder!r} is {encoder}, which has no decoder, and synthesised queries are labelled as "
+                f"encoder {arm.encoder!r} is {encoder}, which has no decoder, but synthesised queries are labelled as "
                 f"images; choose one of {', '.join(sorted(TRAINED))}, or the strategy nearest_to_synthesised."
             )
         if arm.on_images:
             raise BadInput(
-                f"classifier {self.config.arms[arm.name].classifier!r} reads images, and is fitted to synthesised "
+                f"classifier {self.config.arms[arm.name].classifier!r} reads images, but is fitted to synthesised "
                 "latents; choose one that reads latents, such as mlp."
             )
         if arm.make_learner and arm.make_learner(arm.settings[0].learner).reads_pool:
             raise BadInput(
                 f"classifier {self.config.arms[arm.name].classifier!r} learns from unlabelled rows of the pool too, "
-                "and is fitted to synthesised latents alone; choose one that learns from labels, such as mlp."
+                "but is fitted to synthesised latents alone; choose one that learns from labels, such as mlp."
             )
         share = self.config.arms[arm.name].subsample
         if share < 1:
             raise BadInput(
-                f"subsample is {share}, and queries are synthesised, not chosen in the pool; leave subsample out, or "
+                f"subsample is {share}, but queries are synthesised, not chosen from the pool; leave subsample out, or "
                 "choose the strategy nearest_to_synthesised."
             )
 
@@ -275,7 +275,7 @@ def _settings_of(spec, classifier) -> tuple[Setting, ...]:
     names = {name for name in sweep if name in spec.strategy}
     both = sorted(name for name in names if _has_setting(classifier, name))
     if both:
-        raise BadInput(f"sweep.{both[0]} is a setting of the strategy and of the classifier; sweep another.")
+        raise BadInput(f"sweep.{both[0]} is a setting of both the strategy and the classifier; sweep another.")
     for name, values in sweep.items():
         if len(set(values)) < len(values):
             raise BadInput(f"sweep.{name} is {tuple(values)}; give each value once.")

@@ -66,7 +66,7 @@ def load_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
         # Any other key, such as an environment variable, is the file's own business.
         if list(error.args) != size:
             raise
-        raise BadInput(f"--config={path}: unknown size {error}; the head of {file} names them.") from error
+        raise BadInput(f"--config={path}: unknown size {error}; the head of {file} lists the sizes.") from error
     except ValueError as error:
         raise BadInput(f"--config={path}: {error}") from error
     if not isinstance(config, ConfigDict) or isinstance(config, FrozenConfigDict):

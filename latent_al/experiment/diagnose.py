@@ -92,12 +92,12 @@ def _check_arm(diagnostic, config, arm):
     encoder = config.encoders[arm.encoder].name
     if diagnostic.make_judge is None and arm.synthesises:
         raise BadInput(
-            "it reads the labelled images, and the classifier is fitted to synthesised latents in their place; choose "
-            "arms that query images."
+            "it reads the labelled images, but the classifier is fitted to synthesised latents instead; choose arms "
+            "that query images."
         )
     if diagnostic.make_judge is not None and encoder not in TRAINED:
         raise BadInput(
-            f"its images come from a decoder, and {encoder} has none; choose arms whose encoder is one of "
+            f"its images come from a decoder, but {encoder} has none; choose arms whose encoder is one of "
             f"{', '.join(sorted(TRAINED))}."
         )
 

@@ -112,13 +112,13 @@ def _most_that_fit(forecast_of, at_once, available, mesh):
 
 def _refusal(expected, at_once, fitting, available, mesh):
     devices = _devices(1 if mesh is None else mesh.size)
-    fewer = f"lower seeds_at_once to {fitting} (a workdir that was begun goes on with its own), " if fitting else ""
+    fewer = f"lower seeds_at_once to {fitting} (a workdir that was begun keeps its own), " if fitting else ""
     sharing = ""
     if mesh is not None and mesh.shape[SEEDS] > 1 and mesh.devices[0, 0].platform == "cpu":
-        sharing = "have one device hold the pool alone (mesh.seeds=1), "
+        sharing = "hold only one copy of the pool (mesh.seeds=1), "
     return (
         f"arm {expected.arm!r} needs {_size(expected.num_bytes)} on {devices} in {expected.doing} for {at_once} seeds "
-        f"at once but {_size(available)} are available; {fewer}{sharing}spread the pool over more "
+        f"at once but {_size(available)} is available; {fewer}{sharing}spread the pool over more "
         "devices (mesh.pool), or lower subsample."
     )
 

@@ -8,7 +8,7 @@ from latent_al.labelling import config as labelling
 
 HEAD = """# Reference
 
-Every key that a config may hold, and every name that a key may have. The page is made from the code, by
+Every key that a config may hold, and every name that a key may take. The page is made from the code, by
 `python -m latent_al.experiment.reference > docs/reference.md`: the settings of an entry are the keyword-only arguments
 of its factory, and the help is the factory's docstring. `python launch.py --config=FILE --describe` prints the keys of
 one config, with their values and where these come from.

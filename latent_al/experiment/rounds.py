@@ -326,7 +326,7 @@ def _check_loss(run, loss, index):
 def _warn_of_residual(run, residual, index):
     if residual.max() > TOLERANCE:
         logging.warning(
-            "the last layer has not converged in %s, round %d: its residual is %.1e, and representer values hold only "
+            "the last layer has not converged in %s, round %d: its residual is %.1e, but representer values hold only "
             "below %.0e; raise l2 in config.classifiers.",
             run.member(int(residual.argmax())),
             index,

@@ -148,7 +148,7 @@ def _check_budget(config, data):
         )
     if data.train.labels is None and config.num_rounds:
         raise BadInput(
-            f"{config.num_rounds} rounds need the labels of the training images and the data has none; "
+            f"{config.num_rounds} rounds need the labels of the training images but the data has none; "
             "set num_rounds=0 to query an initial set without labels, or give labels."
         )
     for name, arm in config.arms.items():
@@ -218,7 +218,7 @@ def _encode(config, encoders, data, data_digest, folder, mesh):
         except OSError as error:
             raise BadInput(
                 f"encoder {name!r}: {error.filename or folder} cannot be read or written ({error.strerror or error}); "
-                "make room, or choose another --encoders: the same command goes on where this one stopped."
+                "make room, or choose another --encoders: the same command continues where this one stopped."
             ) from error
         yield name, encodings
 
@@ -282,11 +282,11 @@ def _tuned(config, arms, data):
         keeps = f"arm {name!r} keeps the best of {len(settings)} settings"
         if not data.validation.is_labelled:
             raise BadInput(
-                f"{keeps} on validation images, and none of these has a label; leave sweep out, set keep to all, or "
+                f"{keeps} on validation images, but none of these has a label; leave sweep out, set keep to all, or "
                 "raise num_validation."
             )
         if data.num_classes is None:
-            raise BadInput(f"{keeps} by balanced accuracy, and the labels are angles; set keep to all.")
+            raise BadInput(f"{keeps} by balanced accuracy, but the labels are angles; set keep to all.")
         if not config.num_rounds:
-            raise BadInput(f"{keeps} by the validation curve, and num_rounds is 0; raise it, or set keep to all.")
+            raise BadInput(f"{keeps} by the validation curve, but num_rounds is 0; raise it, or set keep to all.")
     return tuned

@@ -322,7 +322,7 @@ def _message_of_key(place, key):
     if len(extra) == 1 or "name" not in settings:
         return unknown(place.path, key, names)
     return (
-        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(names)}; where only the "
+        f"{place.path}: {settings['name']} has no {', '.join(extra)}; known: {', '.join(names)}; if only the "
         f"name was changed, set all of it, as in --{place.path}=\"{{'name': '{settings['name']}'}}\"."
     )
 
@@ -401,7 +401,7 @@ def _taker_of_settings(factory):
     if isinstance(factory, partial) and factory.args:
         return factory.args[0]
     if factory not in FORWARDED:
-        raise TypeError(f"{factory.__name__} hands its settings on; say to what in {__name__}.FORWARDED.")
+        raise TypeError(f"{factory.__name__} passes its settings on; say to what in {__name__}.FORWARDED.")
     return FORWARDED[factory]
 
 

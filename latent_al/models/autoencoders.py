@@ -260,7 +260,7 @@ def conv_vae(*, image_shape: tuple[int, int, int], latent_dim: int, kl_weight: f
     if image_shape[0] % 2 or image_shape[1] % 2 or image_shape[2] != 1:
         raise BadInput(
             f"conv_vae was given images of shape {image_shape}; expected even sides and one channel (h, w, 1): "
-            "resize the images, or take dense_vae."
+            "resize the images, or choose dense_vae."
         )
     if latent_dim < 1 or not 0 <= kl_weight < math.inf or dtype not in ("float32", "bfloat16"):
         raise BadInput(

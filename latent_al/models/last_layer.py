@@ -111,7 +111,7 @@ def refitted(*, num_classes: int, l2: Scalar, classifier: Learner) -> Learner:
         BadInput: l2 is not above 0.
     """
     if not is_traced(l2) and not l2 > 0:
-        raise BadInput(f"refitted has l2 {l2}; expected above 0: without it no stationary point need exist.")
+        raise BadInput(f"refitted has l2 {l2}; expected above 0: otherwise a stationary point need not exist.")
 
     def fit(key, inputs, labels, rows, count):
         params, info = classifier.fit(key, inputs, labels, rows, count)

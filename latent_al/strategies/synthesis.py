@@ -51,8 +51,8 @@ def query_synthesis(*, radius: float, **settings: Any) -> Strategy:
     """
     if not 0 < radius < float("inf"):
         raise BadInput(
-            f"radius is {radius}; expected a number above 0, in which 1 is how far 95 % of training images have their "
-            "nearest other one: give 1, or more for an oracle that answers more often."
+            f"radius is {radius}; expected a number above 0, where 1 is the distance within which 95 % of training "
+            "images have another one: give 1, or more for an oracle that answers more often."
         )
     find = synthesiser(**settings)
 
@@ -107,7 +107,7 @@ def synthesiser(
         probs_of("synthesis", pool)
         if pool.predict is None:
             raise BadInput(
-                "synthesis climbs in latent space, and the classifier reads images; choose mlp, for example."
+                "synthesis climbs in latent space, but the classifier reads images; choose mlp, for example."
             )
 
         def score(points):

@@ -17,7 +17,7 @@ PICKS = {
     "random_partitions": kernels.random_partitions,
 }
 
-YOUR_LEARNER = " A learner of yours has to return features beside the predictions, and not None."
+YOUR_LEARNER = " A learner of your own has to return features along with the predictions, not None."
 """Ends a message about features."""
 
 
