@@ -198,7 +198,7 @@ class TestTypes:
 
     @pytest.mark.parametrize("key", [0, [0, 1], np.array([0, 1]), jnp.array([0.0, 1.0])])
     def test_what_is_no_key_is_refused(self, key):
-        with pytest.raises(TypeError, match="key has .*; expected one key, such as jax.random.key"):
+        with pytest.raises(TypeError, match=r"key (has shape|is of type) .*; expected one key, such as jax.random.key"):
             kernels.random_partitions(key, np.arange(3.0), np.zeros(3, bool), 2)
 
     @pytest.mark.parametrize("values", [np.array([1j, 2]), np.array(["a", "b"]), np.array([None, 1])])
