@@ -248,12 +248,12 @@ class TestProbabilities:
     def test_impossible_perplexity_is_refused(self, perplexity):
         for refused in (kernels.joint_probabilities, kernels.conditional_probabilities):
             with pytest.raises(
-                ValueError, match=rf"perplexity is {perplexity} of 10 rows; expected \[1, 10\).*lower it"
+                ValueError, match=rf"perplexity is {perplexity} for 10 rows; expected \[1, 10\).*lower it"
             ):
                 refused(jnp.eye(10), perplexity=perplexity)
 
     def test_impossible_perplexity_is_refused_inside_jit_where_it_is_a_number(self):
-        with pytest.raises(ValueError, match=r"perplexity is 10.0 of 10 rows; expected \[1, 10\)"):
+        with pytest.raises(ValueError, match=r"perplexity is 10.0 for 10 rows; expected \[1, 10\)"):
             jax.jit(partial(kernels.joint_probabilities, perplexity=10.0))(jnp.eye(10))
 
 

@@ -25,7 +25,7 @@ COLUMNS = 1024
 """Classes of rows, c for each row, whose joint probabilities are computed at a time."""
 
 POOL_COLUMNS = 4096
-"""The same in a pass over the pool with few joint classes."""
+"""The same in a pass over the pool, which is given few joint classes."""
 
 STATES = 256
 """Joint classes of the rows selected that are paired with those columns at a time."""
@@ -68,7 +68,11 @@ class _Carry(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """The search for the largest gain: bounds of all rows or, where they are measured, gains; -inf of blocked rows."""
+    """The search for the largest gain.
+
+    upper: gains of rows that are measured, bounds of all other rows; -inf of blocked rows.
+    top: rows with the largest of these, in order.
+    """
 
     upper: Float[Array, " n"]
     is_measured: Bool[Array, " n"]
@@ -199,11 +203,10 @@ def _num_exact(num_states, num_classes):
 
 
 def _every_state(joint, num_selected, num_classes):
-    """Returns all joint classes of the rows selected."""
+    """Returns all joint classes of the rows selected, while there are no more than `num_samples`."""
     num_states, num_draws = joint.every.shape
     weights = jnp.exp(jax.nn.logsumexp(joint.every, axis=1)) / num_draws
-    # The power of more rows would overflow.
-    size = num_classes ** jnp.minimum(num_selected, _num_exact(num_states, num_classes) - 1)
+    size = num_classes**num_selected
     weights = jnp.where(jnp.arange(num_states) < size, weights, 0)
     posterior, weights = _tiled((jax.nn.softmax(joint.every, axis=1), weights), STATES)
     return _States(posterior, weights, -(-size // weights.shape[1]))
