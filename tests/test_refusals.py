@@ -199,7 +199,7 @@ def test_scores_to_reach_need_validation(tmp_path):
         (dict(sweep=dict(dropout=(0.2, 0.2))), "sweep.dropout is (0.2, 0.2); give each value once"),
         (dict(sweep=dict(dropout=(0.2, 1.5))), "arm 'margin': the perceptron has hidden (128, 128), epochs 2, "),
         (dict(sweep=dict(drop=(0.2, 0.5))), "config.arms.margin.sweep.drop: unknown; did you mean dropout?"),
-        (dict(sweep=dict(hidden=(8, 16))), "config.arms.margin.sweep.hidden: unknown; "),
+        (dict(sweep=dict(hidden=(8, 16))), "config.arms.margin.sweep.hidden: cannot be swept; give each of its values"),
         (dict(sweep=dict(dropout=())), "config.arms.margin.sweep"),
         (dict(sweep=dict(dropout=(0.2, 0.5)), keep="some"), "config.arms.margin.keep"),
         (

@@ -124,5 +124,8 @@ def _check_names(experiment):
         problems += wrong_name(f"{path}.classifier", "classifier", arm.classifier, experiment.classifiers)
         classifier = experiment.classifiers.get(arm.classifier, {})
         swept = sweepable(arm.strategy) | sweepable(classifier)
-        problems += [unknown(f"{path}.sweep", key, swept) for key in arm.sweep or {} if key not in swept]
+        for key in [key for key in arm.sweep or {} if key not in swept]:
+            fixed = key in arm.strategy or key in classifier or key in classifier.get("classifier", {})
+            message = f"{path}.sweep.{key}: cannot be swept; give each of its values an arm."
+            problems.append(message if fixed else unknown(f"{path}.sweep", key, swept))
     return problems

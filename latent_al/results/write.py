@@ -134,9 +134,9 @@ def _draw(folder, data, outcome, compared):
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
-        # In a folder of their own: a diagnostic may have the name of another figure.
+        # In a folder of their own, as those of encoders: a diagnostic may have the name of another figure.
         drawing = Drawing(name, table, outcome.spaces, queries, data, folder / "diagnostics")
         drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
-        drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder)
+        drawn[f"Encoder {name}"] = figures.draw_encoder(name, encodings, data, folder / "encoders")
     return drawn

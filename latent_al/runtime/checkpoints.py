@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from latent_al.runtime.processes import is_first
@@ -51,7 +52,7 @@ class Checkpoints:
             tree: gives structure and shapes.
 
         Raises:
-            BadInput: the newest state cannot be read, or is of another structure.
+            BadInput: the newest state cannot be read, or is of another structure or other shapes.
         """
         tree = jax.device_get(tree)
         # Of several processes the first has saved, which the managers of the others do not notice by themselves.
@@ -67,6 +68,13 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
                 "delete that folder and run again: the work continues from the checkpoint before it, or from the start."
             ) from error
+        for old, new in zip(restored, leaves, strict=True):
+            if np.shape(old) != np.shape(new):
+                raise BadInput(
+                    f"checkpoint {self._folder / str(step)} holds an array of shape {np.shape(old)}, expected "
+                    f"{np.shape(new)}: it belongs to other settings or another version; delete {self._folder} to start "
+                    "again, or run in another folder."
+                )
         return step, jax.tree.unflatten(structure, restored)
 
     def save(self, step: int, tree: Tree, last: bool = True) -> None:
