@@ -53,23 +53,30 @@ def mnist_vae(size, *flags, small=SMALL_MNIST):
     return Launch(f"mnist_vae.py:{size}", ("--config.data.root={mnist}", *flags), small)
 
 
-def epochs_of(prefix, names):
-    return [f"--config.encoders.{prefix}{name}.epochs=1" for name in names]
+def of_encoders(setting, prefix, names):
+    return [f"--config.encoders.{prefix}{name}.{setting}" for name in names]
 
 
-def balanced(size, *small):
-    small = (*FEW_STEPS, "--config.data.num_validation=500", *small)
-    return Launch(f"mnist_latent_sampling.py:cpu{size}", ("--config.data.root={mnist}",), small)
+def balanced(changes, *small):
+    small = ("--config.data.num_validation=500", *small)
+    return Launch(f"mnist_latent_sampling.py:cpu{changes}", ("--config.data.root={mnist}",), small)
 
 
-def unbalanced(size, *small):
-    small = (*FEW_STEPS, "--config.data.source.num_validation=500", "--config.data.num_copies=200", *small)
-    return Launch(f"mnist_latent_sampling.py:cpu-unbalanced{size}", ("--config.data.source.root={mnist}",), small)
+def unbalanced(changes, *small):
+    few_images = ("--config.data.source.num_validation=500", "--config.data.num_copies=200")
+    small = (tiny(f"-unbalanced{changes}"), *few_images, *small)
+    return Launch(f"mnist_latent_sampling.py:cpu-unbalanced{changes}", ("--config.data.source.root={mnist}",), small)
+
+
+def tiny(changes):
+    return f"--config=configs/mnist_latent_sampling.py:smoke{changes}"
 
 
 FEW_STEPS = (*SMALL, "--config.classifiers.cnn.num_steps=10")
-ONE_EPOCH = tuple(epochs_of("", ("conv", "vae", "tsne", "vae_tsne")))
-ONE_EPOCH_EACH = (*epochs_of("vae_1_", range(5)), *epochs_of("vae_64th_", range(5)))
+ONE_EPOCH = of_encoders("epochs=1", "", ("conv", "vae", "tsne", "vae_tsne"))
+# The tiny network's latents would all be equal by the rate of the config.
+TINY_VAE = ("--config.encoders.vae.learning_rate=0.1",)
+TINY_TRAININGS = [flag for name in ("vae_1_", "vae_64th_") for flag in of_encoders("learning_rate=0.1", name, range(5))]
 FEW_POSES = ("--config.num_rounds=4", "--config.encoders.space.epochs=1", "--config.classifiers.mlp.epochs=2")
 CONV = "--config.encoders.vae.epochs=15"
 LAUNCHES = {
@@ -79,18 +86,20 @@ LAUNCHES = {
     "conv_all_labels": mnist_vae("conv-all_labels", CONV, "--config.num_seeds=5", small=(*SMALL_MNIST, *ALL_LABELS)),
     "gan": mnist_vae("gan-best"),
     "learners": mnist_vae("learners"),
-    "encoders": mnist_vae("trainings", small=(*SMALL_PIXELS, *epochs_of("vae_seed_", range(5)))),
+    "encoders": mnist_vae("trainings", small=(*SMALL_PIXELS, *of_encoders("epochs=1", "vae_seed_", range(5)))),
     "uncertainty": mnist_vae("uncertainty"),
     "representativeness": mnist_vae("representativeness"),
     "pixel_representativeness": mnist_vae("pixel_representativeness", small=SMALL_PIXELS),
     "diversity": mnist_vae("diversity"),
-    "cifar10": Launch("cifar10_vae.py", ("--config.data.root={cifar10}",), (*SMALL_ROUNDS, *epochs_of("", ["vae"]))),
-    "balanced_100": balanced("-100", *ONE_EPOCH),
-    "balanced_1000": balanced("", *ONE_EPOCH),
-    "unbalanced_100": unbalanced("-100", *ONE_EPOCH),
-    "unbalanced_1000": unbalanced("", *ONE_EPOCH),
-    "trainings": unbalanced("-100-trainings", *ONE_EPOCH_EACH),
-    "starts": unbalanced("-100-starts", ONE_EPOCH[1], "--config.num_rounds=1"),
+    "cifar10": Launch(
+        "cifar10_vae.py", ("--config.data.root={cifar10}",), (*SMALL_ROUNDS, "--config.encoders.vae.epochs=1")
+    ),
+    "balanced_100": balanced("-100", *FEW_STEPS, *ONE_EPOCH),
+    "balanced_1000": balanced("", tiny(""), *TINY_VAE),
+    "unbalanced_100": unbalanced("-100", *TINY_VAE),
+    "unbalanced_1000": unbalanced("", *TINY_VAE),
+    "trainings": unbalanced("-100-trainings", *TINY_TRAININGS),
+    "starts": unbalanced("-100-starts", *TINY_VAE, "--config.num_rounds=1"),
     "poses": Launch("orientation_farthest_point.py", (), (*SMALL, *FEW_POSES)),
     "poses_gan": Launch("orientation_farthest_point.py:poses-gan", ("--config.num_rounds=9",), (*SMALL, *FEW_POSES)),
     "three_classes": Launch("synthetic_ibal.py", (), (*SMALL, "--config.num_rounds=1")),

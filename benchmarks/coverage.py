@@ -3,7 +3,7 @@
     python benchmarks/coverage.py
 
 Latents are 50 clusters at unit length. The peer is asked for ten rows, ours for `--num`; seconds are medians of
-`--repeats`, without compilation, the peer's of one run. A pass is the selection of one row. The peer breaks
+`--repeats`, without compilation, ours before the peer's. A pass is the selection of one row. The peer breaks
 ties at random, which only counts have: there the coverage of both tells. Facility location is apricot's, of a matrix of
 similarities, and submodlib's, both lazy, with `--num` rows. `--size=1000000` runs that size alone, without
 the peer, and `--only=prob_cover --repeats=1` one of the kernels there.
@@ -27,7 +27,7 @@ from latent_al import kernels
 
 SIZE = flags.DEFINE_integer("size", None, "Only our kernels at this size, with their peak memory.")
 NUM = flags.DEFINE_integer("num", 100, "Rows to select.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of ours.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs.")
 
 WIDTH, CLUSTERS, SPREAD = 64, 50, 3
 PEER_SIZES, OUR_SIZES, PEER_NUM = (2_000, 30_000), (55_000,), 10
@@ -59,10 +59,15 @@ def seconds_of(select, points, num):
     """Returns what is selected, and the median seconds without those of compilation."""
     taken = jnp.zeros(len(points), bool)
     compiled = jax.jit(partial(select, num=num)).lower(points, taken).compile()
+    return timed(lambda: jax.block_until_ready(compiled(points, taken)))
+
+
+def timed(run):
+    """Returns the last result, and the median seconds."""
     seconds = []
     for _ in range(REPEATS.value):
         began = time.perf_counter()
-        result = jax.block_until_ready(compiled(points, taken))
+        result = run()
         seconds.append(time.perf_counter() - began)
     return result, statistics.median(seconds)
 
@@ -114,12 +119,13 @@ def peers():
 def run_peers(size):
     """Prints the seconds of both, and whether they select the same rows, ties apart."""
     points = make_points(size)
+    timings = {
+        name: [seconds_of(OURS[name], jnp.asarray(points), num) for num in (PEER_NUM, NUM.value)]
+        for name in SIMILARITIES
+    }
     for name, peer in peers().items():
-        began = time.perf_counter()
-        rows = peer.query(points, np.full(size, np.nan), batch_size=PEER_NUM)
-        theirs = time.perf_counter() - began
-        result, ten = seconds_of(OURS[name], jnp.asarray(points), PEER_NUM)
-        ours = seconds_of(OURS[name], jnp.asarray(points), NUM.value)[1]
+        (result, ten), (_, ours) = timings[name]
+        rows, theirs = timed(partial(peer.query, points, np.full(size, np.nan), batch_size=PEER_NUM))
         print(
             f"{size:,} x {WIDTH}, {name}: scikit-activeml {PEER_NUM} rows in {theirs:.2f} s, ours in {ten:.2f} s, "
             f"{theirs / ten:.0f} x, and {NUM.value} in {ours:.2f} s; {np.mean(rows == result.rows):.0%} of rows the "
@@ -148,9 +154,7 @@ def facility_location_peers(size):
 
     result, ours = seconds_of(kernels.facility_location, jnp.asarray(points), num)
     for name, select in dict(apricot=apricot, submodlib=submodlib).items():
-        began = time.perf_counter()
-        rows = select()
-        theirs = time.perf_counter() - began
+        rows, theirs = timed(select)
         print(
             f"{size:,} x {WIDTH}, facility_location: {name} {num} rows in {theirs:.2f} s, ours in {ours:.2f} s, "
             f"{theirs / ours:.0f} x; {np.mean(rows == np.asarray(result.rows)):.0%} of rows the same; "

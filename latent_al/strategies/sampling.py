@@ -38,8 +38,8 @@ def ae_error() -> Strategy:
 def sampler(fit: Callable, *, clustering: Spec | None, threshold: float, match: str) -> Strategy:
     """Selects rows near points drawn from a distribution fitted to the latents, or to each cluster of them.
 
-    The log reports once if draws ran out, and if there are fewer rows than clusters. A batch takes O(n d) time for each
-    point drawn, at least one per row, and O(n d) memory.
+    The log reports once if draws ran out, and each time the program is traced for fewer rows than clusters. A batch
+    takes O(n d) time for each point drawn, at least one per row, and O(n d) memory.
 
     Args:
         fit: `sampling.uniform`, `sampling.normal` or `sampling.multi_normal`.
