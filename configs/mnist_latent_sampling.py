@@ -18,7 +18,7 @@ the root is --config.data.source.root.
     smoke   the tiny size that tests launch
 
 On `cpu-100` expect a test accuracy of 79.9 % with random, 78.0 % with clustered normal on the VAE and 50 to 60 % with
-the worst of the arms; on `cpu-unbalanced-100`, 77.8 %, 75.5 % and again 50 to 60 %. docs/results.md has the rest.
+the worst of the arms; on `cpu-unbalanced-100`, 77.6 %, 76.4 % and again 50 to 60 %. docs/results.md has the rest.
 """
 
 from ml_collections import ConfigDict, config_dict
