@@ -134,7 +134,7 @@ def _draw(folder, data, outcome, compared):
         "Initial labelled sets": figures.draw_initial_sets(outcome.spaces, queries, data, folder),
     }
     for name, (diagnostic, table) in outcome.diagnostics.items():
-        # In a folder of their own, as those of encoders: a diagnostic may have the name of another figure.
+        # Separate folders, since a diagnostic or an encoder may have the name of another figure.
         drawing = Drawing(name, table, outcome.spaces, queries, data, folder / "diagnostics")
         drawn[name] = diagnostic.draw(drawing)
     for name, encodings in outcome.encodings.items():
