@@ -24,7 +24,7 @@ from latent_al.strategies.temperature import held_out_temperature
 from latent_al.types import UNLABELLED, Encoded
 
 SIZE, WIDTH, NUM, TILE = 702, 5, 40, 512
-"""Rows in two tiles, the last of which begins among rows of the first; more than are bounded at a time."""
+"""Rows in two tiles, the last of which begins in the first; more than twice as many as are bounded at a time."""
 
 KINDS = ["gaussian", "duplicates", "near-duplicates", "equal"]
 KINDS += [pytest.param(kind, marks=pytest.mark.slow) for kind in ("clusters", "lattice", "far off", "tiny spread")]
@@ -54,6 +54,7 @@ def cloud(kind):
 def small_tiles(monkeypatch):
     for name in ("TILE", "ROWS"):
         monkeypatch.setattr(_coverage, name, TILE)
+    monkeypatch.setattr(_coverage, "NEAR", 1)
 
 
 def masks(num_taken, num_labelled):

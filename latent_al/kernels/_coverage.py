@@ -31,6 +31,9 @@ ROWS = 8192
 FIRST, NEXT = 64, 256
 """Rows whose gains are bounded again first in each selection, then at a time: a wide product is faster per row."""
 
+NEAR = 32
+"""One in as many rows has its bound lowered after each selection, by what these rows no longer gain from each other."""
+
 MEASURED = 4
 """Rows whose gains are measured at a time."""
 
@@ -116,11 +119,16 @@ class _Measured(NamedTuple):
 
 
 class _Covered(NamedTuple):
-    """The rows to be covered, as a pass compares them with candidates."""
+    """The rows to be covered, as candidates are compared with them.
+
+    least: similarities below which a candidate adds nothing.
+    most: similarities above which it adds no more; None without such.
+    """
 
     left: Array
-    similarity: Array
     weights: Array
+    least: Array
+    most: Array | None = None
 
 
 def _pool(points, scale, weights, similarity):
@@ -165,9 +173,15 @@ def _select(points, taken, labelled, scale, weights, key, *, num, similarity, nu
     stamp = jnp.where(taken | ~pool.finite, SETTLED, -1 if sampling else 0).astype(jnp.int32)
     rows = jnp.full(num, size, jnp.int32)
     start = _State(jnp.where(taken, -jnp.inf, upper), stamp, sq_distances, rows, jnp.zeros(num, points.dtype))
-    pick = partial(_pick_of_sample, sampling) if sampling else _pick
+    pick = partial(_pick_of_sample, sampling) if sampling else _pick_of_all
     end = fori_loop(0, num, partial(pick, pool, similarity), start)
     return end.rows, end.gains
+
+
+def _pick_of_all(pool, similarity, step, state):
+    """Returns the state with the best of all rows selected, and with lower bounds for rows near it."""
+    end = _pick(pool, similarity, step, state)
+    return end._replace(upper=_lowered(pool, similarity, end.upper, state.sq_distances, end.sq_distances))
 
 
 def _pick_of_sample(sampling, pool, similarity, step, state):
@@ -181,11 +195,12 @@ def _pick_of_sample(sampling, pool, similarity, step, state):
 
 def _pick(pool, similarity, step, state):
     """Returns the state with one more row selected."""
-    covered = _Covered(pool.left, _lower_similarity(similarity, state.sq_distances), pool.weights)
+    covered = _Covered(pool.left, pool.weights, _lower_similarity(similarity, state.sq_distances))
+    near = partial(_upper_similarity, similarity)
 
     def bound(search, num):
         rows = search.top[:num]
-        sums = map_shards(partial(_sums_of_shard, similarity=similarity), covered, pool.right[rows])
+        sums = map_shards(partial(_sums_of_shard, near=near), covered, pool.right[rows])
         return _updated(search, rows, pool.margin * sums.sum(axis=0), 2 * step)
 
     def measure(search):
@@ -241,8 +256,32 @@ def _bounds_of_all(pool, sq_distances, similarity):
     return pool.margin * pairwise_row_sums(sums, left, right, TILE)[: len(left)]
 
 
-def _sums_of_shard(covered, candidates, *, similarity):
-    """Returns bounds on what the candidates add to the rows of one shard."""
+def _lowered(pool, similarity, upper, before, after):
+    """Returns bounds, lowered for the rows that a selection has brought nearest to the selected row.
+
+    A gain falls by a sum over all rows of terms that are not negative. A bound stays one if only some are subtracted.
+
+    Args:
+        before: squared distances to the nearest row labelled or selected, before the selection.
+        after: the same after it.
+    """
+    eps = float(jnp.finfo(upper.dtype).eps)
+    old, new = similarity.of(before), _lower_similarity(similarity, after)
+    if not similarity.is_whole:
+        old = jnp.minimum(old * (1 + 2 * eps), 1)
+    block = min(NEXT, len(upper))
+    _, rows = top_k(pool.weights * (new - old), block * max(len(upper) // (NEAR * block), 1))
+    covered = _Covered(pool.left[rows], pool.weights[rows], old[rows], new[rows])
+    near = partial(_near_at_least, similarity)
+    falls = jax.lax.map(lambda some: _sums_of_shard(covered, pool.right[some], near=near), rows.reshape(-1, block))
+    # The fall is taken for less than its sum, and the difference for more, by what they may be rounded.
+    rounding = 1.0 if pool.margin == 1 else 1 + eps
+    lowered = jnp.maximum(upper[rows] - (2 - pool.margin) * falls.reshape(-1), 0) * rounding
+    return upper.at[rows].min(jnp.where(upper[rows] > 0, lowered, upper[rows]))
+
+
+def _sums_of_shard(covered, candidates, *, near):
+    """Returns sums over the rows of one shard of what the candidates add to their similarities."""
     size = min(ROWS, len(covered.left))
 
     def tile(index, sums):
@@ -250,8 +289,10 @@ def _sums_of_shard(covered, candidates, *, similarity):
         part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), covered)
         # The last tile overlaps the one before.
         is_new = start + jnp.arange(size) >= index * size
-        near = _upper_similarity(similarity, part.left, candidates)
-        return sums + _weighted(near, part.similarity, jnp.where(is_new, part.weights, 0))
+        similarities = near(part.left, candidates)
+        if part.most is not None:
+            similarities = jnp.minimum(similarities, part.most[:, None])
+        return sums + _weighted(similarities, part.least, jnp.where(is_new, part.weights, 0))
 
     return fori_loop(0, -(-len(covered.left) // size), tile, jnp.zeros(len(candidates), covered.left.dtype))
 
@@ -262,6 +303,14 @@ def _upper_similarity(similarity, left, right):
     near = similarity.of(jnp.where(products > 0, products, 0))
     # Raised by the rounding of a similarity, which would show in the difference of two.
     return jnp.minimum(near * (1 + 4 * float(jnp.finfo(near.dtype).eps)), 1)
+
+
+def _near_at_least(similarity, left, right):
+    products = jnp.matmul(left, right.T, precision="highest")
+    # The products are too low by at most twice what the squares were reduced by, and by their own rounding.
+    reduced = (left.shape[1] + 6) * float(jnp.finfo(products.dtype).eps)
+    far = products + 4 * reduced * (left[:, -2:-1] + right[None, :, -1])
+    return _lower_similarity(similarity, jnp.where(jnp.isnan(far), jnp.inf, jnp.maximum(far, 0)))
 
 
 def _lower_similarity(similarity, sq_distances):
