@@ -178,5 +178,6 @@ def test_launches_at_their_small_size(results, tmp_path):
         ends = "left out: its images or its network are not given" if left_out else "complete"
         assert f"{name}: {ends}" in finished.stdout
     assert len(read_idx(tmp_path / "out/mnist/train-images-idx3-ubyte")) == 3000
+    assert "CIFAR-10, linear layer on a pretrained network): not on record" in finished.stdout
     assert "IBAL-D is ahead of random (three classes in the plane): " in finished.stdout
     assert re.search(r"KL weight 1/64\): [+-]\d", finished.stdout)

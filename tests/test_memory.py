@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from functools import partial
 
 import jax
@@ -26,12 +27,13 @@ NUM_LABELS = np.array([10, 15])
 LATENTS = 60 * 16 * 4
 
 
-def make_config(strategy, rounds=1):
+def make_config(strategy, rounds=1, **more_arms):
     arm = dict(encoder="pixels", classifier="mlp", subsample=1.0, strategy=strategy)
+    arms = dict(chosen=arm) | {name: arm | changes for name, changes in more_arms.items()}
     sizes = dict(num_seeds=2, num_initial=10, query_size=5, num_rounds=rounds, initial=dict(name="random"))
     data = dict(name="digits", num_validation=0, num_test=0)
-    encoders = dict(pixels=dict(name="identity"))
-    named = dict(arms=dict(chosen=arm), classifiers=dict(mlp=MLP), encoders=encoders, baseline="chosen", data=data)
+    encoders = dict(pixels=dict(name="identity"), copies=dict(name="identity"))
+    named = dict(arms=arms, classifiers=dict(mlp=MLP), encoders=encoders, baseline="chosen", data=data)
     return parse_experiment(ConfigDict(named | sizes))
 
 
@@ -66,6 +68,22 @@ def test_the_programs_of_a_run_are_compiled_before_it(spec, strategy, make_data,
     assert (np.sort(history.queried)[:, -1] < len(data.ids)).all()
     devices = 1 if mesh is None else 3
     assert LATENTS / devices < expected.num_bytes < 20 * LATENTS
+
+
+def test_arms_that_do_the_same_share_programs(make_data, caplog):
+    data, clusters = make_data(), dict(name="typical", iterations=5)
+    changes = dict(of_copies=dict(encoder="copies"), by_distance=dict(strategy=dict(name="distance")))
+    config = make_config(MARGIN, **changes, typical_first=dict(initial=clusters))
+    shapes = dict.fromkeys(("pixels", "copies"), ENCODERS["identity"]().shapes(data))
+    arms = build_arms(config, data, shapes, None)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        forecast(arms, data, shapes, NUM_LABELS, len(SEEDS))
+    compiled = Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
+    # The initial sets are random, for a strategy that updates what it prepared, and typical; queries by margin and
+    # by distance; validation and test are of equal size.
+    assert {name: compiled[name] for name in ("_init", "_fit", "_query", "_score")} == dict(
+        _init=3, _fit=1, _query=2, _score=1
+    )
 
 
 def test_encoders_say_what_they_will_make(make_data, tmp_path):

@@ -1,5 +1,6 @@
 """Builds the arms that a config names, with all that they compile and prepare."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -136,11 +137,11 @@ def _prepare_once(prepare, mesh, train):
 
 
 class _Builder:
-    """Builds arms; those with the same classifier share the programs of its fit and its score."""
+    """Builds arms; those that do the same share programs, which are compiled once for latents of equal shape."""
 
     def __init__(self, config: Experiment, data: Data, mesh: Mesh | None):
         self.config, self.data, self.mesh = config, data, mesh
-        self.classifier_programs = {}
+        self.programs = {}
 
     def build_arm(self, name: str, spec: Spec, train: Encoded) -> Arm:
         """Returns an arm that has nothing prepared yet; `train` has the shapes of the latents."""
@@ -162,7 +163,7 @@ class _Builder:
             mesh=self.mesh,
         )
         self._check(arm, train)
-        return arm._replace(programs=self._programs(arm, spec.classifier))
+        return arm._replace(programs=self._programs(arm, spec))
 
     def _check(self, arm, train):
         """Builds every setting with its numbers, and evaluates the rounds of one of them abstractly."""
@@ -212,34 +213,47 @@ class _Builder:
                 "choose the strategy nearest_to_synthesised."
             )
 
-    def _programs(self, arm, classifier):
-        size = len(self.data.train.images)
-        keep_rows = partial(_keep_rows, size=size, mesh=self.mesh)
-        init = partial(_init, arm=arm, num_initial=self.config.num_initial, capacity=capacity(self.config))
-        init = over_seeds(init, INIT_AXES, STATE_AXES, mesh=self.mesh, stays=keep_rows)
+    def _programs(self, arm, spec):
+        config, strategy = self.config, arm.make_strategy(arm.settings[0].strategy)
+        keep_rows = partial(_keep_rows, size=len(self.data.train.images), mesh=self.mesh)
+        classifier = spec.classifier, tuple(arm.settings[0].learner)
+
+        def init():
+            function = partial(_init, make=arm.make_learner, strategy=strategy, initial=arm.initial)
+            function = partial(function, num_initial=config.num_initial, capacity=capacity(config))
+            return over_seeds(function, INIT_AXES, STATE_AXES, mesh=self.mesh, stays=keep_rows)
+
+        def fit():
+            return over_seeds(partial(_fit, make=arm.make_learner), ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh)
+
+        def query():
+            function = partial(_query, arm=arm, query_size=config.query_size)
+            return over_seeds(function, ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh, stays=_of_first(keep_rows))
+
+        def score():
+            return over_seeds(partial(_score, make=arm.make_learner), SCORE_AXES, mesh=self.mesh)
+
+        kind = strategy.update is None, strategy.synthesise is None
+        shared_init = self._share(init, *classifier, *kind, _text(spec.initial or config.initial))
         if arm.make_learner is None:
-            return Programs(init, None, None, None)
-        shared = classifier, tuple(arm.settings[0].learner)
-        if shared not in self.classifier_programs:
-            fit, score = partial(_fit, make=arm.make_learner), partial(_score, make=arm.make_learner)
-            fit = over_seeds(fit, ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh)
-            self.classifier_programs[shared] = fit, over_seeds(score, SCORE_AXES, mesh=self.mesh)
-        query = partial(_query, arm=arm, query_size=self.config.query_size)
-        query = over_seeds(query, ROUND_AXES, (STATE_AXES, 0), mesh=self.mesh, stays=_of_first(keep_rows))
-        fit, score = self.classifier_programs[shared]
-        return Programs(init, fit, query, score)
+            return Programs(shared_init, None, None, None)
+        return Programs(
+            shared_init,
+            self._share(fit, *classifier),
+            self._share(query, *classifier, _text(spec.strategy), spec.subsample, tuple(arm.settings[0].strategy)),
+            self._share(score, *classifier),
+        )
+
+    def _share(self, make, *key):
+        """Returns the program that was made for an equal key, or makes it."""
+        key = make.__name__, *key
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
 
 
-def _init(key, setting, problem, *, arm, num_initial, capacity):
-    return loop.init(
-        key,
-        problem,
-        learner=arm.make_learner(setting.learner) if arm.make_learner else None,
-        strategy=arm.make_strategy(setting.strategy),
-        initial=arm.initial,
-        num_initial=num_initial,
-        capacity=capacity,
-    )
+def _init(key, setting, problem, *, make, **kwargs):
+    return loop.init(key, problem, learner=make(setting) if make else None, **kwargs)
 
 
 def _fit(key, setting, state, problem, *, make):
@@ -253,6 +267,10 @@ def _query(key, setting, state, problem, *, arm, query_size):
 
 def _score(setting, state, examples, *, make):
     return loop.score(state.params, examples.inputs, examples.labels, learner=make(setting))
+
+
+def _text(spec):
+    return json.dumps(spec.to_dict(), sort_keys=True)
 
 
 def _keep_rows(state, *, size, mesh):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from latent_al.encoders import Encodings
 from latent_al.experiment.build import preparers
-from latent_al.experiment.rounds import SPLITS, Arm, ArmData, for_fit, place_data, stack_settings
+from latent_al.experiment.rounds import SPLITS, Arm, ArmData, for_fit, for_init, place_data, stack_settings
 from latent_al.runtime.mesh import SEEDS, available_memory, has_pool, place, place_rows
 from latent_al.types import BadInput, Data, Encoded
 
@@ -151,7 +151,7 @@ def _play(arm: Arm, arm_data: ArmData, num_labels, num_seeds, stays) -> Iterator
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_members))
     setting = jax.eval_shape(lambda: stack_settings(arm, num_seeds))
     stays = [*stays, arm_data]
-    program, state = _compile(arm.programs.init, arm.mesh, keys, setting, arm_data.problem)
+    program, state = _compile(arm.programs.init, arm.mesh, keys, setting.learner, for_init(arm, arm_data.problem))
     yield _program("its initial query", program, stays)
     if arm.make_learner is None:
         return

@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 class Programs(NamedTuple):
     """Functions of the loop, batched over members and compiled; None where the data has no labels.
 
-    init: (keys, setting, problem) -> state.
+    init: (keys, learner setting, problem) -> state.
     fit: (keys, learner setting, state, problem) -> (state, info).
     query: (keys, setting, state, problem) -> (state, rows).
     score: (learner setting, state, examples) -> metric -> [m].
@@ -143,6 +143,12 @@ def stack_settings(arm: Arm, num_seeds: int) -> Setting:
     return Setting(stack([s.learner for s in arm.settings]), stack([s.strategy for s in arm.settings]))
 
 
+def for_init(arm: Arm, problem: Problem) -> Problem:
+    """Returns the problem without what the initial query does not read, so that arms share its program."""
+    updates = arm.make_strategy(arm.settings[0].strategy).update is not None
+    return problem if updates else problem._replace(prepared=None)
+
+
 def for_fit(state: RoundState, problem: Problem) -> tuple[RoundState, Problem]:
     """Returns the state and the problem without what only strategies read, so that arms share the program of a fit."""
     return state._replace(prepared=None), Problem(problem.inputs, problem.labels, None)
@@ -168,7 +174,7 @@ def play(
     keys = jax.vmap(jax.random.key)(jnp.array(block.seeds * len(arm.settings)))
     key_init, key_rounds = jax.vmap(jax.random.split)(keys).T
     checkpoints = Checkpoints(folder / "checkpoints" / arm.name / f"seeds-{block.seeds[0]}")
-    state = arm.programs.init(key_init, run.setting, arm_data.problem)
+    state = arm.programs.init(key_init, run.setting.learner, for_init(arm, arm_data.problem))
     blank = _first_history(run, state)
     with after_the_first():
         done, history = checkpoints.restore(blank)

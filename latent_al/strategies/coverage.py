@@ -205,7 +205,7 @@ def _warn_of_full_coverage(num_idle, radius, num):
         LOGGER.warning(
             "prob_cover: %d of %d rows cover nothing new: balls of radius %.3g about the labelled rows and the batch "
             "cover the pool. A larger num_clusters makes the radius smaller; uncertainty or badge suit many labels "
-            "better. Later batches and other seeds are not logged.",
+            "better. Later batches, other seeds and arms with the same strategy are not logged.",
             *(num_idle, num, radius),
         )
     return num_idle > 0

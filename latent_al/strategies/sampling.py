@@ -125,7 +125,7 @@ def _warn_of_far_rows(name, threshold, num_far, num):
         LOGGER.warning(
             "%s: %d of %d rows lie farther than %g from any point drawn: the draws ran out, and the nearest rows left "
             "were taken. A larger threshold, or a distribution that covers less empty space, leaves fewer "
-            "of them. Other seeds are not logged.",
+            "of them. Other seeds, and arms with the same strategy, are not logged.",
             *(name, num_far, num, threshold),
         )
     return num_far > 0
