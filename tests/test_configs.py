@@ -253,6 +253,11 @@ def test_orientation_farthest_point(size, tmp_path):
     assert {"orders", "gaps", "learning_curves"} <= {path.stem for path in (tmp_path / "figures").rglob("*.png")}
 
 
+def distinct(specs):
+    """Sizes share most encoders, and building one traces its training."""
+    return {repr(spec): spec for spec in specs}.values()
+
+
 EXPERIMENTS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "folder")
 
 
@@ -266,12 +271,13 @@ def test_every_size_names_what_exists(path):
     kinds = KINDS.get(path.stem, ("",))
     names = [*module["SIZES"], *MORE.get(path.stem, ())] if "SIZES" in module else ("full", "smoke")
     sizes = [kind + name for kind in kinds for name in module.get("ARMS", names)]
-    for config in map(parse_experiment, map(module["get_config"], sizes)):
-        for spec in config.encoders.values():
-            build_encoder(spec, (32, 32, 1))
-        for spec in config.classifiers.values():
-            num_classes = None if spec.name in REGRESSORS else 10
-            build_learner(spec, num_classes=num_classes, image_shape=(32, 32, 1))
+    configs = [parse_experiment(module["get_config"](size)) for size in sizes]
+    for spec in distinct(spec for config in configs for spec in config.encoders.values()):
+        build_encoder(spec, (32, 32, 1))
+    for spec in distinct(spec for config in configs for spec in config.classifiers.values()):
+        num_classes = None if spec.name in REGRESSORS else 10
+        build_learner(spec, num_classes=num_classes, image_shape=(32, 32, 1))
+    for config in configs:
         for arm in config.arms.values():
             build(STRATEGIES, arm.strategy, "strategy")
             build(STRATEGIES, arm.initial or config.initial, "strategy")

@@ -10,6 +10,7 @@ import scipy
 
 from latent_al.results.intervals import mean_interval
 from latent_al.results.metrics import METRICS, main_metric
+from latent_al.results.statistics import holm
 
 LEVEL = 0.05
 """Significance level of a pairwise comparison."""
@@ -154,9 +155,7 @@ def _curves(metrics):
 def _ahead(gaps):
     """Returns the sign of the significant gaps between pairs of arms, [pairs checkpoints seeds], and 0 for the rest."""
     p_values = _paired_p(gaps.reshape(-1, gaps.shape[2]))
-    from statsmodels.stats.multitest import multipletests
-
-    is_significant = multipletests(p_values, alpha=LEVEL, method="holm")[0].reshape(gaps.shape[:2])
+    is_significant = (holm(p_values) <= LEVEL).reshape(gaps.shape[:2])
     return np.where(is_significant, np.sign(gaps.mean(axis=2)), 0)
 
 
