@@ -5,6 +5,7 @@ Paired differences have the intervals of `intervals` and signed-rank p-values (W
 """
 
 import gc
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -167,7 +168,7 @@ def _differences(name, values, baseline):
     return {arm: _plain(gap | {"p_holm": corrected.get(arm)}) for arm, gap in gaps.items()}
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Returns p-values corrected for their number (Holm, 1979)."""
     from statsmodels.stats.multitest import multipletests
 
