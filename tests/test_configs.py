@@ -254,7 +254,7 @@ def test_orientation_farthest_point(size, tmp_path):
 
 
 def distinct(specs):
-    """Sizes share most encoders, and building one traces its training."""
+    """Returns specs without those that are equal: sizes share most, and building an encoder traces its training."""
     return {repr(spec): spec for spec in specs}.values()
 
 
