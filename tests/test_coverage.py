@@ -55,6 +55,7 @@ def small_tiles(monkeypatch):
     for name in ("TILE", "ROWS"):
         monkeypatch.setattr(_coverage, name, TILE)
     monkeypatch.setattr(_coverage, "NEAR", 1)
+    monkeypatch.setattr(_coverage, "MANY", 0.5)
 
 
 def masks(num_taken, num_labelled):

@@ -31,6 +31,9 @@ ROWS = 8192
 FIRST, NEXT = 64, 256
 """Rows whose gains are bounded again first in each selection, then at a time: a wide product is faster per row."""
 
+MANY = 0.9
+"""The share of rows with old bounds above the best new one beyond which a pass over all pairs bounds all rows again."""
+
 NEAR = 32
 """One in as many rows has its bound lowered after each selection, by what these rows no longer gain from each other."""
 
@@ -203,6 +206,9 @@ def _pick(pool, similarity, step, state):
         sums = map_shards(partial(_sums_of_shard, near=near), covered, pool.right[rows])
         return _updated(search, rows, pool.margin * sums.sum(axis=0), 2 * step)
 
+    def bound_all(search):
+        return _updated(search, slice(None), _bounds_of_all(pool, state.sq_distances, similarity), 2 * step)
+
     def measure(search):
         rows = search.top[:MEASURED]
         return _updated(search, rows, _gains(pool, similarity, state.sq_distances, rows), 2 * step + 1)
@@ -212,6 +218,9 @@ def _pick(pool, similarity, step, state):
         return while_loop(lambda search: _first_stamp(search) == 2 * step, measure, search)
 
     start = bound(_Search(state.upper, state.stamp, _largest(state.upper)), FIRST)
+    best = jnp.where(start.stamp >= 2 * step, start.upper, -jnp.inf).max()
+    are_many = (start.upper > best).sum() > MANY * len(start.upper)
+    start = jax.lax.cond(are_many, bound_all, lambda search: search, start)
     end = while_loop(lambda search: _first_stamp(search) <= 2 * step, advance, start)
     row = end.top[0]
     gain = take_row(end.upper, row)

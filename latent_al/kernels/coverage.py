@@ -3,9 +3,10 @@
 A row's coverage is its largest similarity to such a row, which falls with the distance to the nearest of them. The
 selection is greedy, which reaches at least 1 - 1 / e of the best coverage (Nemhauser, Wolsey and Fisher 1978), and lazy
 (Minoux 1978): gains only shrink as rows are selected, so an old gain is a bound. One pass of matrix products over all
-pairs bounds the gains of all rows. For each selection the rows with the largest bounds are bounded again, and the best
-of these are measured, by differences, until one is ahead of all other bounds. Then the bounds of the rows that the
-selection covers best are lowered by what they no longer gain from each other.
+pairs bounds the gains of all rows. For each selection the rows with the largest bounds are bounded again, or all rows
+by another pass where nearly all may still win, and the best of these are measured, by differences, until one is ahead
+of all other bounds. Then the bounds of the rows that the selection covers best are lowered by what they no longer gain
+from each other.
 
 Time: O(n^2 d) for the pass and O(n d) for each row measured. Where gains fall alike all over the pool, as they do after
 each of the first few selections with a length scale beyond its spread, many or all rows are bounded again. In the worst
