@@ -14,8 +14,9 @@ from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from latent_al.experiment.config import parse_experiment
+from latent_al.experiment.parsing import unknown
 from latent_al.experiment.run import run_experiment
-from latent_al.experiment.schema import Settings, unknown
+from latent_al.experiment.schema import Settings
 from latent_al.results.formatting import format_table
 from latent_al.runtime.files import write_json
 from latent_al.runtime.processes import is_first

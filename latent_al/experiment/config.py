@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from pydantic import Field
 
 from latent_al.encoders import ENCODERS
+from latent_al.experiment.parsing import parse, unknown, wrong_name
 from latent_al.experiment.schema import (
     SOURCE,
     Bool,
@@ -18,10 +19,7 @@ from latent_al.experiment.schema import (
     Share,
     Table,
     checked,
-    parse,
     sweepable,
-    unknown,
-    wrong_name,
 )
 from latent_al.models.classifiers import CLASSIFIERS, REGRESSORS
 from latent_al.results.diagnostics import DIAGNOSTICS

@@ -1,15 +1,15 @@
-"""Loops of `jax.lax` that also run inside a caller's `shard_map`.
+"""Loops of `jax.lax`, and bisection, that also run inside a caller's `shard_map`.
 
 There a value may vary over the axes of the mesh, and a carry has to vary from the start over the same axes as after the
 body.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 Carry = TypeVar("Carry")
 
@@ -37,12 +37,28 @@ def scan(
     return jax.lax.scan(body, _as_varying(lambda carry, row: body(carry, row)[0], start, row), rows, length)
 
 
+def bisect(is_reached: Callable[[Array], Array], low: Int[Array, "..."], high: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Returns the smallest integer in [low, high] for which `is_reached`, False below it and True above, is True."""
+
+    def halve(_, bounds):
+        middle = (bounds.low & bounds.high) + ((bounds.low ^ bounds.high) >> 1)
+        reached = is_reached(middle)
+        return _Bounds(jnp.where(reached, bounds.low, middle + 1), jnp.where(reached, middle, bounds.high))
+
+    return fori_loop(0, jnp.iinfo(low.dtype).bits, halve, _Bounds(low, high)).low
+
+
 def one_by_one(function: Callable) -> Callable:
     """Returns `function`, of arrays, with a `vmap` that on a CPU calls it for one member after the other.
 
     Side by side, loops that end early would continue until the last one ends. There is no gradient.
     """
     return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function
+
+
+class _Bounds(NamedTuple):
+    low: Array
+    high: Array
 
 
 def _first_row(leaf):

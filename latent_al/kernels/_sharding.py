@@ -131,7 +131,7 @@ def top_k(values: Num[Array, " n"], num: int) -> tuple[Num[Array, " num"], Int[A
         candidates, rows = map_shards(lambda part: tuple(jax.lax.top_k(part, min(num, size))), values, fill=-jnp.inf)
         places = jax.lax.top_k(candidates.reshape(-1), num)[1]
         largest = candidates.reshape(-1)[places]
-        rows = _global_rows(rows, size).reshape(-1)[places]
+        rows = global_rows(rows, size).reshape(-1)[places]
     # One by one: the compiler cannot partition a barrier around both.
     return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(rows)
 
@@ -144,7 +144,7 @@ def top_k_mask(values: Float[Array, " n"], num: int | Int[Array, ""]) -> Bool[Ar
     bits = jnp.where(bits < 0, bits ^ jnp.iinfo(kind).max, bits)
     limits = jnp.iinfo(kind)
     low = jnp.array(limits.min, kind)
-    threshold = _bisect(lambda middle: (bits > middle).sum() < num, low, jnp.array(limits.max, kind))
+    threshold = _loops.bisect(lambda middle: (bits > middle).sum() < num, low, jnp.array(limits.max, kind))
     above = bits > threshold
     tied = bits == threshold
     return above | (tied & (cumsum(tied.astype(jnp.int32)) <= num - above.sum()))
@@ -233,7 +233,7 @@ def nearest_of_shards(
         shared: what else `search` takes.
     """
     values, places = map_shards(search, rows, *shared)
-    places = _global_rows(places, -(-len(jax.tree.leaves(rows)[0]) // len(places)))
+    places = global_rows(places, -(-len(jax.tree.leaves(rows)[0]) // len(places)))
     shard = values.argmin(axis=0)[None, :]
     return jnp.take_along_axis(values, shard, axis=0)[0], jnp.take_along_axis(places, shard, axis=0)[0]
 
@@ -262,7 +262,7 @@ def marked_rows(mask: Bool[Array, " n"]) -> MarkedRows:
     rows = map_shards(lambda part: jnp.nonzero(part, size=len(part), fill_value=0)[0].astype(jnp.int32), mask)
     ends = map_shards(jnp.sum, mask).cumsum()
     starts = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
-    return MarkedRows(_global_rows(rows, rows.shape[1]), starts, ends[-1])
+    return MarkedRows(global_rows(rows, rows.shape[1]), starts, ends[-1])
 
 
 def pairwise_row_sums(
@@ -285,98 +285,9 @@ def pairwise_row_sums(
     return (_sums_of_pairs if num_shards() == 1 else _sums_around)(function, left, right, tile)
 
 
-def best_of_parts(
-    scores: Float[Array, " n"], draws: Float[Array, " n"], starts: Int[Array, " num"]
-) -> Int[Array, " num"]:
-    """Returns the row of the best score in each part of the rows; ties go to the highest draw.
-
-    The rows are sorted by their draws, the highest first and equal ones by row, and cut into parts. Each shard sorts
-    its rows and cuts them where the parts start: a few numbers per part move.
-
-    Args:
-        scores: where several rows of a part are equal, the first of them in the sorted order is returned.
-        draws: 0 or below.
-        starts: ascending places in the sorted order.
-    """
-    ordered, rows = map_shards(_sorted, draws, fill=-jnp.inf)
-    splits = _splits(ordered, starts)
-    scores = map_shards(lambda part: part, scores, fill=-jnp.inf)
-    parts = map_shards(_best_of_shard, _Cut(scores, ordered, rows, splits))
-    shard = jnp.where(parts.score == parts.score.max(axis=0)[None, :], parts.draw, jnp.inf).argmin(axis=0)
-    return jnp.take_along_axis(_global_rows(parts.row, rows.shape[1]), shard[None, :], axis=0)[0]
-
-
-class _Bounds(NamedTuple):
-    low: Array
-    high: Array
-
-
-class _Cut(NamedTuple):
-    scores: Array
-    ordered: Array
-    rows: Array
-    splits: Array
-
-
-class _Best(NamedTuple):
-    score: Array
-    draw: Array
-    row: Array
-
-
-def _sorted(draws):
-    rows = jnp.argsort(-draws).astype(jnp.int32)
-    return -draws[rows], rows
-
-
-def _splits(ordered, starts):
-    """Returns the place in each shard's ordered draws [s w] where each part starts; `starts` are ranks among all."""
-    values = _at_ranks(ordered, starts)
-    low = map_shards(partial(_places, side="left"), ordered, values)
-    # Of equal draws those of the first shards come first.
-    tied = map_shards(partial(_places, side="right"), ordered, values) - low
-    skipped = (starts - low.sum(axis=0))[None, :] - (tied.cumsum(axis=0) - tied)
-    return low + jnp.clip(skipped, 0, tied)
-
-
-def _places(ordered, values, *, side):
-    return jnp.searchsorted(ordered[0], values, side=side)
-
-
-def _at_ranks(ordered, ranks):
-    """Returns the values of these ranks among the ordered values of all shards, which are 0 or above."""
-    if len(ordered) == 1:
-        return ordered[0, ranks]
-    kind = jnp.dtype(f"int{8 * ordered.dtype.itemsize}")
-
-    def is_reached(middle):
-        # Floats that are not below 0 keep their order when read as integers.
-        values = jax.lax.bitcast_convert_type(middle, ordered.dtype)
-        return map_shards(partial(_places, side="right"), ordered, values).sum(axis=0) > ranks
-
-    high = jnp.full(len(ranks), jnp.inf, ordered.dtype).view(kind)
-    return jax.lax.bitcast_convert_type(_bisect(is_reached, jnp.zeros(len(ranks), kind), high), ordered.dtype)
-
-
-def _best_of_shard(cut):
-    cut = _Cut(cut.scores[0], cut.ordered[0], cut.rows[0], cut.splits[0])
-    scores, size, num = cut.scores[cut.rows], len(cut.rows), len(cut.splits)
-    part = jnp.zeros(size + 1, jnp.int32).at[cut.splits].add(1).cumsum()[:size] - 1
-    best = jax.ops.segment_max(scores, part, num, indices_are_sorted=True)
-    place = jnp.where(scores == best[part], jnp.arange(size), size)
-    place = jax.ops.segment_min(place, part, num, indices_are_sorted=True)
-    return _Best(best, cut.ordered.at[place].get(mode="clip"), cut.rows.at[place].get(mode="clip"))
-
-
-def _bisect(is_reached, low, high):
-    """Returns the smallest integer in [low, high] for which `is_reached`, False below it and True above, is True."""
-
-    def halve(_, bounds):
-        middle = (bounds.low & bounds.high) + ((bounds.low ^ bounds.high) >> 1)
-        reached = is_reached(middle)
-        return _Bounds(jnp.where(reached, bounds.low, middle + 1), jnp.where(reached, middle, bounds.high))
-
-    return _loops.fori_loop(0, jnp.iinfo(low.dtype).bits, halve, _Bounds(low, high)).low
+def global_rows(rows: Int[Array, "s k"], size: int) -> Int[Array, "s k"]:
+    """Returns rows [s k], numbered within shards of `size` rows, as rows of the whole."""
+    return rows + size * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
 
 
 def _sums_of_pairs(function, left, right, tile):
@@ -477,11 +388,6 @@ def _spec_of(axes, names):
 
 def _names(axis):
     return axis if isinstance(axis, tuple) else (axis,)
-
-
-def _global_rows(rows, size):
-    """Returns rows [s k], numbered within shards of `size` rows, as rows of the whole."""
-    return rows + size * jnp.arange(len(rows), dtype=rows.dtype)[:, None]
 
 
 def _padded(rows, multiple, fill):

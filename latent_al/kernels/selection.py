@@ -20,6 +20,7 @@ from latent_al.kernels._checks import NOT_NAN, is_concrete
 from latent_al.kernels._conditions import CLUSTERS, NOT_NEGATIVE, ROWS_LEFT, WEIGHT, check_num
 from latent_al.kernels._kernel import compiled, is_traced_here, kernel
 from latent_al.kernels._loops import fori_loop, scan
+from latent_al.kernels._partitions import best_of_parts
 from latent_al.kernels.distances import squared_euclidean_to_point
 
 
@@ -63,7 +64,7 @@ def random_partitions(
     part = jnp.arange(num)
     # Draws are below zero, so that rows of padding come last, as do rows that are taken.
     draws = jnp.where(taken, -jnp.inf, -jax.random.uniform(key, taken.shape))
-    rows = _sharding.best_of_parts(_open_scores(scores, taken), draws, part * base + jnp.minimum(part, longer))
+    rows = best_of_parts(_open_scores(scores, taken), draws, part * base + jnp.minimum(part, longer))
     return jnp.where(part < left, rows, len(taken))
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from latent_al.encoders import READY, TRAINED
 from latent_al.experiment.config import Precision, Strategy
-from latent_al.experiment.schema import Bool, Count, CountOrZero, Float, Int, Settings, Table, checked, parse
+from latent_al.experiment.parsing import parse
+from latent_al.experiment.schema import Bool, Count, CountOrZero, Float, Int, Settings, Table, checked
 from latent_al.models.classifiers import CLASSIFIERS, ON_IMAGES
 
 ON_LATENTS = {name: factory for name, factory in CLASSIFIERS.items() if name not in ON_IMAGES}
