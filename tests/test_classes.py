@@ -76,7 +76,7 @@ def test_near_twins_and_classes_of_one_image_are_told():
 class TestRenaming:
     def test_merges_and_is_logged_once(self, tmp_path):
         counts = {"cat": 30, "cax": 1}
-        assert rename(tmp_path, {"CAX": "cat"}, counts) == ["cax is merged into cat: 1 images."]
+        assert rename(tmp_path, {"CAX": "cat"}, counts) == ["cax is merged into cat: 1 image."]
         log = read_csv(tmp_path / "classes.csv")
         assert tuple(log.columns) == RENAMES
         assert log[["name", "now"]].values.tolist() == [["cax", "cat"]]

@@ -476,7 +476,7 @@ class TestImageFolder:
         Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "a.png")
         Image.new("L", (4, 4)).save(tmp_path / "b.png")
         self.load(tmp_path)
-        assert f"of one colour: 1 images, the first is {tmp_path}/b.png\n" in capsys.readouterr().out
+        assert f"of one colour: 1 image, the first is {tmp_path}/b.png\n" in capsys.readouterr().out
 
     def test_the_limit_of_pixels(self, root):
         with pytest.raises(BadInput, match="its 24 pixels are more than the limit of 20"):

@@ -60,11 +60,11 @@ def test_changes_skips_and_ties(plain):
     name = queries.file_name[0]
     assert f"Changed: {name}: green -> red (labels/b.csv, row 2)" in said
     assert said.count("Changed:") == 1
-    assert "1 new answers: 2 labelled, 0 of 0 of the audit slice, 2 open, 0 tied, 1 skipped." in said
+    assert "1 new answer: 2 labelled, 0 of 0 of the audit slice, 2 open, 0 tied, 1 skipped." in said
     assert "Only corrections since round 001." in said
     (workdir / "labels/e.csv").write_text(by("ann", "red").format(queries.id[1]))
     _, said = plain()
-    assert "1 new answers: 3 labelled, 0 of 0 of the audit slice, 1 open, 0 tied, 1 skipped." in said
+    assert "1 new answer: 3 labelled, 0 of 0 of the audit slice, 1 open, 0 tied, 1 skipped." in said
     assert len(queries_of(workdir, 2)) == 1
     assert "rounds/002/queries.csv, and those still open in 001, whichever way" in said
     _, said = plain()
@@ -142,7 +142,7 @@ def test_new_classes_are_told_at_once_and_renamed_for_good(plain):
     assert record_of(workdir, 1)["counts"] == {"rad": 1, "red": 2}
     answer(workdir, 1, lambda query: ["rad", "blue", "blue"][int(query.rank)])
     _, said = plain(rename={"rad": "red"})
-    assert "Changed: rad is merged into red: 1 images.\n" in said
+    assert "Changed: rad is merged into red: 1 image.\n" in said
     assert record_of(workdir, 2)["counts"] == {"blue": 2, "red": 4}
     _, said = plain()
     assert "rad" not in said
@@ -214,7 +214,7 @@ def test_names_below_a_folder_that_a_variable_gives(plain, tmp_path, monkeypatch
     monkeypatch.setenv("PHOTOS", str(tmp_path / "images"))
     workdir, _ = plain(root="$PHOTOS")
     (workdir / "labels/mine.csv").write_text("file_name,label\nimages/00.png,red\n")
-    assert "1 new answers: 1 labelled" in plain(root="$PHOTOS")[1]
+    assert "1 new answer: 1 labelled" in plain(root="$PHOTOS")[1]
 
 
 @pytest.mark.parametrize("damaged", ["[", "1", '[{"data": {}}]'])

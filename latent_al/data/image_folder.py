@@ -11,7 +11,7 @@ from absl import logging
 from latent_al.data.arrays import assemble, check_num_test, take, to_split
 from latent_al.data.depth import check_depth, describe, survey
 from latent_al.data.image_files import Decoded, Reading, UnusableImage, check_shape, pixel_limit, read_image
-from latent_al.data.listing import ImageFile, first_of, list_images, not_read, read_in_threads
+from latent_al.data.listing import ImageFile, counted, first_of, list_images, not_read, read_in_threads
 from latent_al.data.originals import Originals
 from latent_al.runtime.files import expand
 from latent_al.runtime.processes import is_first
@@ -142,9 +142,9 @@ class _Reader(NamedTuple):
         """Returns a line on what was left out, and one on images of one colour."""
         lines = []
         if self.left_out:
-            lines.append(f"left out: {len(self.left_out):,} files{first_of(self.left_out)}")
+            lines.append(f"left out: {counted(len(self.left_out), 'file')}{first_of(self.left_out)}")
         if self.plain:
-            lines.append(f"of one colour: {len(self.plain):,} images, the first is {self.plain[0]}")
+            lines.append(f"of one colour: {counted(len(self.plain), 'image')}, the first is {self.plain[0]}")
         return lines
 
     def _read_usable(self, files) -> Iterator[tuple[_File, Decoded]]:

@@ -133,6 +133,11 @@ def not_read(listing: Listing) -> list[str]:
     return lines
 
 
+def counted(num: int, noun: str) -> str:
+    """Returns a number of things in words, such as `1 image` and `2,000 images`."""
+    return f"{num:,} {noun}{'s' * (num != 1)}"
+
+
 def first_of(rejected: list[tuple[str, str]]) -> str:
     """Returns the first (name, reason) as the end of a sentence, which is empty where there is none."""
     return f"; the first is {rejected[0][0]!r}: {rejected[0][1]}" if rejected else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from latent_al.data.listing import counted
 from latent_al.runtime.files import unguard, write_csv
 from latent_al.types import BadInput
 
@@ -187,7 +188,7 @@ def rename(workdir: Path, wanted: Mapping[str, str], counts: Mapping[str, int]) 
         _check_now(name, now, wanted, renames)
         rows.append([spelt[fold(name)], clean(now), datetime.now(UTC).isoformat(timespec="microseconds")])
         how = "merged into" if fold(now) in spelt and fold(now) != fold(name) else "renamed to"
-        lines.append(f"{spelt[fold(name)]} is {how} {clean(now)}: {counts[spelt[fold(name)]]} images.")
+        lines.append(f"{spelt[fold(name)]} is {how} {clean(now)}: {counted(counts[spelt[fold(name)]], 'image')}.")
     if lines:
         write_csv(workdir / "classes.csv", pd.DataFrame(rows, columns=RENAMES), for_spreadsheets=True)
     return lines

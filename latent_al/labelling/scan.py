@@ -17,7 +17,7 @@ from tqdm import tqdm
 from latent_al.data.depth import check_depth, describe, survey
 from latent_al.data.image_files import Depth, Reading, UnusableImage, check_shape, decode, pixel_limit, read_content
 from latent_al.data.image_folder import SPLITS
-from latent_al.data.listing import Listing, first_of, list_images, not_read, read_in_threads
+from latent_al.data.listing import Listing, counted, first_of, list_images, not_read, read_in_threads
 from latent_al.data.originals import Originals
 from latent_al.data.store import COLUMNS, Store, shard_rows
 from latent_al.runtime.files import expand, read_csv, write_csv, write_json
@@ -243,19 +243,17 @@ def summary(scan: Scan) -> str:
     is_present = scan.table.status == "present"
     num_present = int(is_present.sum())
     num_new = scan.num_new if scan.num_new < len(scan.table) else 0
-    counts = [
-        (num_present, "images", ""),
-        (len(scan.duplicates), "duplicates", " (duplicates.csv)"),
-        (len(scan.rejected), "rejected", " (rejected.csv)"),
-        (num_new, "new since the last scan", ""),
-        (scan.num_removed, "removed", ""),
-        (scan.num_changed, "changed", ""),
-        (sum(scan.plan.listing.other_files.values()), "other files", ""),
-    ]
+    num_duplicates, num_other = len(scan.duplicates), sum(scan.plan.listing.other_files.values())
     phrases = [
-        f"{num:,} {what[:-1] if num == 1 and what.endswith('s') else what}{where}" for num, what, where in counts if num
+        (num_present, counted(num_present, "image")),
+        (num_duplicates, f"{counted(num_duplicates, 'duplicate')} (duplicates.csv)"),
+        (len(scan.rejected), f"{len(scan.rejected):,} rejected (rejected.csv)"),
+        (num_new, f"{num_new:,} new since the last scan"),
+        (scan.num_removed, f"{scan.num_removed:,} removed"),
+        (scan.num_changed, f"{scan.num_changed:,} changed"),
+        (num_other, counted(num_other, "other file")),
     ]
-    lines = [", ".join(phrases)]
+    lines = [", ".join(phrase for num, phrase in phrases if num)]
     plain = scan.table.file_name[is_present & (scan.table.one_colour == 1)]
     if len(plain):
         lines.append(f"images of one colour: {len(plain):,}, the first is {plain.iloc[0]} (one_colour in manifest.csv)")

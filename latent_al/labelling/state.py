@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from latent_al.data.listing import counted
 from latent_al.labelling import budget, ledger, rounds, selection
 from latent_al.labelling.answers import Refusal, read_answers
 from latent_al.labelling.audit import Strata, read_strata
@@ -142,7 +143,7 @@ def _respelt(record, spellings):
 
 def _check_classes(names, labels):
     counts = Counter(labels.labels.values())
-    missing = ", ".join(f"{name} ({counts[name]} images)" for name in sorted(counts.keys() - set(names)))
+    missing = ", ".join(f"{name} ({counted(counts[name], 'image')})" for name in sorted(counts.keys() - set(names)))
     if missing:
         raise BadInput(
             f"config.classes leaves out classes that have been labelled: {missing}; add them, rename them with "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latent_al.data.listing import counted
 from latent_al.encoders import Forecast
 from latent_al.labelling import estimates, scan
 from latent_al.labelling.classes import warnings
@@ -30,9 +31,8 @@ def size(num_bytes: int) -> str:
 
 def to_scan(expected: scan.Forecast) -> str:
     """Says how long reading the new files will take, and the disk space that it needs."""
-    num = expected.num_images
     disk = size(expected.disk_bytes)
-    return f"To read: {num:,} file{'s' * (num != 1)}, {duration(expected.seconds)}, {disk} of disk."
+    return f"To read: {counted(expected.num_images, 'file')}, {duration(expected.seconds)}, {disk} of disk."
 
 
 def forecast(expected: Forecast) -> str:
@@ -53,7 +53,7 @@ def taken_in(workdir: Path, state: State, taken: Taken, *, is_fixed: bool) -> li
     if len(taken.refused) > 5:
         lines.append(f"Refused: {len(taken.refused) - 5} more, listed in {workdir / 'refused.csv'}.")
     if state.past:
-        lines.append(f"{taken.num_new} new answers: {_counts(state)}.")
+        lines.append(f"{counted(taken.num_new, 'new answer')}: {_counts(state)}.")
     before = {name for record in state.past for name in record["classes"]}
     new = [name for name in state.classes if name not in before]
     if new and not is_fixed:
@@ -81,12 +81,12 @@ def waiting(state: State, taken: Taken) -> str:
 
 def report(record: dict, folder: Path) -> str:
     """Says what the round asks, how good its predictions are, and where it is."""
-    lines = [f"\nRound {record['round']:03d}: {len(record['queries'])} images to label in {folder}"]
+    lines = [f"\nRound {record['round']:03d}: {counted(len(record['queries']), 'image')} to label in {folder}"]
     if record["audit"]:
         lines[0] += f", and {len(record['audit'])} for the audit slice, which is never trained on"
     if record["num_labels"]:
         counts = ", ".join(f"{name} {count}" for name, count in record["counts"].items())
-        lines.append(f"  trained on   {record['num_labels']} labels: {counts}")
+        lines.append(f"  trained on   {counted(record['num_labels'], 'label')}: {counts}")
     if "predicted" in record:
         lines += _quality(record)
     elif record["num_labels"]:
