@@ -9,8 +9,8 @@ a CNN on the images. `readings` compares other readings of the paper's best samp
 of the VAE with each of two weights of the divergence to the prior, 1 and the original's 1/64, on the original's
 training images and copies, with its 800 steps of the judge. `shares` is the control for this: the pool has the class
 shares of the query set for which the paper reports 85.0 %, and the query set is random. `starts` continues from four
-query sets with ten rounds of margin sampling. Without a root, MNIST comes from TensorFlow Datasets; with `unbalanced`
-the root is --config.data.source.root.
+query sets with ten rounds of margin sampling, on 20 seeds. Without a root, MNIST comes from TensorFlow Datasets; with
+`unbalanced` the root is --config.data.source.root.
 
     paper   the published settings: for a GPU
     cpu     narrow filters, few epochs and steps, 10 seeds: about 30 minutes on two CPU cores, half of it to train the
@@ -134,6 +134,8 @@ def get_config(spec="cpu"):
     if as_original:
         data |= dict(validation_rows="last")
         sizes = sizes if size == "smoke" else sizes | dict(num_steps=800)
+    if "starts" in changes:
+        sizes = sizes if size == "smoke" else sizes | dict(seeds=20)
     if "unbalanced" in changes:
         angle = ORIGINAL_ANGLE if as_original else 5.0
         data = dict(name="perturbed_pairs", source=data, num_copies=2000, max_angle=angle, max_shift=2, seed=0)
