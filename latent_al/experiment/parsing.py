@@ -128,7 +128,7 @@ def _find(place, location):
 
 
 def _structure(kind):
-    """Returns the one of several types that has keys of its own, without its bounds, where there is one."""
+    """Returns the one of several types that has keys, without its bounds; the type itself where none has."""
     for option in options_of(kind):
         if table_of(option) is not None:
             return option
